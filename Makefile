@@ -1,0 +1,31 @@
+# Each target sets up .venv by itself, so each is one command on a fresh machine with Python >= 3.11 and pip.
+PYTHON ?= python3
+EXTRA  ?= cuda13
+BIN    := .venv/bin
+
+.PHONY: demo test lint gpu clean
+
+demo: .venv/installed  ## the whole line on a generated dataset, about two minutes on two cores
+	$(BIN)/medsass demo medsass-demo --overwrite
+
+test: lint  ## what CI runs
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+gpu: .venv/installed  ## on a machine with an NVIDIA GPU: its tests and every benchmark
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.all
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "medsass needs Python >= 3.11; say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv medsass-demo

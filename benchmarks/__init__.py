@@ -1,0 +1,1 @@
+"""Programs that time or score the project."""

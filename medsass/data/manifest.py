@@ -1,0 +1,103 @@
+"""What a shard folder says of itself: `manifest.json`, written last, so that a folder with one is complete.
+
+It holds no date and no absolute path: the same source and recipe give the same bytes.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medsass import files
+from medsass.data.tar import Shard
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclass
+class Split:
+    """One split: its tar files; samples, and how many have a mask; samples by class label; the mean share of
+    foreground over the masks (None without masks); samples by "width x height".
+    """
+
+    shards: list[Shard] = field(default_factory=list)
+    samples: int = 0
+    masks: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    mask_coverage: float | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """A dataset in shards. `recipe` is the recipe as used; `converted` counts samples by what was done to their pixels;
+    `rejected` lists what was left out as {"file", "reason"}.
+    """
+
+    recipe: dict[str, Any]
+    splits: dict[str, Split]
+    size: int = 0
+    converted: dict[str, int] = field(default_factory=dict)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def polarity(self) -> str:
+        """The recipe's polarity: "bright", "dark" or "auto"."""
+        return str(self.recipe["polarity"])
+
+    def split(self, name: str) -> Split:
+        """The split of that name. Raises `ValueError` that names those that exist."""
+        if name not in self.splits:
+            raise ValueError(f"split '{name}' does not exist in these shards; there are: {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        files.write(folder / NAME, text + "\n")
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of a shard folder, after a check that every tar file and index that it names is there, of the size
+    it names. Raises `FileNotFoundError` or `ValueError` that name the file and the remedy.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
+        )
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        if table.pop("format") != FORMAT:
+            raise ValueError("it is of another medsass version")
+        splits = {name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
+                  for name, split in table.pop("splits").items()}  # fmt: skip
+        manifest = Manifest(splits=splits, **table)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            _check(folder / shard.file, shard)
+    return manifest
+
+
+def _check(tar: Path, shard: Shard) -> None:
+    for path in (tar, tar.with_suffix(".idx")):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing though the manifest names it; run medsass shard again with --overwrite"
+            )
+    size = tar.stat().st_size
+    if size != shard.bytes:
+        raise ValueError(
+            f"{tar}: {size} bytes, but the manifest says {shard.bytes}; run medsass shard again with --overwrite"
+        )
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the manifest: changes when any sample of the dataset does, because it holds the tar files' hashes."""
+    return hashlib.sha256((folder / NAME).read_bytes()).hexdigest()

@@ -1,0 +1,118 @@
+"""NumPy statements of every labelling algorithm: the specification that OpenCV's and the CUDA kernels' results must equal.
+
+Written to be read and trusted, one image at a time; `labeler.py` is the fast way. Letters as everywhere: `images`
+(N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray; `gray` (H, W) uint8; `histogram` (256,) int64 counts by gray level.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = 256
+Gray = NDArray[np.uint8]
+Histogram = NDArray[np.int64]
+
+_LEAST = 1e-30  # Barron's floor for weights and variances (section 3: "clip")
+
+
+def gray(rgb: NDArray[np.uint8]) -> Gray:
+    """(..., 3) uint8 RGB -> (...) uint8: BT.601 weights in 15-bit fixed point, rounded, as OpenCV's RGB2GRAY."""
+    red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
+    return ((9798 * red + 19235 * green + 3735 * blue + 16384) >> 15).astype(np.uint8)
+
+
+def histogram(image: Gray) -> Histogram:
+    """(H, W) uint8 -> (256,) int64 pixels at each gray level."""
+    return np.bincount(image.ravel(), minlength=LEVELS).astype(np.int64)
+
+
+def otsu(counts: Histogram) -> int:
+    """Otsu's threshold in [0, 255]: the first level t that maximises the between-class variance of the pixels at or
+    below t and those above (Otsu 1979, eq. 18). A histogram of a single level gives 0.
+
+    With w, s the count and the sum of levels at or below t, and n, m those of the image, the variance is proportional
+    to (m w - n s)^2 / (w (n - w)). Numerators and denominators are compared as whole numbers of any size, so ties are
+    true ties.
+    """
+    count, total = int(counts.sum()), int((counts * np.arange(LEVELS)).sum())
+    best, best_numerator, best_denominator = 0, 0, 1
+    weight = levels = 0
+    for level in range(LEVELS):
+        weight += int(counts[level])
+        levels += level * int(counts[level])
+        numerator, denominator = (total * weight - count * levels) ** 2, weight * (count - weight)
+        if denominator and numerator * best_denominator > best_numerator * denominator:
+            best, best_numerator, best_denominator = level, numerator, denominator
+    return best
+
+
+def separability(counts: Histogram, threshold: float) -> float:
+    """Share of the variance that a threshold explains, in [0, 1]: between-class over total variance (Otsu 1979,
+    eq. 15's eta). 0 for a constant image and where one class is empty.
+    """
+    level = np.arange(LEVELS)
+    below = level <= threshold
+    count, total, squares = int(counts.sum()), int((counts * level).sum()), int((counts * level**2).sum())
+    weight, levels = int(counts[below].sum()), int((counts * level)[below].sum())
+    numerator, denominator = (total * weight - count * levels) ** 2, weight * (count - weight)
+    variance = count * squares - total**2
+    return numerator / (denominator * variance) if denominator and variance else 0.0
+
+
+def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> NDArray[np.float64]:
+    """(255,) float64 scores of generalised histogram thresholding at levels 0..254 (Barron 2020, arXiv 2007.07350).
+
+    Each class is a Gaussian whose variance has a scaled inverse chi-squared prior of strength nu and mode tau^2, and the
+    share of the lower class a beta prior of strength kappa and mode omega (eqs. 7-11, figure 2): with
+    w the class's weight, p its share, d the sum of its squared deviations from its mean,
+        v = (p nu tau^2 + d) / (p nu + w)
+        score = sum over both classes of  -d / v - w ln v + 2 (w + kappa omega_k) ln w,   omega_k = omega, 1 - omega.
+    """
+    n, x = counts.astype(np.float64), np.arange(LEVELS, dtype=np.float64)
+    below = [np.cumsum(n * x**power)[:-1] for power in range(3)]
+    above = [np.cumsum((n * x**power)[::-1])[-2::-1] for power in range(3)]
+    weights = [np.maximum(moments[0], _LEAST) for moments in (below, above)]
+    score = np.zeros(LEVELS - 1)
+    for moments, w, share in zip((below, above), weights, (omega, 1 - omega), strict=True):
+        p = w / (weights[0] + weights[1])
+        d = np.maximum(moments[2] - w * (moments[1] / w) ** 2, 0)
+        v = np.maximum((p * nu * tau**2 + d) / (p * nu + w), _LEAST)
+        score += -d / v - w * np.log(v) + 2 * (w + kappa * share) * np.log(w)
+    return score
+
+
+def ght(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> float:
+    """GHT's threshold in [0, 254]: the mean of the levels with the greatest score, as Barron's reference takes it."""
+    scores = ght_scores(counts, nu, tau, kappa, omega)
+    return float(np.flatnonzero(scores == scores.max()).mean())
+
+
+def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
+    """(H, W) {0, 1}: pixels above the mean of their block_size x block_size neighbourhood minus `offset`, the mean
+    rounded to 8 bits and edges replicated, as cv2.adaptiveThreshold. The comparison is of whole numbers:
+    pixel - mean > -ceil(offset).
+    """
+    pad = block_size // 2
+    padded = np.pad(image.astype(np.int64), pad, mode="edge")
+    sums = np.pad(padded.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    box = sums[block_size:, block_size:] - sums[:-block_size, block_size:] - sums[block_size:, :-block_size]
+    box += sums[:-block_size, :-block_size]
+    mean = np.rint(box / block_size**2).astype(np.int64)
+    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
+    return above.astype(np.uint8)
+
+
+def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The values of an (H, W) mask on its outermost ring of pixels, each once, as a flat array."""
+    ring = np.ones(mask.shape, bool)
+    ring[1:-1, 1:-1] = False
+    return mask[ring]
+
+
+def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
+    """(H, W) bool "above the threshold" -> {0, 1} mask. bright: what is above; dark: what is not; auto: the class that
+    holds less of the border, and what is above where both hold the same.
+    """
+    if polarity == "auto":
+        edge = border(above)
+        polarity = "bright" if 2 * int(edge.sum()) <= edge.size else "dark"
+    return (above if polarity == "bright" else ~above).astype(np.uint8)

@@ -1,0 +1,27 @@
+"""Supervised training on the shards' own masks: the upper reference (paper, appendix C)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from medsass.config import TrainConfig
+from medsass.data.loader import Batch
+from medsass.methods.losses import LOSSES, Loss
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Train the network towards the ground truth, which takes the same augmentation as the image."""
+
+    loss: Loss
+    needs_masks: bool = True
+
+    def target(self, batch: Batch) -> torch.Tensor:
+        """The batch's ground truth."""
+        assert batch.masks is not None
+        return batch.masks
+
+
+def build(config: TrainConfig, polarity: str) -> Supervised:  # noqa: ARG001 - the contract's signature
+    """Supervised training with the loss that `config` names."""
+    return Supervised(LOSSES[config.loss])

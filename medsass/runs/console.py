@@ -1,0 +1,54 @@
+"""What a user sees while a command runs: progress on stderr (bars on a terminal, lines elsewhere), results on stdout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Bar:
+    """A running progress bar: images done, images/s, time left and a remark."""
+
+    def __init__(self, bar: Progress, title: str, total: int | None) -> None:
+        self._bar, self._start, self._done = bar, monotonic(), 0
+        self._task = bar.add_task(title, total=total, rate="", remark="")
+
+    def advance(self, images: int, remark: str = "") -> None:
+        """Count the images done since the last call and show a remark."""
+        self.reach(self._done + images, None, remark)
+
+    def reach(self, done: int, total: int | None, remark: str = "") -> None:
+        """Show that `done` images of `total` are done; None keeps the total."""
+        self._done, rate = done, done / max(monotonic() - self._start, 1e-9)
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f} images/s", remark=remark)
+
+
+@contextmanager
+def progress(title: str, total: int | None = None) -> Iterator[Bar]:
+    """A progress bar over `total` images, shown while the block runs if stderr is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[remark]}"),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield Bar(bar, title, total)
+
+
+def table(columns: list[str], rows: list[list[str]]) -> Table:
+    """A plain table: first column to the left, the others to the right."""
+    result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        result.add_row(*row)
+    return result

@@ -1,0 +1,19 @@
+"""Where a command runs, and seeds."""
+
+import torch
+
+
+def resolve(name: str) -> str:
+    """The device, "cpu" or "cuda", for --device auto|cpu|cuda. Raises `ValueError` where a GPU is asked for and none can be used."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no usable NVIDIA GPU was found; see medsass doctor, or take --device cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def seed(value: int, device: str) -> None:
+    """Seed torch. On the CPU only algorithms that repeat bit for bit are allowed; on the GPU the fastest are."""
+    torch.manual_seed(value)
+    torch.use_deterministic_algorithms(device == "cpu")
+    torch.backends.cudnn.benchmark = device == "cuda"

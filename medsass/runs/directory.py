@@ -1,0 +1,77 @@
+"""A run directory: what `train` writes and what `evaluate` and `predict` read. Its files are named here and nowhere else."""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from medsass import __version__, config, files
+from medsass.config import TrainConfig
+
+CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
+LAST, BEST, WEIGHTS = "last.pt", "best.pt", "model.safetensors"
+PROGRESS, SAMPLES = "progress.png", "samples.png"
+
+_OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES}
+_FREE = {"run", "shards", "resume", "overwrite", "device", "threads"}  # may differ when a run is resumed
+
+
+def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
+    """Make `cfg.run` a new run directory with its config.json: the options, and `facts` such as the data's hash.
+
+    Raises `FileExistsError` where it holds anything, unless --overwrite, which deletes what a run writes and no more.
+    """
+    existing = sorted(cfg.run.iterdir()) if cfg.run.is_dir() else []
+    if cfg.run.exists() and not cfg.run.is_dir():
+        raise FileExistsError(f"{cfg.run} is a file; RUN must be a folder")
+    other = [path.name for path in existing if path.name.removesuffix(".part") not in _OURS]
+    if other:
+        raise FileExistsError(f"{cfg.run} holds files that are not a run's, such as {other[0]}; choose another folder")
+    if existing and not cfg.overwrite:
+        raise FileExistsError(
+            f"{cfg.run} already holds a run; go on with --resume, replace it with --overwrite, or choose another folder"
+        )
+    for path in existing:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    cfg.run.mkdir(parents=True, exist_ok=True)
+    content = {"medsass": __version__, "train": config.plain(cfg), **facts}
+    files.write(cfg.run / CONFIG, json.dumps(content, indent=1) + "\n")
+
+
+def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """Configuration and facts of an existing run. Raises `FileNotFoundError` or `ValueError` where `run` is not one."""
+    path = run / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: {run} is not a run directory; make one with: medsass train SHARDS {run}"
+        )
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        known = {item.name: item for item in fields(TrainConfig)}
+        values = {name: value for name, value in facts.pop("train").items() if name in known}
+        paths = {name: Path(values[name]) for name in ("shards", "run")}
+        return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), facts
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error
+
+
+def check_resume(cfg: TrainConfig, facts: dict[str, Any]) -> None:
+    """Raise `ValueError` naming each field in which `cfg` or the data's `facts` differ from the stored run's."""
+    old, old_facts = stored(cfg.run)
+    pairs = {
+        name: (getattr(old, name), getattr(cfg, name))
+        for name in (item.name for item in fields(cfg))
+        if name not in _FREE
+    }
+    pairs |= {name: (old_facts.get(name), facts[name]) for name in facts}
+    differ = [f"{name} ({before} in the run, {now} now)" for name, (before, now) in pairs.items() if before != now]
+    if differ:
+        raise ValueError(
+            f"{cfg.run} cannot be resumed with another configuration: {', '.join(differ)}; drop these options or start a new run"
+        )
+
+
+def write_metrics(run: Path, history: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl, a line an epoch."""
+    files.write(run / METRICS, "".join(json.dumps(line) + "\n" for line in history))

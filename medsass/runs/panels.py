@@ -1,0 +1,81 @@
+"""The pictures: rows of images and masks with captions, outlines, and the training curve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+_TILE, _GAP, _CAPTION = 160, 6, 18
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+_OUTLINE = (255, 196, 0)  # amber: stands out on dark fluorescence, skin and X-rays alike
+
+Tile = tuple[NDArray[np.uint8], str]
+
+
+def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ()) -> None:
+    """Draw rows of (image, caption) tiles into a PNG file. An image is (H, W, 3) uint8 RGB, (H, W) uint8 gray, or a
+    {0, 1} mask, drawn black and white; its aspect ratio is kept. `heads` stand above the columns.
+    """
+    columns = max(len(row) for row in rows)
+    step, top = _TILE + _CAPTION + _GAP, _GAP + (_CAPTION if heads else 0)
+    canvas = Image.new("RGB", (_GAP + columns * (_TILE + _GAP), top + len(rows) * step), _PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    for column, head in enumerate(heads):
+        draw.text((_GAP + column * (_TILE + _GAP), 3), head, _INK, font)
+    for y, row in enumerate(rows):
+        for x, (image, caption) in enumerate(row):
+            corner = _GAP + x * (_TILE + _GAP), top + y * step
+            tile = _tile(image)
+            canvas.paste(tile, (corner[0] + (_TILE - tile.width) // 2, corner[1] + (_TILE - tile.height) // 2))
+            draw.text((corner[0], corner[1] + _TILE + 2), _fit(caption, draw, font), _INK, font)
+    canvas.save(path)
+
+
+def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB with the outline of a {0, 1} mask of the same size, its width growing with the image."""
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    width = max(1, round(max(mask.shape) / 400))
+    return np.asarray(cv2.drawContours(np.ascontiguousarray(image), contours, -1, _OUTLINE, width), np.uint8)
+
+
+def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
+    """Draw losses and agreement by epoch into a PNG file; a dotted line marks the best epoch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    epochs = [line["epoch"] for line in history]
+    for axes, series in zip(figure.subplots(1, 2), (("train_loss", "val_loss"), ("val_iou_target",)), strict=True):
+        for name in series:
+            points = [
+                (epoch, line[name]) for epoch, line in zip(epochs, history, strict=True) if line.get(name) is not None
+            ]
+            axes.plot(
+                *zip(*points, strict=True), marker="o", markersize=3, label=name.replace("_", " ")
+            ) if points else None
+        axes.axvline(best, color="gray", linestyle=":", linewidth=1)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def _tile(image: NDArray[np.uint8]) -> Image.Image:
+    pixels = image * np.uint8(255) if image.ndim == 2 and image.max(initial=0) <= 1 else image
+    picture = Image.fromarray(pixels).convert("RGB")
+    scale = _TILE / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.NEAREST if image.ndim == 2 else Image.Resampling.BILINEAR)
+
+
+def _fit(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
+    while text and draw.textlength(text, font) > _TILE:
+        text = text[:-2].rstrip("…") + "…"
+    return text

@@ -1,0 +1,62 @@
+"""What several tests share: generated data, its shards, one small trained run, and where the real data is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from medsass.config import ShardConfig, TrainConfig
+from medsass.data import nuclei, shard
+from medsass.runs.train import train
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where torch sees none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("MEDSASS_DATA", REAL_DATA))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set MEDSASS_DATA to where it is")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nuclei_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 generated images of 64 x 64 pixels in images/, their masks in masks/. Read it, never change it."""
+    folder = tmp_path_factory.mktemp("nuclei")
+    nuclei.generate(folder, 60, seed=1, size=64)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of `nuclei_folder`, several tar files a split. Read them, never change them."""
+    out = tmp_path_factory.mktemp("shards") / "out"
+    shard.write(ShardConfig(nuclei_folder, out, images="images/*.png", masks="masks/*.png", max_shard_bytes=100_000))
+    return out
+
+
+def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
+    """A training of a few seconds."""
+    options = {"model": "unet-resnet18", "size": 32, "epochs": 2, "polarity": "bright", "device": "cpu", "threads": 1}
+    return TrainConfig(shards, run, **{**options, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with two finished epochs. Read it, never change it."""
+    run = tmp_path_factory.mktemp("run") / "run"
+    train(tiny(shards, run))
+    return run
