@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 _TILE, _GAP, _CAPTION = 160, 6, 18
+_BRIGHT = (
+    180  # an image whose brightest 0.5 % are below this is scaled up to it: dark-field microscopy shows nothing else
+)
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _OUTLINE = (255, 196, 0)  # amber: stands out on dark fluorescence, skin and X-rays alike
 
@@ -18,7 +21,8 @@ Tile = tuple[NDArray[np.uint8], str]
 
 def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ()) -> None:
     """Draw rows of (image, caption) tiles into a PNG file. An image is (H, W, 3) uint8 RGB, (H, W) uint8 gray, or a
-    {0, 1} mask, drawn black and white; its aspect ratio is kept. `heads` stand above the columns.
+    {0, 1} mask, drawn black and white; its aspect ratio is kept and dark images are brightened. `heads` stand above the
+    columns.
     """
     columns = max(len(row) for row in rows)
     step, top = _TILE + _CAPTION + _GAP, _GAP + (_CAPTION if heads else 0)
@@ -68,11 +72,17 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
 
 
 def _tile(image: NDArray[np.uint8]) -> Image.Image:
-    pixels = image * np.uint8(255) if image.ndim == 2 and image.max(initial=0) <= 1 else image
+    is_mask = image.ndim == 2 and image.max(initial=0) <= 1
+    pixels = image * np.uint8(255) if is_mask else _brightened(image)
     picture = Image.fromarray(pixels).convert("RGB")
     scale = _TILE / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.NEAREST if image.ndim == 2 else Image.Resampling.BILINEAR)
+    return picture.resize(size, Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR)
+
+
+def _brightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    top = max(float(np.percentile(image, 99.5)), 1.0)
+    return image if top >= _BRIGHT else (image * (_BRIGHT / top)).clip(0, 255).astype(np.uint8)
 
 
 def _fit(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:

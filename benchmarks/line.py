@@ -1,0 +1,80 @@
+"""The whole line on real images: shard, train without labels, score; what a user gets on a small machine, and how fast.
+
+    python -m benchmarks.line [DATA]
+
+DATA holds `dsb2018/` and `isic2017/` in their owners' layouts. The scores are of the split named in each row; for ISIC
+2017 that is the validation split, because the masks of its test split are not part of DATA. Training never sees a mask.
+"""
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from benchmarks import result
+from medsass.config import EvaluateConfig, ShardConfig, TrainConfig
+from medsass.data import shard
+from medsass.runs.evaluate import evaluate
+from medsass.runs.train import train
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset, how long to train on it and where to score it."""
+
+    recipe: str
+    epochs: int
+    split: str
+
+
+CASES = (Case("dsb2018", 8, "test"), Case("isic2017", 3, "val"))
+
+
+def run(case: Case, data: Path, folder: Path) -> dict[str, Any]:
+    """One row: images and seconds of each step, and the scores of the network and of the bare labels."""
+    shards, where = folder / f"{case.recipe}-shards", folder / f"{case.recipe}-run"
+    start = monotonic()
+    dataset = shard.write(ShardConfig(data / case.recipe, shards, recipe=case.recipe))
+    sharded = monotonic() - start
+    images = sum(split.samples for split in dataset.splits.values())
+    start = monotonic()
+    best = train(TrainConfig(shards, where, model="unet-resnet18", size=96, epochs=case.epochs, device="cpu"))
+    trained = monotonic() - start
+    scores = evaluate(EvaluateConfig(where, shards, split=case.split, device="cpu"))
+    return {
+        "dataset": case.recipe,
+        "split": case.split,
+        "images": scores["images"],
+        "model": "unet-resnet18",
+        "size": 96,
+        "epochs": case.epochs,
+        "iou": scores["iou"],
+        "iou_dataset": scores["iou_dataset"],
+        "dice": scores["dice"],
+        "labels_iou": scores["labels"]["iou"],
+        "labels_iou_dataset": scores["labels"]["iou_dataset"],
+        "labels_dice": scores["labels"]["dice"],
+        "shard_images_per_second": images / sharded,
+        "train_images_per_second": best["images_per_second"],
+        "train_seconds": trained,
+    }
+
+
+def main() -> None:
+    """Run both cases and save the result."""
+    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    missing = [case.recipe for case in CASES if not (data / case.recipe).is_dir()]
+    if missing:
+        sys.exit(
+            f"benchmarks.line: {data / missing[0]} is missing; give the folder of the datasets: python -m benchmarks.line DATA"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [run(case, data, Path(folder)) for case in CASES]
+    targets = [result.Target("DSB 2018 test IoU, 8 epochs at 96 x 96", "IoU", ">=", 0.60, rows[0]["iou"])]
+    result.save("line", "cpu", rows, targets, {})
+
+
+if __name__ == "__main__":
+    main()

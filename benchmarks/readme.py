@@ -1,0 +1,81 @@
+"""README's tables from `benchmarks/results/*.json`: `python -m benchmarks.readme` rewrites what stands between the markers.
+
+A table is between `<!-- table: NAME -->` and `<!-- end -->`. No figure in README is typed by hand.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.result import RESULTS
+from medsass import files
+
+README = Path(__file__).parents[1] / "README.md"
+Result = dict[str, Any]
+
+
+def line(results: dict[str, Result]) -> str:
+    """The whole line on real images, a row a dataset."""
+    rows = []
+    for name, content in results.items():
+        for row in content["rows"]:
+            rows.append(
+                [
+                    f"{row['dataset']} ({row['split']}, {row['images']} images)",
+                    f"{row['epochs']}",
+                    f"{row['iou']:.3f}",
+                    f"{row['labels_iou']:.3f}",
+                    f"{row['shard_images_per_second']:.0f}",
+                    f"{row['train_images_per_second']:.0f}",
+                    f"{row['train_seconds']:.0f} s",
+                    f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+                ]
+            )
+    heads = [
+        "dataset",
+        "epochs",
+        "IoU",
+        "IoU of bare Otsu",
+        "shard, images/s",
+        "train, images/s",
+        "training",
+        "measured on",
+    ]
+    return table(heads, rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Result]], str]] = {"line": line}
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, first column to the left and the others to the right."""
+    rule = ["---", *("---:" for _ in heads[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, rule, *rows])
+
+
+def render(text: str) -> str:
+    """`text` with every table made anew from the results that are there."""
+    for name, make in TABLES.items():
+        start, end = f"<!-- table: {name} -->\n", "\n<!-- end -->"
+        before, _, rest = text.partition(start)
+        _, mark, after = rest.partition(end)
+        if not mark:
+            raise ValueError(f"README.md has no '{start.strip()}' ... '{end.strip()}'")
+        found = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*-{name}.json"))}
+        text = before + start + (make(found) if found else "Not yet measured.") + mark + after
+    return text
+
+
+def main() -> None:
+    """Rewrite README.md; with --check, exit 1 where it is not what the results say."""
+    old = README.read_text()
+    new = render(old)
+    if "--check" in sys.argv and old != new:
+        sys.exit("README.md does not show what benchmarks/results hold; run: python -m benchmarks.readme")
+    files.write(README, new)
+
+
+if __name__ == "__main__":
+    main()

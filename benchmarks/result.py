@@ -1,0 +1,78 @@
+"""What every benchmark ends in: one JSON document, in `benchmarks/results/<device>-<benchmark>.json` and as the last line."""
+
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medsass import files
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = (
+    "medsass",
+    "torch",
+    "nvidia-dali-cuda130",
+    "cupy-cuda13x",
+    "opencv-python-headless",
+    "numpy",
+    "segmentation-models-pytorch",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that was aimed at: `value` is what was measured, None where it was not."""
+
+    name: str
+    unit: str
+    relation: str  # ">=" or "<="
+    target: float
+    value: float | None
+
+
+def device(where: str) -> str:
+    """Short name of the machine: "h200" and the like for a GPU, "cpu-2core" and the like for a CPU."""
+    if where == "cuda":
+        import torch
+
+        return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower().removeprefix("nvidia ")).strip("-")
+    return f"cpu-{os.cpu_count()}core"
+
+
+def save(
+    benchmark: str, where: str, rows: list[dict[str, Any]], targets: list[Target], limits: dict[str, float]
+) -> Path:
+    """Write the result, print it as one line, and return its path."""
+    name = device(where)
+    result = {
+        "benchmark": benchmark,
+        "device": name,
+        "date": datetime.date.today().isoformat(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "command": f"python -m benchmarks.{benchmark}",
+        "limits": limits,
+        "rows": rows,
+        "targets": [asdict(target) for target in targets],
+    }
+    path = RESULTS / f"{name}-{benchmark}.json"
+    path.parent.mkdir(exist_ok=True)
+    files.write(path, json.dumps(result, indent=1) + "\n")
+    print(f"{path}", file=sys.stderr)
+    print(json.dumps(result))
+    return path
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
