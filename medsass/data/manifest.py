@@ -52,7 +52,10 @@ class Manifest:
     def split(self, name: str) -> Split:
         """The split of that name. Raises `ValueError` that names those that exist."""
         if name not in self.splits:
-            raise ValueError(f"split '{name}' does not exist in these shards; there are: {', '.join(self.splits)}")
+            raise ValueError(
+                f"these shards have no split '{name}', only {', '.join(self.splits)}; choose one of them, "
+                "or run medsass shard with more images or a recipe of other shares"
+            )
         return self.splits[name]
 
     def save(self, folder: Path) -> None:

@@ -51,7 +51,11 @@ def prepare(sample: Sample, source: Path, masks: Masks, size: int) -> Record:
         image = _resize(pixels.array, size) if size else pixels.array
         suffix = "jpg" if size and data.startswith(_JPEG_MAGIC) else "png"
         stored, shape = _encode(image, suffix), _hw(image)
-    seen = _hw(decoder.decode(stored))
+    try:
+        seen = _hw(decoder.decode(stored))
+    except ValueError:
+        sources.from_bytes(data)  # says more exactly what is wrong, if it finds it too
+        raise
     if seen != shape:
         raise ValueError(f"the training decoder sees {sources.wxh(seen)} pixels, the file says {sources.wxh(shape)}")
     files = {suffix: stored}

@@ -120,11 +120,11 @@ def _from_pillow(image: Image.Image) -> tuple[NDArray[Any], str]:
     mode, turn = image.mode, image.getexif().get(_ORIENTATION, 1)
     upright = ImageOps.exif_transpose(image)
     if mode in ("L", "RGB"):
-        return np.asarray(upright), "turned upright" if turn != 1 else ""
+        return np.array(upright), "turned upright" if turn != 1 else ""
     if mode in _CONVERSIONS:
         target, what = _CONVERSIONS[mode]
-        return np.asarray(upright.convert(target)), what
-    return _shaped(np.asarray(upright))
+        return np.array(upright.convert(target)), what
+    return _shaped(np.array(upright))
 
 
 def _shaped(array: NDArray[Any]) -> tuple[NDArray[Any], str]:

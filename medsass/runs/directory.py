@@ -65,11 +65,19 @@ def check_resume(cfg: TrainConfig, facts: dict[str, Any]) -> None:
         if name not in _FREE
     }
     pairs |= {name: (old_facts.get(name), facts[name]) for name in facts}
-    differ = [f"{name} ({before} in the run, {now} now)" for name, (before, now) in pairs.items() if before != now]
+    differ = [
+        f"{name} ({_short(old)} in the run, {_short(now)} now)" for name, (old, now) in pairs.items() if old != now
+    ]
     if differ:
         raise ValueError(
             f"{cfg.run} cannot be resumed with another configuration: {', '.join(differ)}; drop these options or start a new run"
         )
+
+
+def _short(value: Any) -> str:
+    """A value for a message; of a hash the beginning is enough."""
+    text = str(value)
+    return text if len(text) <= 20 else text[:12] + "…"
 
 
 def write_metrics(run: Path, history: list[dict[str, Any]]) -> None:

@@ -43,7 +43,7 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.ui
     """(H, W, 3) RGB with the outline of a {0, 1} mask of the same size, its width growing with the image."""
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(mask.shape) / 400))
-    return np.asarray(cv2.drawContours(np.ascontiguousarray(image), contours, -1, _OUTLINE, width), np.uint8)
+    return np.asarray(cv2.drawContours(image.copy(), contours, -1, _OUTLINE, width), np.uint8)
 
 
 def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
