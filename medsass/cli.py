@@ -190,7 +190,7 @@ def predict(config: PredictConfig) -> None:
 
     failed = run(config)
     for path, reason in failed:
-        console.err.print(f"medsass: {path}: {reason}; left out", markup=False)
+        console.err.print(f"medsass: {path}: {reason}; left out")
     if failed:
         raise click.exceptions.Exit(2)
 
@@ -212,8 +212,8 @@ def doctor() -> None:
 
     found = check.findings()
     for item in found:
-        console.out.print(f"{'[green]ok[/green]' if item.works else '[yellow]--[/yellow]'}  {item.name}: ", end="")
-        console.out.print(item.detail, markup=False)
+        console.out.print("ok " if item.works else "-- ", style="green" if item.works else "yellow", end="")
+        console.out.print(f"{item.name}: {item.detail}")
     console.out.print()
     for command, path in check.paths(found):
         console.out.print(f"{command}: {path}")

@@ -4,6 +4,7 @@ A field's help text and choices stand beside it; `cli.py` makes the command-line
 shows the same names. Values are checked when the object is made, so that a run never starts with a wrong one.
 """
 
+import math
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def check(config: Any) -> None:
         choices, least = item.metadata.get("choices"), item.metadata.get("least")
         if choices and value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number; got {value}")
         if least is not None and value < least:
             raise ValueError(f"{name} must be at least {least:g}; got {value}")
 
@@ -45,7 +48,7 @@ def plain(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class ShardConfig:
     images: str = option("", "glob of the images below SOURCE (recipe 'folder')")
     masks: str = option("", "glob of the masks below SOURCE, paired by stem, or a pattern with {stem}, {name}, {dir}")
     size: int = option(0, "store images and masks resized to N x N pixels; 0 keeps their own size", least=0)
-    max_shard_bytes: int = option(256 << 20, "start a new tar file when this size would be passed", least=1024)
+    max_shard_bytes: int = option(256 << 20, "start a new tar file when this size would be passed", least=20480)
     workers: int = option(0, "threads that read and check images; 0 takes all cores", least=0)
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
     overwrite: bool = option(False, "replace the shards that OUT holds")

@@ -67,7 +67,7 @@ def find(source: Path, recipe: Recipe) -> Catalog:
     labels = _labels(source, recipe)
     samples = []
     for images, image, masks in found:
-        group = _match(recipe.group, "group", image) or keys[image]
+        group = _match(recipe.group, "group", image) or image
         split = images.split or _split(f"{recipe.name}/{group}", recipe)
         label = _match(recipe.classes.pattern, "class", image) or labels.get(Path(image).stem)
         samples.append(Sample(keys[image], image, masks, split, label, group))
@@ -85,9 +85,16 @@ def _glob(source: Path, pattern: str) -> list[str]:
         paths = [source / pattern]
     else:
         paths = [Path(path) for path in glob.glob(str(Path(glob.escape(str(source))) / pattern), recursive=True)]  # noqa: PTH207
-    root = source.resolve()
-    return sorted({path.resolve().relative_to(root).as_posix() if ".." in pattern else path.relative_to(source).as_posix()
-                   for path in paths if path.is_file()})  # fmt: skip
+    return sorted({_relative(path, source, pattern) for path in paths if path.is_file()})
+
+
+def _relative(path: Path, source: Path, pattern: str) -> str:
+    if ".." not in pattern:
+        return path.relative_to(source).as_posix()
+    try:
+        return path.resolve().relative_to(source.resolve()).as_posix()
+    except ValueError as error:
+        raise ValueError(f"'{pattern}' leads out of SOURCE ({source}); give the folder above both as SOURCE") from error
 
 
 def _pair(source: Path, images: Images) -> tuple[list[tuple[str, tuple[str, ...]]], set[str]]:
@@ -97,15 +104,10 @@ def _pair(source: Path, images: Images) -> tuple[list[tuple[str, tuple[str, ...]
         return [(path, ()) for path in paths], set()
     if not _PLACEHOLDER.search(images.masks):
         return _pair_by_stem(source, images, paths)
-    cache: dict[str, list[str]] = {}
-
-    def masks_of(path: str, pattern: str) -> list[str]:
-        return cache.setdefault(pattern, _glob(source, pattern)) if "{" not in path else _glob(source, pattern)
-
-    pairs = [(path, tuple(masks_of(path, _fill(images.masks, Path(path))))) for path in paths]
-    used = {mask for _, masks in pairs for mask in masks}
     anywhere = {_fill(images.masks, Path(path), any_name=True) for path in paths}
-    return pairs, {mask for pattern in anywhere for mask in _glob(source, pattern)} - used - set(paths)
+    masks = {mask for pattern in anywhere for mask in _glob(source, pattern)}
+    pairs = [(path, tuple(_glob(source, _fill(images.masks, Path(path))))) for path in paths if path not in masks]
+    return pairs, masks - {mask for _, found in pairs for mask in found}
 
 
 def _fill(pattern: str, image: Path, *, any_name: bool = False) -> str:
@@ -189,5 +191,8 @@ def _label(row: dict[str, str], classes: Classes, path: Path) -> str:
     missing = [name for name in (classes.key, *classes.columns) if name not in row]
     if missing:
         raise ValueError(f"{path}: column '{missing[0]}' is missing; the recipe's [classes] name it")
-    held = [column for column in classes.columns if float(row[column] or 0) > 0]
+    try:
+        held = [column for column in classes.columns if float(row[column] or 0) > 0]
+    except ValueError as error:
+        raise ValueError(f"{path}: row '{row[classes.key]}': class columns must hold numbers ({error})") from error
     return held[0] if held else classes.otherwise

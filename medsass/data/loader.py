@@ -131,7 +131,7 @@ def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> An
                 pad_last_batch=True,
             )
         )
-        begin, end = _region(fn, config.augment)
+        begin, end = _region(fn, types, config.augment)
         region = {"roi_start": begin, "roi_end": end, "roi_relative": True, "size": [config.size, config.size]}
         images = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], output_type=types.RGB)
         images = fn.resize(images, interp_type=types.INTERP_LINEAR, antialias=True, **region)
@@ -158,25 +158,28 @@ def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> An
     return pipeline
 
 
-def _region(fn: Any, augment: Augment | None) -> tuple[Any, Any]:
+def _region(fn: Any, types: Any, augment: Augment | None) -> tuple[Any, Any]:
     """Start and end (y, x) of the region that becomes the image, as shares of its height and width."""
     if augment is None:
         return [0.0, 0.0], [1.0, 1.0]
-    extent = fn.random.uniform(range=(min(augment.crop, 0.999999), 1.0), shape=2)
-    begin = fn.random.uniform(range=(0.0, 1.0), shape=2) * (1.0 - extent)
-    swap = fn.random.coin_flip(shape=2) * int(augment.flip)
+    begin, extent = types.Constant([0.0, 0.0]), types.Constant([1.0, 1.0])
+    if augment.crop < 1:
+        extent = fn.random.uniform(range=(augment.crop, 1.0), shape=2)
+        begin = fn.random.uniform(range=(0.0, 1.0), shape=2) * (1.0 - extent)
+    if not augment.flip:
+        return begin, begin + extent
+    swap = fn.random.coin_flip(shape=2)
     return begin + extent * swap, begin + extent * (1 - swap)
 
 
 def _jitter(fn: Any, images: Any, augment: Augment | None) -> Any:
-    if augment is None or (augment.jitter == 0 and augment.hue == 0):
-        return images
-
-    def scale() -> Any:
-        return fn.random.uniform(range=(1 - augment.jitter, 1 + augment.jitter))
-
-    turn = fn.random.uniform(range=(-augment.hue, augment.hue))
-    return fn.color_twist(images, brightness=scale(), contrast=scale(), saturation=scale(), hue=turn)
+    changes: dict[str, Any] = {}
+    if augment and augment.jitter:
+        for name in ("brightness", "contrast", "saturation"):
+            changes[name] = fn.random.uniform(range=(1 - augment.jitter, 1 + augment.jitter))
+    if augment and augment.hue:
+        changes["hue"] = fn.random.uniform(range=(-augment.hue, augment.hue))
+    return fn.color_twist(images, **changes) if changes else images
 
 
 def _as_list(outputs: Any) -> list[Any]:

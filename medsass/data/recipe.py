@@ -115,6 +115,8 @@ def parse(table: dict[str, Any]) -> Recipe:
 
 
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ValueError(f"{where} must be a table; got {table!r}")
     known = {item.name: item for item in fields(kind)}
     for key, value in table.items():
         if key not in known:

@@ -6,6 +6,7 @@ takes them in the catalog's order: the bytes do not depend on the number of thre
 """
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from medsass.data.record import Record, prepare
 from medsass.data.tar import ShardWriter
 
 _AHEAD = 64  # samples in memory at most
+_OURS = re.compile(rf"({re.escape(manifest.NAME)}|[a-z][a-z0-9_]*-\d{{6}}\.(tar|idx))(\.part)?")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,8 +40,9 @@ class Rejected:
 def write(config: ShardConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
     """Write the shards of `config.source` into `config.out` and return their manifest.
 
-    `progress(done, total)` is called after each sample. Raises `ValueError`, `FileNotFoundError`, `FileExistsError` or
-    (without DALI) `ImportError`, each with the remedy; nothing is deleted before the source was found good.
+    Everything is written into `<out>.part`, which takes the place of `out` when it is whole: until then, and if anything
+    fails, what `out` held stays. `progress(done, total)` is called after each sample. Raises `ValueError`,
+    `FileNotFoundError`, `FileExistsError` or (without DALI) `ImportError`, each with the remedy.
     """
     decoder.import_dali()
     chosen = _with_globs(recipe.load(config.recipe), config)
@@ -47,11 +50,14 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     rejected = [Rejected(path, "mask without an image") for path in found.orphans]
     if config.strict and rejected:
         raise ValueError(f"{config.source / rejected[0].file}: {rejected[0].reason} (--strict)")
-    _clear(config.out, config.overwrite)
+    _check_out(config.out, config.overwrite)
+    staging = config.out.with_name(config.out.name + ".part")
+    _remove(staging)
+    staging.mkdir(parents=True)
     result = Manifest(
         asdict(chosen), {sample.split: Split() for sample in found.samples}, config.size, notes=found.notes
     )
-    writers = {name: ShardWriter(config.out, name, config.max_shard_bytes) for name in result.splits}
+    writers = {name: ShardWriter(staging, name, config.max_shard_bytes) for name in result.splits}
 
     def work(sample: Sample) -> Record | Rejected:
         try:
@@ -73,18 +79,20 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
                     progress(done, len(found.samples))
         for name, split in result.splits.items():
             split.shards = writers[name].close()
-    except BaseException:
+        result.rejected = [asdict(item) for item in rejected]
+        if not any(split.samples for split in result.splits.values()):
+            bad = next(item for item in rejected if item.file not in found.orphans)
+            raise ValueError(
+                f"{config.source}: none of its {len(found.samples)} images can be used; {bad.file}: {bad.reason}"
+            )
+        _summarise(result)
+        result.save(staging)
+        _remove(config.out)
+        staging.replace(config.out)
+    finally:
         for writer in writers.values():
             writer.abort()
-        raise
-    result.rejected = [asdict(item) for item in rejected]
-    if not any(split.samples for split in result.splits.values()):
-        first = next(item for item in rejected if item.file not in found.orphans)
-        raise ValueError(
-            f"{config.source}: none of its {len(found.samples)} images can be used; {first.file}: {first.reason}"
-        )
-    _summarise(result)
-    result.save(config.out)
+        _remove(staging)
     return result
 
 
@@ -100,21 +108,24 @@ def _with_globs(chosen: Recipe, config: ShardConfig) -> Recipe:
     return replace(chosen, images=(images,), masks=Masks(required=bool(config.masks)))
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Make an empty output folder. Only files that medsass writes are ever deleted."""
+def _check_out(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; OUT must be a folder")
     existing = sorted(out.iterdir()) if out.is_dir() else []
     if existing and not overwrite:
         raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
     for path in existing:
-        if path.name != manifest.NAME and not path.name.endswith((".tar", ".idx", ".part")):
+        if not _OURS.fullmatch(path.name):
             raise FileExistsError(f"{out} holds files that are not shards, such as {path.name}; choose another folder")
-    for path in sorted(
-        existing, key=lambda path: path.name != manifest.NAME
-    ):  # without a manifest the rest is not whole
-        path.unlink()
-    out.mkdir(parents=True, exist_ok=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a shard folder if it is there, and nothing from it but what medsass wrote."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+        folder.rmdir()
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

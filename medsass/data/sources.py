@@ -8,6 +8,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,15 @@ _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
     "CMYK": ("RGB", "CMYK to RGB"),
     "YCbCr": ("RGB", "YCbCr to RGB"),
     "LAB": ("RGB", "LAB to RGB"),
+}
+_UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # TIFF 6.0, tag 274: where row 0 and column 0 are
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
 }
 _UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
@@ -71,7 +81,7 @@ def from_bytes(data: bytes) -> Pixels:
     array, converted = _decode(data)
     if array.dtype == np.uint8:
         return Pixels(np.ascontiguousarray(array, np.uint8), converted)
-    return Pixels(to_8bit(array), f"{array.dtype} to 8 bit")
+    return Pixels(to_8bit(array), ", ".join(filter(None, (converted, f"{array.dtype} to 8 bit"))))
 
 
 def _decode(data: bytes) -> tuple[NDArray[Any], str]:
@@ -80,8 +90,8 @@ def _decode(data: bytes) -> tuple[NDArray[Any], str]:
         raise ValueError("empty file (0 bytes)")
     try:
         if data.startswith(_TIFF_MAGIC):
-            return _shaped(tifffile.imread(io.BytesIO(data)))
-        if data.startswith(_PNG_MAGIC) and data[24] == 16 and data[25] in (2, 6):  # bit depth 16, colour
+            return _from_tiff(data)
+        if data.startswith(_PNG_MAGIC) and data[24:26] in (b"\x10\x02", b"\x10\x06"):  # bit depth 16, colour
             array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
             if array is None:
                 raise ValueError("PNG data cannot be decoded")
@@ -106,13 +116,37 @@ def storable(data: bytes) -> tuple[str, tuple[int, int]] | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             suffix = _STORED.get(image.format or "")
-            deep = image.format == "PNG" and data[24] != 8
+            deep = image.format == "PNG" and data[24:25] != b"\x08"
             upright = image.getexif().get(_ORIENTATION, 1) == 1
             if suffix and image.mode in ("L", "RGB") and upright and not deep and "transparency" not in image.info:
                 return suffix, (image.height, image.width)
     except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError):
         pass  # the full reader says what is wrong
     return None
+
+
+def _from_tiff(data: bytes) -> tuple[NDArray[Any], str]:
+    """The one image of the file, or the largest of a pyramid. Gray and RGB of any depth by tifffile; palettes, CMYK and the like, which are 8-bit, by Pillow."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        if len(tiff.series[0]) > 1:
+            raise ValueError(f"expected one gray (H, W) or colour (H, W, 3) image; got shape {tiff.series[0].shape}")
+        page = tiff.pages.first
+        if page.photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB"):
+            with Image.open(io.BytesIO(data)) as image:
+                return _from_pillow(image)
+        array = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
+            array = np.moveaxis(array, 0, -1)
+        array, converted = _shaped(array)
+        if page.photometric.name == "MINISWHITE":
+            top = np.iinfo(array.dtype).max if array.dtype.kind == "u" else array.max()
+            array, converted = top - array, "inverted (zero is white)"
+        orientation = page.tags.get(_ORIENTATION)
+        if orientation is not None and orientation.value in _UPRIGHT:
+            array, converted = _UPRIGHT[orientation.value](array), "turned upright"
+        if len(tiff.pages) > 1:
+            converted = converted or "first of several images in the file"
+    return np.ascontiguousarray(array), converted
 
 
 def _from_pillow(image: Image.Image) -> tuple[NDArray[Any], str]:

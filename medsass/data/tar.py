@@ -16,7 +16,7 @@ from typing import Any
 
 from medsass import files
 
-_END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar; tarfile pads them to a full record
+_END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ShardWriter:
     def add(self, key: str, content: Mapping[str, bytes]) -> None:
         """Append one sample: `content` maps an extension ("png", "mask.png", "json") to the file's bytes."""
         size = sum(tarfile.BLOCKSIZE + _padded(len(data)) for data in content.values())
-        if self._tar and self._lines and self._tar.offset + size + _END > self.max_bytes:
+        if self._tar and self._lines and _padded(self._tar.offset + size + _END, tarfile.RECORDSIZE) > self.max_bytes:
             self._finish()
         tar = self._tar or self._start()
         entries = []
@@ -115,5 +115,5 @@ def read(path: Path) -> Iterable[tuple[str, dict[str, bytes]]]:
         yield key, content
 
 
-def _padded(size: int) -> int:
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+def _padded(size: int, unit: int = tarfile.BLOCKSIZE) -> int:
+    return -(-size // unit) * unit

@@ -27,7 +27,7 @@ def load(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished; start it with medsass train")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
         raise ValueError(
             f"{path} is not a medsass checkpoint, or is damaged ({_first_line(error)}); train again"
         ) from error

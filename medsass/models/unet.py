@@ -26,14 +26,15 @@ SHAPES = {"unet-resnet50": Shape("resnet50", (256, 128, 64)), "unet-resnet18": S
 def build(name: str) -> nn.Module:
     """The untrained U-Net `name`: (N, 3, H, W) float normalised images -> (N, 1, H, W) logits, H and W multiples of 8.
 
-    unet-resnet50: 4.5 M parameters; unet-resnet18: 1.2 M. smp builds the encoder's layer3 and layer4 too, but at depth
-    three never calls them: they are removed, so that no optimiser, checkpoint or gradient bucket carries dead weights.
+    unet-resnet50: 4.5 M parameters; unet-resnet18: 1.2 M. smp builds more than it calls at depth three: the encoder's
+    layer3 and layer4, and the first attention of the last decoder block, which has no skip connection. They are removed,
+    so that no optimiser, checkpoint or gradient bucket carries dead weights.
     Raises `ValueError` for a name that does not exist.
     """
     if name not in SHAPES:
         raise ValueError(f"model must be one of {', '.join(SHAPES)}; got '{name}'")
     shape = SHAPES[name]
-    model: nn.Module = smp.Unet(
+    model = smp.Unet(
         shape.encoder,
         encoder_depth=len(shape.decoder),
         encoder_weights=None,
@@ -42,7 +43,9 @@ def build(name: str) -> nn.Module:
     )
     for unused in ("layer3", "layer4"):
         delattr(model.encoder, unused)
-    return model.to(memory_format=torch.channels_last)
+    model.decoder.blocks[-1].attention1 = nn.Identity()
+    result: nn.Module = model.to(memory_format=torch.channels_last)
+    return result
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

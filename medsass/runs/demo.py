@@ -26,14 +26,14 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     start, out, say = monotonic(), config.out, console.out.print
     _clear(config)
     source, shards, run = out / "images", out / "shards", out / "run"
-    say(f"[bold]1[/bold]  {IMAGES} images of nuclei, with masks, in {source}")
+    say(f"1  {IMAGES} images of nuclei, with masks, in {source}")
     nuclei.generate(source, IMAGES, config.seed)
-    say(f"[bold]2[/bold]  medsass shard {source} {shards} --images 'images/*.png' --masks 'masks/*.png'")
+    say(f"2  medsass shard {source} {shards} --images 'images/*.png' --masks 'masks/*.png'")
     with console.progress("shard") as bar:
         shard.write(ShardConfig(source, shards, images="images/*.png", masks="masks/*.png"), bar.reach)
     info.info(InfoConfig(shards, out / "preview.png"))
     options = "--model unet-resnet18 --size 96 --epochs 8 --polarity bright"
-    say(f"[bold]3[/bold]  medsass train {shards} {run} {options}  (no mask is read)")
+    say(f"3  medsass train {shards} {run} {options}  (no mask is read)")
     train(
         TrainConfig(
             shards,
@@ -46,13 +46,13 @@ def demo(config: DemoConfig) -> dict[str, Any]:
             device=config.device,
         )
     )
-    say(f"[bold]4[/bold]  medsass evaluate {run} {shards} --split test --panel {out / 'panel.png'}")
+    say(f"4  medsass evaluate {run} {shards} --split test --panel {out / 'panel.png'}")
     result = evaluate(
         EvaluateConfig(run, shards, json=out / "run" / "scores.json", panel=out / "panel.png", device=config.device)
     )
     show(result)
     images = tuple(sorted((source / "images").glob("*.png"))[:4])
-    say(f"[bold]5[/bold]  medsass predict {run} {source / 'images'}/... --out {out / 'predictions'} --overlay")
+    say(f"5  medsass predict {run} {source / 'images'}/... --out {out / 'predictions'} --overlay")
     predict(PredictConfig(run, images, out / "predictions", overlay=True, device=config.device))
     pictures = [*(out / name for name in _SHEETS), run / "progress.png", run / "samples.png", out / "predictions"]
     say(f"Done in {monotonic() - start:.0f} s. Pictures: " + ", ".join(str(path) for path in pictures))

@@ -17,7 +17,7 @@ _COLUMNS = 8
 def show(dataset: Manifest) -> None:
     """Print counts, sizes, class labels, mask coverage, conversions and rejected files of a dataset."""
     recipe, say = dataset.recipe, console.out.print
-    say(f"[bold]{recipe['title'] or recipe['name']}[/bold]  (recipe {recipe['name']}, foreground {dataset.polarity})")
+    say(f"{recipe['title'] or recipe['name']}  (recipe {recipe['name']}, foreground {dataset.polarity})", style="bold")
     for name in ("homepage", "licence", "citation"):
         if recipe[name]:
             say(f"{name}: {recipe[name]}")
@@ -45,7 +45,7 @@ def show(dataset: Manifest) -> None:
 def show_rejected(dataset: Manifest, most: int = 5) -> None:
     """Print the first rejected files with the reason."""
     for item in dataset.rejected[:most]:
-        console.out.print(f"left out: {item['file']}: {item['reason']}", markup=False)
+        console.out.print(f"left out: {item['file']}: {item['reason']}")
     if len(dataset.rejected) > most:
         console.out.print(f"and {len(dataset.rejected) - most} more, listed in {manifest.NAME}")
 

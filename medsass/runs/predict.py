@@ -27,6 +27,11 @@ class Job:
         """The path of the overlay or the probability."""
         return self.mask.with_name(f"{self.mask.stem}_{kind}.png")
 
+    def outputs(self, config: PredictConfig) -> list[Path]:
+        """All files that `config` asks for."""
+        beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
+        return [self.mask, *map(self.beside, beside)]
+
 
 def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     """Write a mask (PNG, 0 and 255) for each image and return those that could not be read, with the reason.
@@ -37,7 +42,7 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     trained, _ = directory.stored(config.run)
     where = device.resolve(config.device)
     jobs = list(_jobs(config))
-    _check(jobs, config.overwrite)
+    _check(jobs, config)
     model = checkpoint.load_model(config.run / directory.WEIGHTS, trained.model).to(where)
     failed = []
     with console.progress("predict", len(jobs)) as bar:
@@ -96,15 +101,17 @@ def _jobs(config: PredictConfig) -> Iterator[Job]:
             raise FileNotFoundError(f"{path}: no such image or folder")
 
 
-def _check(jobs: list[Job], overwrite: bool) -> None:
-    seen: dict[Path, Path] = {}
+def _check(jobs: list[Job], config: PredictConfig) -> None:
+    inputs = {job.image.resolve() for job in jobs}
+    writers: dict[Path, Path] = {}
     for job in jobs:
-        other = seen.setdefault(job.mask, job.image)
-        if other != job.image:
-            raise ValueError(
-                f"{other} and {job.image} would both write {job.mask}; predict them into different folders"
-            )
-        if job.mask.resolve() == job.image.resolve():
-            raise ValueError(f"{job.mask} is an input image and would be replaced by its mask; choose another --out")
-        if job.mask.exists() and not overwrite:
-            raise FileExistsError(f"{job.mask} exists; choose another --out, or replace it with --overwrite")
+        for path in job.outputs(config):
+            other = writers.setdefault(path, job.image)
+            if other != job.image:
+                raise ValueError(
+                    f"{other} and {job.image} would both write {path}; predict them into different folders"
+                )
+            if path.resolve() in inputs:
+                raise ValueError(f"{path} is an input image and would be replaced; choose another --out")
+            if path.exists() and not config.overwrite:
+                raise FileExistsError(f"{path} exists; choose another --out, or replace it with --overwrite")

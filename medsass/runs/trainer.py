@@ -58,7 +58,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "schedule": self.schedule.state_dict(),
             "loader": torch.from_numpy(np.frombuffer(self.train_loader.state(), np.uint8).copy()),
             "rng": torch.get_rng_state(),
         }

@@ -1,0 +1,50 @@
+"""MedSASS's target is the pseudo-label of the images at hand."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from medsass.config import TrainConfig
+from medsass.data.loader import Batch
+from medsass.methods import losses, medsass, method
+
+IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8))
+
+
+def _config(**options: object) -> TrainConfig:
+    return TrainConfig(Path("shards"), Path("run"), **options)  # type: ignore[arg-type]
+
+
+def test_the_target_is_otsus_mask_of_the_batch() -> None:
+    target = method.build(_config(), "bright").target(Batch(IMAGES))
+    for image, mask in zip(IMAGES.numpy(), target, strict=True):
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        assert np.array_equal(mask, cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1])
+
+
+def test_the_target_takes_the_polarity_it_is_built_with() -> None:
+    bright, dark = (method.build(_config(), polarity).target(Batch(IMAGES)) for polarity in ("bright", "dark"))
+    assert torch.equal(dark, 1 - bright)
+
+
+def test_the_ground_truth_has_no_part_in_the_target() -> None:
+    chosen = method.build(_config(), "bright")
+    truth = torch.ones(3, 32, 32, dtype=torch.uint8)
+    assert not chosen.needs_masks
+    assert torch.equal(chosen.target(Batch(IMAGES, truth)), chosen.target(Batch(IMAGES)))
+
+
+def test_adaptive_labels_take_block_size_and_offset() -> None:
+    config = _config(labels="adaptive-mean", block_size=7, offset=3.0)
+    target = method.build(config, "bright").target(Batch(IMAGES))
+    gray = cv2.cvtColor(IMAGES[0].numpy(), cv2.COLOR_RGB2GRAY)
+    expected = cv2.adaptiveThreshold(gray, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 7, 3.0)
+    assert np.array_equal(target[0], expected)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_the_loss_is_the_one_that_was_chosen(name: str) -> None:
+    assert medsass.build(_config(loss=name), "bright").loss is losses.LOSSES[name]

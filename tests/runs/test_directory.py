@@ -1,0 +1,117 @@
+"""A run directory: made once, never mixed with other files, resumed only with the same options and data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medsass.runs import directory
+from tests.conftest import tiny
+
+FACTS = {"polarity": "bright", "shards_sha256": "abc"}
+OURS = ("config.json", "metrics.jsonl", "last.pt", "best.pt", "model.safetensors", "progress.png", "samples.png")
+
+
+def test_a_new_directory_holds_the_options_and_the_facts(tmp_path: Path) -> None:
+    config = tiny(Path("some/shards"), tmp_path / "deep" / "run", seed=7)
+    directory.create(config, FACTS)
+    content = json.loads((config.run / "config.json").read_text())
+    assert (content["train"]["seed"], content["train"]["shards"]) == (7, "some/shards")
+    assert (content["polarity"], content["shards_sha256"]) == ("bright", "abc")
+    assert [path.name for path in config.run.iterdir()] == ["config.json"]
+
+
+def test_what_was_stored_comes_back(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run", lr=0.5, flip=False)
+    directory.create(config, FACTS)
+    old, facts = directory.stored(config.run)
+    assert old == config
+    assert {name: facts[name] for name in FACTS} == FACTS
+
+
+def test_an_existing_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    directory.create(config, FACTS)
+    before = (config.run / "config.json").read_bytes()
+    with pytest.raises(FileExistsError, match=r"--resume.*--overwrite"):
+        directory.create(tiny(Path("shards"), config.run, seed=9), FACTS)
+    assert (config.run / "config.json").read_bytes() == before
+
+
+def test_overwrite_deletes_all_files_of_the_old_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    for name in (*OURS, "tensorboard/events", "last.pt.part"):
+        (run / name).write_text("old")
+    directory.create(tiny(Path("shards"), run, overwrite=True), FACTS)
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+    assert (run / "config.json").read_text() != "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_never_deleted(tmp_path: Path, overwrite: bool) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "thesis.docx"):
+        (run / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"thesis\.docx"):
+        directory.create(tiny(Path("shards"), run, overwrite=overwrite), FACTS)
+    assert {path.name: path.read_text() for path in run.iterdir()} == {"config.json": "mine", "thesis.docx": "mine"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        directory.create(tiny(Path("shards"), tmp_path / "run", overwrite=overwrite), FACTS)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_without_a_configuration_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        directory.stored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"train": {}}', '{"train": 3}', '{"train": {"shards": 1, "run": "r"}}',
+             '{"train": {"shards": "s", "run": "r", "epochs": 0}}', '{"train": {"shards": "s", "run": "r", "lr": "x"}}'],
+)  # fmt: skip
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a run"):
+        directory.stored(tmp_path)
+
+
+def test_a_configuration_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a run"):
+        directory.stored(tmp_path)
+
+
+def test_resuming_with_other_options_names_each_that_differs(tmp_path: Path) -> None:
+    directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    with pytest.raises(ValueError, match="cannot be resumed") as error:
+        directory.check_resume(tiny(Path("shards"), tmp_path / "run", lr=0.5, seed=3, resume=True), FACTS)
+    assert "lr (0.001 in the run, 0.5 now)" in str(error.value)
+    assert "seed (0 in the run, 3 now)" in str(error.value)
+    assert "epochs" not in str(error.value)
+
+
+def test_resuming_with_other_shards_says_so(tmp_path: Path) -> None:
+    directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    with pytest.raises(ValueError, match=r"shards_sha256 \(abc in the run, def now\)"):
+        directory.check_resume(tiny(Path("shards"), tmp_path / "run"), {**FACTS, "shards_sha256": "def"})
+
+
+def test_a_run_and_its_shards_may_be_moved_before_it_is_resumed(tmp_path: Path) -> None:
+    directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    directory.check_resume(tiny(Path("elsewhere"), tmp_path / "moved", threads=3), FACTS)
+    with pytest.raises(FileNotFoundError):
+        directory.check_resume(tiny(Path("elsewhere"), tmp_path / "run"), FACTS)
+
+
+def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
+    history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}]
+    directory.write_metrics(tmp_path, history)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history

@@ -1,0 +1,114 @@
+"""Evaluation: every value recomputed from the network, OpenCV and the masks, apart from the code that reports it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn import metrics as reference
+
+from medsass.config import EvaluateConfig, ShardConfig
+from medsass.data import shard
+from medsass.data.loader import Loader, LoaderConfig
+from medsass.models import unet
+from medsass.runs import evaluate as module
+from medsass.runs.evaluate import evaluate
+
+SCORES = {"iou", "iou_dataset", "dice", "precision", "recall", "accuracy"}
+
+
+@pytest.fixture(scope="module")
+def result(trained: Path, shards: Path) -> dict[str, Any]:
+    return evaluate(EvaluateConfig(trained, shards, device="cpu", threads=1))
+
+
+def _expected(guesses: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, float]:
+    """scikit-learn's scores, mean over images; no mask of the generated nuclei is empty."""
+    pairs = [(truth.ravel(), guess.ravel()) for truth, guess in zip(truths, guesses, strict=True)]
+    functions = {"iou": reference.jaccard_score, "dice": reference.f1_score, "precision": reference.precision_score,
+                 "recall": reference.recall_score}  # fmt: skip
+    scores = {name: np.mean([f(*pair, zero_division=0) for pair in pairs]) for name, f in functions.items()}
+    scores["accuracy"] = np.mean([reference.accuracy_score(*pair) for pair in pairs])
+    both, either = (sum(int(op(*pair).sum()) for pair in pairs) for op in (np.logical_and, np.logical_or))
+    return {**scores, "iou_dataset": both / either}
+
+
+@pytest.fixture(scope="module")
+def batches(shards: Path) -> tuple[torch.Tensor, list[np.ndarray]]:
+    """Images and masks of the test split at 32 x 32."""
+    loaded = list(Loader(LoaderConfig(shards, "test", 32, 16, masks=True, threads=1)))
+    return torch.cat([batch.images for batch in loaded]), [mask.numpy() for batch in loaded for mask in batch.masks]
+
+
+def test_the_result_has_exactly_the_documented_keys(result: dict[str, Any], shards: Path) -> None:
+    assert result.keys() == SCORES | {"images", "split", "labels"}
+    assert result["labels"].keys() == SCORES | {"images"}
+    images = json.loads((shards / "manifest.json").read_text())["splits"]["test"]["samples"]
+    assert (result["split"], result["images"], result["labels"]["images"]) == ("test", images, images)
+
+
+def test_scores_equal_those_computed_from_the_models_outputs(
+    result: dict[str, Any], trained: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    images, truths = batches
+    model = unet.build("unet-resnet18")
+    model.load_state_dict(load_file(trained / "model.safetensors"))
+    with torch.no_grad():
+        guesses = (model.eval()(unet.normalise(images))[:, 0].sigmoid() > 0.5).numpy()
+    for name, value in _expected(list(guesses), truths).items():
+        assert result[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_label_scores_equal_opencvs_otsu_on_the_same_images(
+    result: dict[str, Any], batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    images, truths = batches
+    grays = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images.numpy()]
+    masks = [cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1] for gray in grays]
+    for name, value in _expected(masks, truths).items():
+        assert result["labels"][name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_the_batch_size_does_not_change_the_scores(result: dict[str, Any], trained: Path, shards: Path) -> None:
+    other = evaluate(EvaluateConfig(trained, shards, batch_size=3, device="cpu", threads=1))
+    assert other["labels"] == result["labels"]
+    assert [other[name] for name in SCORES] == pytest.approx([result[name] for name in SCORES], abs=2e-3)
+
+
+def test_files_are_written_where_asked(result: dict[str, Any], trained: Path, shards: Path, tmp_path: Path) -> None:
+    panel, scores = tmp_path / "panel.png", tmp_path / "scores.json"
+    evaluate(EvaluateConfig(trained, shards, device="cpu", threads=1, json=scores, panel=panel))
+    assert json.loads(scores.read_text()) == result
+    with Image.open(panel) as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.width > 4 * 100
+        assert image.height > 8 * 100
+
+
+def test_scores_are_printed_side_by_side(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    module.show(result)
+    printed = capsys.readouterr().out
+    row = next(line.split() for line in printed.splitlines() if line.startswith("iou "))
+    assert row[-2:] == [f"{result['iou']:.4f}", f"{result['labels']['iou']:.4f}"]
+
+
+def test_an_unknown_split_is_answered_with_those_that_exist(trained: Path, shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"split 'nope'.*train.*test"):
+        evaluate(EvaluateConfig(trained, shards, split="nope", device="cpu"))
+
+
+def test_shards_without_masks_are_refused(trained: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    shard.write(ShardConfig(nuclei_folder, tmp_path / "s", images="images/*.png"))
+    with pytest.raises(ValueError, match="no image of split 'test' has a mask"):
+        evaluate(EvaluateConfig(trained, tmp_path / "s", device="cpu"))
+
+
+def test_a_folder_that_is_no_run_is_refused(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        evaluate(EvaluateConfig(tmp_path, shards, device="cpu"))

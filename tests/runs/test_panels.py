@@ -1,0 +1,95 @@
+"""The pictures: their size, and what they draw."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsass.runs import panels
+
+
+def _draw(path: Path, rows: list[list[panels.Tile]], heads: tuple[str, ...] = ()) -> np.ndarray:
+    panels.sheet(rows, path, heads)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("heads", [(), ("a", "b", "c")])
+def test_a_sheet_has_a_place_for_each_tile(tmp_path: Path, heads: tuple[str, ...]) -> None:
+    tile = (np.full((10, 10, 3), 9, np.uint8), "x")
+    picture = _draw(tmp_path / "a.png", [[tile] * 3, [tile] * 2], heads)
+    tile_side, gap, caption = 160, 6, 18
+    height = gap + 2 * (tile_side + caption + gap) + (caption if heads else 0)
+    assert picture.shape == (height, gap + 3 * (tile_side + gap), 3)
+
+
+def test_a_tile_keeps_its_colours(tmp_path: Path) -> None:
+    picture = _draw(tmp_path / "a.png", [[(np.full((10, 10, 3), (10, 200, 90), np.uint8), "")]])
+    assert (picture == (10, 200, 90)).all(-1).sum() == 160 * 160
+
+
+def test_a_mask_is_drawn_black_and_white(tmp_path: Path) -> None:
+    mask = np.zeros((16, 16), np.uint8)
+    mask[:, :4] = 1
+    picture = _draw(tmp_path / "a.png", [[(mask, "")]])
+    assert (picture == 0).all(-1).sum() == 160 * 120
+    assert set(np.unique(picture)) == {0, 255}
+
+
+def test_a_tile_keeps_its_aspect_ratio(tmp_path: Path) -> None:
+    picture = _draw(tmp_path / "a.png", [[(np.full((20, 40, 3), 200, np.uint8), "")]])
+    assert (picture == 200).all(-1).sum() == 160 * 80
+
+
+def test_a_long_caption_stays_below_its_tile(tmp_path: Path) -> None:
+    picture = _draw(tmp_path / "a.png", [[(np.full((8, 8, 3), 7, np.uint8), "m" * 300)]])
+    below = picture[6 + 160 :]
+    assert below.min() < 128
+    assert (below[:, 6 + 160 + 1 :] == 255).all()
+
+
+def _disc() -> tuple[np.ndarray, np.ndarray]:
+    image = np.random.default_rng(0).integers(0, 100, (120, 150, 3)).astype(np.uint8)
+    return image, cv2.circle(np.zeros((120, 150), np.uint8), (70, 60), 30, 1, -1)
+
+
+def test_an_outline_is_drawn_only_near_the_masks_border() -> None:
+    image, mask = _disc()
+    changed = (panels.outlined(image, mask) != image).any(-1)
+    inner = cv2.erode(mask, cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3)))
+    border = (mask > 0) & (inner == 0)
+    near = cv2.dilate(border.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert changed[border].mean() > 0.95
+    assert not changed[~near].any()
+
+
+def test_outlining_leaves_its_input_as_it_is() -> None:
+    image, mask = _disc()
+    before = image.copy()
+    panels.outlined(image, mask)
+    assert np.array_equal(image, before)
+
+
+def test_an_empty_mask_has_no_outline() -> None:
+    image, mask = _disc()
+    assert np.array_equal(panels.outlined(image, np.zeros_like(mask)), image)
+
+
+def test_an_image_that_cannot_be_written_to_can_be_outlined() -> None:
+    image, mask = _disc()
+    image.setflags(write=False)
+    assert (panels.outlined(image, mask) != image).any()
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_a_curve_is_a_readable_picture(tmp_path: Path, epochs: int) -> None:
+    history = [
+        {"epoch": i + 1, "train_loss": 1 / (i + 1), "val_loss": 0.5, "val_iou_target": 0.1 * i} for i in range(epochs)
+    ]
+    panels.curve(history, 1, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (960, 384)
+        assert np.asarray(image.convert("L")).min() < 128

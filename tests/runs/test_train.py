@@ -1,0 +1,293 @@
+"""Training: what it leaves behind, that it repeats, resumes, stops, and never needs a label."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from medsass.config import ShardConfig
+from medsass.data import shard
+from medsass.runs import train as module
+from medsass.runs.train import train
+from medsass.runs.trainer import Trainer
+from tests.conftest import tiny
+
+FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
+         "samples.png"}  # fmt: skip
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def _assert_same(one: Path, other: Path) -> None:
+    """Both runs ended with the same weights, optimiser and losses, bit for bit."""
+    for name in ("model", "optimizer"):
+        a, b = (torch.load(run / "last.pt", weights_only=True)[name] for run in (one, other))
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    a, b = (load_file(run / "model.safetensors") for run in (one, other))
+    torch.testing.assert_close(a, b, rtol=0, atol=0)
+    for a, b in zip(_history(one), _history(other), strict=True):
+        assert {**a, "seconds": 0, "images_per_second": 0} == {**b, "seconds": 0, "images_per_second": 0}
+
+
+@pytest.fixture(scope="module")
+def unlabelled(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of the same images, made without a mask."""
+    out = tmp_path_factory.mktemp("unlabelled") / "out"
+    shard.write(ShardConfig(nuclei_folder, out, images="images/*.png", max_shard_bytes=100_000))
+    return out
+
+
+@pytest.fixture(scope="module")
+def short(unlabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of three epochs without labels."""
+    run = tmp_path_factory.mktemp("short") / "run"
+    train(tiny(unlabelled, run, epochs=3))
+    return run
+
+
+def test_a_run_directory_holds_exactly_the_documented_files(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == FILES
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_pictures_can_be_opened(trained: Path) -> None:
+    for name in ("progress.png", "samples.png"):
+        with Image.open(trained / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.convert("L").getextrema()[0] < 128
+
+
+def test_metrics_hold_a_line_an_epoch(trained: Path) -> None:
+    history = _history(trained)
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert all(line.keys() >= {"train_loss", "val_loss", "val_iou_target", "lr"} for line in history)
+
+
+def test_kept_weights_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Path) -> None:
+    best = torch.load(trained / "best.pt", weights_only=True)
+    history = _history(trained)
+    assert best["epoch"] == min(history, key=lambda line: line["val_loss"])["epoch"]
+    torch.testing.assert_close(load_file(trained / "model.safetensors"), dict(best["model"]), rtol=0, atol=0)
+
+
+def test_tensorboard_holds_the_metrics(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    values = [event.value for event in events.Scalars("val_loss")]
+    assert values == pytest.approx([line["val_loss"] for line in _history(trained)], rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "again"))
+    _assert_same(trained, tmp_path / "again")
+
+
+def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "other", seed=1, epochs=1))
+    a, b = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "other"))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
+    shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Trainer.train_epoch, []
+
+    def fail_second(self: Trainer, report: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", fail_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(shards, tmp_path / "run"))
+    assert [line["epoch"] for line in _history(tmp_path / "run")] == [1]
+    torch.rand(7)  # the resumed run must not depend on the random state it is started in
+    train(tiny(shards, tmp_path / "run", resume=True))
+    _assert_same(trained, tmp_path / "run")
+
+
+def _kill_after_first_epoch(command: list[str], run: Path) -> int:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(20_000):
+        if (run / "metrics.jsonl").exists() or process.poll() is not None:
+            break
+        time.sleep(0.005)
+    process.kill()
+    return process.wait()
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [
+        "--model",
+        "unet-resnet18",
+        "--size",
+        "32",
+        "--epochs",
+        "3",
+        "--polarity",
+        "bright",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    command = [sys.executable, "-m", "medsass.cli", "train", str(unlabelled), str(run), *options]
+    assert _kill_after_first_epoch(command, run) == -signal.SIGKILL
+    assert 1 <= len(_history(run)) < 3
+    train(tiny(unlabelled, run, epochs=3, resume=True))
+    _assert_same(short, run)
+    assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
+
+
+def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(tiny(shards, tmp_path / "run", epochs=1))
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: pytest.fail("trained again"))
+    assert train(tiny(shards, tmp_path / "run", epochs=1, resume=True)) == first
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_resuming_with_another_option_names_it(shards: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size \(16 in the run, 4 now\)"):
+        train(tiny(shards, trained, batch_size=4, resume=True))
+
+
+def test_resuming_with_other_shards_says_so(unlabelled: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match="shards_sha256"):
+        train(tiny(unlabelled, trained, resume=True))
+
+
+def test_resuming_a_folder_that_is_no_run_says_so(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        train(tiny(shards, tmp_path, resume=True))
+
+
+def test_an_existing_run_is_refused(shards: Path, trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        train(tiny(shards, trained))
+    assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
+
+
+def test_overwrite_replaces_a_run(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    for name in ("config.json", "last.pt", "tensorboard/events.old"):
+        (run / name).write_text("old")
+    train(tiny(shards, run, epochs=1, overwrite=True))
+    assert {path.name for path in run.iterdir()} == FILES
+    assert not (run / "tensorboard" / "events.old").exists()
+    assert len(_history(run)) == 1
+
+
+def test_overwrite_keeps_the_run_where_the_shards_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
+        train(tiny(tmp_path / "no shards", tmp_path, overwrite=True))
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def _with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Replace training by nothing and validation by these losses, one an epoch."""
+    values = iter(losses)
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: {"train_loss": 1.0, "lr": 0.1, "images_per_second": 1.0})
+    monkeypatch.setattr(Trainer, "validate", lambda _: {"val_loss": next(values), "val_iou_target": 0.5})
+    monkeypatch.setattr(module, "draw_samples", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "epochs", "best"),
+    [
+        (2, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 3, 1),
+        (2, [0.5, 0.6, 0.4, 0.4, 0.45, 0.1], 5, 3),
+        (0, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 6, 1),
+        (5, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 6, 6),
+    ],
+)
+def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, losses: list[float], epochs: int, best: int
+) -> None:  # fmt: skip
+    _with_losses(monkeypatch, losses)
+    line = train(tiny(shards, tmp_path / "run", epochs=6, patience=patience))
+    assert [item["val_loss"] for item in _history(tmp_path / "run")] == losses[:epochs]
+    assert line["epoch"] == best
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == best
+
+
+def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss() -> None:
+    assert module.best_epoch([{"epoch": i + 1, "val_loss": v} for i, v in enumerate([0.4, 0.2, 0.3, 0.2])]) == 2
+
+
+def test_a_label_free_run_never_reads_a_mask(shards: Path, trained: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "shards"))
+    spoiled = 0
+    for path in copy.glob("*.tar"):
+        data = bytearray(path.read_bytes())
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                if member.name.endswith(".mask.png"):
+                    data[member.offset_data : member.offset_data + member.size] = bytes(member.size)
+                    spoiled += 1
+        path.write_bytes(data)
+    assert spoiled == 60
+    train(tiny(copy, tmp_path / "run"))
+    _assert_same(trained, tmp_path / "run")
+
+
+def test_a_label_free_run_learns_its_labels(short: Path) -> None:
+    history = _history(short)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_supervised_training_without_masks_says_so(unlabelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image of split 'train' has a mask"):
+        train(tiny(unlabelled, tmp_path / "run", method="supervised"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_supervised_training_fills_a_run_directory(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "run", method="supervised", epochs=1))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_says_so(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no usable NVIDIA GPU was found"):
+        train(tiny(shards, tmp_path / "run", device="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"format": 1, "recipe": {"polarity": "auto"}, "splits": {"train": {"shards": [], "samples": 1},
+                    "test": {"shards": [], "samples": 1}}})
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
+        train(tiny(tmp_path, tmp_path / "run"))
+
+
+def test_polarity_recipe_takes_the_polarity_of_the_recipe(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_losses(monkeypatch, [0.1])
+    train(tiny(shards, tmp_path / "run", epochs=1, polarity="recipe"))
+    expected = json.loads((shards / "manifest.json").read_text())["recipe"]["polarity"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["polarity"] == expected

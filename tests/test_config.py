@@ -1,0 +1,118 @@
+"""Each rule of the configurations, and that they become JSON and command-line options."""
+
+import json
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from medsass import config
+from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig, ShardConfig, TrainConfig
+
+A, B = Path("a"), Path("b")
+
+BAD_TRAIN = [
+    ("method", "moco", "--method must be one of medsass, supervised; got 'moco'"),
+    ("model", "vgg", "--model must be one of unet-resnet50, unet-resnet18; got 'vgg'"),
+    ("labels", "kmeans", "--labels must be one of otsu, ght, adaptive-mean, adaptive-gaussian; got 'kmeans'"),
+    ("polarity", "grey", "--polarity must be one of recipe, bright, dark, auto; got 'grey'"),
+    ("loss", "dice", "--loss must be one of focal-tversky, tversky, focal, cross-entropy; got 'dice'"),
+    ("device", "tpu", "--device must be one of auto, cpu, cuda; got 'tpu'"),
+    ("size", 30, "--size must be a multiple of 8 (the network halves it three times); got 30"),
+    ("size", 0, "--size must be at least 8; got 0"),
+    ("epochs", 0, "--epochs must be at least 1; got 0"),
+    ("batch_size", 0, "--batch-size must be at least 1; got 0"),
+    ("patience", -1, "--patience must be at least 0; got -1"),
+    ("lr", -0.1, "--lr must be at least 0; got -0.1"),
+    ("weight_decay", -0.1, "--weight-decay must be at least 0; got -0.1"),
+    ("warmup", -0.1, "--warmup must be at least 0; got -0.1"),
+    ("warmup", 1.5, "--warmup must be at most 1; got 1.5"),
+    ("crop", 0, "--crop must be above 0 and at most 1; got 0"),
+    ("crop", -0.5, "--crop must be at least 0; got -0.5"),
+    ("crop", 1.1, "--crop must be above 0 and at most 1; got 1.1"),
+    ("jitter", -0.1, "--jitter must be at least 0; got -0.1"),
+    ("hue", -1.0, "--hue must be at least 0; got -1.0"),
+    ("block_size", 10, "--block-size must be odd; got 10"),
+    ("block_size", 1, "--block-size must be at least 3; got 1"),
+    ("seed", -1, "--seed must be at least 0; got -1"),
+    ("threads", -1, "--threads must be at least 0; got -1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_TRAIN)
+def test_a_value_that_breaks_a_rule_of_train_is_refused(name: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match="must be") as error:
+        TrainConfig(A, B, **{name: value})  # type: ignore[arg-type]
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "warmup", "crop", "jitter", "hue", "offset"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="--" + name.replace("_", "-")):
+        TrainConfig(A, B, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size", 8), ("crop", 1.0), ("crop", 0.001), ("warmup", 0.0), ("warmup", 1.0), ("block_size", 3), ("patience", 0)],
+)
+def test_a_value_at_the_edge_of_its_rule_is_taken(name: str, value: float) -> None:
+    assert getattr(TrainConfig(A, B, **{name: value}), name) == value  # type: ignore[arg-type]
+
+
+def test_resume_and_overwrite_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="--resume and --overwrite exclude each other"):
+        TrainConfig(A, B, resume=True, overwrite=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", -1), ("max_shard_bytes", 1023), ("workers", -1)])
+def test_a_value_that_breaks_a_rule_of_shard_is_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} must be at least .*; got {value}"):
+        ShardConfig(A, B, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_value_that_breaks_a_rule_of_another_command_is_refused() -> None:
+    with pytest.raises(ValueError, match="--batch-size must be at least 1; got 0"):
+        EvaluateConfig(A, B, batch_size=0)
+    with pytest.raises(ValueError, match="--threads must be at least 0; got -2"):
+        EvaluateConfig(A, B, threads=-2)
+    with pytest.raises(ValueError, match="--device must be one of"):
+        PredictConfig(A, (B,), device="gpu")
+    with pytest.raises(ValueError, match="--seed must be at least 0; got -1"):
+        DemoConfig(A, seed=-1)
+
+
+def test_the_defaults_of_train_are_the_papers() -> None:
+    c = TrainConfig(A, B)
+    assert (c.method, c.labels, c.loss, c.model) == ("medsass", "otsu", "focal-tversky", "unet-resnet50")
+    assert (c.size, c.epochs, c.batch_size) == (224, 50, 16)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrainConfig(A, B).epochs = 3  # type: ignore[misc]
+
+
+def test_plain_values_can_be_written_as_json() -> None:
+    plain = config.plain(PredictConfig(A, (A, B), device="cpu"))
+    assert json.loads(json.dumps(plain)) == plain
+    assert (plain["run"], plain["images"], plain["out"]) == ("a", ["a", "b"], "predictions")
+
+
+def test_a_field_without_a_default_is_an_argument() -> None:
+    assert [item.name for item in fields(TrainConfig) if config.is_argument(item)] == ["shards", "run"]
+    assert [item.name for item in fields(PredictConfig) if config.is_argument(item)] == ["run", "images"]
+
+
+@pytest.mark.parametrize("kind", [ShardConfig, InfoConfig, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig])
+def test_every_option_has_a_help_text(kind: type) -> None:
+    options = [item for item in fields(kind) if not config.is_argument(item)]
+    assert options
+    assert [item.name for item in options if not item.metadata["help"]] == []
+
+
+def test_every_default_keeps_its_own_rule() -> None:
+    for item in fields(TrainConfig):
+        choices = item.metadata.get("choices")
+        assert not choices or item.default in choices, item.name

@@ -1,0 +1,60 @@
+"""Files are whole or not there."""
+
+from pathlib import Path
+
+import pytest
+
+from medsass import files
+
+
+def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
+    files.write(tmp_path / "a", b"\x00\r\n\xff")
+    assert (tmp_path / "a").read_bytes() == b"\x00\r\n\xff"
+
+
+def test_text_is_written_as_utf_8(tmp_path: Path) -> None:
+    files.write(tmp_path / "a", "größer\n")
+    assert (tmp_path / "a").read_bytes() == b"gr\xc3\xb6\xc3\x9fer\n"
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("something longer")
+    files.write(tmp_path / "a", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "new")]
+
+
+def test_the_old_content_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with files.atomic(tmp_path / "a") as file:
+        file.write(b"new")
+        file.flush()
+        assert (tmp_path / "a").read_text() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_write_that_fails_leaves_the_old_content_and_no_other_file(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def fail() -> None:
+        with files.atomic(tmp_path / "a") as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_first_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), files.atomic(tmp_path / "a"):
+        raise ValueError("no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_the_systems_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        files.write(tmp_path / "none" / "a.json", "x")
+    assert "none" in str(error.value.filename)
