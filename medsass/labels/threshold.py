@@ -4,6 +4,8 @@ Written to be read and trusted, one image at a time; `labeler.py` is the fast wa
 (N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray; `gray` (H, W) uint8; `histogram` (256,) int64 counts by gray level.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,19 @@ def gray(rgb: NDArray[np.uint8]) -> Gray:
 def histogram(image: Gray) -> Histogram:
     """(H, W) uint8 -> (256,) int64 pixels at each gray level."""
     return np.bincount(image.ravel(), minlength=LEVELS).astype(np.int64)
+
+
+def bins(image: NDArray[np.uint16]) -> tuple[Gray, int, int]:
+    """(H, W) uint16 -> (H, W) uint8 bins, lowest level, span. The image's own range [low, low + span) is cut into 256
+    bins of equal width, bin = (level - low) * 256 // span; a span below 256 leaves bins between the levels empty.
+    """
+    low, span = int(image.min()), int(image.max()) - int(image.min()) + 1
+    return ((image.astype(np.int64) - low) * LEVELS // span).astype(np.uint8), low, span
+
+
+def level_of_bin(threshold: float, low: int, span: int) -> int:
+    """The highest 16-bit level whose bin is not above `threshold`: a level is above it exactly where its bin is."""
+    return low + -(-(int(threshold) + 1) * span // LEVELS) - 1
 
 
 def otsu(counts: Histogram) -> int:
@@ -99,6 +114,46 @@ def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
     mean = np.rint(box / block_size**2).astype(np.int64)
     above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
     return above.astype(np.uint8)
+
+
+def gaussian_weights(block_size: int) -> NDArray[np.int64]:
+    """(block_size,) whole numbers that sum to 2^24: a Gaussian of sigma 0.3 ((block_size - 1) / 2 - 1) + 0.8, which is
+    cv2.getGaussianKernel's rule for sigma 0, rounded; the centre takes what rounding leaves over.
+    """
+    sigma = 0.3 * ((block_size - 1) * 0.5 - 1) + 0.8
+    density = np.exp(-((np.arange(block_size) - block_size // 2) ** 2) / (2 * sigma**2))
+    weights = np.rint(density / density.sum() * 2**24).astype(np.int64)
+    weights[block_size // 2] += 2**24 - weights.sum()
+    return weights
+
+
+def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
+    """(H, W) {0, 1}: as `adaptive_mean`, with the Gaussian-weighted mean.
+
+    In whole numbers of 2^-48. OpenCV sums in float32: its mean can differ by one where the exact one is within about
+    5e-4 of a half, and then its mask can too.
+    """
+    weights, pad = gaussian_weights(block_size), block_size // 2
+    padded = np.pad(image.astype(np.int64), pad, mode="edge")
+    rows = sum(weights[k] * padded[:, k : k + image.shape[1]] for k in range(block_size))
+    total = sum(weights[k] * rows[k : k + image.shape[0]] for k in range(block_size))
+    mean = (total + (1 << 47)) >> 48
+    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
+    return above.astype(np.uint8)
+
+
+def normalised(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """(N, H, W, 3) uint8 -> the same shape, float32: (x / 255 - mean) / std as x * scale + shift, each step rounded,
+    with scale = 1 / (255 std) and shift = -mean / std.
+    """
+    scale, shift = scale_and_shift(mean, std)
+    return images.astype(np.float32) * scale + shift
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(3,) and (3,) float32: what `normalised` multiplies by and adds."""
+    centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    return (1 / (255 * spread)).astype(np.float32), (-centre / spread).astype(np.float32)
 
 
 def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

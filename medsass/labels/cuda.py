@@ -1,0 +1,356 @@
+"""The CUDA kernels: assemble, compile, cache and launch `kernels/*.cu`, one typed function per kernel.
+
+A variant of the source (channels, depth, method, output) is compiled with NVRTC at its first use and kept per device.
+Launches go to the caller's current stream (torch's for a torch tensor, CuPy's for a CuPy array), wait for nothing and
+copy nothing to the host; with outputs passed in they allocate nothing and can be captured in a CUDA graph.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from medsass import bundled
+from medsass.labels import threshold as spec
+
+THREADS = 512
+BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's structs, which it checks
+SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
+MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
+MOST_BLOCK_SIZE = 255
+REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
+
+_INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
+_POLARITIES = {"bright": 0, "dark": 1, "auto": 2}
+_GEOMETRY = np.dtype([(name, np.int32) for name in ("pixels", "height", "width", "parts", "chunk", "polarity")])
+_PARAMETERS = np.dtype([(name, np.float64) for name in ("nu", "tau2", "kappa", "omega")])
+_NORMALISE = np.dtype([("scale", np.float32, 3), ("shift", np.float32, 3)])
+_WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")])
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a kernel source is compiled for; `input` is 0, 1, 2, 3 for none, bfloat16, float16, float32."""
+
+    file: str
+    channels: int = 3
+    bits: int = 8
+    ght: bool = False
+    input: int = 0
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Also write the network's input (x / 255 - mean) / std as `dtype`: bfloat16, float16 or float32."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    dtype: torch.dtype = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go: mask (N, H, W) uint8, threshold and separability (N,) float32, and with `Normalise` the
+    network's input (N, 3, H, W), channels-last in memory.
+    """
+
+    mask: torch.Tensor
+    threshold: torch.Tensor
+    separability: torch.Tensor
+    input: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A device's shared memory (bytes a multiprocessor and at most a block) and its number of multiprocessors."""
+
+    shared: int
+    shared_block: int
+    processors: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an image is shared out: blocks an image, pixels a block, and whether its pixels are read once."""
+
+    parts: int
+    chunk: int
+    once: bool
+
+
+def source(variant: Variant) -> str:
+    """The complete source of a variant: its definitions, then headers and kernel with `#line`, no `#include` left.
+
+    CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
+    """
+    files = ["common.cuh"]
+    files += ["histogram.cuh", "solve.cuh", "pixels.cuh"] if variant.file == "label.cu" else ["pixels.cuh"]
+    definitions = {
+        "THREADS": THREADS,
+        "PIXEL_BITS": variant.bits,
+        "CHANNELS": variant.channels,
+        "GHT": int(variant.ght),
+        "INPUT": variant.input,
+        "BLOCK_BYTES": BLOCK_BYTES,
+        "WORKSPACE_HEAD": WORKSPACE_HEAD,
+        "SHARED_BYTES": SHARED_BYTES,
+    }
+    lines = [f"#define {name} {value}" for name, value in definitions.items()]
+    for name in [*files, variant.file]:
+        lines += [f'#line 1 "{name}"', (bundled.folder("kernels") / name).read_text()]
+    return "\n".join(lines)
+
+
+def plan(pixels: int, limits: Limits) -> Plan:
+    """Blocks and pixels a block for images of that many pixels: one block where it fits twice into a multiprocessor, so
+    that one loads while another solves; else several that share the image, as long as four images' worth can be
+    resident; else two launches that read it twice.
+    """
+    room = min(limits.shared // 2 - 1024, limits.shared_block) - BLOCK_BYTES - SLACK
+    chunk = room // 16 * 16
+    parts = math.ceil(pixels / chunk)
+    if parts <= max(1, limits.processors * 2 // 4):
+        even = math.ceil(pixels / parts / 16) * 16
+        return Plan(math.ceil(pixels / even), even, once=True)
+    return Plan(math.ceil(pixels / REREAD_CHUNK), REREAD_CHUNK, once=False)
+
+
+def label(
+    images: Any,
+    polarity: str,
+    ght: Sequence[float] | None = None,
+    normalise: Normalise | None = None,
+    out: Outputs | None = None,
+) -> Outputs:
+    """Otsu labels of a batch on the GPU, or GHT labels where `ght` = (nu, tau, kappa, omega) is given.
+
+    images: CUDA tensor or CuPy array, contiguous: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 or (N, H, W) uint16.
+    `out` takes the results; without it they are allocated. Equal to `threshold.py`: Otsu bit for bit, GHT but where the
+    best scores are closer than the last bits of the logarithm. Raises `ValueError` that states the rule and the value.
+    """
+    images, stream = _input(images)
+    channels, bits = _check(images)
+    if normalise and bits == 16:
+        raise ValueError("normalised input is made of uint8 images; got uint16")
+    out = _outputs(images, normalise, out)
+    count, height, width = images.shape[:3]
+    device = images.device.index
+    chosen = plan(height * width, limits(device))
+    g = np.array((height * width, height, width, chosen.parts, chosen.chunk, _POLARITIES[polarity]), _GEOMETRY)
+    nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
+    p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
+    variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
+    extra = (_pointer(out.input), _constants(normalise)) if normalise else ()
+    shared = BLOCK_BYTES + chosen.chunk + SLACK
+    work = _workspace(device, stream, count) if chosen.parts > 1 or not chosen.once else None
+    kernel = functools.partial(_launch, variant, device, stream, (count * chosen.parts,))
+    pixels, masks, results = _pointer(images), _pointer(out.mask), (_pointer(out.threshold), _pointer(out.separability))
+    if chosen.once:
+        kernel("label", shared, (pixels, masks, *results, _pointer(work), g, p, *extra))
+        return out
+    if bits == 16:
+        kernel("ranges", 0, (pixels, _pointer(work), g))
+    kernel("measure", BLOCK_BYTES, (pixels, *results, _pointer(work), g, p, *extra))
+    kernel("apply", 16, (pixels, masks, _pointer(work), g))
+    return out
+
+
+def adaptive(
+    images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Outputs | None = None
+) -> Outputs:
+    """Adaptive labels of a batch on the GPU: mean or Gaussian of a block_size x block_size neighbourhood, minus `offset`.
+
+    images: CUDA tensor or CuPy array, contiguous, (N, H, W, 3) uint8 RGB or (N, H, W) uint8. Equal to `threshold.py`.
+    Raises `ValueError` that states the rule and the value.
+    """
+    images, stream = _input(images)
+    channels, bits = _check(images)
+    if bits == 16:
+        raise ValueError("adaptive labels are made of uint8 images; got uint16")
+    if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
+        raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
+    out = _outputs(images, None, out)
+    count, height, width = images.shape[:3]
+    device = images.device.index
+    v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _POLARITIES[polarity]), _WINDOW)
+    sums = torch.zeros(count, 6, dtype=torch.int64, device=images.device)
+    side = 32 + block_size - 1
+    shared = (side * side + 3) // 4 * 4 + side * 32 * 4
+    variant = Variant("adaptive.cu", channels)
+    results = (_pointer(out.mask), _pointer(sums), _pointer(_weights(block_size, device)), v)
+    _launch(
+        variant,
+        device,
+        stream,
+        (-(-width // 32), -(-height // 32), count),
+        "adaptive",
+        shared,
+        (_pointer(images), *results),
+    )
+    scores = (_pointer(out.threshold), _pointer(out.separability))
+    _launch(variant, device, stream, (8, count), "finish", 0, (_pointer(out.mask), *scores, _pointer(sums), v))
+    return out
+
+
+@functools.cache
+def limits(device: int) -> Limits:
+    """What `plan` must know of a GPU."""
+    import cupy
+
+    found = cupy.cuda.Device(device).attributes
+    block = found["MaxSharedMemoryPerBlockOptin"]
+    return Limits(found["MaxSharedMemoryPerMultiprocessor"], block, found["MultiProcessorCount"])
+
+
+@functools.cache
+def kernel(variant: Variant, name: str, device: int) -> Any:
+    """The compiled kernel `name` of a variant on a device, allowed all the shared memory that a block may have."""
+    import cupy
+
+    with cupy.cuda.Device(device):
+        found = _module(variant, device).get_function(name)
+        found.max_dynamic_shared_size_bytes = limits(device).shared_block - found.shared_size_bytes
+        return found
+
+
+@functools.cache
+def _module(variant: Variant, device: int) -> Any:  # noqa: ARG001 - a module belongs to the device it was loaded on
+    import cupy
+
+    return cupy.RawModule(code=source(variant), options=OPTIONS, backend="nvrtc")
+
+
+OPTIONS = ("-std=c++17", "--fmad=false")  # contraction would make scores differ from the NumPy statement's
+
+
+def _launch(
+    variant: Variant,
+    device: int,
+    stream: int,
+    grid: tuple[int, ...],
+    name: str,
+    shared: int,
+    arguments: tuple[Any, ...],
+) -> None:
+    import cupy
+
+    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+        kernel(variant, name, device)(grid, (THREADS,), arguments, shared_mem=shared)
+
+
+def _input(images: Any) -> tuple[torch.Tensor, int]:
+    """The batch as a torch tensor on the same memory, and the stream that the caller works on."""
+    if isinstance(images, torch.Tensor):
+        if not images.is_cuda:
+            raise ValueError(f"images must be on a CUDA device; got {images.device}")
+        return images, torch.cuda.current_stream(images.device).cuda_stream
+    import cupy
+
+    if not isinstance(images, cupy.ndarray):
+        raise ValueError(f"images must be a CUDA tensor or a CuPy array; got {type(images).__name__}")
+    return torch.from_dlpack(images), int(cupy.cuda.get_current_stream().ptr)
+
+
+def _check(images: torch.Tensor) -> tuple[int, int]:
+    """Channels and bits of a batch."""
+    shape = tuple(images.shape)
+    rgb = images.ndim == 4 and shape[3] == 3 and images.dtype == torch.uint8
+    if not rgb and not (images.ndim == 3 and images.dtype in (torch.uint8, torch.uint16)):
+        raise ValueError(
+            f"images must be (N, H, W, 3) uint8 RGB, (N, H, W) uint8 or (N, H, W) uint16; got {shape}, {images.dtype}"
+        )
+    if images.numel() == 0:
+        raise ValueError(f"images must not be empty; got shape {shape}")
+    if not images.is_contiguous():
+        raise ValueError(
+            f"images must be contiguous; got strides {images.stride()} for shape {shape}; call .contiguous()"
+        )
+    if shape[1] * shape[2] > MOST_PIXELS:
+        raise ValueError(f"an image may have at most {MOST_PIXELS} pixels; got {shape[1]} x {shape[2]}")
+    return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8)
+
+
+def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:
+    """Allocate the outputs, or check those that were passed in."""
+    n, h, w = images.shape[:3]
+    if normalise and normalise.dtype not in _INPUTS:
+        raise ValueError(f"the input's dtype must be bfloat16, float16 or float32; got {normalise.dtype}")
+    wanted: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        "mask": ((n, h, w), torch.uint8),
+        "threshold": ((n,), torch.float32),
+        "separability": ((n,), torch.float32),
+    }
+    if normalise:
+        wanted["input"] = ((n, 3, h, w), normalise.dtype)
+    if out is None:
+        return Outputs(
+            **{
+                name: torch.empty(shape, dtype=dtype, device=images.device, memory_format=_layout(name))
+                for name, (shape, dtype) in wanted.items()
+            }
+        )
+    for name, (shape, dtype) in wanted.items():
+        given: torch.Tensor | None = getattr(out, name)
+        if given is None or tuple(given.shape) != shape or given.dtype != dtype or given.device != images.device:
+            seen = "None" if given is None else f"{tuple(given.shape)}, {given.dtype}, {given.device}"
+            raise ValueError(f"out.{name} must be {shape}, {dtype}, {images.device}; got {seen}")
+        if not given.is_contiguous(memory_format=_layout(name)):
+            raise ValueError(f"out.{name} must be contiguous ({_layout(name)}); got strides {given.stride()}")
+    return out
+
+
+def _layout(name: str) -> torch.memory_format:
+    return torch.channels_last if name == "input" else torch.contiguous_format
+
+
+def _constants(normalise: Normalise) -> Any:
+    """The kernel's scale and shift, as `threshold.normalised` rounds them."""
+    scale, shift = spec.scale_and_shift(normalise.mean, normalise.std)
+    return np.array((scale, shift), _NORMALISE)
+
+
+def _pointer(tensor: torch.Tensor | None) -> Any:
+    return np.uint64(tensor.data_ptr() if tensor is not None else 0)
+
+
+_workspaces: dict[tuple[int, int], torch.Tensor] = {}
+
+
+def _workspace(device: int, stream: int, count: int) -> torch.Tensor:
+    """Zeros that the blocks of an image share; kernels leave them zero, so that they serve every launch of a stream.
+
+    A graph that is being captured gets its own: it may be replayed on another stream.
+    """
+    size = WORKSPACE_HEAD + count * SHARED_BYTES
+    if torch.cuda.is_current_stream_capturing():
+        return torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device}")
+    found = _workspaces.get((device, stream))
+    if found is None or found.numel() < size:
+        found = _workspaces[device, stream] = torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device}")
+    return found
+
+
+@functools.cache
+def _weights(block_size: int, device: int) -> torch.Tensor:
+    return torch.from_numpy(spec.gaussian_weights(block_size).astype(np.int32)).to(f"cuda:{device}")
+
+
+def architectures() -> tuple[str, ...]:
+    """Compute capabilities that the kernels are kept compiling for."""
+    return ("75", "80", "86", "89", "90", "100", "120")
+
+
+def variants() -> list[Variant]:
+    """Every variant that can be asked for."""
+    made = [
+        Variant("label.cu", channels, 8, ght, value)
+        for channels in (1, 3)
+        for ght in (False, True)
+        for value in range(4)
+    ]
+    made += [Variant("label.cu", 1, 16, ght) for ght in (False, True)]
+    return [*made, Variant("adaptive.cu", 1), Variant("adaptive.cu", 3)]
