@@ -22,6 +22,7 @@ from medsass.config import (
     DemoConfig,
     EvaluateConfig,
     InfoConfig,
+    LabelConfig,
     PredictConfig,
     ShardConfig,
     TrainConfig,
@@ -182,15 +183,27 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 @main.command()
+@options(LabelConfig)
+def label(config: LabelConfig) -> None:
+    """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
+    from medsass.runs.label import label as run
+
+    _report_left_out(run(config))
+
+
+@main.command()
 @options(PredictConfig)
 def predict(config: PredictConfig) -> None:
     """Write masks for images, or folders of images, at their own size."""
-    from medsass.runs import console
     from medsass.runs.predict import predict as run
 
-    failed = run(config)
+    _report_left_out(run(config))
+
+
+def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
+    """Name what could not be read; what could is written. Exit code 2 where there was any."""
     for path, reason in failed:
-        console.err.print(f"medsass: {path}: {reason}; left out")
+        click.echo(f"medsass: {path}: {reason}; left out", err=True)
     if failed:
         raise click.exceptions.Exit(2)
 

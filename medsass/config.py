@@ -145,6 +145,27 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True)
+class LabelConfig:
+    """`medsass label SOURCE OUT`."""
+
+    source: Path
+    out: Path
+    method: str = option("otsu", "threshold that makes the labels", choices=LABELS)
+    polarity: str = option(
+        "recipe", "foreground side; recipe: the shards' own, auto for images", choices=("recipe", *POLARITIES)
+    )
+    block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
+    offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
+    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
+    overwrite: bool = option(False, "replace masks that are already in OUT")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.block_size % 2 == 0:
+            raise ValueError(f"--block-size must be odd; got {self.block_size}")
+
+
+@dataclass(frozen=True)
 class PredictConfig:
     """`medsass predict RUN IMAGE|FOLDER...`."""
 

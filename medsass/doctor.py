@@ -55,12 +55,16 @@ def paths(found: list[Finding]) -> list[tuple[str, str]]:
         shard = "reads with Pillow and tifffile, checks each image with DALI on the CPU"
     network = "on the GPU" if works["GPU"] else "on the CPU"
     labels = "OpenCV and NumPy on the CPU"
+    if works["GPU"]:
+        labels = (
+            "CUDA kernels" if works["CuPy"] else "cannot run on the GPU without CuPy: pip install 'medsass[cuda13]'"
+        )
     return [
         ("shard", shard),
         ("info", "OpenCV on the CPU"),
         ("train, evaluate, demo", train),
         ("predict", f"network {network}"),
-        ("labels", labels),
+        ("label", labels),
     ]
 
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 
-from medsass.data import manifest
+from medsass.data import manifest, tar
 from medsass.data.decoder import import_dali
 
-IMAGE_EXTENSIONS = "jpg;png;jp2"
 _SHUFFLE_BUFFER = (
     2048  # encoded samples; shards are stored in hashed order, so this is a second shuffle, not the only one
 )
@@ -115,12 +114,12 @@ def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> An
 
     @dali.pipeline_def  # type: ignore[untyped-decorator]
     def define() -> tuple[Any, ...]:
-        components = [IMAGE_EXTENSIONS] + ["mask.png"] * config.masks + ["json"] * config.info
+        components = [";".join(tar.IMAGES)] + ["mask.png"] * config.masks + ["json"] * config.info
         encoded, *others = _as_list(
             fn.readers.webdataset(
                 name="reader",
-                paths=[str(tar) for tar in tars],
-                index_paths=[str(tar.with_suffix(".idx")) for tar in tars],
+                paths=[str(path) for path in tars],
+                index_paths=[str(path.with_suffix(".idx")) for path in tars],
                 ext=components,
                 missing_component_behavior="skip",
                 random_shuffle=config.augment is not None,

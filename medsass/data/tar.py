@@ -16,6 +16,8 @@ from typing import Any
 
 from medsass import files
 
+IMAGES = ("jpg", "png", "jp2")  # extensions that an image may have in a shard
+
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
 
 

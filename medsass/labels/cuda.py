@@ -6,6 +6,7 @@ copy nothing to the host; with outputs passed in they allocate nothing and can b
 """
 
 import functools
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 
 from medsass import bundled
 from medsass.labels import threshold as spec
+from medsass.labels.normalise import Normalise
 
 THREADS = 512
 BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's structs, which it checks
@@ -41,15 +43,6 @@ class Variant:
     bits: int = 8
     ght: bool = False
     input: int = 0
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """Also write the network's input (x / 255 - mean) / std as `dtype`: bfloat16, float16 or float32."""
-
-    mean: Sequence[float]
-    std: Sequence[float]
-    dtype: torch.dtype = torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -80,6 +73,16 @@ class Plan:
     parts: int
     chunk: int
     once: bool
+
+
+def import_cupy() -> Any:
+    """CuPy, which compiles and launches the kernels. Raises `ImportError` that says which extra to install."""
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise ImportError(
+            "labelling on a GPU needs CuPy: pip install 'medsass[cuda13]' (or 'medsass[cuda12]' where the driver is of CUDA 12)"
+        ) from error
 
 
 def source(variant: Variant) -> str:
@@ -199,8 +202,7 @@ def adaptive(
 @functools.cache
 def limits(device: int) -> Limits:
     """What `plan` must know of a GPU."""
-    import cupy
-
+    cupy = import_cupy()
     found = cupy.cuda.Device(device).attributes
     block = found["MaxSharedMemoryPerBlockOptin"]
     return Limits(found["MaxSharedMemoryPerMultiprocessor"], block, found["MultiProcessorCount"])
@@ -209,8 +211,7 @@ def limits(device: int) -> Limits:
 @functools.cache
 def kernel(variant: Variant, name: str, device: int) -> Any:
     """The compiled kernel `name` of a variant on a device, allowed all the shared memory that a block may have."""
-    import cupy
-
+    cupy = import_cupy()
     with cupy.cuda.Device(device):
         found = _module(variant, device).get_function(name)
         found.max_dynamic_shared_size_bytes = limits(device).shared_block - found.shared_size_bytes
@@ -219,8 +220,7 @@ def kernel(variant: Variant, name: str, device: int) -> Any:
 
 @functools.cache
 def _module(variant: Variant, device: int) -> Any:  # noqa: ARG001 - a module belongs to the device it was loaded on
-    import cupy
-
+    cupy = import_cupy()
     return cupy.RawModule(code=source(variant), options=OPTIONS, backend="nvrtc")
 
 
@@ -236,8 +236,7 @@ def _launch(
     shared: int,
     arguments: tuple[Any, ...],
 ) -> None:
-    import cupy
-
+    cupy = import_cupy()
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
         kernel(variant, name, device)(grid, (THREADS,), arguments, shared_mem=shared)
 
@@ -248,11 +247,10 @@ def _input(images: Any) -> tuple[torch.Tensor, int]:
         if not images.is_cuda:
             raise ValueError(f"images must be on a CUDA device; got {images.device}")
         return images, torch.cuda.current_stream(images.device).cuda_stream
-    import cupy
-
+    cupy = import_cupy()
     if not isinstance(images, cupy.ndarray):
         raise ValueError(f"images must be a CUDA tensor or a CuPy array; got {type(images).__name__}")
-    return torch.from_dlpack(images), int(cupy.cuda.get_current_stream().ptr)
+    return torch.utils.dlpack.from_dlpack(images), int(cupy.cuda.get_current_stream().ptr)
 
 
 def _check(images: torch.Tensor) -> tuple[int, int]:
@@ -277,8 +275,6 @@ def _check(images: torch.Tensor) -> tuple[int, int]:
 def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:
     """Allocate the outputs, or check those that were passed in."""
     n, h, w = images.shape[:3]
-    if normalise and normalise.dtype not in _INPUTS:
-        raise ValueError(f"the input's dtype must be bfloat16, float16 or float32; got {normalise.dtype}")
     wanted: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "mask": ((n, h, w), torch.uint8),
         "threshold": ((n,), torch.float32),

@@ -64,10 +64,15 @@ def separability(counts: Histogram, threshold: float) -> float:
     """Share of the variance that a threshold explains, in [0, 1]: between-class over total variance (Otsu 1979,
     eq. 15's eta). 0 for a constant image and where one class is empty.
     """
-    level = np.arange(LEVELS)
-    below = level <= threshold
+    below = np.arange(LEVELS) <= threshold
+    return separability_of(counts * below, counts * ~below)
+
+
+def separability_of(one: Histogram, other: Histogram) -> float:
+    """`separability` of two classes of pixels, each given as its (256,) histogram."""
+    level, counts = np.arange(LEVELS), one + other
     count, total, squares = int(counts.sum()), int((counts * level).sum()), int((counts * level**2).sum())
-    weight, levels = int(counts[below].sum()), int((counts * level)[below].sum())
+    weight, levels = int(one.sum()), int((one * level).sum())
     numerator, denominator = (total * weight - count * levels) ** 2, weight * (count - weight)
     variance = count * squares - total**2
     return numerator / (denominator * variance) if denominator and variance else 0.0
@@ -122,7 +127,7 @@ def gaussian_weights(block_size: int) -> NDArray[np.int64]:
     """
     sigma = 0.3 * ((block_size - 1) * 0.5 - 1) + 0.8
     density = np.exp(-((np.arange(block_size) - block_size // 2) ** 2) / (2 * sigma**2))
-    weights = np.rint(density / density.sum() * 2**24).astype(np.int64)
+    weights: NDArray[np.int64] = np.rint(density / density.sum() * 2**24).astype(np.int64)
     weights[block_size // 2] += 2**24 - weights.sum()
     return weights
 

@@ -71,7 +71,7 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
             if not left:
                 break
             left -= 1
-            encoded = next(data for extension, data in content.items() if extension in ("jpg", "png", "jp2"))
+            encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
             image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
             tiles.append((np.asarray(image, np.uint8), f"{name}: {key}"))
             if "mask.png" in content:

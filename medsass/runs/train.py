@@ -90,7 +90,8 @@ def _epoch(config: TrainConfig, trainer: Trainer, epoch: int) -> dict[str, Any]:
     line["seconds"] = monotonic() - start
     console.err.print(
         f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}  "
-        f"IoU with target {line['val_iou_target']:.4f}  {line['images_per_second']:,.0f} images/s  {line['seconds']:.0f} s"
+        f"IoU with target {line['val_iou_target']:.4f}  {line['images_per_second']:,.0f} images/s  {line['seconds']:.0f} s, "
+        f"at most {(config.epochs - epoch) * line['seconds'] / 60:.1f} min left"
     )
     return line
 

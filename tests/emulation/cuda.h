@@ -84,6 +84,16 @@ T exchange(T value, int source) {  // the value of lane `source`, or one's own w
     return result;
 }
 
+inline unsigned ballot(bool vote) {  // bit i: the vote of lane i
+    Warp& w = warp();
+    w.slot[lane()] = vote;
+    meet(w.meeting);
+    unsigned result = 0;
+    for (int source = 0; source < 32; source++) result |= (unsigned)w.slot[source] << source;
+    meet(w.meeting);
+    return result;
+}
+
 inline void run() {
     (*body)();
     current->done = true;
@@ -162,9 +172,7 @@ T __shfl_up_sync(unsigned, T value, int by) {
     return emulation::exchange(value, (int)emulation::lane() - by);
 }
 inline unsigned __ballot_sync(unsigned, bool vote) {
-    unsigned result = 0;
-    for (int source = 0; source < 32; source++) result |= emulation::exchange((unsigned)vote, source) << source;
-    return result;
+    return emulation::ballot(vote);
 }
 template <class T, class U>
 T atomicAdd(T* to, U value) {

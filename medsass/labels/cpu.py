@@ -1,0 +1,45 @@
+"""Labels on the CPU: OpenCV for Otsu and the adaptive thresholds, NumPy for GHT, image by image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.labels import threshold as spec
+
+ADAPTIVE = {"adaptive-mean": cv2.ADAPTIVE_THRESH_MEAN_C, "adaptive-gaussian": cv2.ADAPTIVE_THRESH_GAUSSIAN_C}
+
+Labelled = tuple[NDArray[np.uint8], float, float]  # mask, threshold, separability
+
+
+def label(image: NDArray[Any], polarity: str, ght: Sequence[float] | None) -> Labelled:
+    """Otsu label of one (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 image, or GHT label with its parameters."""
+    gray, low, span = _gray(image), 0, 0
+    if gray.min() == gray.max():
+        return np.zeros(gray.shape, np.uint8), 0.0, 0.0
+    if gray.dtype == np.uint16:
+        gray, low, span = spec.bins(gray)
+    counts = spec.histogram(gray)
+    if ght is None:
+        level, above = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    else:
+        level = spec.ght(counts, *ght)
+        above = gray > level
+    shown = float(spec.level_of_bin(level, low, span)) if span else float(level)
+    return spec.foreground(above > 0, polarity), shown, spec.separability(counts, level)
+
+
+def adaptive(image: NDArray[np.uint8], polarity: str, method: str, block_size: int, offset: float) -> Labelled:
+    """Adaptive label of one (H, W, 3) uint8 RGB or (H, W) uint8 image; its threshold is NaN."""
+    gray = _gray(image)
+    if gray.min() == gray.max():
+        return np.zeros(gray.shape, np.uint8), float("nan"), 0.0
+    above = cv2.adaptiveThreshold(gray, 1, ADAPTIVE[method], cv2.THRESH_BINARY, block_size, offset)
+    classes = [spec.histogram(gray[above == side]) for side in (0, 1)]
+    return spec.foreground(above > 0, polarity), float("nan"), spec.separability_of(*classes)
+
+
+def _gray(image: NDArray[Any]) -> Any:
+    return np.ascontiguousarray(image) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -1,0 +1,37 @@
+"""The network's input beside the labels: which numbers, in which type."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from medsass.labels import threshold as spec
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Ask a labeler for the network's input too: (x / 255 - mean) / std of each channel, as `dtype`.
+
+    mean, std: three numbers each, red, green, blue. Raises `ValueError` for other lengths, a std of 0 or another dtype.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise ValueError(f"mean and std must be three numbers each, std not 0; got {self.mean}, {self.std}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"the input's dtype must be bfloat16, float16 or float32; got {self.dtype}")
+
+
+def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
+    """(N, H, W, 3) or (N, H, W) uint8 -> (N, 3, H, W) of `dtype`, channels-last in memory: `threshold.normalised`, with
+    one gray channel standing for three.
+    """
+    scale, shift = (torch.from_numpy(constant).to(images.device) for constant in spec.scale_and_shift(mean, std))
+    rgb = images if images.ndim == 4 else images.unsqueeze(-1)
+    return (rgb * scale + shift).to(dtype).permute(0, 3, 1, 2)

@@ -1,0 +1,78 @@
+"""Labelling as operators of torch, so that `torch.compile` traces through it: `medsass::label`, `medsass::label_input`.
+
+Both choose the CUDA kernels or the CPU by where the images are, and have a fake kernel that gives the shapes alone.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from medsass.labels import cpu, cuda
+from medsass.labels.normalise import Normalise, normalised
+
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@torch.library.custom_op("medsass::label", mutates_args=())
+def label(
+    images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
+) -> Three:
+    """Mask (N, H, W) uint8 in {0, 1}, threshold (N,) float32, separability (N,) float32 of a batch."""
+    if images.is_cuda:
+        out = _on_gpu(images, method, polarity, ght, block_size, offset)
+        return out.mask, out.threshold, out.separability
+    if method in cpu.ADAPTIVE:
+        labelled = [cpu.adaptive(image, polarity, method, block_size, offset) for image in images.numpy()]
+    else:
+        labelled = [cpu.label(image, polarity, ght if method == "ght" else None) for image in images.numpy()]
+    masks, thresholds, separabilities = zip(*labelled, strict=True)
+    return torch.from_numpy(np.stack(masks)), _float32(thresholds), _float32(separabilities)
+
+
+def _float32(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _on_gpu(
+    images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
+) -> cuda.Outputs:
+    images = images.contiguous()
+    if method in cpu.ADAPTIVE:
+        return cuda.adaptive(images, polarity, method == "adaptive-gaussian", block_size, offset)
+    return cuda.label(images, polarity, ght if method == "ght" else None)
+
+
+@label.register_fake
+def _(images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float) -> Three:  # noqa: ARG001
+    n, h, w = images.shape[:3]
+    threshold, separability = images.new_empty((n,), dtype=torch.float32), images.new_empty((n,), dtype=torch.float32)
+    return images.new_empty((n, h, w), dtype=torch.uint8), threshold, separability
+
+
+@torch.library.custom_op("medsass::label_input", mutates_args=())
+def label_input(
+    images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
+) -> Four:  # fmt: skip
+    """As `label`, and the network's input (N, 3, H, W) of `dtype`, channels-last. On the GPU Otsu and GHT read the batch
+    once for all four.
+    """
+    if images.is_cuda and method not in cpu.ADAPTIVE:
+        out = cuda.label(images.contiguous(), polarity, ght if method == "ght" else None, Normalise(mean, std, dtype))
+        assert out.input is not None
+        return out.mask, out.threshold, out.separability, out.input
+    return *label(images, method, polarity, ght, block_size, offset), normalised(images, mean, std, dtype).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+@label_input.register_fake
+def _(
+    images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float,
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,  # noqa: ARG001
+) -> Four:  # fmt: skip
+    n, h, w = images.shape[:3]
+    values = images.new_empty((n, 3, h, w), dtype=dtype).to(memory_format=torch.channels_last)
+    return *label(images, method, polarity, ght, block_size, offset), values

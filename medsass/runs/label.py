@@ -1,0 +1,114 @@
+"""`medsass label`: pseudo-labels of a folder of images, or of shards, as masks and a CSV of their thresholds."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from medsass import files
+from medsass.config import LabelConfig
+from medsass.data import manifest, sources, tar
+from medsass.labels import Labeler
+from medsass.runs import console, device
+
+CSV = "labels.csv"
+_COLUMNS = ("mask", "source", "width", "height", "threshold", "separability", "foreground")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to label: what to call it, the file that its mask goes to, and its encoded bytes when asked."""
+
+    name: str
+    mask: Path
+    path: Path | None = None
+    data: bytes = b""
+
+    def read(self) -> NDArray[np.uint8]:
+        """Its pixels, (H, W) or (H, W, 3) uint8. Raises `ValueError` or `OSError` where they cannot be read."""
+        return sources.read_image(self.path).array if self.path else sources.from_bytes(self.data).array
+
+
+def label(config: LabelConfig) -> list[tuple[Path, str]]:
+    """Write a mask (PNG, 0 and 255) for each image of `config.source` and `labels.csv` beside them.
+
+    Masks of a folder take its images' relative paths, masks of shards are `<split>/<key>.png`. Images are labelled at
+    their own size. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
+    anything is written where the source holds no image, two would write one mask, or a mask is there already.
+    """
+    where = device.resolve(config.device)
+    shards = (config.source / manifest.NAME).is_file()
+    dataset = manifest.load(config.source) if shards else None
+    polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
+    labeler = Labeler(config.method, polarity, block_size=config.block_size, offset=config.offset)
+    total = sum(split.samples for split in dataset.splits.values()) if dataset else len(_images(config.source))
+    _check(config, _of_folder(config) if not shards else _of_shards(config))
+    rows: list[tuple[object, ...]] = []
+    failed: list[tuple[Path, str]] = []
+    with console.progress("label", total) as bar:
+        for item in _of_shards(config) if shards else _of_folder(config):
+            bar.advance(1)
+            try:
+                image = item.read()
+            except (ValueError, OSError) as error:
+                failed.append((config.source / item.name, str(error)))
+                continue
+            rows.append(_write(item, image, labeler, where, config))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerows([_COLUMNS, *rows])
+    files.write(config.out / CSV, text.getvalue())
+    console.out.print(f"{len(rows)} masks and {CSV} in {config.out} ({config.method}, foreground {polarity})")
+    return failed
+
+
+def _write(
+    item: Item, image: NDArray[np.uint8], labeler: Labeler, where: str, config: LabelConfig
+) -> tuple[object, ...]:
+    labels = labeler(torch.from_numpy(image)[None].to(where))
+    mask = labels.mask[0].cpu().numpy()
+    item.mask.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask * np.uint8(255)).save(item.mask)
+    numbers = (f"{labels.threshold.item():g}", f"{labels.separability.item():.6f}", f"{mask.mean():.6f}")
+    return item.mask.relative_to(config.out).as_posix(), item.name, mask.shape[1], mask.shape[0], *numbers
+
+
+def _of_folder(config: LabelConfig) -> Iterator[Item]:
+    for path in _images(config.source):
+        relative = path.relative_to(config.source)
+        yield Item(relative.as_posix(), (config.out / relative).with_suffix(".png"), path)
+
+
+def _images(source: Path) -> list[Path]:
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder; SOURCE is a folder of images or of shards")
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in sources.SUFFIXES and path.is_file())
+    if not found:
+        raise FileNotFoundError(f"{source}: no image in this folder; known: {', '.join(sorted(sources.SUFFIXES))}")
+    return found
+
+
+def _of_shards(config: LabelConfig) -> Iterator[Item]:
+    for name, split in manifest.load(config.source).splits.items():
+        for shard in split.shards:
+            for key, content in tar.read(config.source / shard.file):
+                data = next(data for extension, data in content.items() if extension in tar.IMAGES)
+                yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)
+
+
+def _check(config: LabelConfig, items: Iterator[Item]) -> None:
+    masks: dict[Path, str] = {}
+    for item in items:
+        other = masks.setdefault(item.mask, item.name)
+        if other != item.name:
+            raise ValueError(f"{other} and {item.name} would both write {item.mask}; label them into different folders")
+        if item.path and item.mask.resolve() == item.path.resolve():
+            raise ValueError(f"{item.mask} is an input image and would be replaced by its mask; choose another OUT")
+        if item.mask.exists() and not config.overwrite:
+            raise FileExistsError(f"{item.mask} exists; choose another OUT, or replace it with --overwrite")

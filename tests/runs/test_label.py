@@ -1,0 +1,94 @@
+"""`medsass label` against OpenCV, on folders and on shards."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsass.config import LabelConfig
+from medsass.runs.label import label
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    with (out / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _otsu(path: Path) -> tuple[float, np.ndarray]:
+    return cv2.threshold(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+
+
+def test_masks_and_thresholds_of_a_folder_are_opencvs(nuclei_folder: Path, tmp_path: Path) -> None:
+    assert label(LabelConfig(nuclei_folder / "images", tmp_path / "out", polarity="bright", device="cpu")) == []
+    rows = _rows(tmp_path / "out")
+    assert len(rows) == 60
+    for row in rows:
+        level, mask = _otsu(nuclei_folder / "images" / row["source"])
+        assert float(row["threshold"]) == level
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / row["mask"])), mask)
+        assert float(row["foreground"]) == pytest.approx((mask > 0).mean(), abs=1e-6)
+
+
+def test_shards_give_the_masks_of_their_folder(nuclei_folder: Path, shards: Path, tmp_path: Path) -> None:
+    label(LabelConfig(shards, tmp_path / "out", polarity="dark", device="cpu"))
+    rows = _rows(tmp_path / "out")
+    assert sorted(Path(row["mask"]).stem for row in rows) == sorted(
+        path.stem for path in (nuclei_folder / "images").iterdir()
+    )
+    for row in rows[:10]:
+        _, mask = _otsu(nuclei_folder / "images" / f"{Path(row['mask']).stem}.png")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / row["mask"])), 255 - mask)
+
+
+def test_shards_are_labelled_by_their_recipes_polarity(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label(LabelConfig(shards, tmp_path / "out", device="cpu"))
+    assert "foreground auto" in capsys.readouterr().out
+
+
+def test_sub_folders_are_kept_and_bad_images_reported(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "a").mkdir(parents=True)
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(source / "a" / "good.png")
+    (source / "bad.png").write_bytes(b"no image")
+    failed = label(LabelConfig(source, tmp_path / "out", device="cpu"))
+    assert [path for path, _ in failed] == [source / "bad.png"]
+    assert (tmp_path / "out" / "a" / "good.png").is_file()
+    assert not (tmp_path / "out" / "bad.png").exists()
+
+
+def test_existing_masks_are_kept_unless_overwritten(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(source / "x.png")
+    config = LabelConfig(source, tmp_path / "out", device="cpu")
+    label(config)
+    with pytest.raises(FileExistsError, match=r"x\.png exists; .*--overwrite"):
+        label(config)
+    label(LabelConfig(source, tmp_path / "out", device="cpu", overwrite=True))
+
+
+def test_two_images_with_one_mask_are_refused(tmp_path: Path) -> None:
+    for name in ("x.png", "x.bmp"):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"would both write .*x\.png"):
+        label(LabelConfig(tmp_path, tmp_path / "out", device="cpu"))
+
+
+def test_a_source_that_writes_onto_itself_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="is an input image"):
+        label(LabelConfig(tmp_path, tmp_path, device="cpu", overwrite=True))
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["missing", "empty"])
+def test_a_source_without_images_is_refused(tmp_path: Path, make: bool) -> None:
+    source = tmp_path / "nothing"
+    if make:
+        source.mkdir()
+    with pytest.raises(FileNotFoundError, match="nothing: no "):
+        label(LabelConfig(source, tmp_path / "out", device="cpu"))
