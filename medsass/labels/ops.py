@@ -11,11 +11,14 @@ import torch
 from medsass.labels import cpu, cuda
 from medsass.labels.normalise import Normalise, normalised
 
+# Spelled out, because what torch infers from type hints differs between its versions.
+_OPTIONS = "Tensor images, str method, str polarity, float[] ght, int block_size, float offset"
+
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-@torch.library.custom_op("medsass::label", mutates_args=())
+@torch.library.custom_op("medsass::label", mutates_args=(), schema=f"({_OPTIONS}) -> (Tensor, Tensor, Tensor)")
 def label(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
 ) -> Three:
@@ -51,7 +54,11 @@ def _(images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], bl
     return images.new_empty((n, h, w), dtype=torch.uint8), threshold, separability
 
 
-@torch.library.custom_op("medsass::label_input", mutates_args=())
+@torch.library.custom_op(
+    "medsass::label_input",
+    mutates_args=(),
+    schema=f"({_OPTIONS}, float[] mean, float[] std, ScalarType dtype) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def label_input(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float,
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
