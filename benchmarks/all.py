@@ -2,7 +2,7 @@
 
 import runpy
 
-BENCHMARKS = ("line",)
+BENCHMARKS = ("line", "labels")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import roofline
 from benchmarks.result import RESULTS
 from medsass import files
 
@@ -46,7 +47,27 @@ def line(results: dict[str, Result]) -> str:
     return table(heads, rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Result]], str]] = {"line": line}
+def labels(results: dict[str, Result]) -> str:
+    """The labelling kernels and what users would pick instead, each on its largest batch of the same content."""
+    rows = []
+    for name, content in results.items():
+        for row in roofline.comparable(content["rows"]):
+            given = row.get("given") or ("RGB" if row["channels"] == 3 else "gray")
+            share = row.get("of_copy")
+            rows.append(
+                [
+                    f"{row['by']}: {row['method']}" + (" + bfloat16 input" if row["fused"] else ""),
+                    f"{row['height']} × {row['width']} {given}, {row['content']}",
+                    f"{row['batch']}",
+                    f"{row['images_per_second']:,.0f}",
+                    f"{share:.0%}" if share else "",
+                    f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+                ]
+            )
+    return table(["labels by", "images", "batch", "images/s", "of copy bandwidth", "measured on"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Result]], str]] = {"line": line, "labels": labels}
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

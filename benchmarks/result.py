@@ -22,6 +22,10 @@ _PACKAGES = (
     "opencv-python-headless",
     "numpy",
     "segmentation-models-pytorch",
+    "scikit-image",
+    "kornia",
+    "cvcuda-cu13",
+    "cucim-cu13",
 )
 
 

@@ -17,11 +17,11 @@ Labelled = tuple[NDArray[np.uint8], float, float]  # mask, threshold, separabili
 def label(image: NDArray[Any], polarity: str, ght: Sequence[float] | None) -> Labelled:
     """Otsu label of one (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 image, or GHT label with its parameters."""
     gray, low, span = _gray(image), 0, 0
-    if gray.min() == gray.max():
-        return np.zeros(gray.shape, np.uint8), 0.0, 0.0
     if gray.dtype == np.uint16:
         gray, low, span = spec.bins(gray)
-    counts = spec.histogram(gray)
+    counts = _histogram(gray)
+    if counts.max() == gray.size:  # one level alone: nothing to separate
+        return np.zeros(gray.shape, np.uint8), 0.0, 0.0
     if ght is None:
         level, above = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     else:
@@ -37,8 +37,16 @@ def adaptive(image: NDArray[np.uint8], polarity: str, method: str, block_size: i
     if gray.min() == gray.max():
         return np.zeros(gray.shape, np.uint8), float("nan"), 0.0
     above = cv2.adaptiveThreshold(gray, 1, ADAPTIVE[method], cv2.THRESH_BINARY, block_size, offset)
-    classes = [spec.histogram(gray[above == side]) for side in (0, 1)]
+    classes = [_histogram(gray[above == side]) for side in (0, 1)]
     return spec.foreground(above > 0, polarity), float("nan"), spec.separability_of(*classes)
+
+
+def _histogram(gray: NDArray[np.uint8]) -> spec.Histogram:
+    """`threshold.histogram` by OpenCV, four times as fast; its float32 counts are exact below 2^24."""
+    if gray.size >= 1 << 24:
+        return spec.histogram(gray)
+    counts: spec.Histogram = cv2.calcHist([gray], [0], None, [spec.LEVELS], [0, spec.LEVELS]).ravel().astype(np.int64)
+    return counts
 
 
 def _gray(image: NDArray[Any]) -> Any:

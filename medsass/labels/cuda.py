@@ -24,6 +24,7 @@ BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's str
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
 MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
 MOST_BLOCK_SIZE = 255
+MOST_IMAGES = 65_535  # of an adaptive batch: it is the third dimension of the grid
 REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
@@ -176,11 +177,13 @@ def adaptive(
         raise ValueError("adaptive labels are made of uint8 images; got uint16")
     if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
         raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
+    if len(images) > MOST_IMAGES:
+        raise ValueError(f"adaptive labels take at most {MOST_IMAGES} images at once; got {len(images)}")
     out = _outputs(images, None, out)
     count, height, width = images.shape[:3]
     device = images.device.index
     v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _POLARITIES[polarity]), _WINDOW)
-    sums = torch.zeros(count, 6, dtype=torch.int64, device=images.device)
+    sums = _sums(device, stream, count)
     side = 32 + block_size - 1
     shared = (side * side + 3) // 4 * 4 + side * 32 * 4
     variant = Variant("adaptive.cu", channels)
@@ -215,6 +218,7 @@ def kernel(variant: Variant, name: str, device: int) -> Any:
     with cupy.cuda.Device(device):
         found = _module(variant, device).get_function(name)
         found.max_dynamic_shared_size_bytes = limits(device).shared_block - found.shared_size_bytes
+        found.preferred_shared_memory_carveout = 100  # per cent: so that two blocks can share a multiprocessor
         return found
 
 
@@ -328,6 +332,20 @@ def _workspace(device: int, stream: int, count: int) -> torch.Tensor:
     if found is None or found.numel() < size:
         found = _workspaces[device, stream] = torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device}")
     return found
+
+
+def _sums(device: int, stream: int, count: int) -> torch.Tensor:
+    """Six zeroed 64-bit sums for each image, in memory that a stream keeps; a graph gets its own, as in `_workspace`."""
+    if torch.cuda.is_current_stream_capturing():
+        return torch.zeros(count * 6, dtype=torch.int64, device=f"cuda:{device}")
+    found = _sum_buffers.get((device, stream))
+    if found is None or found.numel() < count * 6:
+        found = _sum_buffers[device, stream] = torch.empty(count * 6, dtype=torch.int64, device=f"cuda:{device}")
+    with torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)):  # type: ignore[no-untyped-call]
+        return found[: count * 6].zero_()
+
+
+_sum_buffers: dict[tuple[int, int], torch.Tensor] = {}
 
 
 @functools.cache

@@ -175,4 +175,4 @@ def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
     if polarity == "auto":
         edge = border(above)
         polarity = "bright" if 2 * int(edge.sum()) <= edge.size else "dark"
-    return (above if polarity == "bright" else ~above).astype(np.uint8)
+    return np.asarray(above if polarity == "bright" else ~above).view(np.uint8)

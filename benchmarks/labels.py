@@ -1,0 +1,299 @@
+"""The labelling kernels against the memory's speed and against what users would pick instead.
+
+    python -m benchmarks.labels [DATA]
+
+On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
+the same run, and images a second beside every peer that is installed. On a CPU: images a second of `Labeler` and the CPU
+peers. DATA holds the real images. Every row's outputs are compared with `medsass.labels.threshold` outside of the timed
+region. `benchmarks/README.md` has the design, the prediction and the log.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import peers, result, roofline
+from medsass.labels import Labeler, Normalise, cuda
+from medsass.labels import threshold as spec
+
+LABELER = Labeler()  # its defaults are what is timed: polarity auto, minimum error thresholding, 51 x 51
+NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.bfloat16)
+METHODS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
+SYNTHETIC = ("uniform", "constant", "two-level", "mostly-black")
+GLOBS = (
+    "isic2017/ISIC-2017_Validation_Data/*.jpg",
+    "covid19_radiography/*/*/images/*.png",
+    "dsb2018/stage1_train/*/images/*.png",
+    "bitdepth_nucseg/images/*.tif",
+)
+GLOBS_LARGE = ("isic2017_fullsize/ISIC-2017_Validation_Data/*.jpg",)
+PER_GLOB = 16
+LARGE = (1408, 1876)
+POISON = 0xA5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time: `fused` also writes the network's bfloat16 input."""
+
+    method: str
+    height: int
+    width: int
+    channels: int
+    batch: int
+    content: str
+    fused: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that a launch must move."""
+        return self.batch * roofline.bytes_of_image(self.height, self.width, self.channels, self.fused)
+
+
+def gpu_cases(contents: Iterable[str]) -> list[Case]:
+    """The grid on a GPU: every batch for Otsu at 224 x 224, then the other methods, and the other sizes."""
+    contents = tuple(contents)
+    cases = [Case("otsu", 224, 224, 3, n, c) for n, c in product((1, 4, 16, 64, 256, 1024, 2048, 8192), contents)]
+    cases += [Case("otsu", 224, 224, 1, n, c) for n, c in product((1, 16, 64, 256, 1024, 8192), contents)]
+    cases += [Case("otsu", 224, 224, 3, n, c, True) for n, c in product((16, 64, 256, 1024, 8192), contents)]
+    cases += [Case("ght", 224, 224, 3, n, c) for n, c in product((16, 1024, 8192), contents)]
+    cases += [Case("ght", 224, 224, 1, 1024, c) for c in contents]
+    cases += [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS[2:], (16, 1024), contents)]
+    for side, n in ((299, 64), (299, 512), (512, 16), (512, 256)):
+        cases += [Case("otsu", side, side, 3, n, c) for c in contents]
+    cases += [Case("otsu", *LARGE, 3, n, c) for n, c in product((1, 16, 64), contents)]
+    cases += [Case(m, *LARGE, 3, 16, contents[-1]) for m in METHODS[1:]]
+    return cases
+
+
+def cpu_cases(contents: Iterable[str]) -> list[Case]:
+    """The grid on a CPU: the four methods."""
+    return [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS, (16, 64), contents)]
+
+
+def synthetic(content: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
+    """(N, H, W) uint8 gray whose histogram is what its name says; the same at every run."""
+    generator = torch.Generator(device).manual_seed(1)
+
+    def dice(sides: int) -> torch.Tensor:
+        return torch.randint(0, sides, shape, dtype=torch.uint8, device=device, generator=generator)
+
+    made: dict[str, Callable[[], torch.Tensor]] = {
+        "uniform": lambda: dice(256),
+        "constant": lambda: torch.full(shape, 100, dtype=torch.uint8, device=device),
+        "two-level": lambda: dice(2) * 150 + 50,
+        "mostly-black": lambda: dice(256) * (dice(20) == 0),
+    }
+    return made[content]()
+
+
+@functools.cache
+def real(data: Path, height: int, width: int) -> NDArray[np.uint8] | None:
+    """(M, H, W, 3) real RGB images resized, the sources taking turns; None where DATA has none."""
+    globs = GLOBS if height < 1024 else GLOBS_LARGE
+    found = [sorted(data.glob(pattern))[:PER_GLOB] for pattern in globs]
+    paths = [source[i] for i in range(PER_GLOB) for source in found if i < len(source)]
+    read = [cv2.imread(str(path), cv2.IMREAD_COLOR) for path in paths]
+    resized = [cv2.resize(r, (width, height), interpolation=cv2.INTER_AREA)[..., ::-1] for r in read if r is not None]
+    return np.stack(resized).astype(np.uint8) if resized else None
+
+
+def pictures(case: Case, count: int, data: Path, device: str) -> torch.Tensor:
+    """(count, H, W, 3) RGB or (count, H, W) gray of the case's content; RGB repeats the gray, which keeps its histogram."""
+    if case.content == "real":
+        images = real(data, case.height, case.width)
+        assert images is not None, "main lists the content only where there are images"
+        kinds = torch.from_numpy(spec.gray(images) if case.channels == 1 else images).to(device)
+        return kinds[torch.arange(count, device=device) % len(kinds)]
+    gray = synthetic(case.content, (count, case.height, case.width), device)
+    return gray if case.channels == 1 else gray.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
+
+
+def outputs(case: Case) -> cuda.Outputs:
+    """Buffers on the GPU for a launch of the case."""
+    n, h, w = case.batch, case.height, case.width
+    mask = torch.empty((n, h, w), dtype=torch.uint8, device="cuda")
+    threshold, separability = torch.empty(n, device="cuda"), torch.empty(n, device="cuda")
+    if not case.fused:
+        return cuda.Outputs(mask, threshold, separability)
+    made = torch.empty((n, 3, h, w), dtype=NORMALISE.dtype, device="cuda", memory_format=torch.channels_last)
+    return cuda.Outputs(mask, threshold, separability, made)
+
+
+def poison(out: cuda.Outputs) -> None:
+    """Overwrite what earlier launches made: what the next one does not write is found wrong."""
+    out.mask.fill_(POISON)
+    for values in (out.threshold, out.separability, out.input):
+        if values is not None:
+            values.fill_(-1000)
+
+
+def launch(case: Case, images: torch.Tensor, out: cuda.Outputs) -> None:
+    """One launch, as `Labeler` makes it, into buffers that are there."""
+    if case.method in ("otsu", "ght"):
+        parameters = LABELER.ght if case.method == "ght" else None
+        cuda.label(images, LABELER.polarity, parameters, NORMALISE if case.fused else None, out)
+    else:
+        gaussian = case.method == "adaptive-gaussian"
+        cuda.adaptive(images, LABELER.polarity, gaussian, LABELER.block_size, LABELER.offset, out)
+
+
+def wrong(method: str, image: NDArray[np.uint8], label: tuple[Any, float, float], share: float = 0) -> str:
+    """What differs from the specification in an image's (mask, threshold, separability), "" where nothing does; `share`
+    of the pixels may. Thresholds of GHT are equal where their scores are, to the last bits of the logarithm.
+    """
+    gray = image if image.ndim == 2 else spec.gray(image)
+    mask, level, found = label
+    counts, polarity = spec.histogram(gray), LABELER.polarity
+    if gray.min() == gray.max():
+        above, polarity, separability = np.zeros(gray.shape, bool), "bright", 0.0
+    elif method in ("otsu", "ght"):
+        if not _is_threshold(method, counts, level):
+            return f"{method} threshold {level}"
+        above, separability = gray > level, spec.separability(counts, level)
+    else:
+        local = spec.adaptive_gaussian if method == "adaptive-gaussian" else spec.adaptive_mean
+        above = local(gray, LABELER.block_size, LABELER.offset) > 0
+        separability = spec.separability_of(spec.histogram(gray[above]), spec.histogram(gray[~above]))
+    differ = float((spec.foreground(above, polarity) != mask).mean())
+    if differ > share:
+        return f"{differ:.2%} of the {method} mask"
+    return "" if abs(found - separability) <= max(1e-6, share) else f"{method} separability {found}"
+
+
+def _is_threshold(method: str, counts: spec.Histogram, level: float) -> bool:
+    if method == "otsu":
+        return level == spec.otsu(counts)
+    scores = spec.ght_scores(counts, *LABELER.ght)
+    best = float(scores.max())
+    near = np.flatnonzero(scores >= best - 1e-12 * abs(best))
+    return level == spec.ght(counts, *LABELER.ght) or bool(near.min() <= level <= near.max())
+
+
+def check(case: Case, images: torch.Tensor, out: Any, share: float = 0) -> str:
+    """What is wrong in the first, a middle and the last image of a labelled batch, "" where nothing is."""
+    for i in sorted({0, case.batch // 2, case.batch - 1}):
+        image = images[i].cpu().numpy()
+        label = out.mask[i].cpu().numpy(), float(out.threshold[i]), float(out.separability[i])
+        found = wrong(case.method, image, label, share)
+        if not found and case.fused:
+            wanted = torch.from_numpy(spec.normalised(image, NORMALISE.mean, NORMALISE.std)).to(NORMALISE.dtype)
+            found = "" if torch.equal(out.input[i].permute(1, 2, 0).cpu(), wanted) else "the input"
+        if found:
+            return f"image {i}: {found}"
+    return ""
+
+
+def row(case: Case, where: str, timing: roofline.Timing, trouble: str, copy: float | None = None) -> roofline.Row:
+    """A measurement as it is saved."""
+    rate = case.bytes / timing.seconds
+    line = f"{case.method} {case.height}x{case.width}x{case.channels} {'fused ' if case.fused else ''}{case.content}"
+    speed = f"{timing.seconds * 1e6:.1f} us" + (f", {rate / copy:.3f} of copy" if copy else "")
+    print(f"{line}, batch {case.batch}: {speed}{' WRONG: ' + trouble if trouble else ''}", file=sys.stderr)
+    return {
+        "by": "medsass",
+        "device": where,
+        **asdict(case),
+        "microseconds": timing.seconds * 1e6,
+        "least_microseconds": timing.least * 1e6,
+        "repeats": timing.repeats,
+        "images_per_second": case.batch / timing.seconds,
+        "bytes": case.bytes,
+        "gigabytes_per_second": rate / 1e9 if where == "cuda" else None,
+        "of_copy": rate / copy if copy else None,
+        "wrong": trouble,
+    }
+
+
+def on_gpu(case: Case, data: Path, cache: int, copy: float) -> roofline.Row:
+    """Time a case on the GPU: launches that rotate through sets of buffers, replayed as a graph; then check it."""
+    count = roofline.sets(case.bytes, cache)
+    images = pictures(case, count * case.batch, data, "cuda")
+    images = images.view(count, case.batch, *images.shape[1:])
+    outs = [outputs(case) for _ in range(count)]
+    calls = [functools.partial(launch, case, images[i], outs[i]) for i in range(count)]
+    turns = [calls[i] for i in roofline.rotation(count)]
+    replay = roofline.captured(turns)
+    timing = roofline.device_time(replay, len(turns))
+    for out in outs:
+        poison(out)
+    replay()
+    torch.cuda.synchronize()
+    found = check(case, images[0], outs[0]) or check(case, images[-1], outs[-1])
+    return row(case, "cuda", timing, found, copy) | {"sets": count, "launches": len(turns)}
+
+
+def on_cpu(case: Case, data: Path) -> roofline.Row:
+    """Time `Labeler` on the CPU. Its Gaussian sums are OpenCV's float32: a pixel in a thousand may differ."""
+    images, labeler = pictures(case, case.batch, data, "cpu"), Labeler(case.method)
+    timing = roofline.host_time(lambda: labeler(images))
+    share = 1e-3 if case.method == "adaptive-gaussian" else 0
+    return row(case, "cpu", timing, check(case, images, labeler(images), share))
+
+
+def targets(rows: list[roofline.Row]) -> list[result.Target]:
+    """What was aimed at on an H200, with what `rows` say of it: None where they don't, as on a CPU."""
+    rgb = roofline.select(rows, method="otsu", height=224, channels=3, fused=False, least_batch=1024)
+    fused = roofline.select(rows, method="otsu", height=224, channels=3, fused=True, least_batch=1024)
+    gray = roofline.select(rows, method="otsu", height=224, channels=1, least_batch=1024)
+    ght = roofline.select(rows, method="ght", height=224, channels=3, batch=1024)
+    small = roofline.select(rows, method="otsu", height=224, channels=3, fused=False, batch=16)
+    large = roofline.select(rows, method="otsu", height=LARGE[0], channels=3, batch=64)
+    own = [r for r in rgb if r["batch"] == 1024]
+    copy, ratio, worst = "of copy bandwidth", "ratio", "worst content"
+    made = [
+        result.Target(f"Otsu, 224² RGB, batch ≥ 1024, {worst}", copy, ">=", 0.85, roofline.worst(rgb)),
+        result.Target("the same, time of the worst content over the best", ratio, "<=", 1.15, roofline.spread(rgb)),
+        result.Target(f"the same with fused bfloat16 input, {worst}", copy, ">=", 0.85, roofline.worst(fused)),
+        result.Target(f"Otsu, 224² gray, batch ≥ 1024, {worst}", copy, ">=", 0.65, roofline.worst(gray)),
+        result.Target("GHT over Otsu, time at 224² RGB, batch 1024", ratio, "<=", 1.15, roofline.slower(ght, own)),
+        result.Target(f"Otsu, 224² RGB, batch 16, {worst}", "µs", "<=", 12, roofline.longest(small)),
+        result.Target(f"Otsu, 1408×1876 RGB, batch 64, {worst}", copy, ">=", 0.70, roofline.worst(large)),
+    ]
+    for peer, name, factor in (
+        ("CV-CUDA", "CV-CUDA gray + Otsu, batch 1024", 3),
+        ("kornia", "kornia Otsu on gray, batched", 15),
+        ("cuCIM", "cuCIM Otsu on gray, per image", 1000),
+        ("OpenCV, all cores", "OpenCV gray + Otsu on all cores", 30),
+    ):
+        made.append(result.Target(f"images/s over {name}", ratio, ">=", factor, roofline.faster(rows, own, peer)))
+    return made
+
+
+def main() -> None:
+    """Run the grid and the peers, draw the chart, save the result; exit 1 where an output was wrong."""
+    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
+    if contents == SYNTHETIC:
+        print(
+            f"real images: skipped, none in {data}; give their folder: python -m benchmarks.labels DATA",
+            file=sys.stderr,
+        )
+    where, limits = "cpu", {}
+    if torch.cuda.is_available():
+        where, cache = "cuda", torch.cuda.get_device_properties(0).L2_cache_size
+        limits = {"copy_bytes_per_second": roofline.copy_bandwidth(), "l2_bytes": float(cache)}
+        rows = [on_gpu(case, data, cache, limits["copy_bytes_per_second"]) for case in gpu_cases(contents)]
+    else:
+        rows = [on_cpu(case, data) for case in cpu_cases(contents)]
+    sample = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
+    rows += peers.measure(pictures(sample, sample.batch, data, "cpu").numpy(), sample.content, where)
+    result.RESULTS.mkdir(exist_ok=True)
+    roofline.chart(rows, limits, result.RESULTS / f"{result.device(where)}-labels.png")
+    result.save("labels", where, rows, targets(rows), limits)
+    bad = [r for r in rows if r.get("wrong")]
+    if bad:
+        sys.exit(f"benchmarks.labels: {len(bad)} rows differ from medsass.labels.threshold, first: {bad[0]}")
+
+
+if __name__ == "__main__":
+    main()
