@@ -30,7 +30,7 @@ __device__ void add(u64* to, u64 value) {
     if ((threadIdx.x & 31) == 0 && value) atomicAdd(to, value);
 }
 
-// grid: (tiles across, tiles down, images). shared: side * side bytes rounded up to 4, then side * TILE words, where
+// grid: (images, tiles across, tiles down). shared: side * side bytes rounded up to 4, then side * TILE words, where
 // side = TILE + block_size - 1; `weights` holds block_size words.
 extern "C" __global__ void __launch_bounds__(THREADS)
 adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, const u32* __restrict__ weights, Window v) {
@@ -38,8 +38,8 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
     int radius = v.block_size / 2, side = TILE + v.block_size - 1, pixels = v.height * v.width;
     u8* gray = memory;
     u32* across = (u32*)(memory + ((side * side + 3) & ~3));
-    int x0 = blockIdx.x * TILE, y0 = blockIdx.y * TILE;
-    const u8* image = images + (u64)blockIdx.z * pixels * CHANNELS;
+    int x0 = blockIdx.y * TILE, y0 = blockIdx.z * TILE;
+    const u8* image = images + (u64)blockIdx.x * pixels * CHANNELS;
     // 1. the tile and its surroundings, as gray
     for (int i = threadIdx.x; i < side * side; i += THREADS) {
         int y = min(max(y0 + i / side - radius, 0), v.height - 1), x = min(max(x0 + i % side - radius, 0), v.width - 1);
@@ -70,7 +70,7 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
         int mean = v.gaussian ? (int)((sum + (1ull << (2 * FRACTION - 1))) >> (2 * FRACTION)) : (int)((2 * sum + area) / (2 * area));
         u32 level = gray[(i / TILE + radius) * side + i % TILE + radius];
         bool is_above = (int)level - mean > -v.delta;
-        masks[(u64)blockIdx.z * pixels + y * v.width + x] = (u8)(is_above ^ (v.polarity == 1));
+        masks[(u64)blockIdx.x * pixels + y * v.width + x] = (u8)(is_above ^ (v.polarity == 1));
         above += is_above;
         above_levels += is_above ? level : 0;
         levels += level;
@@ -79,7 +79,7 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
         border += edge;
         border_above += edge && is_above;
     }
-    Sums* s = sums + blockIdx.z;
+    Sums* s = sums + blockIdx.x;
     add(&s->above, above);
     add(&s->above_levels, above_levels);
     add(&s->levels, levels);
@@ -88,10 +88,10 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
     add(&s->border, border);
 }
 
-// grid: (blocks an image, images). Separability; masks of constant images emptied, of auto polarity turned where dark.
+// grid: (images, blocks an image). Separability; masks of constant images emptied, of auto polarity turned where dark.
 extern "C" __global__ void __launch_bounds__(THREADS)
 finish(u8* __restrict__ masks, float* __restrict__ thresholds, float* __restrict__ separabilities, const Sums* sums, Window v) {
-    const Sums s = sums[blockIdx.y];
+    const Sums s = sums[blockIdx.x];
     u64 n = (u64)v.height * v.width, w = s.above;
     u64 low = n * s.squares, high = __umul64hi(n, s.squares);
     u64 square = s.levels * s.levels, square_high = __umul64hi(s.levels, s.levels);
@@ -99,13 +99,13 @@ finish(u8* __restrict__ masks, float* __restrict__ thresholds, float* __restrict
     low -= square;
     double variance = (double)high * 18446744073709551616.0 + (double)low;
     bool constant = !(variance > 0), turn = v.polarity == 2 && 2 * s.border_above > s.border;
-    if (threadIdx.x == 0 && blockIdx.x == 0) {
+    if (threadIdx.x == 0 && blockIdx.y == 0) {
         u64 a = s.levels * w, b = n * s.above_levels, between = w * (n - w);
         double difference = (double)(a > b ? a - b : b - a);
-        separabilities[blockIdx.y] = between && !constant ? (float)(difference * difference / ((double)between * variance)) : 0.0f;
-        thresholds[blockIdx.y] = not_a_number();
+        separabilities[blockIdx.x] = between && !constant ? (float)(difference * difference / ((double)between * variance)) : 0.0f;
+        thresholds[blockIdx.x] = not_a_number();
     }
     if (!constant && !turn) return;
-    u8* mask = masks + (u64)blockIdx.y * n;
-    for (u64 i = blockIdx.x * (u64)THREADS + threadIdx.x; i < n; i += (u64)gridDim.x * THREADS) mask[i] = constant ? 0 : mask[i] ^ 1;
+    u8* mask = masks + (u64)blockIdx.x * n;
+    for (u64 i = blockIdx.y * (u64)THREADS + threadIdx.x; i < n; i += (u64)gridDim.y * THREADS) mask[i] = constant ? 0 : mask[i] ^ 1;
 }

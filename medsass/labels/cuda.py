@@ -24,7 +24,7 @@ BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's str
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
 MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
 MOST_BLOCK_SIZE = 255
-MOST_IMAGES = 65_535  # of an adaptive batch: it is the third dimension of the grid
+TILE = 32  # adaptive.cu
 REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
@@ -138,19 +138,21 @@ def label(
     """
     images, stream = _input(images)
     channels, bits = _check(images)
+    side = _polarity(polarity)
     if normalise and bits == 16:
         raise ValueError("normalised input is made of uint8 images; got uint16")
-    out = _outputs(images, normalise, out)
     count, height, width = images.shape[:3]
     device = images.device.index
     chosen = plan(height * width, limits(device))
-    g = np.array((height * width, height, width, chosen.parts, chosen.chunk, _POLARITIES[polarity]), _GEOMETRY)
+    with _on(stream, device):
+        out = _outputs(images, normalise, out)
+        work = _workspace(device, stream, count) if chosen.parts > 1 or not chosen.once else None
+    g = np.array((height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
     variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
     extra = (_pointer(out.input), _constants(normalise)) if normalise else ()
     shared = BLOCK_BYTES + chosen.chunk + SLACK
-    work = _workspace(device, stream, count) if chosen.parts > 1 or not chosen.once else None
     kernel = functools.partial(_launch, variant, device, stream, (count * chosen.parts,))
     pixels, masks, results = _pointer(images), _pointer(out.mask), (_pointer(out.threshold), _pointer(out.separability))
     if chosen.once:
@@ -177,28 +179,24 @@ def adaptive(
         raise ValueError("adaptive labels are made of uint8 images; got uint16")
     if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
         raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
-    if len(images) > MOST_IMAGES:
-        raise ValueError(f"adaptive labels take at most {MOST_IMAGES} images at once; got {len(images)}")
-    out = _outputs(images, None, out)
     count, height, width = images.shape[:3]
     device = images.device.index
-    v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _POLARITIES[polarity]), _WINDOW)
-    sums = _sums(device, stream, count)
-    side = 32 + block_size - 1
-    shared = (side * side + 3) // 4 * 4 + side * 32 * 4
-    variant = Variant("adaptive.cu", channels)
-    results = (_pointer(out.mask), _pointer(sums), _pointer(_weights(block_size, device)), v)
-    _launch(
-        variant,
-        device,
-        stream,
-        (-(-width // 32), -(-height // 32), count),
-        "adaptive",
-        shared,
-        (_pointer(images), *results),
-    )
-    scores = (_pointer(out.threshold), _pointer(out.separability))
-    _launch(variant, device, stream, (8, count), "finish", 0, (_pointer(out.mask), *scores, _pointer(sums), v))
+    v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
+    side = TILE + block_size - 1
+    shared = (side * side + 3) // 4 * 4 + side * TILE * 4
+    room = limits(device).shared_block
+    if shared > room:
+        raise ValueError(
+            f"block_size {block_size} needs {shared} bytes of shared memory, this GPU has {room}; take less"
+        )
+    with _on(stream, device):
+        out = _outputs(images, None, out)
+        sums, weights = _sums(device, stream, count), _weights(block_size, device)
+    launch = functools.partial(_launch, Variant("adaptive.cu", channels), device, stream)
+    tiles = (count, -(-width // TILE), -(-height // TILE))
+    launch(tiles, "adaptive", shared, (_pointer(images), _pointer(out.mask), _pointer(sums), _pointer(weights), v))
+    results = (_pointer(out.mask), _pointer(out.threshold), _pointer(out.separability), _pointer(sums))
+    launch((count, 8), "finish", 0, (*results, v))
     return out
 
 
@@ -255,6 +253,17 @@ def _input(images: Any) -> tuple[torch.Tensor, int]:
     if not isinstance(images, cupy.ndarray):
         raise ValueError(f"images must be a CUDA tensor or a CuPy array; got {type(images).__name__}")
     return torch.utils.dlpack.from_dlpack(images), int(cupy.cuda.get_current_stream().ptr)
+
+
+def _on(stream: int, device: int) -> torch.cuda.StreamContext:
+    """Torch's work on the stream that the kernels go to: for CuPy's callers it is not torch's current one."""
+    return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))  # type: ignore[no-untyped-call]
+
+
+def _polarity(name: str) -> int:
+    if name not in _POLARITIES:
+        raise ValueError(f"polarity must be one of {', '.join(_POLARITIES)}; got '{name}'")
+    return _POLARITIES[name]
 
 
 def _check(images: torch.Tensor) -> tuple[int, int]:
@@ -341,8 +350,7 @@ def _sums(device: int, stream: int, count: int) -> torch.Tensor:
     found = _sum_buffers.get((device, stream))
     if found is None or found.numel() < count * 6:
         found = _sum_buffers[device, stream] = torch.empty(count * 6, dtype=torch.int64, device=f"cuda:{device}")
-    with torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)):  # type: ignore[no-untyped-call]
-        return found[: count * 6].zero_()
+    return found[: count * 6].zero_()
 
 
 _sum_buffers: dict[tuple[int, int], torch.Tensor] = {}

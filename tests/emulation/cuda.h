@@ -33,7 +33,7 @@ struct Meeting {  // a barrier of `members` fibers
 };
 struct Warp {
     Meeting meeting;
-    unsigned long long slot[32];
+    unsigned long long slot[2][32];  // of this meeting and the next: a lane may go on while others still read
 };
 struct Block {
     dim3 index;
@@ -74,23 +74,20 @@ inline unsigned lane() { return current->index.x % 32; }
 
 template <class T>
 T exchange(T value, int source) {  // the value of lane `source`, or one's own where there is none
-    Warp& w = warp();
-    w.slot[lane()] = 0;
-    memcpy(&w.slot[lane()], &value, sizeof value);
-    meet(w.meeting);
+    unsigned long long* slot = warp().slot[warp().meeting.generation & 1];
+    memcpy(&slot[lane()], &value, sizeof value);
+    meet(warp().meeting);
     T result = value;
-    if (source >= 0 && source < 32) memcpy(&result, &w.slot[source], sizeof result);
-    meet(w.meeting);
+    if (source >= 0 && source < 32) memcpy(&result, &slot[source], sizeof result);
     return result;
 }
 
 inline unsigned ballot(bool vote) {  // bit i: the vote of lane i
-    Warp& w = warp();
-    w.slot[lane()] = vote;
-    meet(w.meeting);
+    unsigned long long* slot = warp().slot[warp().meeting.generation & 1];
+    slot[lane()] = vote;
+    meet(warp().meeting);
     unsigned result = 0;
-    for (int source = 0; source < 32; source++) result |= (unsigned)w.slot[source] << source;
-    meet(w.meeting);
+    for (int source = 0; source < 32; source++) result |= (unsigned)slot[source] << source;
     return result;
 }
 

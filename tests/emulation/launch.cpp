@@ -49,8 +49,8 @@ extern "C" void run_adaptive(const u8* images, u8* masks, float* thresholds, flo
                              const u32* weights, Window v) {
     unsigned across = (v.width + TILE - 1) / TILE, down = (v.height + TILE - 1) / TILE;
     size_t side = TILE + v.block_size - 1;
-    emulation::launch({across, down, (unsigned)count}, THREADS, ((side * side + 3) & ~(size_t)3) + side * TILE * 4,
+    emulation::launch({(unsigned)count, across, down}, THREADS, ((side * side + 3) & ~(size_t)3) + side * TILE * 4,
                       [&] { adaptive(images, masks, (Sums*)sums, weights, v); });
-    emulation::launch({2, (unsigned)count, 1}, THREADS, 0, [&] { finish(masks, thresholds, separabilities, (Sums*)sums, v); });
+    emulation::launch({(unsigned)count, 2, 1}, THREADS, 0, [&] { finish(masks, thresholds, separabilities, (Sums*)sums, v); });
 }
 #endif
