@@ -67,7 +67,25 @@ def labels(results: dict[str, Result]) -> str:
     return table(["labels by", "images", "batch", "images/s", "of copy bandwidth", "measured on"], rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Result]], str]] = {"line": line, "labels": labels}
+def targets(results: dict[str, Result]) -> str:
+    """What is aimed at on a GPU, and what each GPU reached; nothing is filled in that was not measured there."""
+    gpus = {name: content for name, content in results.items() if not content["device"].startswith("cpu-")}
+    rows = []
+    for i, aim in enumerate(next(iter(results.values()))["targets"]):
+        sign = {">=": "≥", "<=": "≤"}[aim["relation"]]
+        values = [content["targets"][i]["value"] for content in gpus.values()]
+        reached = [f"{value:,.3g}" if value is not None else "not yet measured" for value in values]
+        rows.append([aim["name"], f"{sign} {aim['target']:,} {aim['unit']}", *(reached or ["not yet measured"])])
+    heads = [f"[{content['device']}, {content['date']}](benchmarks/results/{name})" for name, content in gpus.items()]
+    return table(["target", "aim on an H200", *(heads or ["measured"])], rows)
+
+
+Table = Callable[[dict[str, Result]], str]
+TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and how its results become a table
+    "line": ("line", line),
+    "labels": ("labels", labels),
+    "label-targets": ("labels", targets),
+}
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:
@@ -78,13 +96,13 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 def render(text: str) -> str:
     """`text` with every table made anew from the results that are there."""
-    for name, make in TABLES.items():
+    for name, (benchmark, make) in TABLES.items():
         start, end = f"<!-- table: {name} -->\n", "\n<!-- end -->"
         before, _, rest = text.partition(start)
         _, mark, after = rest.partition(end)
         if not mark:
             raise ValueError(f"README.md has no '{start.strip()}' ... '{end.strip()}'")
-        found = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*-{name}.json"))}
+        found = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*-{benchmark}.json"))}
         text = before + start + (make(found) if found else "Not yet measured.") + mark + after
     return text
 
