@@ -165,13 +165,8 @@ __device__ void read_border(const Part& part, Bins bins, const Geometry& g, Bloc
     __syncthreads();
 }
 
-// The image's verdict, from the histograms of all its parts; in block->solver.verdict for every thread.
-__device__ void decide(const Part& part, Workspace* workspace, const Geometry& g, Parameters parameters, Block* block) {
-    if (g.parts == 1) {
-        solve(block->counts, block->border, g.polarity, parameters, &block->solver);
-        return;
-    }
-    Shared* shared = &workspace->image[part.image];
+// Add the part's histograms to its image's. True in the block that comes last: its counts are then the image's.
+__device__ bool gather(Shared* shared, const Geometry& g, Block* block) {
     for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
         if (block->counts[level]) atomicAdd(&shared->counts[level], block->counts[level]);
         if (g.polarity == 2 && block->border[level]) atomicAdd(&shared->border[level], block->border[level]);
@@ -180,13 +175,24 @@ __device__ void decide(const Part& part, Workspace* workspace, const Geometry& g
     __syncthreads();
     if (threadIdx.x == 0) block->last = atomicAdd(&shared->counted, 1) + 1 == (u32)g.parts;
     __syncthreads();
-    if (block->last) {
-        __threadfence();
-        for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
-            block->counts[level] = atomicAdd(&shared->counts[level], 0);
-            block->border[level] = atomicAdd(&shared->border[level], 0);
-        }
-        __syncthreads();
+    if (!block->last) return false;
+    __threadfence();
+    for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
+        block->counts[level] = atomicAdd(&shared->counts[level], 0);
+        block->border[level] = atomicAdd(&shared->border[level], 0);
+    }
+    __syncthreads();
+    return true;
+}
+
+// The image's verdict, from the histograms of all its parts; in block->solver.verdict for every thread.
+__device__ void decide(const Part& part, Workspace* workspace, const Geometry& g, Parameters parameters, Block* block) {
+    if (g.parts == 1) {
+        solve(block->counts, block->border, g.polarity, parameters, &block->solver);
+        return;
+    }
+    Shared* shared = &workspace->image[part.image];
+    if (gather(shared, g, block)) {
         solve(block->counts, block->border, g.polarity, parameters, &block->solver);
         if (threadIdx.x == 0) {
             shared->verdict = block->solver.verdict;
@@ -347,21 +353,7 @@ measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float*
     read_part(part, bins, 0, block, 0);
 #endif
     if (g.polarity == 2) read_border(part, bins, g, block);
-    for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
-        if (block->counts[level]) atomicAdd(&shared->counts[level], block->counts[level]);
-        if (g.polarity == 2 && block->border[level]) atomicAdd(&shared->border[level], block->border[level]);
-    }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) block->last = atomicAdd(&shared->counted, 1) + 1 == (u32)g.parts;
-    __syncthreads();
-    if (!block->last) return;
-    __threadfence();
-    for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
-        block->counts[level] = atomicAdd(&shared->counts[level], 0);
-        block->border[level] = atomicAdd(&shared->border[level], 0);
-    }
-    __syncthreads();
+    if (!gather(shared, g, block)) return;
     solve(block->counts, block->border, g.polarity, parameters, &block->solver);
     if (threadIdx.x == 0) {
         shared->verdict = block->solver.verdict;
