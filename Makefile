@@ -24,7 +24,8 @@ gpu: .venv/installed  ## on a machine with an NVIDIA GPU: its tests and every be
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "medsass needs Python >= 3.11; say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev]'
+	@# torch is named, so that pip settles its version before those of the CUDA libraries that others share with it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRA),dev]' torch torchvision
 	@touch $@
 
 clean:

@@ -35,6 +35,14 @@ def check(config: Any) -> None:
             raise ValueError(f"{name} must be at least {least:g}; got {value}")
 
 
+def numbers(text: str, name: str) -> tuple[float, ...]:
+    """Numbers separated by commas. Raises `ValueError` naming the option."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{name} must be numbers separated by commas; got '{text}'") from error
+
+
 def is_argument(item: "Field[Any]") -> bool:
     """True for fields that are positional on the command line: those without a default."""
     return item.default is MISSING and item.default_factory is MISSING
@@ -105,6 +113,7 @@ class TrainConfig:
     flip: bool = option(True, "random horizontal and vertical flips")
     jitter: float = option(0.2, "brightness, contrast and saturation vary by up to this share", least=0)
     hue: float = option(6.0, "hue varies by up to this many degrees", least=0)
+    ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
@@ -154,6 +163,7 @@ class LabelConfig:
     polarity: str = option(
         "recipe", "foreground side; recipe: the shards' own, auto for images", choices=("recipe", *POLARITIES)
     )
+    ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)

@@ -44,14 +44,14 @@ def paths(found: list[Finding]) -> list[tuple[str, str]]:
         train = "cannot run: install DALI with pip install 'medsass[cuda13]' (or [cuda12])"
         shard = train
     else:
-        gpu = works["GPU"] and works["DALI on the GPU"]
+        gpu = works["GPU"] and works["DALI on the GPU"] and works["CuPy"]
         train = (
             "DALI decodes and the network trains on the GPU (bf16)"
             if gpu
             else "DALI and the network on the CPU (float32)"
         )
         if works["GPU"] and not gpu:
-            train = "cannot run on the GPU, because DALI does not work there: take --device cpu"
+            train = "cannot run on the GPU, because DALI or CuPy does not work there: take --device cpu"
         shard = "reads with Pillow and tifffile, checks each image with DALI on the CPU"
     network = "on the GPU" if works["GPU"] else "on the CPU"
     labels = "OpenCV and NumPy on the CPU"
@@ -127,6 +127,8 @@ def _decode_once(device: str) -> None:
 def _cupy() -> str:
     cupy = _module("cupy")
     count = cupy.cuda.runtime.getDeviceCount()
+    if int(cupy.arange(4).sum()) != 6:  # compiles with NVRTC and launches
+        raise RuntimeError("a compiled kernel gave a wrong sum")
     return f"{cupy.__version__}, {count} GPU"
 
 

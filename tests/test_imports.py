@@ -94,7 +94,8 @@ def test_a_module_of_the_package_itself_imports_nothing_heavy() -> None:
 def test_tests_mirror_the_folders() -> None:
     for path in sorted((ROOT / "tests").glob("*/test_*.py")):
         name = f"{path.parent.name}/{path.stem.removeprefix('test_')}.py"
-        assert (PACKAGE / name).is_file() or (ROOT / name).is_file(), path
+        kernel = (ROOT / name).with_suffix(".cu")
+        assert (PACKAGE / name).is_file() or (ROOT / name).is_file() or kernel.is_file(), path
 
 
 def test_kernels_and_shards_are_no_packages_of_their_own() -> None:

@@ -1,4 +1,4 @@
-"""The decoder that training uses, one image at a time, so that a file it cannot read never reaches a shard.
+"""The decoder that training uses on the CPU, one image at a time, so that a file it cannot read never reaches a shard.
 
 One corrupt sample ends a DALI pipeline for good, and it cannot be skipped there. DALI's dynamic mode runs the same
 operator eagerly: a bad file raises here, alone, and the next one decodes as if nothing had been. It costs about 1 ms

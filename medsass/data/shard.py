@@ -51,7 +51,8 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     if config.strict and rejected:
         raise ValueError(f"{config.source / rejected[0].file}: {rejected[0].reason} (--strict)")
     _check_out(config.out, config.overwrite)
-    staging = config.out.with_name(config.out.name + ".part")
+    out = config.out.resolve()  # a link keeps pointing at the folder that is replaced
+    staging, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
     _remove(staging)
     staging.mkdir(parents=True)
     result = Manifest(
@@ -87,12 +88,15 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
             )
         _summarise(result)
         result.save(staging)
-        _remove(config.out)
-        staging.replace(config.out)
-    finally:
+    except BaseException:
         for writer in writers.values():
             writer.abort()
         _remove(staging)
+        raise
+    if out.is_dir():
+        out.replace(old)
+    staging.replace(out)
+    _remove(old)
     return result
 
 
@@ -114,6 +118,8 @@ def _check_out(out: Path, overwrite: bool) -> None:
     existing = sorted(out.iterdir()) if out.is_dir() else []
     if existing and not overwrite:
         raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
+    if out.is_mount():
+        raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
     for path in existing:
         if not _OURS.fullmatch(path.name):
             raise FileExistsError(f"{out} holds files that are not shards, such as {path.name}; choose another folder")

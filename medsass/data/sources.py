@@ -84,6 +84,14 @@ def from_bytes(data: bytes) -> Pixels:
     return Pixels(to_8bit(array), ", ".join(filter(None, (converted, f"{array.dtype} to 8 bit"))))
 
 
+def gray16_or_8bit(data: bytes, deep: bool) -> NDArray[Any]:
+    """The pixels of a file: `from_bytes`, but with `deep` a 16-bit gray image stays (H, W) uint16."""
+    array, _ = _decode(data)
+    if array.dtype == np.uint8 or (deep and array.dtype == np.uint16 and array.ndim == 2):
+        return np.ascontiguousarray(array)
+    return to_8bit(array)
+
+
 def _decode(data: bytes) -> tuple[NDArray[Any], str]:
     """Pixels as the file holds them, (H, W) or (H, W, 3) of any real dtype, and what was changed."""
     if not data:

@@ -1,12 +1,11 @@
-"""The CUDA kernels: assemble, compile, cache and launch `kernels/*.cu`, one typed function per kernel.
+"""Launching the CUDA kernels: one typed function for each.
 
-A variant of the source (channels, depth, method, output) is compiled with NVRTC at its first use and kept per device.
 Launches go to the caller's current stream (torch's for a torch tensor, CuPy's for a CuPy array), wait for nothing and
-copy nothing to the host; with outputs passed in they allocate nothing and can be captured in a CUDA graph.
+copy nothing to the host; with outputs passed in they allocate nothing and can be captured in a CUDA graph. A variant's
+first call compiles it, which a capture does not allow: make the call once before.
 """
 
 import functools
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from medsass import bundled
 from medsass.labels import threshold as spec
+from medsass.labels.compiler import (
+    BLOCK_BYTES,
+    SHARED_BYTES,
+    THREADS,
+    WORKSPACE_HEAD,
+    Limits,
+    Variant,
+    import_cupy,
+    kernel,
+    limits,
+)
 from medsass.labels.normalise import Normalise
 
-THREADS = 512
-BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's structs, which it checks
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
 MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
 MOST_BLOCK_SIZE = 255
 TILE = 32  # adaptive.cu
+MOST_SIDE = 65_535 * TILE  # tiles are the second and third dimension of the grid
 REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
@@ -33,17 +41,6 @@ _GEOMETRY = np.dtype([(name, np.int32) for name in ("pixels", "height", "width",
 _PARAMETERS = np.dtype([(name, np.float64) for name in ("nu", "tau2", "kappa", "omega")])
 _NORMALISE = np.dtype([("scale", np.float32, 3), ("shift", np.float32, 3)])
 _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")])
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a kernel source is compiled for; `input` is 0, 1, 2, 3 for none, bfloat16, float16, float32."""
-
-    file: str
-    channels: int = 3
-    bits: int = 8
-    ght: bool = False
-    input: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,15 +56,6 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """A device's shared memory (bytes a multiprocessor and at most a block) and its number of multiprocessors."""
-
-    shared: int
-    shared_block: int
-    processors: int
-
-
-@dataclass(frozen=True)
 class Plan:
     """How an image is shared out: blocks an image, pixels a block, and whether its pixels are read once."""
 
@@ -76,43 +64,11 @@ class Plan:
     once: bool
 
 
-def import_cupy() -> Any:
-    """CuPy, which compiles and launches the kernels. Raises `ImportError` that says which extra to install."""
-    try:
-        return importlib.import_module("cupy")
-    except ImportError as error:
-        raise ImportError(
-            "labelling on a GPU needs CuPy: pip install 'medsass[cuda13]' (or 'medsass[cuda12]' where the driver is of CUDA 12)"
-        ) from error
-
-
-def source(variant: Variant) -> str:
-    """The complete source of a variant: its definitions, then headers and kernel with `#line`, no `#include` left.
-
-    CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
-    """
-    files = ["common.cuh"]
-    files += ["histogram.cuh", "solve.cuh", "pixels.cuh"] if variant.file == "label.cu" else ["pixels.cuh"]
-    definitions = {
-        "THREADS": THREADS,
-        "PIXEL_BITS": variant.bits,
-        "CHANNELS": variant.channels,
-        "GHT": int(variant.ght),
-        "INPUT": variant.input,
-        "BLOCK_BYTES": BLOCK_BYTES,
-        "WORKSPACE_HEAD": WORKSPACE_HEAD,
-        "SHARED_BYTES": SHARED_BYTES,
-    }
-    lines = [f"#define {name} {value}" for name, value in definitions.items()]
-    for name in [*files, variant.file]:
-        lines += [f'#line 1 "{name}"', (bundled.folder("kernels") / name).read_text()]
-    return "\n".join(lines)
-
-
 def plan(pixels: int, limits: Limits) -> Plan:
     """Blocks and pixels a block for images of that many pixels: one block where it fits twice into a multiprocessor, so
-    that one loads while another solves; else several that share the image, as long as four images' worth can be
-    resident; else two launches that read it twice.
+    that one loads while another solves; else several that share the image and wait for one another, as long as four
+    images' worth can be resident, so that up to four such launches at once cannot starve each other; else two launches
+    that read it twice.
     """
     room = min(limits.shared // 2 - 1024, limits.shared_block) - BLOCK_BYTES - SLACK
     chunk = room // 16 * 16
@@ -148,6 +104,8 @@ def label(
         out = _outputs(images, normalise, out)
         work = _workspace(device, stream, count) if chosen.parts > 1 or not chosen.once else None
     g = np.array((height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
+    if ght is not None:
+        spec.check_ght(ght)
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
     variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
@@ -160,8 +118,12 @@ def label(
         return out
     if bits == 16:
         kernel("ranges", 0, (pixels, _pointer(work), g))
-    kernel("measure", BLOCK_BYTES, (pixels, *results, _pointer(work), g, p, *extra))
-    kernel("apply", 16, (pixels, masks, _pointer(work), g))
+    try:
+        kernel("measure", BLOCK_BYTES, (pixels, *results, _pointer(work), g, p, *extra))
+        kernel("apply", 16, (pixels, masks, _pointer(work), g))
+    except Exception:
+        _workspaces.pop((device, stream), None)  # `apply` did not zero it
+        raise
     return out
 
 
@@ -182,6 +144,10 @@ def adaptive(
     count, height, width = images.shape[:3]
     device = images.device.index
     v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
+    if max(height, width) > MOST_SIDE:
+        raise ValueError(
+            f"an image may be at most {MOST_SIDE} pixels wide or high for adaptive labels; got {width} x {height}"
+        )
     side = TILE + block_size - 1
     shared = (side * side + 3) // 4 * 4 + side * TILE * 4
     room = limits(device).shared_block
@@ -198,35 +164,6 @@ def adaptive(
     results = (_pointer(out.mask), _pointer(out.threshold), _pointer(out.separability), _pointer(sums))
     launch((count, 8), "finish", 0, (*results, v))
     return out
-
-
-@functools.cache
-def limits(device: int) -> Limits:
-    """What `plan` must know of a GPU."""
-    cupy = import_cupy()
-    found = cupy.cuda.Device(device).attributes
-    block = found["MaxSharedMemoryPerBlockOptin"]
-    return Limits(found["MaxSharedMemoryPerMultiprocessor"], block, found["MultiProcessorCount"])
-
-
-@functools.cache
-def kernel(variant: Variant, name: str, device: int) -> Any:
-    """The compiled kernel `name` of a variant on a device, allowed all the shared memory that a block may have."""
-    cupy = import_cupy()
-    with cupy.cuda.Device(device):
-        found = _module(variant, device).get_function(name)
-        found.max_dynamic_shared_size_bytes = limits(device).shared_block - found.shared_size_bytes
-        found.preferred_shared_memory_carveout = 100  # per cent: so that two blocks can share a multiprocessor
-        return found
-
-
-@functools.cache
-def _module(variant: Variant, device: int) -> Any:  # noqa: ARG001 - a module belongs to the device it was loaded on
-    cupy = import_cupy()
-    return cupy.RawModule(code=source(variant), options=OPTIONS, backend="nvrtc")
-
-
-OPTIONS = ("-std=c++17", "--fmad=false")  # contraction would make scores differ from the NumPy statement's
 
 
 def _launch(
@@ -256,7 +193,12 @@ def _input(images: Any) -> tuple[torch.Tensor, int]:
 
 
 def _on(stream: int, device: int) -> torch.cuda.StreamContext:
-    """Torch's work on the stream that the kernels go to: for CuPy's callers it is not torch's current one."""
+    """Torch's work on the stream that the kernels go to: for CuPy's callers it is not torch's current one.
+
+    Stream 0 has to be named: ExternalStream(0) is not the default stream but one of torch's pool.
+    """
+    if stream == 0:
+        return torch.cuda.stream(torch.cuda.default_stream(device))
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))  # type: ignore[no-untyped-call]
 
 
@@ -359,20 +301,3 @@ _sum_buffers: dict[tuple[int, int], torch.Tensor] = {}
 @functools.cache
 def _weights(block_size: int, device: int) -> torch.Tensor:
     return torch.from_numpy(spec.gaussian_weights(block_size).astype(np.int32)).to(f"cuda:{device}")
-
-
-def architectures() -> tuple[str, ...]:
-    """Compute capabilities that the kernels are kept compiling for."""
-    return ("75", "80", "86", "89", "90", "100", "120")
-
-
-def variants() -> list[Variant]:
-    """Every variant that can be asked for."""
-    made = [
-        Variant("label.cu", channels, 8, ght, value)
-        for channels in (1, 3)
-        for ght in (False, True)
-        for value in range(4)
-    ]
-    made += [Variant("label.cu", 1, 16, ght) for ght in (False, True)]
-    return [*made, Variant("adaptive.cu", 1), Variant("adaptive.cu", 3)]

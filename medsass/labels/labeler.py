@@ -1,6 +1,7 @@
 """Labeler: a device batch -> pseudo-label masks, with the threshold and how well it separates.
 
-A CUDA batch is labelled by the project's kernels, a CPU batch by OpenCV and NumPy: one interface, equal results.
+A CUDA batch is labelled by the project's kernels, a CPU batch by OpenCV and NumPy: one interface, and the results that
+`threshold.py` states, but where OpenCV's float32 Gaussian rounds the other way.
 """
 
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from medsass.config import LABELS, POLARITIES
-from medsass.labels import ops
+from medsass.labels import ops, threshold
 from medsass.labels.normalise import Normalise
 
 
@@ -43,7 +44,7 @@ class Labeler:
 
     method: str = "otsu"
     polarity: str = "auto"
-    ght: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.5)
+    ght: tuple[float, ...] = (0.0, 0.0, 0.0, 0.5)
     block_size: int = 51
     offset: float = 0.0
 
@@ -52,6 +53,7 @@ class Labeler:
             raise ValueError(f"method must be one of {', '.join(LABELS)}; got '{self.method}'")
         if self.polarity not in POLARITIES:
             raise ValueError(f"polarity must be one of {', '.join(POLARITIES)}; got '{self.polarity}'")
+        threshold.check_ght(self.ght)
         if self.block_size < 3 or self.block_size % 2 == 0:
             raise ValueError(f"block_size must be odd and at least 3; got {self.block_size}")
 

@@ -13,7 +13,7 @@ LEVELS = 256
 Gray = NDArray[np.uint8]
 Histogram = NDArray[np.int64]
 
-_LEAST = 1e-30  # Barron's floor for weights and variances (section 3: "clip")
+_LEAST = 1e-30  # floor of weights and variances, as in Barron's reference implementation
 
 
 def gray(rgb: NDArray[np.uint8]) -> Gray:
@@ -42,7 +42,7 @@ def level_of_bin(threshold: float, low: int, span: int) -> int:
 
 def otsu(counts: Histogram) -> int:
     """Otsu's threshold in [0, 255]: the first level t that maximises the between-class variance of the pixels at or
-    below t and those above (Otsu 1979, eq. 18). A histogram of a single level gives 0.
+    below t and those above (Otsu 1979). A histogram of a single level gives 0.
 
     With w, s the count and the sum of levels at or below t, and n, m those of the image, the variance is proportional
     to (m w - n s)^2 / (w (n - w)). Numerators and denominators are compared as whole numbers of any size, so ties are
@@ -62,7 +62,7 @@ def otsu(counts: Histogram) -> int:
 
 def separability(counts: Histogram, threshold: float) -> float:
     """Share of the variance that a threshold explains, in [0, 1]: between-class over total variance (Otsu 1979,
-    eq. 15's eta). 0 for a constant image and where one class is empty.
+    eta, its measure of a threshold's goodness). 0 for a constant image and where one class is empty.
     """
     below = np.arange(LEVELS) <= threshold
     return separability_of(counts * below, counts * ~below)
@@ -82,7 +82,7 @@ def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: fl
     """(255,) float64 scores of generalised histogram thresholding at levels 0..254 (Barron 2020, arXiv 2007.07350).
 
     Each class is a Gaussian whose variance has a scaled inverse chi-squared prior of strength nu and mode tau^2, and the
-    share of the lower class a beta prior of strength kappa and mode omega (eqs. 7-11, figure 2): with
+    share of the lower class a beta prior of strength kappa and mode omega: with
     w the class's weight, p its share, d the sum of its squared deviations from its mean,
         v = (p nu tau^2 + d) / (p nu + w)
         score = sum over both classes of  -d / v - w ln v + 2 (w + kappa omega_k) ln w,   omega_k = omega, 1 - omega.
@@ -98,6 +98,13 @@ def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: fl
         v = np.maximum((p * nu * tau**2 + d) / (p * nu + w), _LEAST)
         score += -d / v - w * np.log(v) + 2 * (w + kappa * share) * np.log(w)
     return score
+
+
+def check_ght(parameters: Sequence[float]) -> None:
+    """Raise `ValueError` unless these are nu, tau, kappa >= 0 and omega in [0, 1], all finite."""
+    values = tuple(parameters)
+    if len(values) != 4 or not np.isfinite(values).all() or min(values) < 0 or values[3] > 1:
+        raise ValueError(f"ght must be four numbers nu, tau, kappa >= 0 and omega in [0, 1]; got {values}")
 
 
 def ght(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> float:

@@ -16,7 +16,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """1 - TP / (TP + 0.3 FP + 0.7 FN) (Salehi et al. 2017, eq. 3, with the weights of Abraham and Khan 2019).
+    """1 - TP / (TP + 0.3 FP + 0.7 FN) (Salehi et al. 2017, with the weights of Abraham and Khan 2019).
 
     0 where the whole batch's target is empty: there is nothing to find, and no gradient.
     """
@@ -24,7 +24,7 @@ def tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def focal_tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Tversky ** (1 / gamma) with gamma = 4 / 3 (Abraham and Khan 2019, eq. 5), the paper's loss.
+    """Tversky ** (1 / gamma) with gamma = 4 / 3 (Abraham and Khan 2019), the paper's loss.
 
     The power's slope is infinite at 0: below 1e-6 the loss is held there, with gradient 0 in place of NaN.
     """
@@ -33,7 +33,7 @@ def focal_tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean over pixels of -a (1 - q)^2 ln q, q the probability given to the true class, a = 0.25 for foreground and
-    0.75 for background (Lin et al. 2017, eq. 5).
+    0.75 for background (Lin et al. 2017).
     """
     return torch.as_tensor(_focal(logits.float(), target.float().unsqueeze(1)))
 

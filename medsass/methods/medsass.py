@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from medsass.config import TrainConfig
+from medsass.config import TrainConfig, numbers
 from medsass.data.loader import Batch
 from medsass.labels import Labeler
 from medsass.methods.losses import LOSSES, Loss
@@ -30,4 +30,4 @@ def build(config: TrainConfig, polarity: str) -> MedSASS:
 
 def labeler(config: TrainConfig, polarity: str) -> Labeler:
     """The labeler of a run; `evaluate` scores its bare labels too."""
-    return Labeler(config.labels, polarity, block_size=config.block_size, offset=config.offset)
+    return Labeler(config.labels, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset)

@@ -1,5 +1,6 @@
 """U-Nets with a ResNet encoder, by segmentation-models-pytorch: the paper's and a small one for CPUs."""
 
+import functools
 from dataclasses import dataclass
 
 import segmentation_models_pytorch as smp
@@ -50,8 +51,14 @@ def build(name: str) -> nn.Module:
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, channels-last in memory: (x / 255 - mean) / std."""
-    mean, std = (torch.tensor(values, device=images.device) * 255 for values in (_MEAN, _STD))
+    mean, std = _constants(images.device)
     return ((images - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std times 255 on a device; copied there once, because each copy would wait for it."""
+    return torch.tensor(_MEAN, device=device) * 255, torch.tensor(_STD, device=device) * 255
 
 
 def parameters(model: nn.Module) -> int:

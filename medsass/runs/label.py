@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass import files
-from medsass.config import LabelConfig
+from medsass.config import LabelConfig, numbers
 from medsass.data import manifest, sources, tar
-from medsass.labels import Labeler
+from medsass.labels import Labeler, Labels
 from medsass.runs import console, device
 
 CSV = "labels.csv"
@@ -30,23 +31,25 @@ class Item:
     path: Path | None = None
     data: bytes = b""
 
-    def read(self) -> NDArray[np.uint8]:
-        """Its pixels, (H, W) or (H, W, 3) uint8. Raises `ValueError` or `OSError` where they cannot be read."""
-        return sources.read_image(self.path).array if self.path else sources.from_bytes(self.data).array
+    def read(self, deep: bool) -> NDArray[Any]:
+        """Its pixels, (H, W) or (H, W, 3) uint8; with `deep`, 16-bit gray stays (H, W) uint16. Raises `ValueError` or
+        `OSError` where they cannot be read.
+        """
+        return sources.gray16_or_8bit(self.path.read_bytes() if self.path else self.data, deep)
 
 
 def label(config: LabelConfig) -> list[tuple[Path, str]]:
     """Write a mask (PNG, 0 and 255) for each image of `config.source` and `labels.csv` beside them.
 
     Masks of a folder take its images' relative paths, masks of shards are `<split>/<key>.png`. Images are labelled at
-    their own size. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
+    their own size; Otsu and GHT find the threshold of 16-bit gray images in the file's own levels. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
     anything is written where the source holds no image, two would write one mask, or a mask is there already.
     """
     where = device.resolve(config.device)
     shards = (config.source / manifest.NAME).is_file()
     dataset = manifest.load(config.source) if shards else None
     polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
-    labeler = Labeler(config.method, polarity, block_size=config.block_size, offset=config.offset)
+    labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset)
     total = sum(split.samples for split in dataset.splits.values()) if dataset else len(_images(config.source))
     _check(config, _of_folder(config) if not shards else _of_shards(config))
     rows: list[tuple[object, ...]] = []
@@ -55,11 +58,13 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
         for item in _of_shards(config) if shards else _of_folder(config):
             bar.advance(1)
             try:
-                image = item.read()
+                image = item.read(deep=not config.method.startswith("adaptive"))
+                labels = labeler(torch.from_numpy(image)[None].to(where))
             except (ValueError, OSError) as error:
                 failed.append((config.source / item.name, str(error)))
                 continue
-            rows.append(_write(item, image, labeler, where, config))
+            rows.append(_write(item, labels, config))
+    config.out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerows([_COLUMNS, *rows])
@@ -68,10 +73,7 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     return failed
 
 
-def _write(
-    item: Item, image: NDArray[np.uint8], labeler: Labeler, where: str, config: LabelConfig
-) -> tuple[object, ...]:
-    labels = labeler(torch.from_numpy(image)[None].to(where))
+def _write(item: Item, labels: Labels, config: LabelConfig) -> tuple[object, ...]:
     mask = labels.mask[0].cpu().numpy()
     item.mask.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(mask * np.uint8(255)).save(item.mask)
@@ -103,6 +105,8 @@ def _of_shards(config: LabelConfig) -> Iterator[Item]:
 
 
 def _check(config: LabelConfig, items: Iterator[Item]) -> None:
+    if (config.out / CSV).exists() and not config.overwrite:
+        raise FileExistsError(f"{config.out / CSV} exists; choose another OUT, or replace it with --overwrite")
     masks: dict[Path, str] = {}
     for item in items:
         other = masks.setdefault(item.mask, item.name)

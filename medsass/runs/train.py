@@ -29,7 +29,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     for split in ("train", "val"):
         dataset.split(split)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
-    facts = {"polarity": polarity, "shards_sha256": manifest.digest(config.shards)}
+    facts = {"polarity": polarity, "device": where, "shards_sha256": manifest.digest(config.shards)}
     chosen = method.build(config, polarity)
     device.seed(config.seed, where)
     if config.resume:
@@ -116,15 +116,9 @@ def _tensorboard(run: Path, done: int) -> Any:
     return SummaryWriter(str(run / directory.TENSORBOARD), purge_step=done + 1 if done else None)
 
 
-@torch.no_grad()
 def draw_samples(trainer: Trainer, path: Path) -> None:
-    """Draw image, target and prediction of the first validation images."""
-    trainer.model.eval()
+    """Draw image, target and prediction of the first images of the last validation."""
     rows: list[list[panels.Tile]] = []
-    for batch in trainer.val_loader:  # read to the end: a loader left half-way would start its next pass there
-        if len(rows) < _SAMPLES:
-            target = trainer.method.target(batch).cpu().numpy()
-            predicted = (trainer.model(unet.normalise(batch.images))[:, 0] > 0).byte().cpu().numpy()
-            for image, mask, guess in zip(batch.images.cpu().numpy(), target, predicted, strict=True):
-                rows.append([(image, ""), (mask, ""), (guess, ""), (panels.outlined(image, guess), "")])
-    panels.sheet(rows[:_SAMPLES], path, ["image", "target", "prediction", "outline"])
+    for image, target, guess in list(zip(*trainer.samples, strict=True))[:_SAMPLES]:
+        rows.append([(image, ""), (target, ""), (guess, ""), (panels.outlined(image, guess), "")])
+    panels.sheet(rows, path, ["image", "target", "prediction", "outline"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medsass.config import TrainConfig
 from medsass.data.loader import Augment, Loader, LoaderConfig
@@ -35,6 +36,7 @@ class Trainer:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             torch.set_rng_state(saved["rng"])
+        self.samples: list[NDArray[np.uint8]] = []
         # Made last and without random draws: it is the same whether the run was resumed or not.
         self.val_loader = self._loader("val", None, None)
 
@@ -94,14 +96,18 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss and mean IoU on the validation split against the method's own target: a label-free method's
-        pseudo-labels, never the ground truth.
+        pseudo-labels, never the ground truth. `samples` keeps images, targets and predictions of the first batch.
         """
         self.model.eval()
-        total, counts = 0.0, []
+        total = 0.0
+        counts: list[metrics.Counts] = []
         for batch in self.val_loader:
             loss, logits, target = self._loss(batch)
             total += loss.item() * len(batch.images)
-            counts.append(metrics.count(logits[:, 0] > 0, target))
+            guess = (logits[:, 0] > 0).byte()
+            if not counts:
+                self.samples = [tensor.cpu().numpy() for tensor in (batch.images, target, guess)]
+            counts.append(metrics.count(guess, target))
         every = metrics.concatenate(counts)
         return {"val_loss": total / len(every.tp), "val_iou_target": float(metrics.iou(every).mean())}
 
@@ -114,7 +120,7 @@ class Trainer:
 
 def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
     """Factor of the learning rate at each step: linear from near 0 to 1 over the first share `warmup` of `steps`, then
-    half a cosine down to 0 (Loshchilov and Hutter 2017, eq. 5, without restarts).
+    half a cosine down to 0 (Loshchilov and Hutter 2017, without restarts).
     """
     rise = round(steps * warmup)
 

@@ -293,3 +293,13 @@ def test_real_isic2017_labels_masks_and_bytes(real_data: Path, tmp_path: Path) -
         assert stored[key]["jpg"] == (real / image).read_bytes()
         truth = cv2.imread(str(real / mask), cv2.IMREAD_GRAYSCALE)
         np.testing.assert_array_equal(decoded(stored[key]["mask.png"]) > 0, truth > 127)
+
+
+def test_a_link_as_output_keeps_pointing_at_the_new_shards(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for _ in range(2):
+        shard.write(config(source, tmp_path / "link", overwrite=True))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "manifest.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("real")) == ["real"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.labels import cuda
+from medsass.labels import compiler
 from medsass.labels import threshold as spec
 
 HERE = Path(__file__).parent
@@ -45,9 +45,9 @@ class Result:
 
 
 @functools.cache
-def library(variant: cuda.Variant) -> ctypes.CDLL:
+def library(variant: compiler.Variant) -> ctypes.CDLL:
     """The shared library of a variant, compiled once for each text."""
-    text = f'#include "{HERE / "cuda.h"}"\n{cuda.source(variant)}\n'
+    text = f'#include "{HERE / "cuda.h"}"\n{compiler.source(variant)}\n'
     text += (
         f'#define LABEL\n#include "{HERE / "launch.cpp"}"\n'
         if variant.file == "label.cu"
@@ -78,12 +78,14 @@ def label(
     """Run `label` (or, with `once` False, `ranges`, `measure` and `apply`) with every output poisoned before."""
     images = np.ascontiguousarray(images)
     n, h, w = images.shape[:3]
-    variant = cuda.Variant("label.cu", 3 if images.ndim == 4 else 1, images.itemsize * 8, ght is not None, input_kind)
+    variant = compiler.Variant(
+        "label.cu", 3 if images.ndim == 4 else 1, images.itemsize * 8, ght is not None, input_kind
+    )
     chunk = -(-(h * w) // parts)
     geometry = Geometry(h * w, h, w, -(-(h * w) // chunk), chunk, {"bright": 0, "dark": 1, "auto": 2}[polarity])
     mask = np.full((n, h, w), POISON, np.uint8)
     threshold, separability = np.full(n, np.inf, np.float32), np.full(n, np.inf, np.float32)
-    workspace = np.zeros(cuda.WORKSPACE_HEAD + n * cuda.SHARED_BYTES, np.uint8)
+    workspace = np.zeros(compiler.WORKSPACE_HEAD + n * compiler.SHARED_BYTES, np.uint8)
     values = np.full((n, h, w, 3), 1, _DTYPES[input_kind]) if input_kind else None
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     parameters = np.array((nu, tau**2, kappa, omega))
@@ -99,7 +101,7 @@ def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_siz
     """Run `adaptive` and `finish` with every output poisoned before."""
     images = np.ascontiguousarray(images)
     n, h, w = images.shape[:3]
-    variant = cuda.Variant("adaptive.cu", 3 if images.ndim == 4 else 1)
+    variant = compiler.Variant("adaptive.cu", 3 if images.ndim == 4 else 1)
     code = library(variant)
     mask = np.full((n, h, w), POISON, np.uint8)
     threshold, separability = np.zeros(n, np.float32), np.full(n, np.inf, np.float32)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medsass.labels import cuda
 from medsass.labels import threshold as spec
-from tests.labels.test_kernels import GHT, KINDS, POLARITIES, check, draw, image_of
+from tests.kernels.test_label import GHT, KINDS, POLARITIES, check, draw, image_of
 
 H200 = cuda.Limits(233_472, 232_448, 132)
 A100 = cuda.Limits(167_936, 166_912, 108)

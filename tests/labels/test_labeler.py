@@ -173,3 +173,11 @@ def test_otsu_equals_opencv_on_every_real_image(real_data: Path, pattern: str, l
             differ.append(path.name)
     assert len(paths) >= least
     assert differ == []
+
+
+@pytest.mark.parametrize(
+    "ght", [(1.0, 2.0), (0.0, 0.0, 0.0, 1.5), (-1.0, 0.0, 0.0, 0.5), (float("nan"), 0.0, 0.0, 0.5)]
+)
+def test_ght_parameters_keep_their_rule(ght: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="ght must be four numbers"):
+        Labeler("ght", ght=ght)

@@ -67,7 +67,7 @@ def test_existing_masks_are_kept_unless_overwritten(tmp_path: Path) -> None:
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(source / "x.png")
     config = LabelConfig(source, tmp_path / "out", device="cpu")
     label(config)
-    with pytest.raises(FileExistsError, match=r"x\.png exists; .*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"exists; .*--overwrite"):
         label(config)
     label(LabelConfig(source, tmp_path / "out", device="cpu", overwrite=True))
 
@@ -92,3 +92,42 @@ def test_a_source_without_images_is_refused(tmp_path: Path, make: bool) -> None:
         source.mkdir()
     with pytest.raises(FileNotFoundError, match="nothing: no "):
         label(LabelConfig(source, tmp_path / "out", device="cpu"))
+
+
+def test_16_bit_images_are_labelled_in_their_own_levels(tmp_path: Path) -> None:
+    deep = np.where(np.arange(64).reshape(8, 8) % 8 < 4, 1000, 40_000).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "x.png")
+    label(LabelConfig(tmp_path, tmp_path / "out", polarity="bright", device="cpu"))
+    (row,) = _rows(tmp_path / "out")
+    assert 1000 <= float(row["threshold"]) < 40_000
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "x.png")) > 0, deep == 40_000)
+
+
+def test_a_csv_of_the_users_own_is_not_replaced(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "labels.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"labels\.csv exists; .*--overwrite"):
+        label(LabelConfig(tmp_path, tmp_path / "out", device="cpu"))
+    assert (tmp_path / "out" / "labels.csv").read_text() == "mine"
+
+
+def test_a_folder_of_bad_images_alone_reports_each(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
+    failed = label(LabelConfig(tmp_path, tmp_path / "out", device="cpu"))
+    assert [path.name for path, _ in failed] == ["x.png"]
+    assert _rows(tmp_path / "out") == []
+
+
+def test_ght_takes_its_parameters_from_the_option(nuclei_folder: Path, tmp_path: Path) -> None:
+    label(LabelConfig(nuclei_folder / "images", tmp_path / "out", method="ght", ght="1e60,1e-15,0,0", device="cpu"))
+    for row in _rows(tmp_path / "out")[:10]:  # the limit in which GHT is Otsu, up to ties over empty levels
+        level, mask = _otsu(nuclei_folder / "images" / row["source"])
+        assert np.isin(np.asarray(Image.open(tmp_path / "out" / row["mask"])), [0, 255]).all()
+        assert abs(float(row["threshold"]) - level) <= 1
+        assert mask.any()
+
+
+def test_ght_wants_numbers(nuclei_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--ght must be numbers separated by commas; got 'a,b'"):
+        label(LabelConfig(nuclei_folder / "images", tmp_path / "out", method="ght", ght="a,b", device="cpu"))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from medsass import bundled
-from medsass.labels import cuda
+from medsass.labels import compiler
 
 MAIN = {
-    "RGB Otsu": cuda.Variant("label.cu"),
-    "RGB GHT": cuda.Variant("label.cu", ght=True),
-    "RGB Otsu with bfloat16 input": cuda.Variant("label.cu", input=1),
-    "gray Otsu": cuda.Variant("label.cu", channels=1),
+    "RGB Otsu": compiler.Variant("label.cu"),
+    "RGB GHT": compiler.Variant("label.cu", ght=True),
+    "RGB Otsu with bfloat16 input": compiler.Variant("label.cu", input=1),
+    "gray Otsu": compiler.Variant("label.cu", channels=1),
 }
 MOST_REGISTERS = 64  # 65,536 a multiprocessor, two blocks of 512 threads on it
 FILES = {
@@ -24,17 +24,17 @@ FILES = {
 }
 
 
-def _name(variant: cuda.Variant) -> str:
+def _name(variant: compiler.Variant) -> str:
     kind = "ght" if variant.ght else "otsu"
     return f"{variant.file}-{variant.channels}x{variant.bits}-{kind}-input{variant.input}"
 
 
-def _failure(variant: cuda.Variant, architecture: str) -> str:
+def _failure(variant: compiler.Variant, architecture: str) -> str:
     """NVRTC's log where a variant does not compile into device code, else nothing."""
-    nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
-    program = nvrtc.createProgram(cuda.source(variant), variant.file, (), ())
+    nvrtc = pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
+    program = nvrtc.createProgram(compiler.source(variant), variant.file, (), ())
     try:
-        nvrtc.compileProgram(program, (*cuda.OPTIONS, f"--gpu-architecture=sm_{architecture}", "-ftz=true"))
+        nvrtc.compileProgram(program, (*compiler.OPTIONS, f"--gpu-architecture=sm_{architecture}", "-ftz=true"))
         code = nvrtc.getCUBIN(program)[:4]
         return "" if code == b"\x7fELF" else f"sm_{architecture}: no ELF, {code!r}"
     except nvrtc.NVRTCError as error:
@@ -43,35 +43,35 @@ def _failure(variant: cuda.Variant, architecture: str) -> str:
         nvrtc.destroyProgram(program)
 
 
-@pytest.mark.parametrize("variant", cuda.variants(), ids=_name)
-def test_variant_compiles_for_every_architecture(variant: cuda.Variant) -> None:
-    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
+@pytest.mark.parametrize("variant", compiler.variants(), ids=_name)
+def test_variant_compiles_for_every_architecture(variant: compiler.Variant) -> None:
+    pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
     with ThreadPoolExecutor(2) as pool:
-        failures = list(pool.map(lambda architecture: _failure(variant, architecture), cuda.architectures()))
+        failures = list(pool.map(lambda architecture: _failure(variant, architecture), compiler.architectures()))
     assert not any(failures), "\n".join(failures)
 
 
 def test_failed_compilation_shows_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
-    monkeypatch.setattr(cuda, "source", lambda _: '#line 7 "solve.cuh"\nint broken = undefined_name;')
+    pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
+    monkeypatch.setattr(compiler, "source", lambda _: '#line 7 "solve.cuh"\nint broken = undefined_name;')
     assert "solve.cuh(7)" in _failure(MAIN["gray Otsu"], "90")
 
 
 def test_variants_are_distinct() -> None:
-    variants = cuda.variants()
+    variants = compiler.variants()
     assert len(variants) == len(set(variants)) == 20
     assert set(MAIN.values()) <= set(variants)
 
 
-def _resources(variant: cuda.Variant, folder: Path) -> dict[str, tuple[int, int, int, int]]:
+def _resources(variant: compiler.Variant, folder: Path) -> dict[str, tuple[int, int, int, int]]:
     """Kernel -> bytes of stack frame, spill stores, spill loads, and registers, as ptxas reports them for sm_90."""
     file = folder / "kernel.cu"
-    file.write_text(cuda.source(variant))
+    file.write_text(compiler.source(variant))
     command = [
         "nvcc",
         "-cubin",
         "-arch=sm_90",
-        *cuda.OPTIONS,
+        *compiler.OPTIONS,
         "-ftz=true",
         "-Xptxas",
         "-v",
@@ -87,44 +87,44 @@ def _resources(variant: cuda.Variant, folder: Path) -> dict[str, tuple[int, int,
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("variant", MAIN.values(), ids=MAIN.keys())
-def test_label_spills_nothing_and_two_blocks_fit(variant: cuda.Variant, tmp_path: Path) -> None:
+def test_label_spills_nothing_and_two_blocks_fit(variant: compiler.Variant, tmp_path: Path) -> None:
     *memory, registers = _resources(variant, tmp_path)["label"]
     assert memory == [0, 0, 0]
     assert registers <= MOST_REGISTERS
 
 
-@pytest.mark.parametrize("variant", cuda.variants(), ids=_name)
-def test_source_includes_nothing(variant: cuda.Variant) -> None:
-    assert not re.search(r"^\s*#\s*include", cuda.source(variant), re.MULTILINE)
+@pytest.mark.parametrize("variant", compiler.variants(), ids=_name)
+def test_source_includes_nothing(variant: compiler.Variant) -> None:
+    assert not re.search(r"^\s*#\s*include", compiler.source(variant), re.MULTILINE)
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_lines_name_each_file_in_order(file: str) -> None:
-    assert re.findall(r'^#line 1 "(.+)"$', cuda.source(cuda.Variant(file)), re.MULTILINE) == FILES[file]
+    assert re.findall(r'^#line 1 "(.+)"$', compiler.source(compiler.Variant(file)), re.MULTILINE) == FILES[file]
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_line_numbers_are_those_of_the_files(file: str) -> None:
-    pieces = re.split(r'^#line 1 "(.+)"\n', cuda.source(cuda.Variant(file)), flags=re.MULTILINE)[1:]
+    pieces = re.split(r'^#line 1 "(.+)"\n', compiler.source(compiler.Variant(file)), flags=re.MULTILINE)[1:]
     for name, text in zip(pieces[::2], pieces[1::2], strict=True):
         assert text.rstrip("\n") == (bundled.folder("kernels") / name).read_text().rstrip("\n")
 
 
 def test_definitions_come_first_and_name_the_variant() -> None:
-    head = cuda.source(cuda.Variant("label.cu", 1, 16, ght=True, input=0)).split("#line")[0].splitlines()
+    head = compiler.source(compiler.Variant("label.cu", 1, 16, ght=True, input=0)).split("#line")[0].splitlines()
     assert all(re.fullmatch(r"#define [A-Z_]+ \d+", line) for line in head)
     values = dict(line.split()[1:] for line in head)
     assert (values["CHANNELS"], values["PIXEL_BITS"], values["GHT"], values["INPUT"]) == ("1", "16", "1", "0")
-    assert values["THREADS"] == str(cuda.THREADS)
+    assert values["THREADS"] == str(compiler.THREADS)
 
 
 @pytest.mark.parametrize(("kernel", "header"), [(kernel, name) for kernel in FILES for name in FILES[kernel]])
 def test_source_follows_every_file(kernel: str, header: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied = Path(shutil.copytree(bundled.folder("kernels"), tmp_path / "kernels"))
     monkeypatch.setattr(bundled, "folder", lambda _: copied)
-    before = cuda.source(cuda.Variant(kernel))
+    before = compiler.source(compiler.Variant(kernel))
     (copied / header).write_text((copied / header).read_text() + "// another line\n")
-    assert cuda.source(cuda.Variant(kernel)) != before
+    assert compiler.source(compiler.Variant(kernel)) != before
 
 
 def test_every_kernel_file_is_part_of_a_source() -> None:
@@ -133,4 +133,4 @@ def test_every_kernel_file_is_part_of_a_source() -> None:
 
 
 def test_different_variants_have_different_sources() -> None:
-    assert len({cuda.source(variant) for variant in cuda.variants()}) == len(cuda.variants())
+    assert len({compiler.source(variant) for variant in compiler.variants()}) == len(compiler.variants())
