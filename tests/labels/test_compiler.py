@@ -31,7 +31,7 @@ def _name(variant: compiler.Variant) -> str:
 
 def _failure(variant: compiler.Variant, architecture: str) -> str:
     """NVRTC's log where a variant does not compile into device code, else nothing."""
-    nvrtc = pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
+    nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
     program = nvrtc.createProgram(compiler.source(variant), variant.file, (), ())
     try:
         nvrtc.compileProgram(program, (*compiler.OPTIONS, f"--gpu-architecture=sm_{architecture}", "-ftz=true"))
@@ -45,14 +45,14 @@ def _failure(variant: compiler.Variant, architecture: str) -> str:
 
 @pytest.mark.parametrize("variant", compiler.variants(), ids=_name)
 def test_variant_compiles_for_every_architecture(variant: compiler.Variant) -> None:
-    pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
+    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
     with ThreadPoolExecutor(2) as pool:
         failures = list(pool.map(lambda architecture: _failure(variant, architecture), compiler.architectures()))
     assert not any(failures), "\n".join(failures)
 
 
 def test_failed_compilation_shows_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cupy_backends.compiler.libs.nvrtc", reason="needs CuPy")
+    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
     monkeypatch.setattr(compiler, "source", lambda _: '#line 7 "solve.cuh"\nint broken = undefined_name;')
     assert "solve.cuh(7)" in _failure(MAIN["gray Otsu"], "90")
 
