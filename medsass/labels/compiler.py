@@ -8,7 +8,7 @@ from typing import Any
 from medsass import bundled
 
 THREADS = 512
-BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of label.cu's structs, which it checks
+BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of parts.cuh's structs, which it checks
 OPTIONS = ("-std=c++17", "--fmad=false")  # contraction would make scores differ from the NumPy statement's
 
 
@@ -48,7 +48,7 @@ def source(variant: Variant) -> str:
     CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
     """
     files = ["common.cuh"]
-    files += ["histogram.cuh", "solve.cuh", "pixels.cuh"] if variant.file == "label.cu" else ["pixels.cuh"]
+    files += ["histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"] if variant.file == "label.cu" else ["pixels.cuh"]
     definitions = {
         "THREADS": THREADS,
         "PIXEL_BITS": variant.bits,

@@ -19,7 +19,7 @@ MAIN = {
 }
 MOST_REGISTERS = 64  # 65,536 a multiprocessor, two blocks of 512 threads on it
 FILES = {
-    "label.cu": ["common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "label.cu"],
+    "label.cu": ["common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "label.cu"],
     "adaptive.cu": ["common.cuh", "pixels.cuh", "adaptive.cu"],
 }
 
