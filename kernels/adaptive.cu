@@ -30,6 +30,12 @@ __device__ void add(u64* to, u64 value) {
     if ((threadIdx.x & 31) == 0 && value) atomicAdd(to, value);
 }
 
+__device__ __forceinline__ int round_even(u64 sum) {  // sum / 2^(2 FRACTION), ties to even
+    const u64 half = 1ull << (2 * FRACTION - 1);
+    int mean = (int)((sum + half) >> (2 * FRACTION));
+    return mean - ((sum & (2 * half - 1)) == half && (mean & 1));
+}
+
 // grid: (images, tiles across, tiles down). shared: side * side bytes rounded up to 4, then side * TILE words, where
 // side = TILE + block_size - 1; `weights` holds block_size words.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -67,7 +73,7 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
         u64 sum = 0;
         for (int k = 0; k < v.block_size; k++) sum += (u64)across[(i / TILE + k) * TILE + i % TILE] * (v.gaussian ? weights[k] : 1u);
         u64 area = (u64)v.block_size * v.block_size;
-        int mean = v.gaussian ? (int)((sum + (1ull << (2 * FRACTION - 1))) >> (2 * FRACTION)) : (int)((2 * sum + area) / (2 * area));
+        int mean = v.gaussian ? round_even(sum) : (int)((2 * sum + area) / (2 * area));  // area is odd: the mean has no ties
         u32 level = gray[(i / TILE + radius) * side + i % TILE + radius];
         bool is_above = (int)level - mean > -v.delta;
         masks[(u64)blockIdx.x * pixels + y * v.width + x] = (u8)(is_above ^ (v.polarity == 1));

@@ -6,6 +6,7 @@ Written to be read and trusted, one image at a time; `labeler.py` is the fast wa
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,12 +130,12 @@ def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
 
 
 def gaussian_weights(block_size: int) -> NDArray[np.int64]:
-    """(block_size,) whole numbers that sum to 2^24: a Gaussian of sigma 0.3 ((block_size - 1) / 2 - 1) + 0.8, which is
-    cv2.getGaussianKernel's rule for sigma 0, rounded; the centre takes what rounding leaves over.
+    """(block_size,) whole numbers that sum to 2^24: cv2.getGaussianKernel(block_size, 0), rounded; the centre takes what
+    rounding leaves over. OpenCV's own, because for small sizes it follows tables, which differ between its versions;
+    above 9 it is a Gaussian of sigma 0.3 ((block_size - 1) / 2 - 1) + 0.8.
     """
-    sigma = 0.3 * ((block_size - 1) * 0.5 - 1) + 0.8
-    density = np.exp(-((np.arange(block_size) - block_size // 2) ** 2) / (2 * sigma**2))
-    weights: NDArray[np.int64] = np.rint(density / density.sum() * 2**24).astype(np.int64)
+    kernel = cv2.getGaussianKernel(block_size, 0)[:, 0]
+    weights: NDArray[np.int64] = np.rint(kernel * 2**24).astype(np.int64)
     weights[block_size // 2] += 2**24 - weights.sum()
     return weights
 
@@ -149,7 +150,9 @@ def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
     padded = np.pad(image.astype(np.int64), pad, mode="edge")
     rows = sum(weights[k] * padded[:, k : k + image.shape[1]] for k in range(block_size))
     total = sum(weights[k] * rows[k : k + image.shape[0]] for k in range(block_size))
-    mean = (total + (1 << 47)) >> 48
+    half = 1 << 47
+    mean = (total + half) >> 48
+    mean -= (total % (2 * half) == half) & (mean % 2 == 1)  # ties to even
     above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
     return above.astype(np.uint8)
 

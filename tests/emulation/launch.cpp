@@ -1,46 +1,31 @@
 // C entry points that run the kernels of one variant on the CPU. Included after cuda.h and the kernel's source.
 #ifdef LABEL
-static void fill(Parameters& p, const double* g) { p = {g[0], g[1], g[2], g[3]}; }
+static Parameters parameters(const double* g) { return {g[0], g[1], g[2], g[3]}; }
 
-extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, void* workspace, int count,
+#if INPUT
+static Normalise constants(const float* values) {
+    Normalise result;
+    memcpy(&result, values, sizeof result);
+    return result;
+}
+#define ALSO_INPUT , inputs, constants(normalise)
+#else
+#define ALSO_INPUT
+#endif
+
+extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Workspace* workspace, int count,
                           Geometry g, const double* ght, Value* inputs, const float* normalise) {
-    Parameters p;
-    fill(p, ght);
-#if INPUT
-    Normalise f;
-    memcpy(&f, normalise, sizeof f);
-#else
-    (void)inputs, (void)normalise;
-#endif
-    emulation::launch({(unsigned)(count * g.parts), 1, 1}, THREADS, BLOCK_BYTES + g.chunk + 48, [&] {
-#if INPUT
-        label(images, masks, thresholds, separabilities, (Workspace*)workspace, g, p, inputs, f);
-#else
-        label(images, masks, thresholds, separabilities, (Workspace*)workspace, g, p);
-#endif
-    });
+    emulation::launch({(unsigned)(count * g.parts), 1, 1}, THREADS, BLOCK_BYTES + g.chunk + 48,
+                      [&] { label(images, masks, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
 }
 
-extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, float* separabilities, void* workspace, int count,
+extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Workspace* workspace, int count,
                             Geometry g, const double* ght, Value* inputs, const float* normalise) {
-    Parameters p;
-    fill(p, ght);
-#if INPUT
-    Normalise f;
-    memcpy(&f, normalise, sizeof f);
-#else
-    (void)inputs, (void)normalise;
-#endif
     dim3 blocks = {(unsigned)(count * g.parts), 1, 1};
-    emulation::launch(blocks, THREADS, 0, [&] { ranges(images, (Workspace*)workspace, g); });
-    emulation::launch(blocks, THREADS, BLOCK_BYTES, [&] {
-#if INPUT
-        measure(images, thresholds, separabilities, (Workspace*)workspace, g, p, inputs, f);
-#else
-        measure(images, thresholds, separabilities, (Workspace*)workspace, g, p);
-#endif
-    });
-    emulation::launch(blocks, THREADS, 16, [&] { apply(images, masks, (Workspace*)workspace, g); });
+    emulation::launch(blocks, THREADS, 0, [&] { ranges(images, workspace, g); });
+    emulation::launch(blocks, THREADS, BLOCK_BYTES,
+                      [&] { measure(images, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
+    emulation::launch(blocks, THREADS, 16, [&] { apply(images, masks, workspace, g); });
 }
 #else
 extern "C" size_t sums_bytes() { return sizeof(Sums); }

@@ -283,3 +283,30 @@ def test_dark_is_the_complement_of_bright() -> None:
     above = np.random.default_rng(2).random((6, 7)) < 0.4
     assert np.array_equal(spec.foreground(above, "bright"), above)
     assert np.array_equal(spec.foreground(above, "dark"), ~above)
+
+
+@pytest.mark.parametrize("block_size", [3, 5, 7, 9, 11, 51])
+def test_adaptive_gaussian_is_opencvs_but_where_its_float32_mean_rounds_the_other_way(block_size: int) -> None:
+    rng = np.random.default_rng(block_size)
+    for _ in range(20):
+        image = rng.integers(0, 256, (64, 80), dtype=np.uint8)
+        opencv = cv2.adaptiveThreshold(image, 1, cv2.ADAPTIVE_THRESH_GAUSSIAN_C, cv2.THRESH_BINARY, block_size, 0)
+        kernel = cv2.getGaussianKernel(block_size, 0)
+        mean = cv2.sepFilter2D(image.astype(np.float64), -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+        differ = spec.adaptive_gaussian(image, block_size, 0) != opencv
+        assert np.all(np.abs(mean[differ] % 1 - 0.5) < 5e-4)
+        assert differ.mean() < 1e-3
+
+
+@pytest.mark.parametrize("block_size", range(11, 256, 2))
+def test_gaussian_weights_follow_opencvs_rule_for_sigma(block_size: int) -> None:
+    sigma = 0.3 * ((block_size - 1) * 0.5 - 1) + 0.8
+    density = np.exp(-((np.arange(block_size) - block_size // 2) ** 2) / (2 * sigma**2))
+    weights = spec.gaussian_weights(block_size)
+    assert weights.sum() == 2**24
+    np.testing.assert_allclose(weights / 2**24, density / density.sum(), rtol=0, atol=2e-6)
+
+
+def test_small_gaussian_weights_are_binomial() -> None:
+    assert np.array_equal(spec.gaussian_weights(3) * 4, np.array([1, 2, 1]) * 2**24)
+    assert np.array_equal(spec.gaussian_weights(5) * 16, np.array([1, 4, 6, 4, 1]) * 2**24)
