@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medsass import __version__
+from medsass import __version__, files
 from medsass.config import (
     DemoConfig,
     EvaluateConfig,
@@ -26,6 +26,7 @@ from medsass.config import (
     PredictConfig,
     ShardConfig,
     TrainConfig,
+    VerifyConfig,
     is_argument,
 )  # fmt: skip
 
@@ -68,6 +69,16 @@ def main() -> None:
     """Segment medical images without labels: shards, DALI, one labelling kernel, U-Net."""
 
 
+class Location(click.ParamType[Path]):
+    """A path, or an address such as s3://bucket/folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Path:
+        """The value as `Path` or, for addresses, what reads like one."""
+        return value if not isinstance(value, str) else files.location(value)
+
+
 def options(kind: type[C]) -> Callable[[Callable[[C], None]], Callable[..., None]]:
     """Give a command the arguments and options of a config dataclass, and call it with one made of their values."""
 
@@ -91,12 +102,12 @@ def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     several = typing.get_origin(hint) is tuple
     kind: Any = typing.get_args(hint)[0] if several else hint
-    kind = click.Path(path_type=Path) if kind is Path else kind
+    kind = Location() if kind is Path else kind
     if is_argument(item):
         return click.argument(item.name, type=kind, nargs=-1 if several else 1, required=True)
     name = item.name.replace("_", "-")
     choices = item.metadata["choices"]
-    text = item.metadata["help"] + (f" [{'|'.join(choices)}]" if choices else "")
+    text = item.metadata["help"] + (f" [{'|'.join(map(str, choices))}]" if choices else "")
     if kind is bool:
         flag = f"--{name}/--no-{name}" if item.default else f"--{name}"
         return click.option(flag, item.name, is_flag=True, default=item.default, help=text)
@@ -106,8 +117,8 @@ def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
 
 
 def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """With --resume, options that were not given take the values of the run that is resumed."""
-    if not values.get("resume"):
+    """With --resume of a training, options that were not given take the values of the run that is resumed."""
+    if not values.get("resume") or "run" not in values:
         return values
     from medsass.runs import directory
 
@@ -144,14 +155,35 @@ config_file = click.option(
 @options(ShardConfig)
 def shard(config: ShardConfig) -> None:
     """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT."""
-    from medsass.data.shard import write
+    from medsass.data import shard as run
     from medsass.runs import console, info
 
+    if config.dry_run:
+        info.show_plan(run.plan(config))
+        return
     with console.progress("shard") as bar:
-        dataset = write(config, bar.reach)
+        dataset = run.write(config, bar.reach)
     info.show(dataset)
+    info.show_rejected(config.out, dataset)
     kept = sum(split.samples for split in dataset.splits.values())
-    console.out.print(f"{kept} images written to {config.out}, {len(dataset.rejected)} files left out")
+    console.out.print(f"{kept} images written to {config.out}, {dataset.rejected} files left out")
+
+
+@main.command()
+@options(VerifyConfig)
+def verify(config: VerifyConfig) -> None:
+    """Check every byte of SHARDS against the manifest, and say what is wrong and where."""
+    from medsass.data import remote
+    from medsass.data.verify import verify as run
+    from medsass.runs import console
+
+    with console.progress("verify") as bar, remote.one_line(config.shards):
+        problems = run(config.shards, bar.reach)
+    for problem in problems:
+        click.echo(f"medsass: {problem}", err=True)
+    if problems:
+        raise click.exceptions.Exit(2)
+    console.out.print(f"{config.shards}: as the manifest says, every byte")
 
 
 @main.command()

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 DEVICES = ("auto", "cpu", "cuda")
+ENCODINGS = ("keep", "png", "jpeg", "jpeg2000")
 LABELS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
 LOSSES = ("focal-tversky", "tversky", "focal", "cross-entropy")
 METHODS = ("medsass", "supervised")
 MODELS = ("unet-resnet50", "unet-resnet18")
 POLARITIES = ("bright", "dark", "auto")
+RANGES = ("minmax", "percentile", "type")
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
+def option(default: Any, text: str, *, choices: tuple[str | int, ...] = (), least: float | None = None) -> Any:
     """A dataclass field with its help text and the rule its value must keep: one of `choices`, or at least `least`."""
     return field(default=default, metadata={"help": text, "choices": choices, "least": least})
 
@@ -28,10 +30,10 @@ def check(config: Any) -> None:
         value, name = getattr(config, item.name), "--" + item.name.replace("_", "-")
         choices, least = item.metadata.get("choices"), item.metadata.get("least")
         if choices and value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number; got {value}")
-        if least is not None and value < least:
+        if least is not None and value is not None and value < least:
             raise ValueError(f"{name} must be at least {least:g}; got {value}")
 
 
@@ -61,18 +63,68 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ShardConfig:
-    """`medsass shard SOURCE OUT`."""
+    """`medsass shard SOURCE OUT`. SOURCE and OUT are folders, or s3://, gs:// or https:// addresses (OUT: s3, gs)."""
 
     source: Path
     out: Path
     recipe: str = option("folder", "dataset recipe: a bundled name or a path to a .toml file")
+    variant: str = option("", "one of the recipe's variants, such as nuclear or whole-cell; its first by default")
+    group_by: str = option("", "what stays whole within one split, by the recipe's names; its first by default")
     images: str = option("", "glob of the images below SOURCE (recipe 'folder')")
     masks: str = option("", "glob of the masks below SOURCE, paired by stem, or a pattern with {stem}, {name}, {dir}")
+    foreground: str = option(
+        "", "levels of a mask that are foreground: binary (two levels), nonzero, half, or numbers such as 1,3"
+    )
     size: int = option(0, "store images and masks resized to N x N pixels; 0 keeps their own size", least=0)
+    tile: int | None = option(
+        None,
+        "cut images and slides into tiles of N x N pixels; 0 stores them whole; by default as the recipe says",
+        least=0,
+    )
+    stride: int = option(0, "distance between tiles; 0 takes the tile's size, so that they do not overlap", least=0)
+    min_foreground: float = option(
+        0.0, "leave out tiles with a smaller share of foreground, by Otsu's threshold on the reduced image", least=0
+    )
+    level: int = option(0, "pyramid level of slides that is read; 0 is full resolution", least=0)
+    encode: str = option(
+        "keep", "how images are stored. GPUs decode jpeg and jpeg2000, DALI decodes png on the CPU; keep: the file's own "
+        "bytes where DALI reads them as they are, else png", choices=ENCODINGS,
+    )  # fmt: skip
+    depth: int = option(8, "bits of a stored channel: 8, or 16 for single-channel images", choices=(8, 16))
+    range: str = option(
+        "recipe", "what becomes 0 and the largest value where pixels of another depth are converted: each image's own "
+        "extremes, its 0.5 and 99.5 percentiles, or its type's whole range", choices=("recipe", *RANGES),
+    )  # fmt: skip
+    near_duplicates: bool = option(False, "also keep look-alikes (perceptual hash) out of later splits")
     max_shard_bytes: int = option(256 << 20, "start a new tar file when this size would be passed", least=20480)
-    workers: int = option(0, "threads that read and check images; 0 takes all cores", least=0)
+    workers: int = option(0, "threads that read and encode images; 0 takes all cores", least=0)
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
-    overwrite: bool = option(False, "replace the shards that OUT holds")
+    dry_run: bool = option(False, "only say what would be written, from the files' names")
+    resume: bool = option(False, "go on where an interrupted run with the same options stopped")
+    overwrite: bool = option(False, "replace the shards that OUT holds, or an interrupted run of them")
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("stride", "min_foreground"):
+            if getattr(self, name) and self.tile == 0:
+                raise ValueError(f"--{name.replace('_', '-')} goes with --tile")
+        if self.tile and self.stride > self.tile:
+            raise ValueError(f"--stride must be at most --tile ({self.tile}), or pixels are lost; got {self.stride}")
+        if self.min_foreground > 1:
+            raise ValueError(f"--min-foreground is a share and at most 1; got {self.min_foreground}")
+        if self.resume and self.overwrite:
+            raise ValueError(
+                "--resume and --overwrite exclude each other: one keeps what is there, the other deletes it"
+            )
+        if self.depth == 16 and self.encode == "jpeg":
+            raise ValueError("--encode jpeg holds 8 bits; take png or jpeg2000 with --depth 16")
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """`medsass verify SHARDS`."""
+
+    shards: Path
 
     def __post_init__(self) -> None:
         check(self)
@@ -182,13 +234,23 @@ class PredictConfig:
     run: Path
     images: tuple[Path, ...]
     out: Path = option(Path("predictions"), "folder that the masks are written to")
-    overlay: bool = option(False, "also write the image with the mask's outline")
-    probability: bool = option(False, "also write the foreground probability, 0..1 as 16-bit PNG 0..65535")
+    tile: int = option(
+        0, "predict in overlapping tiles of N x N pixels; 0: only slides and what is too large for one piece, in tiles "
+        "of the run's shards, or of the size it was trained at", least=0,
+    )  # fmt: skip
+    overlap: float = option(0.25, "share of a tile's side that it has in common with the next one, below 1", least=0)
+    level: int | None = option(
+        None, "pyramid level of slides that is read; 0 is full resolution; by default that of the run's shards", least=0
+    )
+    overlay: bool = option(False, "also write the image with the mask's outline; of slides an overview")
+    probability: bool = option(False, "also write the foreground probability, 0..1 as 0..65535, PNG (slides: TIFF)")
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in the folder")
 
     def __post_init__(self) -> None:
         check(self)
+        if self.overlap >= 1:
+            raise ValueError(f"--overlap must be below 1; got {self.overlap}")
 
 
 @dataclass(frozen=True)

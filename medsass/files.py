@@ -4,7 +4,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+
+def location(text: str | Path) -> Path:
+    """A local path as `Path`, an address such as s3://bucket/folder as universal_pathlib's `UPath`, which reads like one.
+
+    Raises `ImportError` that names the extra to install, and `ValueError` for a scheme that nothing here serves.
+    """
+    if "://" not in str(text):
+        return Path(text)
+    try:
+        from upath import UPath
+
+        place = UPath(str(text))
+        place.fs  # noqa: B018 - imports what serves the scheme
+    except ImportError as error:
+        raise ImportError(f"{text}: addresses need more packages ({error}): pip install 'medsass[cloud]'") from error
+    return cast(Path, place)
+
+
+def is_local(path: Path) -> bool:
+    """True for paths of this machine, False for addresses."""
+    return isinstance(path, Path)
 
 
 @contextmanager

@@ -2,25 +2,26 @@
 
 Decoding, cropping, flipping, resizing and colour jitter are DALI operators on the batch. Crop, flip and resize are one
 operator, a resize from a region of interest whose ends are swapped where the image is flipped: each pixel is resampled
-once, with antialiasing, and image and mask take the same region. The batch is uint8; labels and normalisation follow
-from the augmented pixels, so that a pseudo-label is the label of what the network sees (paper, algorithm 1).
+once, with antialiasing, and image and mask take the same region. The batch is uint8, or uint16 where the shards are;
+labels and normalisation follow from the augmented pixels, so that a pseudo-label is the label of what the network sees
+(paper, algorithm 1).
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medsass.data import manifest, tar
+from medsass.data import remote, tar
 from medsass.data.decoder import import_dali
 
-_SHUFFLE_BUFFER = (
-    2048  # encoded samples; shards are stored in hashed order, so this is a second shuffle, not the only one
-)
+# Encoded samples; shards are stored in hashed order, so this is a second shuffle, not the only one. DALI fills it before
+# the first batch, from a split that has fewer samples by reading it again and again.
+_SHUFFLE_BUFFER = 2048
 _DECODE_DEVICE = {"cpu": "cpu", "cuda": "mixed"}
 
 
@@ -30,7 +31,8 @@ class Augment:
 
     crop: smallest share of each side that a random resized crop keeps, (0, 1]; the two sides are drawn apart, so the
         aspect ratio varies too. flip: horizontal and vertical, each with probability 1/2.
-    jitter: brightness, contrast and saturation are scaled by 1 +- jitter. hue: turned by +- that many degrees.
+    jitter: brightness, contrast and saturation are scaled by 1 +- jitter. hue: turned by +- that many degrees. 16-bit
+        images have neither saturation nor hue; their contrast is scaled about their own mean.
     """
 
     crop: float = 0.6
@@ -41,7 +43,10 @@ class Augment:
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """Which samples, in what form, for which rank. `augment` None: in stored order, resized, nothing else."""
+    """Which samples, in what form, for which rank. `augment` None: in stored order, resized, nothing else.
+
+    shards: a folder, or an address: DALI streams from s3://, others are fetched into a cache first (`data.remote`).
+    """
 
     shards: Path
     split: str
@@ -61,7 +66,7 @@ class LoaderConfig:
 class Batch:
     """One step's data.
 
-    images: (N, size, size, 3) uint8 RGB, augmented.
+    images: (N, size, size, 3) uint8 RGB, augmented; of 16-bit shards (N, size, size) uint16.
     masks: (N, size, size) uint8 in {0, 1}, or None where they were not asked for.
     info: each sample's JSON as a dict, or an empty list where they were not asked for.
     """
@@ -77,31 +82,50 @@ class Loader:
     The last batch is smaller where the batch size does not divide the number of samples. With several ranks every rank
     gets the same number of batches and each sample is seen by one rank, but for the few repeated to even them out.
     `state()` between epochs can be given to a new loader as `state`: it goes on as the old one would have.
-    Raises `ValueError` for a split that does not exist or is empty, `ImportError` without DALI.
+    `samples` is their number, `depth` 8 or 16, the bits of a channel.
+    Raises `ValueError` for a split that does not exist or is empty, `ImportError` without DALI, `OSError` where shards
+    at an address cannot be read.
     """
 
     def __init__(self, config: LoaderConfig, state: bytes | None = None) -> None:
         self.config = config
-        split = manifest.load(config.shards).split(config.split)
+        dataset = remote.load(config.shards)
+        split = dataset.split(config.split)
+        self.depth = dataset.depth
         self.samples = split.masks if config.masks else split.samples
         if not self.samples:
             raise ValueError(f"{config.shards}: no image of split '{config.split}' has a mask")
         plugin = import_dali("nvidia.dali.plugin.pytorch")
         policy = import_dali("nvidia.dali.plugin.base_iterator").LastBatchPolicy
         outputs = ["images"] + ["masks"] * config.masks + ["info"] * config.info
-        pipeline = _pipeline(config, [config.shards / shard.file for shard in split.shards], state)
-        self._iterator = plugin.DALIGenericIterator(
-            [pipeline], outputs, reader_name="reader", last_batch_policy=policy.PARTIAL, auto_reset=True
-        )
+        paths = remote.tars(config.shards, split.shards)
+        with remote.one_line(config.shards):
+            self._iterator = plugin.DALIGenericIterator(
+                [_pipeline(config, paths, self.depth, min(self.samples, _SHUFFLE_BUFFER), state)],
+                outputs,
+                reader_name="reader",
+                last_batch_policy=policy.PARTIAL,
+                auto_reset=True,
+            )
 
     def __len__(self) -> int:
         """Batches an epoch on this rank."""
         return len(self._iterator)
 
     def __iter__(self) -> Iterator[Batch]:
-        for (outputs,) in self._iterator:
+        iterator = iter(self._iterator)
+        while outputs := self._next(iterator):
+            images = outputs["images"]
+            if self.depth == 16:
+                images = images[..., 0].view(torch.uint16)
             masks = outputs["masks"][..., 0] if self.config.masks else None
-            yield Batch(outputs["images"], masks, [_parse(row) for row in outputs.get("info", ())])
+            yield Batch(images, masks, [_parse(row) for row in outputs.get("info", ())])
+
+    def _next(self, iterator: Iterator[Any]) -> dict[str, Any]:
+        """DALI's next outputs by name; none after the last batch of an epoch."""
+        with remote.one_line(self.config.shards):
+            (outputs,) = next(iterator, ({},))
+        return dict(outputs)
 
     def state(self) -> bytes:
         """The loader's position, to be called between epochs."""
@@ -109,7 +133,7 @@ class Loader:
         return bytes(checkpoint)
 
 
-def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> Any:
+def _pipeline(config: LoaderConfig, paths: Sequence[str], depth: int, buffer: int, state: bytes | None) -> Any:
     dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
 
     @dali.pipeline_def  # type: ignore[untyped-decorator]
@@ -118,13 +142,13 @@ def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> An
         encoded, *others = _as_list(
             fn.readers.webdataset(
                 name="reader",
-                paths=[str(path) for path in tars],
-                index_paths=[str(path.with_suffix(".idx")) for path in tars],
+                paths=list(paths),
+                index_paths=[path.removesuffix(".tar") + ".idx" for path in paths],
                 ext=components,
                 missing_component_behavior="skip",
                 random_shuffle=config.augment is not None,
                 shuffle_after_epoch=config.augment is not None,
-                initial_fill=_SHUFFLE_BUFFER,
+                initial_fill=buffer,
                 shard_id=config.rank,
                 num_shards=config.world,
                 pad_last_batch=True,
@@ -132,9 +156,13 @@ def _pipeline(config: LoaderConfig, tars: list[Path], state: bytes | None) -> An
         )
         begin, end = _region(fn, types, config.augment)
         region = {"roi_start": begin, "roi_end": end, "roi_relative": True, "size": [config.size, config.size]}
-        images = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], output_type=types.RGB)
+        kind = {8: (types.RGB, types.UINT8), 16: (types.GRAY, types.UINT16)}[depth]
+        images = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], output_type=kind[0], dtype=kind[1])
         images = fn.resize(images, interp_type=types.INTERP_LINEAR, antialias=True, **region)
-        outputs = [_jitter(fn, images, config.augment)]
+        if depth == 16:  # DALI's iterator has no name for torch's uint16: the same bits go as int16
+            outputs = [fn.reinterpret(_jitter_gray(fn, types, images, config.augment), dtype=types.INT16)]
+        else:
+            outputs = [_jitter(fn, images, config.augment)]
         if config.masks:
             masks = fn.decoders.image(others.pop(0), device="cpu", output_type=types.GRAY)
             masks = fn.resize(masks, interp_type=types.INTERP_NN, **region)
@@ -179,6 +207,18 @@ def _jitter(fn: Any, images: Any, augment: Augment | None) -> Any:
     if augment and augment.hue:
         changes["hue"] = fn.random.uniform(range=(-augment.hue, augment.hue))
     return fn.color_twist(images, **changes) if changes else images
+
+
+def _jitter_gray(fn: Any, types: Any, images: Any, augment: Augment | None) -> Any:
+    """Brightness and contrast in 16 bit, which DALI's colour operators refuse. Contrast is scaled about the image's own
+    mean: microscopes use a small part of 16 bits, and about their middle all of it would go to black.
+    """
+    if not augment or not augment.jitter:
+        return images
+    brightness = fn.random.uniform(range=(1 - augment.jitter, 1 + augment.jitter))
+    contrast = fn.random.uniform(range=(1 - augment.jitter, 1 + augment.jitter))
+    mean = fn.reductions.mean(images)
+    return fn.cast(brightness * (mean + contrast * (images - mean)), dtype=types.UINT16)
 
 
 def _as_list(outputs: Any) -> list[Any]:

@@ -13,13 +13,14 @@ from medsass import files
 from medsass.data.tar import Shard
 
 NAME = "manifest.json"
-FORMAT = 1
+REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
+FORMAT = 2
 
 
 @dataclass
 class Split:
     """One split: its tar files; samples, and how many have a mask; samples by class label; the mean share of
-    foreground over the masks (None without masks); samples by "width x height".
+    foreground over the masks (None without masks); samples by "width x height"; image files by extension.
     """
 
     shards: list[Shard] = field(default_factory=list)
@@ -28,19 +29,21 @@ class Split:
     classes: dict[str, int] = field(default_factory=dict)
     mask_coverage: float | None = None
     sizes: dict[str, int] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class Manifest:
-    """A dataset in shards. `recipe` is the recipe as used; `converted` counts samples by what was done to their pixels;
-    `rejected` lists what was left out as {"file", "reason"}.
+    """A dataset in shards. `recipe` is the recipe as used and `options` are those of `medsass shard` that shaped the
+    samples; `converted` counts samples by what was done to their pixels; `rejected` is the number of lines of
+    `rejected.jsonl`, which lists what was left out.
     """
 
     recipe: dict[str, Any]
     splits: dict[str, Split]
-    size: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
     converted: dict[str, int] = field(default_factory=dict)
-    rejected: list[dict[str, str]] = field(default_factory=list)
+    rejected: int = 0
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
 
@@ -48,6 +51,16 @@ class Manifest:
     def polarity(self) -> str:
         """The recipe's polarity: "bright", "dark" or "auto"."""
         return str(self.recipe["polarity"])
+
+    @property
+    def depth(self) -> int:
+        """Bits of a stored channel: 8, or 16 where images are (H, W) uint16."""
+        return int(self.options.get("depth", 8))
+
+    @property
+    def tile(self) -> int:
+        """Side of the tiles that images were cut into, in pixels; 0 where they are whole."""
+        return int(self.options.get("tile", 0))
 
     def split(self, name: str) -> Split:
         """The split of that name. Raises `ValueError` that names those that exist."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from medsass import bundled
-from medsass.config import POLARITIES
+from medsass.config import POLARITIES, RANGES
 
-FOREGROUND = ("nonzero", "half")
+FOREGROUND = ("binary", "nonzero", "half")
+FRAMES = ("first", "all")
+ALONE = "image"  # the grouping in which each image stands for itself
 
 
 @dataclass(frozen=True)
@@ -25,26 +27,36 @@ class Images:
     `masks` may hold `{stem}` and `{name}` (of the image file) and `{dir}` (its folder below the source); several files
     that match are merged by union. Without a placeholder the glob's files pair with the images by equal stems.
     `split` is empty where the split follows from the recipe's fractions. `classes` is a CSV file of class labels.
+    `array` names a member of an NPZ file. `channels` picks from several: one becomes gray, three RGB (-1: black).
+    `frames`: "first" image of a file with several (pages, slices, the first axis of an array), or "all" of them.
+    `mask_array` and `mask_channels` do the same for the masks, which are in the image's own file where `masks` is empty.
     """
 
     path: str
     masks: str = ""
     split: str = ""
     classes: str = ""
+    array: str = ""
+    channels: tuple[int, ...] = ()
+    frames: str = "first"
+    mask_array: str = ""
+    mask_channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Masks:
     """How mask files become {0, 1}.
 
-    `foreground`: pixels "nonzero", or those above "half" of the file's full range (for masks with soft edges).
+    `foreground`: "binary", the higher of two levels, more are refused; "nonzero", for numbered objects and classes;
+    "half", above half of the file's full range, for soft edges; or a list of the levels that are foreground.
     `resize`: a mask of another size than its image is resized (nearest neighbour) instead of refused.
-    `required`: an image without a mask is refused.
+    `required`: an image without a mask is refused. `spare`: masks without an image are expected and not reported.
     """
 
-    foreground: str = "nonzero"
+    foreground: str | tuple[int, ...] = "binary"
     resize: bool = False
     required: bool = False
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,13 @@ class Classes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that is known of a dataset. `splits` maps a split's name to its share; `group` is a regular expression with
-    `(?P<group>...)` on the image's path: images of one group (a patient, a slide) stay in one split.
+    """All that is known of a dataset.
+
+    `splits` maps a split's name to its share. `exact_splits`: shares are met as nearly as whole groups allow, each split
+    with one group at least; otherwise each group goes by its own hash, and stays where it is when images are added.
+    `groups` maps names to regular expressions with `(?P<group>...)` on the image's path: images of one group (a patient,
+    a slide) stay in one split; the first is taken, or the one that --group-by names. `tile` and `range` are the defaults
+    of --tile and --range. `note` is told to whoever uses the recipe.
     """
 
     name: str
@@ -69,10 +86,14 @@ class Recipe:
     homepage: str = ""
     licence: str = ""
     citation: str = ""
+    note: str = ""
     polarity: str = "auto"
-    group: str = ""
+    tile: int = 0
+    range: str = "minmax"
+    exact_splits: bool = False
     masks: Masks = field(default_factory=Masks)
     classes: Classes = field(default_factory=Classes)
+    groups: Mapping[str, str] = field(default_factory=dict)
     splits: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -81,8 +102,8 @@ def names() -> list[str]:
     return sorted(path.stem for path in bundled.folder("shards").glob("*.toml"))
 
 
-def load(name: str) -> Recipe:
-    """The bundled recipe `name`, or the one in the TOML file of that path.
+def load(name: str, variant: str = "") -> Recipe:
+    """The bundled recipe `name`, or the one in the TOML file of that path, in one of its variants (default: its first).
 
     Raises `ValueError` for a name that does not exist (naming the nearest) and for a file that breaks a rule.
     """
@@ -94,15 +115,18 @@ def load(name: str) -> Recipe:
             f"recipe '{name}' does not exist; {hint}Recipes: {', '.join(names())}, or a path to a .toml file"
         )
     try:
-        recipe = parse(tomllib.loads(path.read_text("utf-8")))
+        return parse(tomllib.loads(path.read_text("utf-8")), variant)
     except (ValueError, TypeError, re.error) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: not a recipe: {error}") from error
-    return recipe
 
 
-def parse(table: dict[str, Any]) -> Recipe:
-    """A recipe from the content of its TOML file. Raises `ValueError` that states the rule that it breaks."""
-    table = dict(table)
+def parse(table: dict[str, Any], variant: str = "") -> Recipe:
+    """A recipe from the content of its TOML file. Raises `ValueError` that states the rule that it breaks.
+
+    `[variants.NAME]` holds what differs in a variant: fields that take the place of the recipe's own; those of its table
+    `images` go into every [[images]].
+    """
+    table = _choose(dict(table), variant)
     images = table.pop("images", [])
     if not isinstance(images, list) or not images:
         raise ValueError("at least one [[images]] table with a 'path' is needed")
@@ -114,6 +138,19 @@ def parse(table: dict[str, Any]) -> Recipe:
     return recipe
 
 
+def _choose(table: dict[str, Any], variant: str) -> dict[str, Any]:
+    """`table` with its variant of that name, or its first one, merged in."""
+    variants = table.pop("variants", {})
+    if variant and variant not in variants:
+        raise ValueError(f"it has no variant '{variant}'; variants: {', '.join(variants) or 'none'}")
+    for key, value in variants.get(variant or next(iter(variants), ""), {}).items():
+        if key == "images":
+            table["images"] = [{**images, **value} for images in table.get("images", [])]
+        else:
+            table[key] = {**table[key], **value} if isinstance(value, dict) and key in table else value
+    return table
+
+
 def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     if not isinstance(table, dict):
         raise ValueError(f"{where} must be a table; got {table!r}")
@@ -121,8 +158,8 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     for key, value in table.items():
         if key not in known:
             raise ValueError(f"unknown field '{key}' in {where}; known: {', '.join(known)}")
-        expected = next((plain for plain in (str, bool) if known[key].type is plain), None)
-        if expected and not isinstance(value, expected):
+        expected = next((plain for plain in (str, bool, int) if known[key].type is plain), None)
+        if expected and type(value) is not expected:
             raise ValueError(f"field '{key}' in {where} must be {expected.__name__}; got {value!r}")
     missing = [name for name in ("name", "path") if name in known and name not in table]
     if missing:
@@ -130,12 +167,28 @@ def _build(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
 
 
+def foreground(text: str) -> str | tuple[int, ...]:
+    """What --foreground says: one of the rules' names, or levels separated by commas. Raises `ValueError`."""
+    if text in FOREGROUND:
+        return text
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--foreground must be {', '.join(FOREGROUND)} or levels such as 1,3; got '{text}'") from error
+
+
 def _check(recipe: Recipe) -> None:
-    if recipe.polarity not in POLARITIES:
-        raise ValueError(f"polarity must be one of {', '.join(POLARITIES)}; got '{recipe.polarity}'")
-    if recipe.masks.foreground not in FOREGROUND:
-        raise ValueError(f"foreground must be one of {', '.join(FOREGROUND)}; got '{recipe.masks.foreground}'")
-    for name, pattern in (("group", recipe.group), ("class", recipe.classes.pattern)):
+    foreground = recipe.masks.foreground
+    if not (foreground in FOREGROUND or (isinstance(foreground, tuple) and all(type(i) is int for i in foreground))):
+        raise ValueError(f"foreground must be one of {', '.join(FOREGROUND)}, or a list of levels; got {foreground!r}")
+    for name, value, known in (("polarity", recipe.polarity, POLARITIES), ("range", recipe.range, RANGES)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got '{value}'")
+    for images in recipe.images:
+        if images.frames not in FRAMES:
+            raise ValueError(f"frames must be one of {', '.join(FRAMES)}; got '{images.frames}'")
+    patterns = [("group", pattern) for pattern in recipe.groups.values()] + [("class", recipe.classes.pattern)]
+    for name, pattern in patterns:
         if pattern and name not in re.compile(pattern).groupindex:
             raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
     for split in [*recipe.splits, *(images.split for images in recipe.images if images.split)]:

@@ -1,100 +1,147 @@
-"""One image of the source, with its masks -> the files that a shard stores for it.
+"""One image of the source, or a part of it, with its mask -> the files that a shard stores for it.
 
-A file that the trainer can decode as it is keeps its bytes; anything else is re-encoded without loss as PNG.
+A file that the trainer can decode as it is keeps its bytes, if it may; anything else is encoded anew.
 """
 
-import hashlib
 import io
 import json
+import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data import decoder, sources
+from medsass.config import ShardConfig
+from medsass.data import sources
 from medsass.data.catalog import Sample
-from medsass.data.recipe import Masks
+from medsass.data.parts import Opened, Part
+from medsass.data.recipe import Recipe
 
+_EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
-_JPEG_QUALITY = 95  # for JPEG images that are resized; no chroma subsampling
+_JPEG_QUALITY = 95  # no chroma subsampling
+_GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit depth and colour type
 
 
 @dataclass(frozen=True)
 class Record:
-    """A sample ready to be written: its files by extension, and what its JSON says."""
+    """A sample ready to be written: its files by extension, the image first, and what its JSON will say."""
 
     key: str
     split: str
     files: dict[str, bytes]
     meta: dict[str, Any]
 
+    @property
+    def form(self) -> str:
+        """The image's extension."""
+        return next(iter(self.files))
 
-def prepare(sample: Sample, source: Path, masks: Masks, size: int) -> Record:
-    """Read, check and encode one sample, resized to (size, size) unless `size` is 0.
+    @property
+    def image(self) -> bytes:
+        """The encoded image."""
+        return self.files[self.form]
+
+    def complete(self) -> dict[str, bytes]:
+        """All files, with the JSON."""
+        return {**self.files, "json": json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()}
+
+
+def keepable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, int], str] | None:
+    """Extension, (height, width) and what decoding does to an image file that a shard can hold as it is, else None."""
+    if config.size or config.tile:
+        return None
+    if config.depth == 16:
+        gray16 = data.startswith(_GRAY16_PNG[0]) and data[24:26] == _GRAY16_PNG[1]
+        kept = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
+    else:
+        kept = sources.storable(data)
+    if kept and kept[1][0] * kept[1][1] > sources.MOST_PIXELS:
+        return None  # the full reader says so
+    return kept if kept and config.encode in ("keep", {v: k for k, v in _EXTENSIONS.items()}[kept[0]]) else None
+
+
+def prepare(opened: Opened, part: Part, recipe: Recipe, config: ShardConfig) -> Record:
+    """Read, convert, resize to (size, size) unless that is 0, and encode one part of a file; a whole file whose bytes
+    are at hand is stored as it is, if that is possible.
 
     Raises `ValueError` or `OSError` with the reason where the image or a mask cannot be used.
     """
-    if masks.required and not sample.masks:
-        raise ValueError("image without a mask")
-    data = (source / sample.image).read_bytes()
-    as_it_is = sources.storable(data) if not size else None
+    sample, data = opened.sample, opened.data
+    whole = part == Part() and not recipe.images[sample.entry].channels
+    as_it_is = keepable(data, config) if data is not None and whole else None
     if as_it_is:
-        suffix, own = as_it_is
-        stored, shape, converted = data, own, ""
+        form, shape, converted = as_it_is
+        key, files, own = sample.key, {form: data or b""}, shape
+        meta = _meta(sample, key, shape, opened.sha256(part), converted)
     else:
-        pixels = sources.from_bytes(data)
-        own, converted = _hw(pixels.array), pixels.converted
-        image = _resize(pixels.array, size) if size else pixels.array
-        suffix = "jpg" if size and data.startswith(_JPEG_MAGIC) else "png"
-        stored, shape = _encode(image, suffix), _hw(image)
-    try:
-        seen = _hw(decoder.decode(stored))
-    except ValueError:
-        sources.from_bytes(data)  # says more exactly what is wrong, if it finds it too
-        raise
-    if seen != shape:
-        raise ValueError(f"the training decoder sees {sources.wxh(seen)} pixels, the file says {sources.wxh(shape)}")
-    files = {suffix: stored}
-    meta = {
-        "key": sample.key,
+        key, picture = opened.key(part), opened.picture
+        array, limits = opened.read(part)
+        own, (image, form) = _hw(array), _sized(array, config, data)
+        shape, files = _hw(image), {form: _encode(image, form)}
+        meta = _meta(sample, key, shape, opened.sha256(part), _what(picture.converted, picture.dtype, array.dtype))
+        if limits:
+            meta["range"] = limits
+        if part.box:
+            box = {"y": part.box.y, "x": part.box.x, "height": part.box.height, "width": part.box.width}
+            meta["tile"] = {**box, "level": config.level, "of": {"height": picture.height, "width": picture.width}}
+        if opened.several:
+            meta["frame"] = part.frame
+    mask = opened.mask(part)
+    if mask is not None:
+        if _hw(mask) != own and not recipe.masks.resize:
+            name = sample.masks[0].rpartition("/")[2]
+            raise ValueError(f"mask {name}: size {sources.wxh(mask.shape)} differs from the image's {sources.wxh(own)}")
+        if _hw(mask) != shape:
+            mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+        files["mask.png"] = (opened.mask_file(mask) if config.encode == "keep" else None) or _encode(
+            mask * np.uint8(255), "png"
+        )
+        meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
+    return Record(key, sample.split, files, meta)
+
+
+def _meta(sample: Sample, key: str, shape: tuple[int, int], sha256: str, converted: str = "") -> dict[str, Any]:
+    return {
+        "key": key,
         "source": sample.image,
         "width": shape[1],
         "height": shape[0],
         "class": sample.label,
         "group": sample.group,
         "converted": converted,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": sha256,
     }
-    if sample.masks:
-        mask = sources.read_mask([source / path for path in sample.masks], masks.foreground)
-        if _hw(mask) != own and not masks.resize:
-            name = Path(sample.masks[0]).name
-            raise ValueError(f"mask {name}: size {sources.wxh(mask.shape)} differs from the image's {sources.wxh(own)}")
-        if _hw(mask) != shape:
-            mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
-        files["mask.png"] = _encode(mask * np.uint8(255), "png")
-        meta["mask_coverage"] = round(float(mask.mean()), 6)
-    files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Record(sample.key, sample.split, files, meta)
 
 
-def _hw(array: NDArray[np.uint8]) -> tuple[int, int]:
+def _what(converted: str, dtype: np.dtype[Any], stored: np.dtype[Any]) -> str:
+    deeper = f"{dtype} to {stored.itemsize * 8} bit" if dtype != stored else ""
+    return ", ".join(filter(None, (converted, deeper)))
+
+
+def _hw(array: NDArray[Any]) -> tuple[int, int]:
     return int(array.shape[0]), int(array.shape[1])
 
 
-def _resize(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """To (size, size): area averages where it shrinks, bicubic where it grows."""
+def _sized(array: NDArray[Any], config: ShardConfig, data: bytes | None) -> tuple[NDArray[Any], str]:
+    """The image at its stored size, and its extension. Area averages where it shrinks, bicubic where it grows."""
+    size, jpeg = config.size, data is not None and data.startswith(_JPEG_MAGIC)
+    form = _EXTENSIONS.get(config.encode) or ("jpg" if size and jpeg and config.depth == 8 else "png")
+    if not size:
+        return array, form
     way = cv2.INTER_AREA if min(_hw(array)) >= size else cv2.INTER_CUBIC
-    return cv2.resize(array, (size, size), interpolation=way).astype(np.uint8)
+    return cv2.resize(array, (size, size), interpolation=way).astype(array.dtype), form
 
 
-def _encode(array: NDArray[np.uint8], suffix: str) -> bytes:
+def _encode(array: NDArray[Any], form: str) -> bytes:
+    if form == "jp2":
+        return bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="jp2", reversible=True))
     buffer = io.BytesIO()
-    if suffix == "jpg":
+    if form == "jpg":
         Image.fromarray(array).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     else:
         Image.fromarray(array).save(buffer, "PNG", compress_level=3)

@@ -1,175 +1,173 @@
-"""Recipe + source folder -> tar shards, DALI index and manifest.
+"""A source folder becomes a shard folder: what cannot be read is left out and listed, what is written once stays.
 
-Every image is read and then decoded once with the decoder that training uses; what fails is left out, counted and
-listed. Reading runs in threads (decoders release the GIL) a bounded number of samples ahead of the one writer, which
-takes them in the catalog's order: the bytes do not depend on the number of threads.
+Workers read and encode ahead of the one writer, which takes their records in the catalog's order, has them decoded in
+batches by the decoder that training uses, and writes them: the bytes do not depend on the number of workers, nor on how
+often the run was killed on the way. Memory is bounded by what is under way, not by the length of the dataset.
 """
 
+import json
 import os
-import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from medsass import __version__, files
 from medsass.config import ShardConfig
-from medsass.data import catalog, decoder, manifest, recipe
-from medsass.data.catalog import Sample
+from medsass.data import decoder, manifest, recipe, staging
+from medsass.data.admission import Admission, batches
+from medsass.data.catalog import Catalog
+from medsass.data.intake import Intake
+from medsass.data.journal import Journal
 from medsass.data.manifest import Manifest, Split
-from medsass.data.recipe import Images, Masks, Recipe
-from medsass.data.record import Record, prepare
-from medsass.data.tar import ShardWriter
+from medsass.data.recipe import Recipe
+from medsass.data.staging import MismatchError, Staging
 
-_AHEAD = 64  # samples in memory at most
-_OURS = re.compile(rf"({re.escape(manifest.NAME)}|[a-z][a-z0-9_]*-\d{{6}}\.(tar|idx))(\.part)?")
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that was left out, and why."""
-
-    file: str
-    reason: str
+_SHAPING = (
+    "variant",
+    "group_by",
+    "size",
+    "tile",
+    "stride",
+    "min_foreground",
+    "level",
+    "encode",
+    "depth",
+    "range",
+    "near_duplicates",
+    "max_shard_bytes",
+)  # fmt: skip - the options that the bytes depend on, beside the recipe
 
 
 def write(config: ShardConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
     """Write the shards of `config.source` into `config.out` and return their manifest.
 
-    Everything is written into `<out>.part`, which takes the place of `out` when it is whole: until then, and if anything
-    fails, what `out` held stays. `progress(done, total)` is called after each sample. Raises `ValueError`,
-    `FileNotFoundError`, `FileExistsError` or (without DALI) `ImportError`, each with the remedy.
+    Everything is written into a folder beside `out`, which takes its place when it is whole: until then, and if anything
+    fails, what `out` held stays, and finished tar files are kept for `config.resume`. `progress(done, total)` is called
+    as image files are done. Raises `ValueError`, `OSError` or (without DALI) `ImportError`, each with the remedy.
     """
     decoder.import_dali()
-    chosen = _with_globs(recipe.load(config.recipe), config)
-    found = catalog.find(config.source, chosen)
-    rejected = [Rejected(path, "mask without an image") for path in found.orphans]
-    if config.strict and rejected:
-        raise ValueError(f"{config.source / rejected[0].file}: {rejected[0].reason} (--strict)")
-    _check_out(config.out, config.overwrite)
-    out = config.out.resolve()  # a link keeps pointing at the folder that is replaced
-    staging, old = out.with_name(out.name + ".part"), out.with_name(out.name + ".old")
-    _remove(staging)
-    staging.mkdir(parents=True)
-    result = Manifest(
-        asdict(chosen), {sample.split: Split() for sample in found.samples}, config.size, notes=found.notes
-    )
-    writers = {name: ShardWriter(staging, name, config.max_shard_bytes) for name in result.splits}
-
-    def work(sample: Sample) -> Record | Rejected:
-        try:
-            return prepare(sample, config.source, chosen.masks, config.size)
-        except (ValueError, OSError) as error:
-            return Rejected(sample.image, str(error))
-
-    try:
-        with ThreadPoolExecutor(config.workers or os.cpu_count()) as pool:
-            for done, item in enumerate(_in_order(pool, work, found.samples), 1):
-                if isinstance(item, Record):
-                    writers[item.split].add(item.key, item.files)
-                    _count(result, item)
-                elif config.strict:
-                    raise ValueError(f"{config.source / item.file}: {item.reason} (--strict)")
-                else:
-                    rejected.append(item)
-                if progress:
-                    progress(done, len(found.samples))
-        for name, split in result.splits.items():
-            split.shards = writers[name].close()
-        result.rejected = [asdict(item) for item in rejected]
-        if not any(split.samples for split in result.splits.values()):
-            bad = next(item for item in rejected if item.file not in found.orphans)
+    chosen, config = resolve(config)
+    with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
+        if stage is None:
+            return _finished(chosen, config)
+        found = _catalog(stage.journal, chosen, config, stage.apart)
+        _run(stage, found, chosen, config, progress)
+        result = _manifest(stage.journal, found, chosen, config)
+        if not stage.journal.stored():
+            first = next(item for item in stage.journal.rejected() if item["split"])
             raise ValueError(
-                f"{config.source}: none of its {len(found.samples)} images can be used; {bad.file}: {bad.reason}"
+                f"{config.source}: none of its {len(found)} images can be used; {first['file']}: {first['reason']}"
             )
-        _summarise(result)
-        result.save(staging)
-    except BaseException:
-        for writer in writers.values():
-            writer.abort()
-        _remove(staging)
-        raise
-    if out.is_dir():
-        out.replace(old)
-    staging.replace(out)
-    _remove(old)
+        lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in stage.journal.rejected())
+        files.write(stage.folder / manifest.REJECTED, "".join(lines))
+        result.save(stage.folder)
+        stage.publish()
     return result
 
 
-def _with_globs(chosen: Recipe, config: ShardConfig) -> Recipe:
-    """The recipe 'folder' with the globs of --images and --masks; any other recipe as it is, which says where they are."""
-    if not (config.images or config.masks):
-        return chosen
-    if chosen.name != "folder":
-        raise ValueError(
-            f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
-        )
-    images = Images(config.images or chosen.images[0].path, config.masks)
-    return replace(chosen, images=(images,), masks=Masks(required=bool(config.masks)))
+def plan(config: ShardConfig) -> Manifest:
+    """What `write` would find, from the names of the files alone: images by split, and remarks. Nothing is written."""
+    chosen, config = resolve(config)
+    journal = Journal(None)
+    found = _catalog(journal, chosen, config)
+    splits = {name: Split(samples=count) for name, count in found.counts().items()}
+    orphans = sum(1 for _ in journal.rejected())
+    return Manifest(asdict(chosen), splits, _options(config), rejected=orphans, notes=found.notes())
 
 
-def _check_out(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; OUT must be a folder")
-    existing = sorted(out.iterdir()) if out.is_dir() else []
-    if existing and not overwrite:
-        raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
-    if out.is_mount():
-        raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
-    for path in existing:
-        if not _OURS.fullmatch(path.name):
-            raise FileExistsError(f"{out} holds files that are not shards, such as {path.name}; choose another folder")
+def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
+    """The recipe as the options change it, and the options with what the recipe says where they leave it open."""
+    chosen = recipe.load(config.recipe, config.variant)
+    if config.images or config.masks:
+        if chosen.name != "folder":
+            raise ValueError(
+                f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
+            )
+        images = replace(chosen.images[0], path=config.images or chosen.images[0].path, masks=config.masks)
+        chosen = replace(chosen, images=(images,), masks=replace(chosen.masks, required=bool(config.masks)))
+    if config.foreground:
+        chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.foreground(config.foreground)))
+    tile = chosen.tile if config.tile is None else config.tile
+    return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a shard folder if it is there, and nothing from it but what medsass wrote."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
-        folder.rmdir()
+def _options(config: ShardConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _SHAPING}
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map` over a thread pool, in order and a bounded number of items ahead of what was taken."""
-    pending: deque[Future[R]] = deque()
+def _state(chosen: Recipe, config: ShardConfig) -> dict[str, Any]:
+    """All that the bytes depend on, beside the source, as JSON gives it back."""
+    state: dict[str, Any] = json.loads(json.dumps({"recipe": asdict(chosen), **_options(config)}))
+    return state
+
+
+def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
+    """Raise `MismatchError` where a run that is to be gone on with had other options."""
+    for name, value in state.items():
+        if before.get(name) != value:
+            shown = f"--{name.replace('_', '-')}" if name in _SHAPING else name
+            seen = "" if name == "recipe" else f": it was {before.get(name)} and is {value}"
+            raise MismatchError(
+                f"{shown} differs from the interrupted run's{seen}; give the same, or start again with --overwrite"
+            )
+
+
+def _finished(chosen: Recipe, config: ShardConfig) -> Manifest:
+    """The manifest of a dataset that --resume found finished."""
+    held = manifest.load(config.out)
+    _compare({"recipe": held.recipe, **held.options}, _state(chosen, config))
+    return held
+
+
+def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, apart: Iterable[Path] = ()) -> Catalog:
+    """The catalog: of the interrupted run, after a check that nothing has changed since, or made now."""
+    found = Catalog(journal.database, apart)
+    state = {"version": __version__, **_state(chosen, config)}
+    before = journal["state"]
+    if before is not None:
+        _compare(before, state)
+        changed = found.listing.changed(config.source)
+        if changed:
+            raise MismatchError(
+                f"{config.source} has changed since the run was interrupted ({', '.join(changed)}); start again with --overwrite"
+            )
+        return found
+    found.fill(config.source, chosen, config.group_by)
+    for orphan in () if chosen.masks.spare else found.orphans():
+        if config.strict:
+            raise ValueError(f"{config.source / orphan}: mask without an image (--strict)")
+        journal.reject(orphan, "", "mask without an image")
+    journal["state"] = state
+    journal.commit()
+    return found
+
+
+def _run(
+    stage: Staging, found: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
+) -> None:
+    """Write every sample that is not in a finished tar file yet."""
+    workers, total = config.workers or os.cpu_count() or 1, len(found)
+    intake, admission = Intake(chosen, config, stage.fetched, workers), Admission(stage, config, workers)
+    position = stage.journal.position()
+    listed = (
+        (rank, sample, tuple(found.listing.stat(path) for path in (sample.image, *sample.masks)))
+        for rank, sample in found.samples(position[0])
+    )
     try:
-        for item in items:
-            pending.append(pool.submit(work, item))
-            if len(pending) >= _AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
+        for batch in batches(intake.outcomes(listed, position)):
+            admission.take(batch)
+            if progress:
+                progress(batch[-1][0].rank + 1, total)
+        admission.finish((total, 0))
+    except BaseException:
+        admission.abort()
+        raise
 
 
-def _count(result: Manifest, record: Record) -> None:
-    split, meta = result.splits[record.split], record.meta
-    split.samples += 1
-    if "mask_coverage" in meta:
-        split.masks += 1
-        split.mask_coverage = (split.mask_coverage or 0.0) + meta["mask_coverage"]  # the sum, until _summarise
-    _add(split.sizes, f"{meta['width']}x{meta['height']}")
-    if meta["class"] is not None:
-        _add(split.classes, meta["class"])
-    if meta["converted"]:
-        _add(result.converted, meta["converted"])
-
-
-def _add(counts: dict[str, int], key: Any) -> None:
-    counts[key] = counts.get(key, 0) + 1
-
-
-def _summarise(result: Manifest) -> None:
-    result.splits = {name: split for name, split in result.splits.items() if split.samples}
-    for split in result.splits.values():
-        if split.mask_coverage is not None:
-            split.mask_coverage = round(split.mask_coverage / split.masks, 6)
-        split.sizes, split.classes = dict(sorted(split.sizes.items())), dict(sorted(split.classes.items()))
-    result.converted = dict(sorted(result.converted.items()))
+def _manifest(journal: Journal, found: Catalog, chosen: Recipe, config: ShardConfig) -> Manifest:
+    splits = {name: journal.split(name) for name in found.counts()}
+    splits = {name: split for name, split in splits.items() if split.samples}
+    rejected = sum(1 for _ in journal.rejected())
+    notes = [*found.notes(), *journal.notes()]
+    return Manifest(asdict(chosen), splits, _options(config), journal.converted(), rejected, notes)

@@ -50,8 +50,16 @@ def build(name: str) -> nn.Module:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, channels-last in memory: (x / 255 - mean) / std."""
+    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, channels-last in memory: (x / 255 - mean) / std.
+
+    (N, H, W) uint16 gray: each image's own [min, max] is mapped to [0, 1] (0 all over where it is constant), repeated for
+    three channels, then (x - mean) / std. So what the network sees does not depend on how much of the 16 bits is used.
+    """
     mean, std = _constants(images.device)
+    if images.dtype == torch.uint16:
+        gray = images.float()  # exact, and torch finds no extremes of uint16
+        low, high = gray.amin((1, 2), keepdim=True), gray.amax((1, 2), keepdim=True)
+        images = ((gray - low) / (high - low).clamp_min(1) * 255).unsqueeze(-1)
     return ((images - mean) / std).permute(0, 3, 1, 2)
 
 

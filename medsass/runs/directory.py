@@ -14,14 +14,17 @@ LAST, BEST, WEIGHTS = "last.pt", "best.pt", "model.safetensors"
 PROGRESS, SAMPLES = "progress.png", "samples.png"
 
 _OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES}
+_OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax"}  # facts that older runs did not store
 _FREE = {"run", "shards", "resume", "overwrite", "device", "threads"}  # may differ when a run is resumed
 
 
 def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
     """Make `cfg.run` a new run directory with its config.json: the options, and `facts` such as the data's hash.
 
-    Raises `FileExistsError` where it holds anything, unless --overwrite, which deletes what a run writes and no more.
+    Raises `FileExistsError` where it holds anything, unless --overwrite, which deletes what a run writes and no more,
+    and `ValueError` where it is an address.
     """
+    check_local(cfg.run, "RUN")
     existing = sorted(cfg.run.iterdir()) if cfg.run.is_dir() else []
     if cfg.run.exists() and not cfg.run.is_dir():
         raise FileExistsError(f"{cfg.run} is a file; RUN must be a folder")
@@ -36,11 +39,12 @@ def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     cfg.run.mkdir(parents=True, exist_ok=True)
     content = {"medsass": __version__, "train": config.plain(cfg), **facts}
-    files.write(cfg.run / CONFIG, json.dumps(content, indent=1) + "\n")
+    files.write(cfg.run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")  # str: addresses
 
 
 def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """Configuration and facts of an existing run. Raises `FileNotFoundError` or `ValueError` where `run` is not one."""
+    """Configuration and facts of an existing run, with what an older one left out. Raises `FileNotFoundError` or `ValueError` where `run` is not one."""
+    check_local(run, "RUN")
     path = run / CONFIG
     if not path.is_file():
         raise FileNotFoundError(
@@ -50,10 +54,17 @@ def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
         facts = json.loads(path.read_text("utf-8"))
         known = {item.name: item for item in fields(TrainConfig)}
         values = {name: value for name, value in facts.pop("train").items() if name in known}
-        paths = {name: Path(values[name]) for name in ("shards", "run")}
-        return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), facts
+        paths = {name: _place(values[name]) for name in ("shards", "run")}
+        return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), {**_OLDER, **facts}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error
+
+
+def _place(text: str) -> Path:
+    try:
+        return files.location(text)
+    except ImportError:  # evaluate and predict do not read the shards that the run was trained on
+        return Path(text)
 
 
 def check_resume(cfg: TrainConfig, facts: dict[str, Any]) -> None:
@@ -72,6 +83,12 @@ def check_resume(cfg: TrainConfig, facts: dict[str, Any]) -> None:
         raise ValueError(
             f"{cfg.run} cannot be resumed with another configuration: {', '.join(differ)}; drop these options or start a new run"
         )
+
+
+def check_local(path: Path, name: str) -> None:
+    """Raise `ValueError` where `path`, the user's argument or option `name`, is an address and not on this machine."""
+    if not files.is_local(path):
+        raise ValueError(f"{path}: {name} must be on this machine; only shards are read from addresses")
 
 
 def _short(value: Any) -> str:

@@ -34,6 +34,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone; and `split`.
     Raises `ValueError` or `OSError` that say what is wrong and what to do.
     """
+    for name in ("json", "panel"):
+        if path := getattr(config, name):
+            directory.check_local(path, f"--{name}")
     predictions: list[metrics.Counts] = []
     labels: list[metrics.Counts] = []
     keys: list[str] = []
@@ -66,6 +69,11 @@ def _run(config: EvaluateConfig, title: str) -> Iterator[Scored]:
     model = checkpoint.load_model(config.run / directory.WEIGHTS, trained.model).to(where)
     label = labeler(trained, facts["polarity"])
     loader = Loader(_loader_config(config, trained, where))
+    if loader.depth != facts["depth"]:
+        raise ValueError(
+            f"{config.run} was trained on {facts['depth']}-bit images, and {config.shards} holds {loader.depth}-bit ones; "
+            f"make shards with: medsass shard --depth {facts['depth']}"
+        )
     with console.progress(title, loader.samples) as bar:
         for batch in loader:
             with torch.no_grad(), torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):

@@ -1,17 +1,23 @@
 """`medsass info`: what a shard folder holds, in words and as a contact sheet."""
 
+import json
 from collections import Counter
-
-import cv2
-import numpy as np
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 from medsass.config import InfoConfig
-from medsass.data import manifest, tar
-from medsass.data.manifest import Manifest
+from medsass.data import manifest, remote, sources, tar
+from medsass.data.manifest import Manifest, Split
 from medsass.runs import console, panels
 
 _PAIRS = 24
 _COLUMNS = 8
+_DECODED = {
+    "jpg": "which a GPU decodes",
+    "jp2": "which a GPU decodes",
+    "png": "which DALI decodes on the CPU also where there is a GPU",
+}
 
 
 def show(dataset: Manifest) -> None:
@@ -35,25 +41,45 @@ def show(dataset: Manifest) -> None:
     for name, split in dataset.splits.items():
         if split.classes:
             say(f"classes in {name}: " + ", ".join(f"{label} ({count})" for label, count in split.classes.items()))
+    forms: Counter[str] = Counter()
+    for split in dataset.splits.values():
+        forms.update(split.formats)
+    for form, count in sorted(forms.items()):
+        say(f"stored as {form}: {count} images, {_DECODED[form]}")
     for what, count in dataset.converted.items():
         say(f"converted: {what} ({count} images)")
     for note in dataset.notes:
         say(f"note: {note}")
-    show_rejected(dataset)
 
 
-def show_rejected(dataset: Manifest, most: int = 5) -> None:
-    """Print the first rejected files with the reason."""
-    for item in dataset.rejected[:most]:
-        console.out.print(f"left out: {item['file']}: {item['reason']}")
-    if len(dataset.rejected) > most:
-        console.out.print(f"and {len(dataset.rejected) - most} more, listed in {manifest.NAME}")
+def show_rejected(folder: Path, dataset: Manifest, most: int = 5) -> None:
+    """Print the first files that were left out of the shards in `folder`, with the reason."""
+    if not dataset.rejected:
+        return
+    with (folder / manifest.REJECTED).open(encoding="utf-8") as lines:
+        for line in islice(lines, most):
+            item = json.loads(line)
+            console.out.print(f"left out: {item['file']}: {item['reason']}")
+    if dataset.rejected > most:
+        console.out.print(f"and {dataset.rejected - most} more, listed in {folder / manifest.REJECTED}")
+
+
+def show_plan(dataset: Manifest) -> None:
+    """Print what a dry run found."""
+    rows = [[name, f"{split.samples}"] for name, split in dataset.splits.items()]
+    console.out.print(console.table(["split", "image files"], rows))
+    for note in dataset.notes:
+        console.out.print(f"note: {note}")
+    if dataset.rejected:
+        console.out.print(f"{dataset.rejected} masks without an image")
+    console.out.print("nothing written (--dry-run)")
 
 
 def info(config: InfoConfig) -> None:
     """Print what `config.shards` holds and draw the contact sheet, if asked for."""
-    dataset = manifest.load(config.shards)
+    dataset = remote.load(config.shards)
     show(dataset)
+    show_rejected(config.shards, dataset)
     if config.preview:
         preview(config, dataset)
         console.out.print(f"preview: {config.preview}")
@@ -66,16 +92,19 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
     tiles: list[panels.Tile] = []
     for name, split in dataset.splits.items():
         left = max(2, round(_PAIRS * split.samples / total))
-        samples = (sample for shard in split.shards for sample in tar.read(config.shards / shard.file))
-        for key, content in samples:
+        for key, content in _samples(config, split):
             if not left:
                 break
             left -= 1
             encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
-            image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-            tiles.append((np.asarray(image, np.uint8), f"{name}: {key}"))
+            tiles.append((sources.from_bytes(encoded).array, f"{name}: {key}"))
             if "mask.png" in content:
-                mask = cv2.imdecode(np.frombuffer(content["mask.png"], np.uint8), cv2.IMREAD_GRAYSCALE)
-                tiles.append((np.asarray(mask, np.uint8) // 255, "mask"))
+                tiles.append((sources.from_bytes(content["mask.png"]).array // 255, "mask"))
     columns = _COLUMNS if any(split.masks for split in dataset.splits.values()) else _COLUMNS - 2
     panels.sheet([tiles[start : start + columns] for start in range(0, len(tiles), columns)], config.preview)
+
+
+def _samples(config: InfoConfig, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
+    for shard in split.shards:
+        with remote.local(config.shards / shard.file) as path:
+            yield from tar.read(path)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from medsass import files
 from medsass.config import LabelConfig, numbers
-from medsass.data import manifest, sources, tar
+from medsass.data import manifest, remote, sources, tar
+from medsass.data.manifest import Manifest
 from medsass.labels import Labeler, Labels
-from medsass.runs import console, device
+from medsass.runs import console, device, directory
 
 CSV = "labels.csv"
 _COLUMNS = ("mask", "source", "width", "height", "threshold", "separability", "foreground")
@@ -41,25 +42,26 @@ class Item:
 def label(config: LabelConfig) -> list[tuple[Path, str]]:
     """Write a mask (PNG, 0 and 255) for each image of `config.source` and `labels.csv` beside them.
 
-    Masks of a folder take its images' relative paths, masks of shards are `<split>/<key>.png`. Images are labelled at
-    their own size; Otsu and GHT find the threshold of 16-bit gray images in the file's own levels. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
+    Masks of a folder take its images' relative paths, masks of shards, which may be at an address, are
+    `<split>/<key>.png`. Images are labelled at their own size; Otsu and GHT find the threshold of 16-bit gray images in
+    the file's own levels. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
     anything is written where the source holds no image, two would write one mask, or a mask is there already.
     """
     where = device.resolve(config.device)
-    shards = (config.source / manifest.NAME).is_file()
-    dataset = manifest.load(config.source) if shards else None
+    directory.check_local(config.out, "OUT")
+    dataset = _dataset(config.source)
     polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
     labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset)
     total = sum(split.samples for split in dataset.splits.values()) if dataset else len(_images(config.source))
-    _check(config, _of_folder(config) if not shards else _of_shards(config))
+    _check(config, _names(config, dataset) if dataset else _of_folder(config))
     rows: list[tuple[object, ...]] = []
     failed: list[tuple[Path, str]] = []
     with console.progress("label", total) as bar:
-        for item in _of_shards(config) if shards else _of_folder(config):
+        for item in _of_shards(config, dataset) if dataset else _of_folder(config):
             bar.advance(1)
             try:
                 image = item.read(deep=not config.method.startswith("adaptive"))
-                labels = labeler(torch.from_numpy(image)[None].to(where))
+                labels = labeler(torch.from_numpy(np.require(image, requirements="W"))[None].to(where))
             except (ValueError, OSError) as error:
                 failed.append((config.source / item.name, str(error)))
                 continue
@@ -71,6 +73,11 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     files.write(config.out / CSV, text.getvalue())
     console.out.print(f"{len(rows)} masks and {CSV} in {config.out} ({config.method}, foreground {polarity})")
     return failed
+
+
+def _dataset(source: Path) -> Manifest | None:
+    """The manifest where `source` is shards, else None; an address is always one of shards."""
+    return remote.load(source) if not files.is_local(source) or (source / manifest.NAME).is_file() else None
 
 
 def _write(item: Item, labels: Labels, config: LabelConfig) -> tuple[object, ...]:
@@ -96,12 +103,24 @@ def _images(source: Path) -> list[Path]:
     return found
 
 
-def _of_shards(config: LabelConfig) -> Iterator[Item]:
-    for name, split in manifest.load(config.source).splits.items():
+def _names(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
+    """All items of shards without their bytes, from the indices: a few bytes a sample."""
+    for name, split in dataset.splits.items():
         for shard in split.shards:
-            for key, content in tar.read(config.source / shard.file):
-                data = next(data for extension, data in content.items() if extension in tar.IMAGES)
-                yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)
+            with remote.local((config.source / shard.file).with_suffix(".idx")) as index:
+                lines = index.read_text("utf-8").splitlines()[1:]
+            for line in lines:
+                key = line.split(" ")[3].partition(".")[0]
+                yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png")
+
+
+def _of_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
+    for name, split in dataset.splits.items():
+        for shard in split.shards:
+            with remote.local(config.source / shard.file) as path:
+                for key, content in tar.read(path):
+                    data = next(data for extension, data in content.items() if extension in tar.IMAGES)
+                    yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)
 
 
 def _check(config: LabelConfig, items: Iterator[Item]) -> None:

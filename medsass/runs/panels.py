@@ -16,13 +16,13 @@ _BRIGHT = (
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _OUTLINE = (255, 196, 0)  # amber: stands out on dark fluorescence, skin and X-rays alike
 
-Tile = tuple[NDArray[np.uint8], str]
+Tile = tuple[NDArray[Any], str]
 
 
 def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ()) -> None:
-    """Draw rows of (image, caption) tiles into a PNG file. An image is (H, W, 3) uint8 RGB, (H, W) uint8 gray, or a
-    {0, 1} mask, drawn black and white; its aspect ratio is kept and dark images are brightened. `heads` stand above the
-    columns.
+    """Draw rows of (image, caption) tiles into a PNG file. An image is (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray,
+    or a {0, 1} uint8 mask, drawn black and white; its aspect ratio is kept and dark images are brightened. `heads` stand
+    above the columns.
     """
     columns = max(len(row) for row in rows)
     step, top = _TILE + _CAPTION + _GAP, _GAP + (_CAPTION if heads else 0)
@@ -39,11 +39,23 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
     canvas.save(path)
 
 
-def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB with the outline of a {0, 1} mask of the same size, its width growing with the image."""
+def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB with the outline of a {0, 1} mask of the same size, its width growing with the image. `image`
+    is (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 gray.
+    """
+    shown = shallow(image)
+    canvas = shown.copy() if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
     contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(mask.shape) / 400))
-    return np.asarray(cv2.drawContours(image.copy(), contours, -1, _OUTLINE, width), np.uint8)
+    return np.asarray(cv2.drawContours(canvas, contours, -1, _OUTLINE, width), np.uint8)
+
+
+def shallow(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """A uint16 image with its own range mapped linearly to 0..255 (0 all over where it is constant); a uint8 one as it is."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = int(image.min()), int(image.max())
+    return np.rint((image - np.float64(low)) * (255 / max(high - low, 1))).astype(np.uint8)
 
 
 def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
@@ -71,9 +83,9 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _tile(image: NDArray[np.uint8]) -> Image.Image:
-    is_mask = image.ndim == 2 and image.max(initial=0) <= 1
-    pixels = image * np.uint8(255) if is_mask else _brightened(image)
+def _tile(image: NDArray[Any]) -> Image.Image:
+    is_mask = image.ndim == 2 and image.dtype == np.uint8 and image.max(initial=0) <= 1
+    pixels = image * np.uint8(255) if is_mask else _brightened(shallow(image))
     picture = Image.fromarray(pixels).convert("RGB")
     scale = _TILE / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))

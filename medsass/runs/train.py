@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data import manifest
+from medsass.data import manifest, remote
+from medsass.data.manifest import Manifest
 from medsass.methods import method
 from medsass.models import checkpoint, unet
 from medsass.runs import console, device, directory, panels
@@ -25,11 +26,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     in best.pt and model.safetensors. Raises `ValueError` or `OSError` that say what is wrong and what to do.
     """
     where = device.resolve(config.device)
-    dataset = manifest.load(config.shards)
+    dataset = remote.load(config.shards)
     for split in ("train", "val"):
         dataset.split(split)
+    _check_labels(config, dataset)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
-    facts = {"polarity": polarity, "device": where, "shards_sha256": manifest.digest(config.shards)}
+    facts = {"polarity": polarity, "device": where, "shards_sha256": manifest.digest(config.shards), **_form(dataset)}
     chosen = method.build(config, polarity)
     device.seed(config.seed, where)
     if config.resume:
@@ -71,6 +73,25 @@ def train(config: TrainConfig) -> dict[str, Any]:
     return best
 
 
+def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
+    if dataset.depth == 16 and config.labels.startswith("adaptive"):
+        raise ValueError(
+            f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
+            "take --labels otsu or ght, or make shards with: medsass shard --depth 8"
+        )
+
+
+def _form(dataset: Manifest) -> dict[str, Any]:
+    """What `predict` must know of the images that the network was trained on."""
+    options = dataset.options
+    return {
+        "tile": dataset.tile,
+        "level": options.get("level", 0),
+        "depth": dataset.depth,
+        "range": options.get("range", "minmax"),
+    }
+
+
 def best_epoch(history: list[dict[str, Any]]) -> int:
     """The first epoch, counted from 1, with the lowest validation loss."""
     return int(min(history, key=lambda line: float(line["val_loss"]))["epoch"])
@@ -101,7 +122,8 @@ def _announce(config: TrainConfig, trainer: Trainer, polarity: str, where: str, 
     target = f"{config.labels} labels, foreground {polarity}" if not trainer.method.needs_masks else "ground truth"
     console.err.print(
         f"{config.model} ({unet.parameters(trainer.model) / 1e6:.1f} M parameters) on {place}: {config.method} with {target}, "
-        f"{trainer.train_loader.samples} images at {config.size} x {config.size}, batch {config.batch_size}, seed {config.seed}"
+        f"{trainer.train_loader.samples} {trainer.train_loader.depth}-bit images at {config.size} x {config.size}, "
+        f"batch {config.batch_size}, seed {config.seed}"
     )
     if done:
         console.err.print(f"resumed after epoch {done}")

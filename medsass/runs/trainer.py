@@ -36,7 +36,7 @@ class Trainer:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.schedule.load_state_dict(saved["schedule"])
             torch.set_rng_state(saved["rng"])
-        self.samples: list[NDArray[np.uint8]] = []
+        self.samples: list[NDArray[Any]] = []
         # Made last and without random draws: it is the same whether the run was resumed or not.
         self.val_loader = self._loader("val", None, None)
 

@@ -1,7 +1,10 @@
 """Recipe and source folder -> samples. Only names count, so that the files here are empty."""
 
 import re
+import sqlite3
+import tempfile
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsass.data import catalog, recipe
-from medsass.data.catalog import Sample
+from medsass.data.catalog import Catalog, Sample
 from medsass.data.recipe import Classes, Images, Recipe
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -22,12 +25,26 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Found:
+    samples: list[Sample]
+    orphans: list[str]
+    notes: list[str]
+
+
+def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
+    made = Catalog(sqlite3.connect(":memory:"))
+    made.fill(source, chosen, group_by)
+    assert [rank for rank, _ in made.samples()] == list(range(len(made)))
+    return Found([sample for _, sample in made.samples()], list(made.orphans()), made.notes())
+
+
 def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
     return Recipe("mine", (Images(images, masks),), splits=SHARES, **more)  # type: ignore[arg-type]
 
 
 def by_image(source: Path, chosen: Recipe) -> dict[str, Sample]:
-    return {sample.image: sample for sample in catalog.find(source, chosen).samples}
+    return {sample.image: sample for sample in find(source, chosen).samples}
 
 
 def masks(source: Path, chosen: Recipe) -> dict[str, tuple[str, ...]]:
@@ -36,12 +53,12 @@ def masks(source: Path, chosen: Recipe) -> dict[str, tuple[str, ...]]:
 
 def test_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone: no such folder; SOURCE is the folder that holds the dataset"):
-        catalog.find(tmp_path / "gone", plain())
+        find(tmp_path / "gone", plain())
 
 
 def test_source_that_is_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a.png: no such folder"):
-        catalog.find(make(tmp_path, "a.png") / "a.png", plain())
+        find(make(tmp_path, "a.png") / "a.png", plain())
 
 
 def test_source_without_a_matching_image_names_the_glob(tmp_path: Path) -> None:
@@ -49,7 +66,7 @@ def test_source_without_a_matching_image_names_the_glob(tmp_path: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"no image matches 'images/\*' of recipe 'mine'; check SOURCE"
     ) as caught:
-        catalog.find(tmp_path, plain("images/*"))
+        find(tmp_path, plain("images/*"))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -59,7 +76,7 @@ def test_images_pair_with_masks_by_stem(tmp_path: Path) -> None:
     assert masks(tmp_path, chosen) == {
         "images/a.jpg": ("masks/a.png",), "images/sub/b.tif": ("masks/deep/b.png",), "images/c.png": (),
     }  # fmt: skip
-    assert catalog.find(tmp_path, chosen).orphans == ["masks/d.png"]
+    assert find(tmp_path, chosen).orphans == ["masks/d.png"]
 
 
 def test_masks_are_not_images_when_one_glob_holds_both(tmp_path: Path) -> None:
@@ -76,14 +93,14 @@ def test_stem_placeholder(tmp_path: Path) -> None:
     make(tmp_path, "images/a.jpg", "images/ab.jpg", "truth/a_seg.png", "truth/ab_seg.png", "truth/c_seg.png")
     chosen = plain("images/*", "truth/{stem}_seg.png")
     assert masks(tmp_path, chosen) == {"images/a.jpg": ("truth/a_seg.png",), "images/ab.jpg": ("truth/ab_seg.png",)}
-    assert catalog.find(tmp_path, chosen).orphans == ["truth/c_seg.png"]
+    assert find(tmp_path, chosen).orphans == ["truth/c_seg.png"]
 
 
 def test_name_and_dir_placeholders(tmp_path: Path) -> None:
     make(tmp_path, "x/images/a.png", "x/masks/a.png", "y/images/a.png", "y/masks/a.png", "y/masks/lost.png")
     chosen = plain("*/images/*.png", "{dir}/../masks/{name}")
     assert masks(tmp_path, chosen) == {"x/images/a.png": ("x/masks/a.png",), "y/images/a.png": ("y/masks/a.png",)}
-    assert catalog.find(tmp_path, chosen).orphans == ["y/masks/lost.png"]
+    assert find(tmp_path, chosen).orphans == ["y/masks/lost.png"]
 
 
 def test_several_masks_of_one_image(tmp_path: Path) -> None:
@@ -115,13 +132,13 @@ def test_odd_names_find_their_mask(name: str, tmp_path: Path) -> None:
 def test_two_masks_with_one_stem_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "images/a.jpg", "masks/x/a.png", "masks/y/a.png")
     with pytest.raises(ValueError, match=r"masks 'masks/x/a.png' and 'masks/y/a.png' have one stem; .* \{dir\}"):
-        catalog.find(tmp_path, plain("images/*", "masks/**/*.png"))
+        find(tmp_path, plain("images/*", "masks/**/*.png"))
 
 
 def test_masks_outside_the_source_are_refused_with_the_rule(tmp_path: Path) -> None:
     make(tmp_path, "source/a.png", "masks/a.png")
     with pytest.raises(ValueError, match="SOURCE"):
-        catalog.find(tmp_path / "source", plain("*.png", "../masks/*.png"))
+        find(tmp_path / "source", plain("*.png", "../masks/*.png"))
 
 
 def test_keys_are_unique_and_safe_for_any_names(tmp_path: Path) -> None:
@@ -136,7 +153,7 @@ def test_keys_are_unique_and_safe_for_any_names(tmp_path: Path) -> None:
         "日本.tif",
         "n" * 150 + ".png",
     ]
-    samples = catalog.find(make(tmp_path, *names), plain()).samples
+    samples = find(make(tmp_path, *names), plain()).samples
     assert sorted(sample.image for sample in samples) == sorted(names)
     assert len({sample.key for sample in samples}) == len(names)
     for sample in samples:
@@ -145,24 +162,82 @@ def test_keys_are_unique_and_safe_for_any_names(tmp_path: Path) -> None:
 
 def test_key_of_a_plain_name_is_its_stem(tmp_path: Path) -> None:
     make(tmp_path, "images/ISIC_0012-a.jpg")
-    assert [sample.key for sample in catalog.find(tmp_path, plain()).samples] == ["ISIC_0012-a"]
+    assert [sample.key for sample in find(tmp_path, plain()).samples] == ["ISIC_0012-a"]
 
 
 def test_images_of_one_stem_get_two_keys_that_begin_with_it(tmp_path: Path) -> None:
     make(tmp_path, "x/a.png", "y/a.png")
-    keys = [sample.key for sample in catalog.find(tmp_path, plain()).samples]
+    keys = [sample.key for sample in find(tmp_path, plain()).samples]
     assert len(set(keys)) == 2
     assert all(key.startswith("a-") for key in keys)
 
 
 @given(st.sets(st.from_regex(r"[a-zA-Z0-9 ._'é\[\]-]{1,100}", fullmatch=True), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 def test_keys_of_generated_names_are_unique_and_safe(stems: set[str]) -> None:
-    paths = [f"{stem}.png" for stem in stems]
-    keys = catalog._keys(paths)
-    assert set(keys) == set(paths)
-    assert len(set(keys.values())) == len(paths)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,80}", key) for key in keys.values())
+    names = {f"x{stem}.png" for stem in stems}
+    with tempfile.TemporaryDirectory() as folder:
+        samples = find(make(Path(folder), *names), plain()).samples
+    assert {sample.image for sample in samples} == names
+    assert len({sample.key for sample in samples}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", sample.key) for sample in samples)
+
+
+def exact(source: Path, chosen: Recipe, group_by: str = "") -> Counter[str]:
+    return Counter(sample.split for sample in find(source, replace(chosen, exact_splits=True), group_by).samples)
+
+
+def test_exact_shares_of_the_papers_198_slides(tmp_path: Path) -> None:
+    """The paper's 1656/240/480 tiles are 138, 20 and 40 slides of 12."""
+    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
+    assert exact(tmp_path, plain()) == {"train": 138, "val": 20, "test": 40}
+
+
+def test_exact_shares_keep_groups_whole_and_give_each_split_one(tmp_path: Path) -> None:
+    make(tmp_path, *(f"p{i % 5}/{i}.tif" for i in range(70)))
+    chosen = replace(plain(groups={"patient": r"(?P<group>p\d)/"}), exact_splits=True)
+    samples = find(tmp_path, chosen).samples
+    where = {(sample.group, sample.split) for sample in samples}
+    assert len(where) == 5
+    assert Counter(split for _, split in where) == {"train": 3, "val": 1, "test": 1}
+
+
+def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
+    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
+    chosen = plain(groups={"patient": r"(?P<group>p\d)/", "slide": "(?P<group>.+)"})
+    assert len({sample.group for sample in find(tmp_path, chosen).samples}) == 7
+    assert len({sample.group for sample in find(tmp_path, chosen, "patient").samples}) == 7
+    for name in ("slide", "image"):
+        assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
+    with pytest.raises(
+        ValueError, match="--group-by must be one of patient, slide, image for recipe 'mine'; got 'eye'"
+    ):
+        find(tmp_path, chosen, "eye")
+
+
+def test_split_that_gets_nothing_is_noted(tmp_path: Path) -> None:
+    make(tmp_path, "a.png")
+    notes = find(tmp_path, plain()).notes
+    assert sum("got no image" in note for note in notes) == 2
+
+
+def test_image_outside_of_the_groups_pattern_is_noted(tmp_path: Path) -> None:
+    make(tmp_path, "p1/a.png", "p1/b.png", "c.png")
+    notes = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d)/"})).notes
+    assert any(note.startswith("1 images do not match the pattern of their group") for note in notes)
+
+
+def test_image_of_two_tables_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png")
+    twice = Recipe("mine", (Images("images/*"), Images("**/*.png")), splits=SHARES)
+    with pytest.raises(ValueError, match=r"images/a.png is matched by two \[\[images\]\] of recipe 'mine'"):
+        find(tmp_path, twice)
+
+
+def test_masks_in_the_images_own_file(tmp_path: Path) -> None:
+    make(tmp_path, "a.npz")
+    own = Recipe("mine", (Images("*.npz", array="X", mask_array="y"),), splits=SHARES)
+    assert masks(tmp_path, own) == {"a.npz": ("a.npz",)}
 
 
 def test_other_files_do_not_move_an_image(tmp_path: Path) -> None:
@@ -190,16 +265,16 @@ def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
 
 def test_order_is_split_by_split_and_stable(tmp_path: Path) -> None:
     make(tmp_path, *(f"img{i}.png" for i in range(80)))
-    samples = catalog.find(tmp_path, plain()).samples
+    samples = find(tmp_path, plain()).samples
     splits = [sample.split for sample in samples]
     assert splits == sorted(splits, key=list(SHARES).index)
-    assert samples == catalog.find(tmp_path, plain()).samples
+    assert samples == find(tmp_path, plain()).samples
     assert [sample.image for sample in samples] != sorted(sample.image for sample in samples)
 
 
 def test_groups_stay_together(tmp_path: Path) -> None:
     make(tmp_path, *(f"p{patient}_{i}.png" for patient in range(40) for i in range(5)))
-    samples = catalog.find(tmp_path, plain(group=r"(?P<group>p\d+)_")).samples
+    samples = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d+)_"})).samples
     splits: dict[str, set[str]] = {}
     for sample in samples:
         assert sample.group == sample.image.split("_")[0]
@@ -219,7 +294,7 @@ def isic(folder: Path, rows: str, header: str = "image_id,melanoma,seborrheic_ke
 
 def test_class_labels_come_from_the_csv_file(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n")
-    found = catalog.find(tmp_path, recipe.load("isic2017")).samples
+    found = find(tmp_path, recipe.load("isic2017")).samples
     labels = {sample.key: (sample.split, sample.label) for sample in found}
     assert labels == {
         "ISIC_1": ("train", "melanoma"), "ISIC_2": ("train", "seborrheic_keratosis"), "ISIC_3": ("train", "nevus"),
@@ -231,31 +306,31 @@ def test_class_labels_come_from_the_csv_file(tmp_path: Path) -> None:
 
 def test_image_that_the_csv_file_lacks_has_no_label(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0,0.0\n")
-    labels = {sample.key: sample.label for sample in catalog.find(tmp_path, recipe.load("isic2017")).samples}
+    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
     assert labels == {"ISIC_1": "melanoma", "ISIC_2": None, "ISIC_3": None}
 
 
 def test_missing_column_is_named(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0\n", header="image_id,melanoma")
     with pytest.raises(ValueError, match=r"Part3_GroundTruth.csv: column 'seborrheic_keratosis' is missing"):
-        catalog.find(tmp_path, recipe.load("isic2017"))
+        find(tmp_path, recipe.load("isic2017"))
 
 
 def test_csv_value_that_is_no_number_names_the_file(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,yes,0.0\n")
     with pytest.raises(ValueError, match=r"Part3_GroundTruth\.csv"):
-        catalog.find(tmp_path, recipe.load("isic2017"))
+        find(tmp_path, recipe.load("isic2017"))
 
 
 def test_csv_row_that_is_short_counts_as_zeros(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0\nISIC_2,\n")
-    labels = {sample.key: sample.label for sample in catalog.find(tmp_path, recipe.load("isic2017")).samples}
+    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
     assert labels == {"ISIC_1": "melanoma", "ISIC_2": "nevus", "ISIC_3": None}
 
 
 def test_missing_official_split_gives_a_note(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0,0.0\n")
-    found = catalog.find(tmp_path, recipe.load("isic2017"))
+    found = find(tmp_path, recipe.load("isic2017"))
     assert found.notes == [
         "no file matches 'ISIC-2017_Validation_Data/*.jpg': split 'val' left out",
         "no file matches 'ISIC-2017_Test_v2_Data/*.jpg': split 'test' left out",
@@ -267,7 +342,7 @@ def test_class_labels_come_from_the_path(tmp_path: Path) -> None:
     for label in ("Viral Pneumonia", "Normal"):
         for kind in ("images", "masks"):
             make(tmp_path, f"COVID-19_Radiography_Dataset/{label}/{kind}/{label}-1.png")
-    found = catalog.find(tmp_path, recipe.load("covid19_radiography"))
+    found = find(tmp_path, recipe.load("covid19_radiography"))
     assert {sample.image.split("/")[1]: sample.label for sample in found.samples} == {
         "Viral Pneumonia": "Viral Pneumonia", "Normal": "Normal",
     }  # fmt: skip

@@ -53,7 +53,7 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
     loaded = recipe.load(file(tmp_path, MINIMAL))
     assert (loaded.name, loaded.polarity, dict(loaded.splits)) == ("mine", "auto", {"train": 1.0})
     assert loaded.images == (recipe.Images("*.png"),)
-    assert loaded.masks == recipe.Masks("nonzero", False, False)
+    assert loaded.masks == recipe.Masks("binary", False, False, False)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,16 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
         ('name = "mine"\n', r"at least one \[\[images\]\] table with a 'path'"),
         ('images = "*.png"\n' + 'name = "mine"\n', r"at least one \[\[images\]\] table with a 'path'"),
         ('polarity = "light"\n' + MINIMAL, "polarity must be one of bright, dark, auto; got 'light'"),
-        (MINIMAL + '[masks]\nforeground = "white"\n', "foreground must be one of nonzero, half; got 'white'"),
+        (MINIMAL + '[masks]\nforeground = "white"\n', "foreground must be one of binary, nonzero, half, or a list of levels; got 'white'"),
         (MINIMAL + '[masks]\nresize = "yes"\n', r"field 'resize' in \[masks\] must be bool; got 'yes'"),
         ('title = 3\n' + MINIMAL, "field 'title' in the file must be str; got 3"),
         (MINIMAL.replace("1.0", "0.5"), r"\[splits\] must be positive shares that sum to 1; got \{'train': 0.5\}"),
         (MINIMAL.replace("1.0", "1.5\nval = -0.5"), "positive shares that sum to 1"),
         (MINIMAL.replace("[splits]\ntrain = 1.0", ""), r"\[\[images\]\] without 'split' need a \[splits\] table"),
         (MINIMAL.replace("train =", "Train ="), "a split's name is lower-case letters, digits and _; got 'Train'"),
-        ("group = 'case[0-9]+'\n" + MINIMAL, r"pattern 'case\[0-9\]\+' must contain \(\?P<group>\.\.\.\)"),
+        (MINIMAL + "[groups]\ncase = 'case[0-9]+'\n", r"pattern 'case\[0-9\]\+' must contain \(\?P<group>\.\.\.\)"),
         (MINIMAL + "[classes]\npattern = '([a-z]+)/'\n", r"pattern '\(\[a-z\]\+\)/' must contain \(\?P<class>\.\.\.\)"),
-        ("group = '(?P<group>'\n" + MINIMAL, "missing \\), unterminated subpattern"),
+        (MINIMAL + "[groups]\ncase = '(?P<group>'\n", "missing \\), unterminated subpattern"),
         ("name = \n", "not a recipe: Invalid value"),
         ("just words", "not a recipe: "),
     ],
@@ -104,6 +104,47 @@ def test_field_of_another_type_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a recipe") as caught:
         recipe.load(path)
     assert path in str(caught.value)
+
+
+VARIED = (
+    MINIMAL
+    + """[masks]
+foreground = "half"
+[variants.small]
+polarity = "dark"
+images = { array = "a", channels = [1] }
+[variants.large]
+masks = { resize = true }
+"""
+)
+
+
+def test_first_variant_is_the_default_and_its_images_go_into_every_table(tmp_path: Path) -> None:
+    path = file(tmp_path, VARIED)
+    assert recipe.load(path) == recipe.load(path, "small")
+    small, large = recipe.load(path, "small"), recipe.load(path, "large")
+    assert (small.polarity, small.images[0].array, small.images[0].channels) == ("dark", "a", (1,))
+    assert (large.polarity, large.images[0].array) == ("auto", "")
+    assert small.masks == recipe.Masks("half")
+    assert large.masks == recipe.Masks("half", resize=True)
+
+
+@pytest.mark.parametrize(("text", "known"), [(VARIED, "small, large"), (MINIMAL, "none")], ids=["some", "none"])
+def test_unknown_variant_names_those_that_exist(text: str, known: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"it has no variant 'medium'; variants: {known}"):
+        recipe.load(file(tmp_path, text), "medium")
+
+
+@pytest.mark.parametrize(("text", "value"), [("nonzero", "nonzero"), ("1,3", (1, 3)), ("255", (255,))])
+def test_foreground_option(text: str, value: object) -> None:
+    assert recipe.foreground(text) == value
+
+
+def test_foreground_option_that_is_neither_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="--foreground must be binary, nonzero, half or levels such as 1,3; got 'white'"
+    ):
+        recipe.foreground("white")
 
 
 def test_binary_file_is_refused(tmp_path: Path) -> None:

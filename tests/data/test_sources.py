@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from medsass.data import sources
+from medsass.data.decoder import decode
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 GRAY = RGB[..., 0].copy()
@@ -266,7 +268,13 @@ def test_unreadable_mask_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "suffix"), [("JPEG", "jpg"), ("PNG", "png"), ("JPEG2000", "jp2")])
 @pytest.mark.parametrize("array", [GRAY, RGB], ids=["gray", "rgb"])
 def test_plain_files_are_storable(kind: str, suffix: str, array: np.ndarray) -> None:
-    assert sources.storable(saved(Image.fromarray(array), kind)) == (suffix, (24, 40))
+    assert sources.storable(saved(Image.fromarray(array), kind)) == (suffix, (24, 40), "")
+
+
+def test_png_with_alpha_is_storable_because_dali_drops_it_too() -> None:
+    data = saved(Image.fromarray(np.dstack([RGB, RGB[..., 1]])), "PNG")
+    assert sources.storable(data) == ("png", (24, 40), "alpha dropped")
+    np.testing.assert_array_equal(decode(data), RGB)
 
 
 def turned() -> bytes:
@@ -279,12 +287,79 @@ def turned() -> bytes:
     "data",
     [
         saved(Image.fromarray(RGB), "BMP"), saved(Image.fromarray(RGB), "WEBP"), saved(Image.fromarray(RGB), "TIFF"),
-        *(saved(Image.fromarray(RGB).convert(mode), "PNG") for mode in ("P", "RGBA", "LA", "1")),
+        *(saved(Image.fromarray(RGB).convert(mode), "PNG") for mode in ("P", "LA", "1")),
         saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"), png(DEEP), png(np.dstack([DEEP] * 3)), turned(),
         saved(Image.fromarray(RGB), "PNG", transparency=(1, 2, 3)), b"", b"text", saved(Image.fromarray(RGB), "PNG")[:20],
     ],
-    ids=["bmp", "webp", "tiff", "palette", "rgba", "la", "bilevel", "cmyk", "16-bit gray", "16-bit rgb", "turned",
+    ids=["bmp", "webp", "tiff", "palette", "la", "bilevel", "cmyk", "16-bit gray", "16-bit rgb", "turned",
          "transparent colour", "empty", "text", "cut"],
 )  # fmt: skip
 def test_other_files_are_not_storable(data: bytes) -> None:
     assert sources.storable(data) is None
+
+
+def test_readers_are_chosen_by_content_not_by_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "array.npy", DEEP)
+    files = {"a.svs": png(RGB), "b.npz": saved(Image.fromarray(RGB), "JPEG"), "c.jpg": tiff(DEEP), "d.dcm": png(DEEP),
+             "e.PNG": (tmp_path / "array.npy").read_bytes(), "f": saved(Image.fromarray(GRAY), "BMP")}  # fmt: skip
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        with sources.open_picture(tmp_path / name) as picture:
+            assert picture.read().shape[:2] == (24, 40), name
+            assert picture.dtype == (np.uint8 if name in ("a.svs", "b.npz", "f") else np.uint16)
+
+
+@pytest.mark.parametrize("name", ["image.tif", "image.png", "image.jp2"])
+def test_bytes_at_hand_and_a_path_give_the_same_picture(name: str, tmp_path: Path) -> None:
+    data = {"tif": tiff(DEEP), "png": png(DEEP), "jp2": saved(Image.fromarray(RGB), "JPEG2000")}[name[-3:]]
+    (tmp_path / name).write_bytes(data)
+    with sources.open_picture(tmp_path / name) as one, sources.open_picture(Path("elsewhere"), data=data) as other:
+        np.testing.assert_array_equal(one.read(), other.read())
+        assert (one.dtype, one.converted, one.span) == (other.dtype, other.converted, other.span)
+
+
+@pytest.mark.parametrize("suffix", sorted(sources.SUFFIXES))
+def test_empty_and_senseless_files_are_refused_whatever_their_suffix(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"image{suffix}"
+    for content in (b"", b"hello, I am text\n" * 20):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"\w+ \w+"):
+            sources.open_picture(path)
+    with pytest.raises(FileNotFoundError):
+        sources.open_picture(tmp_path / f"nothing{suffix}")
+
+
+def test_all_formats_are_found_by_suffix() -> None:
+    found = {
+        ".bmp",
+        ".dcm",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".ndpi",
+        ".npy",
+        ".npz",
+        ".png",
+        ".scn",
+        ".svs",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+    assert found == sources.SUFFIXES
+
+
+def test_deep_gray_images_stay_deep_where_that_is_asked() -> None:
+    np.testing.assert_array_equal(sources.gray16_or_8bit(png(DEEP), True), DEEP)
+    np.testing.assert_array_equal(sources.gray16_or_8bit(tiff(DEEP), False), stretched(DEEP))
+    np.testing.assert_array_equal(sources.gray16_or_8bit(png(RGB), True), RGB)
+    assert sources.gray16_or_8bit(png(np.dstack([DEEP] * 3)), True).dtype == np.uint8
+
+
+def test_deep_jpeg_2000_is_not_storable() -> None:
+    assert sources.storable(imagecodecs.jpeg2k_encode(np.dstack([DEEP] * 3), level=0)) is None
+
+
+def test_real_binary_masks_need_no_rule(real_data: Path) -> None:
+    path = sorted((real_data / "dsb2018").rglob("masks/*.png"))[0]
+    np.testing.assert_array_equal(sources.read_mask([path]), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0)

@@ -63,3 +63,31 @@ def test_normalise_equals_torchvision() -> None:
 def test_normalise_gives_channels_last_memory() -> None:
     result = unet.normalise(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
     assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """(3, H, W): the rule for 16 bit, in NumPy's float64."""
+    low, high = int(image.min()), int(image.max())
+    unit = (image.astype(np.float64) - low) / (high - low) if high > low else np.zeros(image.shape)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return ((unit[..., None] - mean) / std).transpose(2, 0, 1)
+
+
+def test_normalise_stretches_each_16_bit_image_by_its_own_range() -> None:
+    rng = np.random.default_rng(0)
+    images = np.stack([rng.integers(low, high, (16, 24)) for low, high in ((0, 65536), (300, 4000), (65530, 65536))])
+    images[0, 0, :2] = 0, 65535
+    images = np.concatenate([images, np.full((1, 16, 24), 777), np.full((1, 16, 24), 0)]).astype(np.uint16)
+    result = unet.normalise(torch.from_numpy(images))
+    assert result.dtype == torch.float32
+    assert result.shape == (5, 3, 16, 24)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(result.numpy(), np.stack([_stretched(image) for image in images]), rtol=1e-5, atol=2e-6)
+
+
+def test_a_16_bit_image_that_spans_its_type_is_normalised_as_8_bit_gray_is() -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (2, 16, 24)).astype(np.uint8)
+    gray[:, 0, :2] = 0, 255
+    deep = torch.from_numpy(gray.astype(np.uint16) * 257)
+    rgb = torch.from_numpy(np.repeat(gray[..., None], 3, axis=3))
+    torch.testing.assert_close(unet.normalise(deep), unet.normalise(rgb), rtol=1e-5, atol=2e-6)

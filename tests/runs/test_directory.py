@@ -1,10 +1,12 @@
 """A run directory: made once, never mixed with other files, resumed only with the same options and data."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from medsass import files
 from medsass.runs import directory
 from tests.conftest import tiny
 
@@ -115,3 +117,52 @@ def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
     history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}]
     directory.write_metrics(tmp_path, history)
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history
+
+
+OF_SHARDS = {"tile": 256, "level": 1, "depth": 16, "range": "percentile"}
+OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax"}
+
+
+def test_what_an_older_run_did_not_store_is_as_it_was_then(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    directory.create(config, FACTS)
+    assert OLDER.items() <= directory.stored(config.run)[1].items()
+    directory.check_resume(config, {**FACTS, **OLDER})
+    with pytest.raises(ValueError, match=r"depth \(8 in the run, 16 now\)"):
+        directory.check_resume(config, {**FACTS, **OLDER, "depth": 16})
+
+
+def test_the_facts_of_the_shards_come_back(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    directory.create(config, {**FACTS, **OF_SHARDS})
+    assert OF_SHARDS.items() <= directory.stored(config.run)[1].items()
+
+
+def test_an_address_comes_back_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("upath")
+    address = files.location("memory://folder/of shards")
+    config = tiny(address, tmp_path / "run")
+    directory.create(config, FACTS)
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["train"]["shards"] == "memory://folder/of shards"
+    old, _ = directory.stored(config.run)
+    assert old == config
+    assert not files.is_local(old.shards)
+
+
+def test_a_run_on_an_address_can_be_read_without_the_packages_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("upath")
+    directory.create(tiny(files.location("memory://shards"), tmp_path / "run", lr=0.5), FACTS)
+    monkeypatch.setitem(sys.modules, "upath", None)
+    assert directory.stored(tmp_path / "run")[0].lr == 0.5
+
+
+def test_a_run_at_an_address_is_refused() -> None:
+    pytest.importorskip("upath")
+    run = files.location("memory://run")
+    with pytest.raises(ValueError, match="memory://run: RUN must be on this machine"):
+        directory.create(tiny(Path("shards"), run), FACTS)
+    with pytest.raises(ValueError, match="memory://run: RUN must be on this machine"):
+        directory.stored(run)

@@ -18,6 +18,9 @@ from medsass.data.loader import Loader, LoaderConfig
 from medsass.models import unet
 from medsass.runs import evaluate as module
 from medsass.runs.evaluate import evaluate
+from medsass.runs.train import train
+from tests import built
+from tests.conftest import tiny
 
 SCORES = {"iou", "iou_dataset", "dice", "precision", "recall", "accuracy"}
 
@@ -112,3 +115,39 @@ def test_shards_without_masks_are_refused(trained: Path, nuclei_folder: Path, tm
 def test_a_folder_that_is_no_run_is_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is not a run directory"):
         evaluate(EvaluateConfig(tmp_path, shards, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of one epoch on 16-bit shards, and these."""
+    place = tmp_path_factory.mktemp("deep")
+    train(tiny(built.build(place / "shards", 16), place / "run", epochs=1))
+    return place / "run", place / "shards"
+
+
+def test_16_bit_scores_equal_those_computed_apart(deep: tuple[Path, Path], tmp_path: Path) -> None:
+    run, shards = deep
+    result = evaluate(EvaluateConfig(run, shards, device="cpu", threads=1, panel=tmp_path / "panel.png"))
+    (batch,) = Loader(LoaderConfig(shards, "test", 32, 16, masks=True, threads=1))
+    images, truths = batch.images.numpy().astype(np.float64), list(batch.masks.numpy())  # type: ignore[union-attr]
+    low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
+    unit = torch.from_numpy((images - low) / (high - low))[:, None].repeat(1, 3, 1, 1)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    model = unet.build("unet-resnet18")
+    model.load_state_dict(load_file(run / "model.safetensors"))
+    with torch.no_grad():
+        guesses = list((model.eval()(((unit - mean) / std).float())[:, 0] > 0).numpy())
+    for name, value in _expected(guesses, truths).items():
+        assert result[name] == pytest.approx(value, abs=2e-3), name
+    assert result["labels"]["iou"] > 0.8  # bright discs: Otsu finds them
+    with Image.open(tmp_path / "panel.png") as picture:
+        assert np.asarray(picture.convert("L")).min() == 0
+
+
+@pytest.mark.parametrize(("trained_on", "scored_on"), [(8, 16), (16, 8)])
+def test_shards_of_another_depth_are_refused(
+    deep: tuple[Path, Path], trained: Path, shards: Path, trained_on: int, scored_on: int
+) -> None:
+    run, other = {8: (trained, shards), 16: deep}[trained_on][0], {8: shards, 16: deep[1]}[scored_on]
+    with pytest.raises(ValueError, match=rf"trained on {trained_on}-bit images, .* {scored_on}-bit ones; make shards"):
+        evaluate(EvaluateConfig(run, other, device="cpu"))

@@ -38,13 +38,15 @@ def test_the_contact_sheet_can_be_opened(shards: Path, tmp_path: Path) -> None:
         assert image.convert("L").getextrema()[0] < 50
 
 
-def test_rejected_files_are_listed_up_to_five(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejected_files_are_listed_up_to_five(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = manifest.load(shards)
-    dataset.rejected = [{"file": f"f{i}.png", "reason": "[bad]"} for i in range(8)]
-    info.show_rejected(dataset)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:5] == [f"left out: f{i}.png: [bad]" for i in range(5)]
-    assert lines[5:] == ["and 3 more, listed in manifest.json"]
+    dataset.rejected = 8
+    lines = (json.dumps({"file": f"f{i}.png", "split": "train", "reason": "[bad]"}) + "\n" for i in range(8))
+    (tmp_path / "rejected.jsonl").write_text("".join(lines))
+    info.show_rejected(tmp_path, dataset)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:5] == [f"left out: f{i}.png: [bad]" for i in range(5)]
+    assert printed[5:] == [f"and 3 more, listed in {tmp_path / 'rejected.jsonl'}"]
 
 
 def test_a_title_in_brackets_is_printed_as_it_is(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

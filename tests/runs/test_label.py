@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import filters
 
 from medsass.config import LabelConfig
 from medsass.runs.label import label
+from tests import built
 
 
 def _rows(out: Path) -> list[dict[str, str]]:
@@ -131,3 +133,39 @@ def test_ght_takes_its_parameters_from_the_option(nuclei_folder: Path, tmp_path:
 def test_ght_wants_numbers(nuclei_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--ght must be numbers separated by commas; got 'a,b'"):
         label(LabelConfig(nuclei_folder / "images", tmp_path / "out", method="ght", ght="a,b", device="cpu"))
+
+
+@pytest.mark.parametrize("extension", ["png", "jp2"])
+def test_16_bit_shards_are_labelled_in_their_own_levels(tmp_path: Path, extension: str) -> None:
+    shards = built.build(tmp_path / "shards", 16, extension)
+    assert label(LabelConfig(shards, tmp_path / "out", device="cpu")) == []
+    rows = _rows(tmp_path / "out")
+    assert len(rows) == sum(built.SPLITS.values())
+    for row in rows:
+        image, truth = built.sample(Path(row["mask"]).stem, 16)
+        bins = filters.threshold_otsu(
+            np.floor((image - image.min()) * (256 / (int(image.max()) - image.min() + 1))), 256
+        )
+        width = (int(image.max()) - int(image.min())) / 256
+        assert float(row["threshold"]) == pytest.approx(int(image.min()) + bins * width, abs=2 * width)
+        mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+        assert np.array_equal(mask > 0, image > float(row["threshold"]))
+        assert np.mean((mask > 0) == truth) > 0.99
+
+
+def test_16_bit_shards_are_labelled_by_adaptive_methods_in_8_bits(tmp_path: Path) -> None:
+    shards = built.build(tmp_path / "shards", 16, splits={"train": 3})
+    config = LabelConfig(shards, tmp_path / "out", method="adaptive-mean", block_size=31, device="cpu")
+    assert label(config) == []
+    assert len(_rows(tmp_path / "out")) == 3
+
+
+def test_labels_of_shards_that_are_there_are_refused_before_a_tar_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = built.build(tmp_path / "shards", splits={"train": 3})
+    (tmp_path / "out" / "train").mkdir(parents=True)
+    (tmp_path / "out" / "train" / "train_002.png").write_bytes(b"mine")
+    monkeypatch.setattr("medsass.data.tar.read", lambda _: pytest.fail("read"))
+    with pytest.raises(FileExistsError, match=r"train_002\.png exists; .*--overwrite"):
+        label(LabelConfig(shards, tmp_path / "out", device="cpu"))

@@ -93,3 +93,38 @@ def test_a_curve_is_a_readable_picture(tmp_path: Path, epochs: int) -> None:
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (960, 384)
         assert np.asarray(image.convert("L")).min() < 128
+
+
+def _deep() -> np.ndarray:
+    """(40, 40) uint16 that uses a tenth of its range: 300 on the left, 6300 on the right."""
+    return np.where(np.arange(40) < 20, 300, 6300).astype(np.uint16) * np.ones((40, 1), np.uint16)
+
+
+def test_a_16_bit_image_is_drawn_over_its_own_range(tmp_path: Path) -> None:
+    picture = _draw(tmp_path / "a.png", [[(_deep(), "")]])[6:166, 6:166]
+    assert (picture[:, :70] == 0).all()
+    assert (picture[:, 90:] == 255).all()
+
+
+def test_a_16_bit_image_is_no_mask_however_dark(tmp_path: Path) -> None:
+    picture = _draw(tmp_path / "a.png", [[(np.full((40, 40), 1, np.uint16), "")]])[6:166, 6:166]
+    assert (picture == 0).all()
+
+
+def test_shallow_equals_the_linear_map() -> None:
+    image = np.random.default_rng(0).integers(200, 9000, (30, 50)).astype(np.uint16)
+    expected = np.round(np.interp(image, (image.min(), image.max()), (0, 255)))
+    assert np.array_equal(panels.shallow(image), expected)
+    assert panels.shallow(np.full((3, 3), 65535, np.uint16)).max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray_images_can_be_outlined(dtype: type) -> None:
+    mask = cv2.circle(np.zeros((40, 40), np.uint8), (20, 20), 8, 1, -1)
+    gray = _deep() if dtype is np.uint16 else np.full((40, 40), 9, np.uint8)
+    result = panels.outlined(gray, mask)
+    assert result.dtype == np.uint8
+    assert result.shape == (40, 40, 3)
+    coloured = (result[..., 0] != result[..., 2]) & (mask > 0)
+    assert coloured.sum() > 30
+    assert (result[0, 0] == (0 if dtype is np.uint16 else 9)).all()

@@ -16,10 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medsass.config import ShardConfig
-from medsass.data import shard
+from medsass.data import manifest, shard
 from medsass.runs import train as module
 from medsass.runs.train import train
 from medsass.runs.trainer import Trainer
+from tests import built
 from tests.conftest import tiny
 
 FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
@@ -277,7 +278,7 @@ def test_cuda_without_a_gpu_says_so(shards: Path, tmp_path: Path) -> None:
 
 def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"format": 1, "recipe": {"polarity": "auto"}, "splits": {"train": {"shards": [], "samples": 1},
+        json.dumps({"format": manifest.FORMAT, "recipe": {"polarity": "auto"}, "splits": {"train": {"shards": [], "samples": 1},
                     "test": {"shards": [], "samples": 1}}})
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
@@ -291,3 +292,64 @@ def test_polarity_recipe_takes_the_polarity_of_the_recipe(
     train(tiny(shards, tmp_path / "run", epochs=1, polarity="recipe"))
     expected = json.loads((shards / "manifest.json").read_text())["recipe"]["polarity"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["polarity"] == expected
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 16-bit images."""
+    return built.build(tmp_path_factory.mktemp("deep") / "out", 16)
+
+
+@pytest.fixture(scope="module")
+def deep_run(deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of two epochs on them."""
+    run = tmp_path_factory.mktemp("deep") / "run"
+    train(tiny(deep, run))
+    return run
+
+
+def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
+    assert {path.name for path in deep_run.iterdir()} == FILES
+    history = _history(deep_run)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
+    deep: Path, deep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Trainer.train_epoch, []
+
+    def fail_second(self: Trainer, report: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", fail_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(deep, tmp_path / "run"))
+    torch.rand(7)
+    train(tiny(deep, tmp_path / "run", resume=True))
+    _assert_same(deep_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("labels", ["adaptive-mean", "adaptive-gaussian"])
+@pytest.mark.parametrize("method", ["medsass", "supervised"])
+def test_adaptive_labels_of_16_bit_shards_are_refused_before_anything_is_written(
+    deep: Path, tmp_path: Path, labels: str, method: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^--labels {labels} is for 8-bit images.*--labels otsu or ght.*--depth 8$"):
+        train(tiny(deep, tmp_path / "run", labels=labels, method=method))
+    assert not (tmp_path / "run").exists()
+
+
+def test_ght_labels_of_16_bit_shards_train(deep: Path, tmp_path: Path) -> None:
+    assert train(tiny(deep, tmp_path / "run", labels="ght", epochs=1))["val_loss"] < 1
+
+
+def test_a_run_stores_the_form_of_its_shards(deep_run: Path) -> None:
+    content = json.loads((deep_run / "config.json").read_text())
+    assert {name: content[name] for name in ("tile", "level", "depth", "range")} == {
+        "tile": 64, "level": 1, "depth": 16, "range": "minmax"
+    }  # fmt: skip

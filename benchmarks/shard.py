@@ -1,0 +1,229 @@
+"""Sharding against what it cannot do without: decoding the same files once, on the same cores.
+
+    python -m benchmarks.shard [DATA]
+
+Three questions. How long does `medsass shard` take, beside bare decoding of the same files (images by the decoder that
+training uses, in batches; masks by OpenCV in threads; slides tile by tile by the same reader) and beside `tar cf`, in
+alternation, median of several rounds? How much memory does it take at 1,000 and at 100,000 samples? And does each recipe
+find what its dataset is said to hold: on the real sets in DATA, and on the names of the others?
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks import layouts, result
+from medsass.config import ShardConfig
+from medsass.data import shard, sources, tiles
+from medsass.data.decoder import BATCH, Decoder
+from medsass.data.sources import View
+
+ROUNDS = 5
+TILE = 256
+SAMPLES = (1_000, 100_000)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A set of DATA, how it is sharded, and which of its files are images and which masks."""
+
+    name: str
+    folder: str
+    options: dict[str, Any]
+    images: str
+    masks: str = ""
+
+
+CASES = (
+    Case("ISIC 2017, JPEG 256²", "isic2017", {"recipe": "isic2017"}, "*_Data/*.jpg", "*_Part1_GroundTruth/*.png"),
+    Case("ISIC 2017, JPEG at full size", "isic2017_fullsize", {"recipe": "folder", "images": "*Data/*.jpg",
+         "masks": "*Part1*/{stem}_segmentation.png"}, "*Data/*.jpg", "*Part1*/*.png"),
+    Case("X-rays, PNG 299²", "covid19_radiography", {"recipe": "covid19_radiography"},
+         "**/images/*.png", "**/masks/*.png"),
+    Case("DSB 2018 microscopy, PNG", "dsb2018", {"recipe": "dsb2018"},
+         "**/images/*.png", "**/masks/*.png"),
+    Case("whole slides, SVS and NDPI, tiles of 256²", "whole_slide", {"recipe": "folder", "tile": TILE}, "*"),
+)  # fmt: skip
+
+
+def decode_images(paths: list[Path]) -> None:
+    """Every file by the training decoder, in batches, on all cores; files are read ahead in threads."""
+    decoder = Decoder(8, 0)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), BATCH):
+            for item in decoder(list(pool.map(Path.read_bytes, paths[start : start + BATCH]))):
+                if isinstance(item, ValueError):
+                    raise item
+
+
+def decode_masks(paths: list[Path]) -> None:
+    """Every file by OpenCV, in threads."""
+    with ThreadPoolExecutor() as pool:
+        for image in pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED), paths):
+            assert image is not None
+
+
+def read_tiles(paths: list[Path]) -> None:
+    """Every tile of every slide, in threads."""
+    with ThreadPoolExecutor() as pool:
+        for path in paths:
+            with sources.open_picture(path, View()) as picture:
+                boxes = tiles.grid(picture.height, picture.width, TILE, TILE)
+                for _ in pool.map(lambda box: picture.read(0, box), boxes):
+                    pass
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall-clock seconds of one call."""
+    start = perf_counter()
+    work()
+    return perf_counter() - start
+
+
+def time_case(case: Case, data: Path) -> dict[str, Any]:
+    """One row: median seconds of sharding, of bare decoding and of `tar cf`, and their ratios."""
+    source = data / case.folder
+    images = sorted(path for path in source.glob(case.images) if path.is_file())
+    masks = sorted(source.glob(case.masks)) if case.masks else []
+    tiled = "tile" in case.options
+    times: dict[str, list[float]] = {"shard": [], "decode": [], "tar": []}
+    samples = 0
+    for turn in range(ROUNDS + 1):
+        with tempfile.TemporaryDirectory() as folder:
+
+            def write(out: Path = Path(folder) / "out") -> None:
+                nonlocal samples
+                dataset = shard.write(ShardConfig(source, out, **case.options))
+                samples = sum(split.samples for split in dataset.splits.values()) + dataset.rejected
+
+            def decode() -> None:
+                read_tiles(images) if tiled else decode_images(images)
+                decode_masks(masks)
+
+            names = "\n".join(str(path) for path in [*images, *masks])
+
+            def tar(target: str = f"{folder}/all.tar", text: str = names) -> None:
+                subprocess.run(["tar", "cf", target, "-P", "-T", "-"], input=text, text=True, check=True)
+
+            measured = {"shard": seconds(write), "decode": seconds(decode), "tar": seconds(tar)}
+        if turn:  # the first fills the page cache and loads the libraries
+            for name, value in measured.items():
+                times[name].append(value)
+    took = {name: median(values) for name, values in times.items()}
+    return {
+        "kind": "speed",
+        "case": case.name,
+        "images": samples,
+        "files": len(images) + len(masks),
+        **{f"{name}_seconds": value for name, value in took.items()},
+        "shard_images_per_second": samples / took["shard"],
+        "decode_images_per_second": samples / took["decode"],
+        "over_decode": took["shard"] / took["decode"],
+        "over_tar": took["shard"] / took["tar"],
+    }
+
+
+_MEASURE = """
+import resource, sys
+from pathlib import Path
+from medsass.config import ShardConfig
+from medsass.data import shard
+shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="*.png"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def memory(samples: int, folder: Path) -> dict[str, Any]:
+    """One row: peak resident memory of a process that shards so many small PNG files, no two alike."""
+    source = folder / "source"
+    source.mkdir()
+    image = np.zeros((32, 32), np.uint8)
+    for number in range(samples):
+        image[0, :4] = np.frombuffer(np.uint32(number).tobytes(), np.uint8)
+        cv2.imwrite(str(source / f"cell_{number:07d}.png"), image)
+    start = perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(source), str(folder / "out")], capture_output=True, text=True, check=True
+    )
+    return {"kind": "memory", "samples": samples, "peak_mb": int(done.stdout) / 1024, "seconds": perf_counter() - start}
+
+
+def counts(recipe: str, source: Path, paper: dict[str, int] | None, note: str = "", **options: Any) -> dict[str, Any]:
+    """One row: image files by split that a recipe finds, beside the paper's."""
+    found = shard.plan(ShardConfig(source, source, recipe=recipe, **options))
+    ours = {name: split.samples for name, split in found.splits.items()}
+    return {"kind": "counts", "recipe": recipe, "source": note, "ours": ours, "paper": paper}
+
+
+def written(
+    recipe: str, source: Path, out: Path, paper: dict[str, int] | None, note: str, **options: Any
+) -> dict[str, Any]:
+    """As `counts`, of the samples that are really written: tiles and frames."""
+    dataset = shard.write(ShardConfig(source, out, recipe=recipe, **options))
+    ours = {name: split.samples for name, split in dataset.splits.items()}
+    row = {"kind": "counts", "recipe": recipe, "source": note, "ours": ours, "paper": paper}
+    return row | ({"left_out": dataset.rejected} if dataset.rejected else {})
+
+
+def all_counts(data: Path, folder: Path) -> list[dict[str, Any]]:
+    """The rows of every recipe, on real data where there are any and on generated names or pictures elsewhere."""
+    layouts.xray_names(folder / "xray")
+    layouts.isic_names(folder / "isic")
+    layouts.tissuenet(folder / "tissuenet", layouts.TISSUENET, dict.fromkeys(layouts.TISSUENET, 16))
+    layouts.dermatomyositis(folder / "dm", height=88, width=118)
+    layouts.drone(folder / "drone", 10, 400, 600)
+    xray = {"train": 14730, "val": 2202, "test": 4233}
+    isic = {"train": 2000, "val": 150, "test": 600}
+    dm = {"train": 1656, "val": 240, "test": 480}
+    tissue = {"train": 2580, "val": 3140, "test": 1249}
+    small = "generated, a sixteenth of the true size"
+    return [
+        written("isic2017", data / "isic2017", folder / "o1", isic, "real, without the test split"),
+        counts("isic2017", folder / "isic", isic, "names of the whole set"),
+        written("covid19_radiography", data / "covid19_radiography", folder / "o2", None, "real, 600 of one class"),
+        counts("covid19_radiography", folder / "xray", xray, "names of the whole set"),
+        written("dsb2018", data / "dsb2018", folder / "o3", None, "real, fluorescence only"),
+        written("bitdepth_nucseg", data / "bitdepth_nucseg", folder / "o4", None, "real, 8 bit"),
+        written("bitdepth_nucseg", data / "bitdepth_nucseg", folder / "o5", None, "real, 16 bit", variant="16bit", depth=16),
+        written("tissuenet", folder / "tissuenet", folder / "o6", tissue, "generated, counts of version 1.0"),
+        written("dermatomyositis", folder / "dm", folder / "o7", dm, f"{small}, by slide", group_by="slide", tile=30),
+        written("dermatomyositis", folder / "dm", folder / "o8", None, f"{small}, by patient", tile=30),
+        written("drone", folder / "drone", folder / "o9", None, "generated, 10 images"),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure all and save the result."""
+    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    missing = [case.folder for case in CASES if not (data / case.folder).is_dir()]
+    if missing:
+        sys.exit(
+            f"benchmarks.shard: {data / missing[0]} is missing; give the folder of the datasets: python -m benchmarks.shard DATA"
+        )
+    rows = [time_case(case, data) for case in CASES]
+    for samples in SAMPLES:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(memory(samples, Path(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        rows += all_counts(data, Path(folder))
+    kept = [row for row in rows if row["kind"] == "speed" and "tiles" not in row["case"]]
+    peaks = [row["peak_mb"] for row in rows if row["kind"] == "memory"]
+    targets = [
+        result.Target(f"time over bare decoding, {row['case']}", "ratio", "<=", 1.3, row["over_decode"]) for row in kept
+    ]
+    targets.append(result.Target("peak memory at 100,000 samples over 1,000", "ratio", "<=", 1.1, peaks[1] / peaks[0]))
+    result.save("shard", "cpu", rows, targets, {})
+
+
+if __name__ == "__main__":
+    main()

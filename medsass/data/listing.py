@@ -1,0 +1,153 @@
+"""The files below a source folder, local or at an address, in a database: any number of them in little memory.
+
+A dataset is listed once. Patterns are then matched against the list, so that object storage is not asked about each
+file, and a file that changes later is noticed.
+"""
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fsspec.utils import glob_translate
+
+from medsass import files
+
+MAGIC = re.compile(r"[*?\[]")
+UNREADABLE = -1  # the size of what is listed but cannot be read; its stamp says why
+_TABLE = "(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp TEXT) WITHOUT ROWID"
+_LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # what a pattern begins with that stands for itself
+_LAST = chr(0x10FFFF)
+
+
+class Listing:
+    """The files of `source`: paths below it in POSIX form, size in bytes, and a stamp that changes with the content
+    (the time of the last change, or what object storage says of a version). Hidden files and folders are passed over,
+    and so are the local folders `apart`, in which the dataset is written. What cannot be read has the size `UNREADABLE`.
+    """
+
+    def __init__(self, database: sqlite3.Connection, apart: Iterable[Path] = ()) -> None:
+        self._database, self._apart = database, tuple(apart)
+
+    def fill(self, source: Path) -> None:
+        """List `source`. Raises `FileNotFoundError` where it is no folder."""
+        self._database.execute(f"CREATE TABLE files {_TABLE}")
+        self._insert("files", source)
+        self._database.execute("CREATE INDEX folders ON files (folder, name)")
+        self._database.execute("CREATE INDEX names ON files (name)")
+
+    def changed(self, source: Path) -> list[str]:
+        """Files that are new, gone or changed in `source` since it was listed; at most three."""
+        self._database.execute(f"CREATE TEMP TABLE now {_TABLE}")
+        self._insert("now", source)
+        differ = "SELECT path FROM (SELECT * FROM {} EXCEPT SELECT * FROM {}) LIMIT 3"
+        rows = [row for pair in (("files", "now"), ("now", "files")) for row in self._rows(differ.format(*pair))]
+        self._database.execute("DROP TABLE now")
+        return list(dict.fromkeys(path for (path,) in rows))[:3]
+
+    def _insert(self, table: str, source: Path) -> None:
+        if not source.is_dir():
+            raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset")
+        rows = ((path, *_parted(path), size, stamp) for path, size, stamp in _walk(source, self._apart))
+        self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
+
+    def stat(self, path: str) -> tuple[int, str]:
+        """Size in bytes and stamp that the file had when it was listed."""
+        size, stamp = next(self._rows("SELECT size, stamp FROM files WHERE path = ?", path))
+        return size, stamp
+
+    def match(self, pattern: str) -> Iterator[str]:
+        """Paths that match a glob pattern, sorted; `**` stands for any number of folders."""
+        folder, name = _parted(pattern)
+        begin, above = literal(name), literal(folder)
+        if begin == unescaped(name) and above == unescaped(folder):
+            yield from (path for (path,) in self._rows("SELECT path FROM files WHERE path = ?", unescaped(pattern)))
+            return
+        if above == unescaped(folder):
+            where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]
+        elif begin:
+            where, values = "name >= ? AND name < ?", [begin, begin + _LAST]
+        else:
+            where, values = "path >= ? AND path < ?", [above, above + _LAST]
+        matches = _regex(pattern).fullmatch
+        rows = self._rows(f"SELECT path FROM files WHERE {where} ORDER BY path", *values)
+        yield from (path for (path,) in rows if matches(path))
+
+    def _rows(self, query: str, *values: Any) -> Iterator[Any]:
+        return iter(self._database.execute(query, values))
+
+
+def unescaped(pattern: str) -> str:
+    """A pattern with what `glob.escape` wrote taken back; other brackets stay."""
+    return re.sub(r"\[([*?\[])\]", r"\1", pattern)
+
+
+def literal(pattern: str) -> str:
+    """What every match of a pattern begins with: all up to its first wildcard."""
+    match = _LITERAL.match(pattern)
+    return unescaped(match[0]) if match else ""
+
+
+@lru_cache(256)
+def _regex(pattern: str) -> re.Pattern[str]:
+    return re.compile(glob_translate(pattern), re.DOTALL)
+
+
+def _parted(path: str) -> tuple[str, str]:
+    """Folder and name of a path; the folder is "" where there is none."""
+    folder, _, name = path.rpartition("/")
+    return folder, name
+
+
+def _walk(source: Path, apart: Iterable[Path]) -> Iterable[tuple[str, int, str]]:
+    if not files.is_local(source):
+        return _walk_remote(source)
+    statuses = [path.stat() for path in apart if path.is_dir()]
+    return _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses})
+
+
+def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, int, str]]:
+    status = os.stat(folder)  # noqa: PTH116
+    if (status.st_dev, status.st_ino) in seen:
+        return  # a link back up, or a folder that is written
+    seen = seen | {(status.st_dev, status.st_ino)}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                own = entry.stat()
+            except OSError:
+                continue  # a link to what is not there, or to itself
+            if stat.S_ISDIR(own.st_mode):
+                yield from _walk_local(entry.path, f"{below}{entry.name}/", seen)
+            elif stat.S_ISREG(own.st_mode):
+                yield _listed(f"{below}{entry.name}", own)
+
+
+def _listed(path: str, status: os.stat_result) -> tuple[str, int, str]:
+    """Path, size and stamp of a file; a path whose bytes are not UTF-8 cannot be text, and is listed with escapes."""
+    text = _utf8(path)
+    if text != path:
+        return text, UNREADABLE, "its name is not UTF-8; rename it"
+    return path, status.st_size, str(status.st_mtime_ns)
+
+
+def _utf8(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _walk_remote(source: Any) -> Iterator[tuple[str, int, str]]:
+    root = source.path.rstrip("/")
+    for path, info in source.fs.find(root, detail=True).items():
+        below = path.removeprefix(root).lstrip("/")
+        if any(part.startswith(".") for part in below.split("/")):
+            continue  # also what leads up with ..
+        stamp = next(
+            (str(info[name]) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash") if info.get(name)), ""
+        )
+        yield below, int(info.get("size") or 0), stamp
