@@ -2,7 +2,7 @@
 
 import runpy
 
-BENCHMARKS = ("line", "labels")
+BENCHMARKS = ("line", "shard", "labels")
 
 
 def main() -> None:

@@ -80,9 +80,67 @@ def targets(results: dict[str, Result]) -> str:
     return table(["target", "aim on an H200", *(heads or ["measured"])], rows)
 
 
+def sharding(results: dict[str, Result]) -> str:
+    """`medsass shard` beside bare decoding of the same files and `tar cf`."""
+    rows = [
+        [
+            row["case"],
+            f"{row['images']:,} ({row['files']:,})",
+            f"{row['shard_images_per_second']:,.0f}",
+            f"{row['decode_images_per_second']:,.0f}",
+            f"{row['over_decode']:.2f}",
+            f"{row['over_tar']:.0f}",
+            f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+        ]
+        for name, content in results.items()
+        for row in content["rows"]
+        if row["kind"] == "speed"
+    ]
+    heads = [
+        "set",
+        "images (files)",
+        "shard, images/s",
+        "decode alone, images/s",
+        "time over decoding",
+        "over `tar cf`",
+        "measured on",
+    ]
+    return table(heads, rows)
+
+
+def shard_memory(results: dict[str, Result]) -> str:
+    """Peak memory of a process that shards."""
+    rows = [
+        [f"{row['samples']:,}", f"{row['peak_mb']:,.0f} MB", f"{row['seconds']:.0f} s",
+         f"[{content['device']}, {content['date']}](benchmarks/results/{name})"]
+        for name, content in results.items()
+        for row in content["rows"]
+        if row["kind"] == "memory"
+    ]  # fmt: skip
+    return table(["images", "peak memory", "time", "measured on"], rows)
+
+
+def shard_counts(results: dict[str, Result]) -> str:
+    """What each recipe finds, beside what the paper says of the same dataset."""
+
+    def show(counts: dict[str, int] | None) -> str:
+        return " / ".join(f"{counts[name]:,}" for name in ("train", "val", "test") if name in counts) if counts else ""
+
+    rows = [
+        [f"`{row['recipe']}`", row["source"], show(row["ours"]), f"{row.get('left_out', 0) or ''}", show(row["paper"])]
+        for content in results.values()
+        for row in content["rows"]
+        if row["kind"] == "counts"
+    ]
+    return table(["recipe", "data", "train / val / test", "left out", "in the paper"], rows)
+
+
 Table = Callable[[dict[str, Result]], str]
 TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and how its results become a table
     "line": ("line", line),
+    "shard": ("shard", sharding),
+    "shard-memory": ("shard", shard_memory),
+    "shard-counts": ("shard", shard_counts),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }

@@ -29,7 +29,7 @@ class Access:
 
     def in_pieces(self, path: str) -> bool:
         """True for files that are never read whole."""
-        return self._pieces or PurePosixPath(path).suffix.lower() in _BY_PATH
+        return self._pieces or path[path.rfind(".") :].lower() in _BY_PATH
 
     def at_hand(self, path: str) -> AtHand:
         """The bytes of a file; of one that is read in pieces where it is, or a copy of it, which `release` removes."""

@@ -25,6 +25,7 @@ class Admission:
         self._decoder = Decoder(config.depth, workers)
         self._writer: ShardWriter | None = None
         self._lookalikes: Lookalikes | None = None
+        self._others = False  # whether another split holds anything that an image could be a twin of
 
     def take(self, batch: list[Outcome]) -> None:
         """Admit a batch of records, and note what there is none of. Raises `ValueError` with `config.strict`."""
@@ -56,7 +57,7 @@ class Admission:
     def _write(self, job: Job, record: Record, pixels: Any) -> None:
         if not self._writer or self._writer.split != record.split:
             self.finish((job.rank, job.index))
-            held = len(self._journal.shards(record.split))
+            held, self._others = len(self._journal.shards(record.split)), self._journal.others(record.split)
             self._writer = ShardWriter(self._stage.folder, record.split, self._config.max_shard_bytes, held)
             self._lookalikes = Lookalikes(self._journal, record.split) if self._config.near_duplicates else None
         alike = look(pixels) if self._lookalikes else None
@@ -71,7 +72,7 @@ class Admission:
 
     def _twin(self, record: Record, alike: int | None) -> str:
         """What image of another split this one is, or looks like; "" where there is none."""
-        twin = self._journal.twin(record.meta["sha256"], record.split)
+        twin = self._journal.twin(record.meta["sha256"], record.split) if self._others else None
         if twin:
             return f"the same bytes as {twin}"
         near = self._lookalikes.find(alike) if self._lookalikes and alike is not None else None

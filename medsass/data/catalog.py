@@ -18,6 +18,7 @@ from medsass.data.listing import Listing
 from medsass.data.recipe import ALONE, Classes, Images, Recipe
 from medsass.data.sources import SUFFIXES
 
+_MAGIC = re.compile(r"[*?\[]")
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
@@ -103,10 +104,10 @@ class Catalog:
 
         def rows() -> Iterator[tuple[object, ...]]:
             for image, masks in self._pair(images, entry):
-                label = _match(recipe.classes.pattern, "class", image) or labels.get(PurePosixPath(image).stem)
+                label = _match(recipe.classes.pattern, "class", image) or labels.get(_stem(image))
                 self._database.executemany("INSERT OR IGNORE INTO claimed VALUES (?)", ((mask,) for mask in masks))
                 whole = _match(group, "group", image) or image
-                yield image, _safe(PurePosixPath(image).stem), json.dumps(masks), entry, label, whole
+                yield image, _safe(_stem(image)), json.dumps(masks), entry, label, whole
 
         before = self._database.total_changes
         for row in rows():
@@ -125,21 +126,19 @@ class Catalog:
             self._check_stems(entry)
             for path in self._images(images):
                 if not self._offered("mask", path, entry):
-                    yield path, self._offered("stem", PurePosixPath(path).stem, entry)
+                    yield path, self._offered("stem", _stem(path), entry)
         else:
-            self._offer(
-                {_fill(images.masks, PurePosixPath(path), any_name=True) for path in self._images(images)}, entry
-            )
+            self._offer({_fill(images.masks, path, any_name=True) for path in self._images(images)}, entry)
             for path in self._images(images):
                 if not self._offered("mask", path, entry):
-                    yield path, list(self.listing.match(_fill(images.masks, PurePosixPath(path))))
+                    yield path, list(self.listing.match(_fill(images.masks, path)))
 
     def _images(self, images: Images) -> Iterator[str]:
         paths = self.listing.match(_tidy(images.path))
         return (path for path in paths if PurePosixPath(path).suffix.lower() in SUFFIXES)
 
     def _offer(self, patterns: Iterable[str], entry: int) -> None:
-        rows = ((mask, PurePosixPath(mask).stem, entry) for pattern in patterns for mask in self.listing.match(pattern))
+        rows = ((mask, _stem(mask), entry) for pattern in patterns for mask in self.listing.match(pattern))
         self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?)", rows)
 
     def _offered(self, column: str, value: str, entry: int) -> list[str]:
@@ -229,14 +228,20 @@ def _grouping(recipe: Recipe, group_by: str) -> str:
     return recipe.groups[group_by] if group_by else next(iter(recipe.groups.values()), "")
 
 
-def _fill(pattern: str, image: PurePosixPath, *, any_name: bool = False) -> str:
+def _fill(pattern: str, image: str, *, any_name: bool = False) -> str:
     """`pattern` with its placeholders replaced by the image's own (or, for its name, by `*`), up-steps resolved."""
-    values = {
-        "stem": "*" if any_name else glob.escape(image.stem),
-        "name": "*" if any_name else glob.escape(image.name),
-        "dir": glob.escape(image.parent.as_posix()),
-    }
+    folder, _, name = image.rpartition("/")
+    values = {"stem": "*" if any_name else _stem(name), "name": "*" if any_name else name, "dir": folder or "."}
+    if _MAGIC.search(image):
+        values = {key: value if value == "*" else glob.escape(value) for key, value in values.items()}
     return _tidy(_PLACEHOLDER.sub(lambda match: values[match[1]], pattern))
+
+
+def _stem(path: str) -> str:
+    """As `PurePosixPath.stem`, at a tenth of its time."""
+    name = path.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and stem and suffix else name
 
 
 def _tidy(pattern: str) -> str:

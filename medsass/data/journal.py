@@ -28,6 +28,7 @@ CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT
                      converted TEXT, hash BLOB, look INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
+_PENDING = 256  # rows entered at once
 _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
 
@@ -37,6 +38,7 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self.database = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._open = True
+        self._pending: list[tuple[Any, ...]] = []
         self.database.execute("PRAGMA synchronous = FULL")
         if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'facts'"):
             self.database.executescript(f"BEGIN; {_TABLES} COMMIT;")
@@ -51,6 +53,7 @@ class Journal:
 
     def commit(self) -> None:
         """Keep everything up to here."""
+        self._flush()
         self.database.execute("COMMIT")
         self.database.execute("BEGIN")
 
@@ -83,28 +86,21 @@ class Journal:
 
     def store(self, rank: int, split: str, form: str, meta: dict[str, Any], look: int | None) -> None:
         """Note a sample that went into the tar file in progress; `look` is its perceptual hash."""
-        size = f"{meta['width']}x{meta['height']}"
-        self.database.execute(
-            "INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                meta["key"],
-                rank,
-                split,
-                form,
-                size,
-                meta.get("mask_coverage"),
-                meta["class"],
-                meta["converted"],
-                bytes.fromhex(meta["sha256"]),
-                look,
-            ),
-        )
+        size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
+        seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
+        self._pending.append((meta["key"], rank, split, form, size, *seen, sha256, look))
+        if len(self._pending) == _PENDING:
+            self._flush()
 
     def twin(self, sha256: str, split: str) -> str | None:
         """The "split/key" of the first image with these bytes that is stored in another split."""
         query = "SELECT split || '/' || key FROM stored WHERE hash = ? AND split != ? ORDER BY rowid LIMIT 1"
         rows = self._rows(query, bytes.fromhex(sha256), split)
         return rows[0][0] if rows else None
+
+    def others(self, split: str) -> bool:
+        """True where anything is stored in another split."""
+        return bool(self._rows("SELECT 1 FROM stored WHERE split != ? LIMIT 1", split))
 
     def looks(self, split: str) -> tuple[NDArray[np.int64], list[str]]:
         """Perceptual hashes (n,) int64 of what is stored in other splits, and "split/key" of each."""
@@ -119,7 +115,7 @@ class Journal:
 
     def finished(self) -> int:
         """Number of finished tar files."""
-        return int(self._rows("SELECT count(*) FROM shards")[0][0])
+        return int(self.database.execute("SELECT count(*) FROM shards").fetchone()[0])
 
     def stored(self) -> int:
         """Number of samples stored so far."""
@@ -158,5 +154,11 @@ class Journal:
         query = f"SELECT {column}, count(*) FROM stored WHERE split = ? AND {column} NOT NULL GROUP BY 1 ORDER BY 1"
         return dict(self._rows(query, split))
 
+    def _flush(self) -> None:
+        self.database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._pending)
+        self._pending = []
+
     def _rows(self, query: str, *values: Any) -> list[Any]:
+        if self._pending:
+            self._flush()
         return self.database.execute(query, values).fetchall()

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ MAGIC = re.compile(r"[*?\[]")
 UNREADABLE = -1  # the size of what is listed but cannot be read; its stamp says why
 _TABLE = "(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp TEXT) WITHOUT ROWID"
 _LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # what a pattern begins with that stands for itself
+_AT_ONCE = 500  # values in a query
 _LAST = chr(0x10FFFF)
 
 
@@ -55,10 +56,15 @@ class Listing:
         rows = ((path, *_parted(path), size, stamp) for path, size, stamp in _walk(source, self._apart))
         self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
 
-    def stat(self, path: str) -> tuple[int, str]:
-        """Size in bytes and stamp that the file had when it was listed."""
-        size, stamp = next(self._rows("SELECT size, stamp FROM files WHERE path = ?", path))
-        return size, stamp
+    def stats(self, paths: Sequence[str]) -> tuple[tuple[int, str], ...]:
+        """Size in bytes and stamp that each of these files had when it was listed."""
+        found: dict[str, tuple[int, str]] = {}
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = self._rows(f"SELECT path, size, stamp FROM files WHERE path IN ({marks})", *some)
+            found |= {path: (size, stamp) for path, size, stamp in rows}
+        return tuple(found[path] for path in paths)
 
     def match(self, pattern: str) -> Iterator[str]:
         """Paths that match a glob pattern, sorted; `**` stands for any number of folders."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -49,7 +49,7 @@ class Opened:
         self._digest, self._lock = "", threading.RLock()
         try:
             self._masks = [
-                (PurePosixPath(name).name, self._open_mask(name, *mask))
+                (name.rpartition("/")[2], self._open_mask(name, *mask))
                 for name, mask in zip(sample.masks, masks, strict=True)
             ]
         except BaseException:
@@ -62,7 +62,7 @@ class Opened:
         try:
             return self._stack.enter_context(sources.open_picture(path, view, data))
         except ValueError as error:
-            raise ValueError(f"mask {PurePosixPath(name).name}: {error}") from error
+            raise ValueError(f"mask {name.rpartition('/')[2]}: {error}") from error
 
     def close(self) -> None:
         """Close the files."""

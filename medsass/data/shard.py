@@ -151,7 +151,7 @@ def _run(
     intake, admission = Intake(chosen, config, stage.fetched, workers), Admission(stage, config, workers)
     position = stage.journal.position()
     listed = (
-        (rank, sample, tuple(found.listing.stat(path) for path in (sample.image, *sample.masks)))
+        (rank, sample, found.listing.stats((sample.image, *sample.masks)))
         for rank, sample in found.samples(position[0])
     )
     try:

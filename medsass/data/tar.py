@@ -92,11 +92,13 @@ class ShardWriter:
         finished = self.close() if full else None
         try:
             stream = self._stream or self._start()
-            members = []
+            members, pieces, end = [], [], stream.tell()
             for extension, data in content.items():
-                member = Member(f"{key}.{extension}", stream.tell() + tarfile.BLOCKSIZE, len(data))
-                stream.write(header(member.name, member.size) + data + bytes(member.end - member.offset - member.size))
+                member = Member(f"{key}.{extension}", end + tarfile.BLOCKSIZE, len(data))
+                end = member.end
+                pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
                 members.append(member)
+            stream.write(b"".join(pieces))
         except BaseException:
             self.abort()
             raise

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import tifffile
-import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -163,6 +162,8 @@ class Tiff(Picture):
             if level not in self._arrays:
                 dtype = part.dtype.newbyteorder(self.tiff.byteorder)
                 if not self._is_mappable(part):
+                    import zarr  # takes half a second, for which only large files should pay
+
                     self._arrays[level] = zarr.open(self.series.aszarr(level=level, maxworkers=1), mode="r")
                 elif isinstance(self._source, bytes):
                     values = np.frombuffer(self._source, dtype, int(np.prod(part.shape)), part.dataoffset)

@@ -56,7 +56,7 @@ def test_any_pattern_matches_only_what_exists(tree: Path, pattern: str) -> None:
 
 def test_stat_is_size_and_time(tree: Path) -> None:
     status = (tree / "x" / "a.png").stat()
-    assert listing(tree).stat("x/a.png") == (status.st_size, str(status.st_mtime_ns))
+    assert listing(tree).stats(["x/a.png"]) == ((status.st_size, str(status.st_mtime_ns)),)
 
 
 def test_changes_are_noticed(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
     (tmp_path / "source" / "broken.png").symlink_to(tmp_path / "nowhere")
     made = listing(tmp_path / "source")
     assert list(made.match("**/*")) == ["b.png", "linked/a.png"]
-    assert made.stat("b.png")[0] == 2
+    assert made.stats(["b.png"])[0][0] == 2
 
 
 def test_a_file_is_no_source(tmp_path: Path) -> None:
