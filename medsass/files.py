@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Where files are, and files that are whole or not there."""
 
 import os
 from collections.abc import Iterator

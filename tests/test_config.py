@@ -116,3 +116,28 @@ def test_every_default_keeps_its_own_rule() -> None:
     for item in fields(TrainConfig):
         choices = item.metadata.get("choices")
         assert not choices or item.default in choices, item.name
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"tile": 0, "stride": 4}, "--stride goes with --tile"),
+        ({"tile": 0, "min_foreground": 0.5}, "--min-foreground goes with --tile"),
+        ({"tile": 4, "stride": 5}, r"--stride must be at most --tile \(4\)"),
+        ({"tile": 4, "min_foreground": 1.5}, "--min-foreground is a share and at most 1"),
+        ({"tile": -1}, "--tile must be at least 0; got -1"),
+        ({"resume": True, "overwrite": True}, "--resume and --overwrite exclude each other"),
+        ({"depth": 16, "encode": "jpeg"}, "--encode jpeg holds 8 bits"),
+        ({"depth": 12}, "--depth must be one of 8, 16; got 12"),
+        ({"encode": "gif"}, "--encode must be one of keep, png, jpeg, jpeg2000; got 'gif'"),
+    ],
+)
+def test_shard_options_that_break_a_rule_are_refused(options: dict[str, object], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        ShardConfig(Path("in"), Path("out"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("overlap", [1.0, 2.0, -0.1])
+def test_overlap_is_a_share_below_one(overlap: float) -> None:
+    with pytest.raises(ValueError, match="--overlap must be"):
+        PredictConfig(Path("run"), (Path("a.png"),), overlap=overlap)

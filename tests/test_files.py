@@ -1,5 +1,6 @@
 """Files are whole or not there."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,27 @@ def test_a_missing_folder_is_the_systems_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         files.write(tmp_path / "none" / "a.json", "x")
     assert "none" in str(error.value.filename)
+
+
+def test_a_path_is_local_and_an_address_is_not(tmp_path: Path) -> None:
+    pytest.importorskip("upath")
+    assert files.location(str(tmp_path)) == tmp_path
+    assert files.is_local(files.location("a/b"))
+    address = files.location("memory://bucket/folder")
+    assert not files.is_local(address)
+    (address / "a.txt").write_bytes(b"1")
+    assert (address / "a.txt").read_bytes() == b"1"
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    pytest.importorskip("upath")
+    with pytest.raises(ValueError, match="nowhere"):
+        files.location("nowhere://bucket/folder")
+
+
+def test_addresses_without_their_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(
+        ImportError, match=r"s3://bucket/x: addresses need more packages .* pip install 'medsass\[cloud\]'"
+    ):
+        files.location("s3://bucket/x")

@@ -5,6 +5,7 @@ On the disk: one little-endian uint32 (`zlib.crc32`) for each block of 4096 byte
 
 import struct
 import zlib
+from array import array
 
 BLOCK = 4096  # bytes
 _ENTRY = 4
@@ -20,7 +21,7 @@ class Checksums:
     """The checksums of a stream of bytes that comes in pieces of any length."""
 
     def __init__(self) -> None:
-        self._done: list[int] = []
+        self._done = array("I")
         self._crc = self._filled = 0
 
     def update(self, data: bytes) -> None:
@@ -37,7 +38,7 @@ class Checksums:
 
     def pack(self) -> bytes:
         """What stands on the disk for the stream so far."""
-        return pack([*self._done, self._crc] if self._filled else self._done)
+        return pack([*self._done, self._crc] if self._filled else list(self._done))
 
 
 def pack(checksums: list[int]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from medsass.data import remote, tar
+from medsass.data import decoder, remote, tar
 from medsass.data.decoder import import_dali
 
 # Encoded samples; shards are stored in hashed order, so this is a second shuffle, not the only one. DALI fills it before
@@ -156,8 +156,7 @@ def _pipeline(config: LoaderConfig, paths: Sequence[str], depth: int, buffer: in
         )
         begin, end = _region(fn, types, config.augment)
         region = {"roi_start": begin, "roi_end": end, "roi_relative": True, "size": [config.size, config.size]}
-        kind = {8: (types.RGB, types.UINT8), 16: (types.GRAY, types.UINT16)}[depth]
-        images = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], output_type=kind[0], dtype=kind[1])
+        images = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], **decoder.options(depth))
         images = fn.resize(images, interp_type=types.INTERP_LINEAR, antialias=True, **region)
         if depth == 16:  # DALI's iterator has no name for torch's uint16: the same bits go as int16
             outputs = [fn.reinterpret(_jitter_gray(fn, types, images, config.augment), dtype=types.INT16)]

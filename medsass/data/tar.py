@@ -79,7 +79,7 @@ class ShardWriter:
         self.folder, self.split, self.max_bytes = folder, split, max_bytes
         self._number = first
         self._stream: _Stream | None = None
-        self._samples: list[list[Member]] = []
+        self._lines, self._count = bytearray(), 0  # of the index: text, because members would take ten times the memory
 
     def add(self, key: str, content: Mapping[str, bytes]) -> Shard | None:
         """Append one sample: `content` maps an extension ("png", "mask.png", "json") to the file's bytes.
@@ -102,7 +102,8 @@ class ShardWriter:
         except BaseException:
             self.abort()
             raise
-        self._samples.append(members)
+        self._lines += line(members).encode()
+        self._count += 1
         return finished
 
     def close(self) -> Shard | None:
@@ -115,16 +116,18 @@ class ShardWriter:
             end = self._stream.tell() + _END
             self._stream.write(bytes(_END + _padded(end, tarfile.RECORDSIZE) - end))
             self._stream.close()
-            files.write(beside[0], index(self._samples))
+            with files.atomic(beside[0]) as file:
+                file.write(_first_line(self._count).encode())
+                file.write(self._lines)
             files.write(beside[1], self._stream.checksums.pack())
             self._part.replace(path)
         except BaseException:
             self.abort()
-            for file in beside:
+            for written in beside:
                 with contextlib.suppress(OSError):
-                    file.unlink()
+                    written.unlink()
             raise
-        shard = Shard(path.name, len(self._samples), self._stream.tell(), self._stream.sha256.hexdigest())
+        shard = Shard(path.name, self._count, self._stream.tell(), self._stream.sha256.hexdigest())
         self._stream = None
         self._number += 1
         _sync(self.folder)
@@ -146,7 +149,7 @@ class ShardWriter:
         return self._path.with_suffix(".tar.part")
 
     def _start(self) -> "_Stream":
-        self._stream, self._samples = _Stream(self._part), []
+        self._stream, self._lines, self._count = _Stream(self._part), bytearray(), 0
         return self._stream
 
 
@@ -197,8 +200,16 @@ class _Stream:
 
 def index(samples: Sequence[Sequence[Member]]) -> str:
     """The text of a tar's DALI index."""
-    lines = [" ".join(f"{file.extension} {file.offset} {file.size} {file.name}" for file in one) for one in samples]
-    return "".join(f"{line}\n" for line in [f"v1.2 {len(samples)}", *lines])
+    return "".join([_first_line(len(samples)), *map(line, samples)])
+
+
+def line(members: Sequence[Member]) -> str:
+    """The line of one sample in the index."""
+    return " ".join(f"{file.extension} {file.offset} {file.size} {file.name}" for file in members) + "\n"
+
+
+def _first_line(samples: int) -> str:
+    return f"v1.2 {samples}\n"
 
 
 def read(path: Path) -> Iterable[tuple[str, dict[str, bytes]]]:
