@@ -10,7 +10,9 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,7 @@ class ShardWriter:
         self.folder, self.split, self.max_bytes = folder, split, max_bytes
         self._number = first
         self._stream: _Stream | None = None
-        self._lines, self._count = bytearray(), 0  # of the index: text, because members would take ten times the memory
+        self._count = 0
 
     def add(self, key: str, content: Mapping[str, bytes]) -> Shard | None:
         """Append one sample: `content` maps an extension ("png", "mask.png", "json") to the file's bytes.
@@ -99,10 +101,10 @@ class ShardWriter:
                 pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
                 members.append(member)
             stream.write(b"".join(pieces))
+            stream.lines.write(line(members).encode())
         except BaseException:
             self.abort()
             raise
-        self._lines += line(members).encode()
         self._count += 1
         return finished
 
@@ -118,7 +120,9 @@ class ShardWriter:
             self._stream.close()
             with files.atomic(beside[0]) as file:
                 file.write(_first_line(self._count).encode())
-                file.write(self._lines)
+                self._stream.lines.seek(0)
+                shutil.copyfileobj(self._stream.lines, file)
+            self._stream.lines.close()
             files.write(beside[1], self._stream.checksums.pack())
             self._part.replace(path)
         except BaseException:
@@ -149,7 +153,7 @@ class ShardWriter:
         return self._path.with_suffix(".tar.part")
 
     def _start(self) -> "_Stream":
-        self._stream, self._lines, self._count = _Stream(self._part), bytearray(), 0
+        self._stream, self._count = _Stream(self._part), 0
         return self._stream
 
 
@@ -169,10 +173,13 @@ def header(name: str, size: int) -> bytes:
 
 
 class _Stream:
-    """A file that is written from start to end, and hashed on the way."""
+    """A file that is written from start to end, and hashed on the way; `lines` are of its index, in a file without a
+    name, because with small images they would be most of the memory.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
+        self.lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the writer, or by drop
         self._size = 0
         self.sha256, self.checksums = hashlib.sha256(), Checksums()
 
@@ -194,8 +201,9 @@ class _Stream:
 
     def drop(self) -> None:
         """Close the file, which is not wanted any more."""
-        with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
-            self._file.close()
+        for file in (self._file, self.lines):
+            with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
+                file.close()
 
 
 def index(samples: Sequence[Sequence[Member]]) -> str:
