@@ -271,7 +271,7 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
 
 def main() -> None:
     """Run the grid and the peers, draw the chart, save the result; exit 1 where an output was wrong."""
-    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    data = result.data("labels")
     contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
     if contents == SYNTHETIC:
         print(

@@ -6,7 +6,6 @@ DATA holds `dsb2018/` and `isic2017/` in their owners' layouts. The scores are o
 2017 that is the validation split, because the masks of its test split are not part of DATA. Training never sees a mask.
 """
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +63,7 @@ def run(case: Case, data: Path, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run both cases and save the result."""
-    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
-    missing = [case.recipe for case in CASES if not (data / case.recipe).is_dir()]
-    if missing:
-        sys.exit(
-            f"benchmarks.line: {data / missing[0]} is missing; give the folder of the datasets: python -m benchmarks.line DATA"
-        )
+    data = result.data("line", [case.recipe for case in CASES])
     with tempfile.TemporaryDirectory() as folder:
         rows = [run(case, data, Path(folder)) for case in CASES]
     targets = [result.Target("DSB 2018 test IoU, 8 epochs at 96 x 96", "IoU", ">=", 0.60, rows[0]["iou"])]

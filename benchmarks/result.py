@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,20 @@ class Target:
     relation: str  # ">=" or "<="
     target: float
     value: float | None
+
+
+def data(benchmark: str, folders: Iterable[str] = ()) -> Path:
+    """DATA of the command line, the folder of the real images; `../shared/data` unless given. Ends the program where one
+    of `folders` is not in it.
+    """
+    found = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    missing = next((folder for folder in folders if not (found / folder).is_dir()), None)
+    if missing is not None:
+        sys.exit(
+            f"benchmarks.{benchmark}: {found / missing} is missing; give the folder of the datasets: "
+            f"python -m benchmarks.{benchmark} DATA"
+        )
+    return found
 
 
 def device(where: str) -> str:

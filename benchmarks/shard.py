@@ -204,12 +204,7 @@ def all_counts(data: Path, folder: Path) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure all and save the result."""
-    data = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
-    missing = [case.folder for case in CASES if not (data / case.folder).is_dir()]
-    if missing:
-        sys.exit(
-            f"benchmarks.shard: {data / missing[0]} is missing; give the folder of the datasets: python -m benchmarks.shard DATA"
-        )
+    data = result.data("shard", [case.folder for case in CASES])
     rows = [time_case(case, data) for case in CASES]
     for samples in SAMPLES:
         with tempfile.TemporaryDirectory() as folder:

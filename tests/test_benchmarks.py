@@ -183,6 +183,17 @@ def test_a_peer_that_is_absent_or_fails_is_named(capsys: pytest.CaptureFixture[s
     ]
 
 
+def test_the_first_set_that_data_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["line", str(tmp_path)])
+    (tmp_path / "one").mkdir()
+    assert result.data("line", ["one"]) == tmp_path
+    expected = (
+        f"benchmarks.line: {tmp_path}/two is missing; give the folder of the datasets: python -m benchmarks.line DATA"
+    )
+    with pytest.raises(SystemExit, match=f"^{expected}$"):
+        result.data("line", ["one", "two", "three"])
+
+
 @pytest.mark.parametrize("limits", [{}, {"copy_bytes_per_second": 4.2e12}])
 def test_the_chart_is_drawn(tmp_path: Path, limits: dict[str, float]) -> None:
     rows = [_row(batch=n, content=c) for n in (16, 1024) for c in labels.SYNTHETIC]

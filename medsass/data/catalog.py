@@ -4,9 +4,7 @@ Only names are read here, never pixels, so that counts and splits are known befo
 in a database, so that its length costs no memory and an interrupted run finds it again.
 """
 
-import csv
 import glob
-import hashlib
 import json
 import re
 import sqlite3
@@ -14,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medsass.data.listing import Listing
-from medsass.data.recipe import ALONE, Classes, Images, Recipe
+from medsass.data import classes, splits
+from medsass.data.listing import MAGIC, Listing
+from medsass.data.recipe import ALONE, Images, Recipe
 from medsass.data.sources import SUFFIXES
 
-_MAGIC = re.compile(r"[*?\[]")
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
@@ -64,14 +62,14 @@ class Catalog:
         run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
         self.listing.fill(source)
         pattern = _grouping(recipe, group_by)
-        labels = _labels(source, recipe)
+        labels = classes.read(source, recipe)
         matched = [self._find(images, entry, recipe, pattern, labels) for entry, images in enumerate(recipe.images)]
         if not any(matched):
             globs = ", ".join(f"'{images.path}'" for images in recipe.images)
             raise FileNotFoundError(
                 f"{source}: no image matches {globs} of recipe '{recipe.name}'; check SOURCE and the recipe"
             )
-        _check_tables(source, recipe, matched)
+        classes.check(source, recipe, matched)
         self._sort(recipe)
         self._remark(recipe, matched, pattern)
         run("DROP TABLE found")
@@ -155,7 +153,7 @@ class Catalog:
 
     def _sort(self, recipe: Recipe) -> None:
         run = self._database.execute
-        exact = self._exact(recipe) if recipe.exact_splits else {}
+        exact = splits.exact(self._sizes(recipe), recipe) if recipe.exact_splits else {}
         order = [*dict.fromkeys([*(images.split for images in recipe.images if images.split), *recipe.splits])]
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
         query = """SELECT image, stem, masks, entry, label, grp, same FROM found
@@ -163,32 +161,19 @@ class Catalog:
         framed = any(images.frames == "all" for images in recipe.images)
         for image, stem, masks, entry, label, group, same in run(query):
             plain = same == 1 and len(stem) <= _LONGEST_KEY and not (framed and _FRAME.search(stem))
-            key = stem if plain else f"{stem[: _LONGEST_KEY - 13]}-{_digest(image)[:12]}"
-            split = recipe.images[entry].split or exact.get(group) or _split(f"{recipe.name}/{group}", recipe)
-            row = (order.index(split), _digest(key), key, image, masks, split, label, group, entry)
+            key = stem if plain else f"{stem[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
+            split = recipe.images[entry].split or exact.get(group) or splits.by_hash(group, recipe)
+            row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, entry)
             run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
                key, image, masks, split, label, grp, entry FROM unsorted""")
         run("DROP TABLE unsorted")
 
-    def _exact(self, recipe: Recipe) -> dict[str, str]:
-        """The split of each group where shares are to be met: all splits but the first take groups in the order of their
-        hashes while that brings them nearer to their share of the images, one at least; the first takes the rest.
-        """
+    def _sizes(self, recipe: Recipe) -> dict[str, int]:
+        """Images by group, of the [[images]] tables that name no split."""
         free = [i for i, images in enumerate(recipe.images) if not images.split]
         query = f"SELECT grp, count(*) FROM found WHERE entry IN ({','.join(map(str, free))}) GROUP BY grp"
-        sizes = dict(self._database.execute(query).fetchall())
-        groups = sorted(sizes, key=lambda group: _digest(f"{recipe.name}/{group}"))
-        result: dict[str, str] = {}
-        for split, share in list(recipe.splits.items())[1:]:
-            aim, held = round(share * sum(sizes.values())), 0
-            for group in groups:
-                if group not in result and abs(held + sizes[group] - aim) < abs(held - aim):
-                    result[group], held = split, held + sizes[group]
-            left = [group for group in groups if group not in result]
-            if not held and len(left) > 1:
-                result[min(left, key=lambda group: sizes[group])] = split
-        return {group: result.get(group, next(iter(recipe.splits))) for group in groups}
+        return dict(self._database.execute(query).fetchall())
 
     def _remark(self, recipe: Recipe, matched: list[bool], pattern: str) -> None:
         notes = [recipe.note] if recipe.note else []
@@ -232,7 +217,7 @@ def _fill(pattern: str, image: str, *, any_name: bool = False) -> str:
     """`pattern` with its placeholders replaced by the image's own (or, for its name, by `*`), up-steps resolved."""
     folder, _, name = image.rpartition("/")
     values = {"stem": "*" if any_name else _stem(name), "name": "*" if any_name else name, "dir": folder or "."}
-    if _MAGIC.search(image):
+    if MAGIC.search(image):
         values = {key: value if value == "*" else glob.escape(value) for key, value in values.items()}
     return _tidy(_PLACEHOLDER.sub(lambda match: values[match[1]], pattern))
 
@@ -264,55 +249,6 @@ def _safe(stem: str) -> str:
     return re.sub(r"^-|[^A-Za-z0-9_-]", "_", stem)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _split(text: str, recipe: Recipe) -> str:
-    """The split whose share of [0, 1) holds the hash of `text`: the same for a group on every machine and every run,
-    whatever other images come or go.
-    """
-    point, edge = int(_digest(text)[:13], 16) / 16**13, 0.0
-    for split, share in recipe.splits.items():
-        edge += share
-        if point < edge:
-            return split
-    return list(recipe.splits)[-1]
-
-
 def _match(pattern: str, name: str, path: str) -> str | None:
     match = re.search(pattern, path) if pattern else None
     return match[name] if match else None
-
-
-def _labels(source: Path, recipe: Recipe) -> dict[str, str]:
-    """Class label by image stem from the recipe's CSV files that are there."""
-    labels: dict[str, str] = {}
-    for images in recipe.images:
-        path = source / images.classes
-        if images.classes and path.is_file():
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                for row in csv.DictReader(file):
-                    labels[row.get(recipe.classes.key, "")] = _label(row, recipe.classes, path)
-    return labels
-
-
-def _check_tables(source: Path, recipe: Recipe, matched: list[bool]) -> None:
-    """Raise `FileNotFoundError` where images are there, but not the CSV file of their labels."""
-    for images, hit in zip(recipe.images, matched, strict=True):
-        if hit and images.classes and not (source / images.classes).is_file():
-            raise FileNotFoundError(
-                f"{source / images.classes} is missing: it holds the class labels of '{images.path}'; put it there, or take "
-                "'classes' out of a copy of the recipe"
-            )
-
-
-def _label(row: dict[str, str], classes: Classes, path: Path) -> str:
-    missing = [name for name in (classes.key, *classes.columns) if name not in row]
-    if missing:
-        raise ValueError(f"{path}: column '{missing[0]}' is missing; the recipe's [classes] name it")
-    try:
-        held = [column for column in classes.columns if float(row[column] or 0) > 0]
-    except ValueError as error:
-        raise ValueError(f"{path}: row '{row[classes.key]}': class columns must hold numbers ({error})") from error
-    return held[0] if held else classes.otherwise

@@ -81,24 +81,44 @@ def load(folder: Path) -> Manifest:
     """The manifest of a shard folder, after a check that every tar file and index that it names is there, of the size
     it names. Raises `FileNotFoundError` or `ValueError` that name the file and the remedy.
     """
+    manifest = read(folder)
+    check(folder, manifest)
+    return manifest
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a shard folder, whatever became of the files that it names. Raises as `load` does."""
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
         )
     try:
-        table = json.loads(path.read_text("utf-8"))
+        return parse(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse(data: bytes) -> Manifest:
+    """What `Manifest.save` wrote. Raises `ValueError` with the remedy where `data` is something else."""
+    try:
+        table = json.loads(data.decode("utf-8"))
         if table.pop("format") != FORMAT:
             raise ValueError("it is of another medsass version")
         splits = {name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
                   for name, split in table.pop("splits").items()}  # fmt: skip
-        manifest = Manifest(splits=splits, **table)
+        return Manifest(splits=splits, **table)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
+        raise ValueError(f"not a medsass manifest ({error}); run medsass shard again") from error
+
+
+def check(folder: Path, manifest: Manifest) -> None:
+    """Raise `FileNotFoundError` or `ValueError` where a tar file or index that `manifest` names is not in `folder`, or
+    a tar file is not of the size it names.
+    """
     for split in manifest.splits.values():
         for shard in split.shards:
             _check(folder / shard.file, shard)
-    return manifest
 
 
 def _check(tar: Path, shard: Shard) -> None:

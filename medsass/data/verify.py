@@ -4,7 +4,6 @@ The SHA-256 in the manifest says whether a tar file is right; its checksums say 
 once, in pieces, from a folder or from an address.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,17 +35,9 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
 
 
 def _stated(folder: Path) -> Manifest:
-    """The manifest, even where the tar files that it names are missing or damaged. Raises what `manifest.load` raises."""
-    try:
-        table = json.loads((folder / manifest.NAME).read_bytes())
-        splits = {name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
-                  for name, split in table.pop("splits").items()}  # fmt: skip
-        stated = Manifest(splits=splits, **table)
-        if stated.format != manifest.FORMAT:
-            raise ValueError
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return manifest.load(folder)  # says what is wrong with it
-    shards = [shard for split in splits.values() for shard in split.shards]
+    """The manifest, after a check that its list of tar files can be gone through. Raises what `manifest.read` raises."""
+    stated = manifest.read(folder)
+    shards = [shard for split in stated.splits.values() for shard in split.shards]
     names = {shard.file for shard in shards if _plausible(shard)}
     if len(names) < len(shards):
         raise ValueError("its list of tar files makes no sense; run medsass shard again")

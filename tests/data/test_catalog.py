@@ -1,54 +1,16 @@
 """Recipe and source folder -> samples. Only names count, so that the files here are empty."""
 
 import re
-import sqlite3
 import tempfile
-from collections import Counter
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsass.data import catalog, recipe
-from medsass.data.catalog import Catalog, Sample
-from medsass.data.recipe import Classes, Images, Recipe
-
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-
-
-def make(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
-@dataclass(frozen=True)
-class Found:
-    samples: list[Sample]
-    orphans: list[str]
-    notes: list[str]
-
-
-def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
-    made = Catalog(sqlite3.connect(":memory:"))
-    made.fill(source, chosen, group_by)
-    assert [rank for rank, _ in made.samples()] == list(range(len(made)))
-    return Found([sample for _, sample in made.samples()], list(made.orphans()), made.notes())
-
-
-def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
-    return Recipe("mine", (Images(images, masks),), splits=SHARES, **more)  # type: ignore[arg-type]
-
-
-def by_image(source: Path, chosen: Recipe) -> dict[str, Sample]:
-    return {sample.image: sample for sample in find(source, chosen).samples}
-
-
-def masks(source: Path, chosen: Recipe) -> dict[str, tuple[str, ...]]:
-    return {image: sample.masks for image, sample in by_image(source, chosen).items()}
+from medsass.data import recipe
+from medsass.data.recipe import Images, Recipe
+from tests.catalogued import SHARES, find, make, masks, plain
 
 
 def test_missing_source_is_named(tmp_path: Path) -> None:
@@ -183,44 +145,6 @@ def test_keys_of_generated_names_are_unique_and_safe(stems: set[str]) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", sample.key) for sample in samples)
 
 
-def exact(source: Path, chosen: Recipe, group_by: str = "") -> Counter[str]:
-    return Counter(sample.split for sample in find(source, replace(chosen, exact_splits=True), group_by).samples)
-
-
-def test_exact_shares_of_the_papers_198_slides(tmp_path: Path) -> None:
-    """The paper's 1656/240/480 tiles are 138, 20 and 40 slides of 12."""
-    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
-    assert exact(tmp_path, plain()) == {"train": 138, "val": 20, "test": 40}
-
-
-def test_exact_shares_keep_groups_whole_and_give_each_split_one(tmp_path: Path) -> None:
-    make(tmp_path, *(f"p{i % 5}/{i}.tif" for i in range(70)))
-    chosen = replace(plain(groups={"patient": r"(?P<group>p\d)/"}), exact_splits=True)
-    samples = find(tmp_path, chosen).samples
-    where = {(sample.group, sample.split) for sample in samples}
-    assert len(where) == 5
-    assert Counter(split for _, split in where) == {"train": 3, "val": 1, "test": 1}
-
-
-def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
-    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
-    chosen = plain(groups={"patient": r"(?P<group>p\d)/", "slide": "(?P<group>.+)"})
-    assert len({sample.group for sample in find(tmp_path, chosen).samples}) == 7
-    assert len({sample.group for sample in find(tmp_path, chosen, "patient").samples}) == 7
-    for name in ("slide", "image"):
-        assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
-    with pytest.raises(
-        ValueError, match="--group-by must be one of patient, slide, image for recipe 'mine'; got 'eye'"
-    ):
-        find(tmp_path, chosen, "eye")
-
-
-def test_split_that_gets_nothing_is_noted(tmp_path: Path) -> None:
-    make(tmp_path, "a.png")
-    notes = find(tmp_path, plain()).notes
-    assert sum("got no image" in note for note in notes) == 2
-
-
 def test_image_outside_of_the_groups_pattern_is_noted(tmp_path: Path) -> None:
     make(tmp_path, "p1/a.png", "p1/b.png", "c.png")
     notes = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d)/"})).notes
@@ -240,29 +164,6 @@ def test_masks_in_the_images_own_file(tmp_path: Path) -> None:
     assert masks(tmp_path, own) == {"a.npz": ("a.npz",)}
 
 
-def test_other_files_do_not_move_an_image(tmp_path: Path) -> None:
-    make(tmp_path, *(f"img{i}.png" for i in range(60)))
-    before = by_image(tmp_path, plain())
-    make(tmp_path, *(f"later/other{i}.png" for i in range(60)))
-    after = by_image(tmp_path, plain())
-    assert {image: after[image].split for image in before} == {image: before[image].split for image in before}
-
-
-def test_files_of_the_same_names_elsewhere_do_not_move_an_image(tmp_path: Path) -> None:
-    make(tmp_path, *(f"x/{i}.png" for i in range(60)))
-    before = by_image(tmp_path, plain())
-    make(tmp_path, *(f"y/{i}.png" for i in range(60)))
-    after = by_image(tmp_path, plain())
-    assert {image: after[image].split for image in before} == {image: before[image].split for image in before}
-
-
-@pytest.mark.parametrize("prefix", ["", "case", "ISIC_00"])
-def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
-    counts = Counter(catalog._split(f"mine/{prefix}{i}", plain()) for i in range(10_000))
-    for split, share in SHARES.items():
-        assert abs(counts[split] / 10_000 - share) < 4 * (share * (1 - share) / 10_000) ** 0.5
-
-
 def test_order_is_split_by_split_and_stable(tmp_path: Path) -> None:
     make(tmp_path, *(f"img{i}.png" for i in range(80)))
     samples = find(tmp_path, plain()).samples
@@ -270,92 +171,3 @@ def test_order_is_split_by_split_and_stable(tmp_path: Path) -> None:
     assert splits == sorted(splits, key=list(SHARES).index)
     assert samples == find(tmp_path, plain()).samples
     assert [sample.image for sample in samples] != sorted(sample.image for sample in samples)
-
-
-def test_groups_stay_together(tmp_path: Path) -> None:
-    make(tmp_path, *(f"p{patient}_{i}.png" for patient in range(40) for i in range(5)))
-    samples = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d+)_"})).samples
-    splits: dict[str, set[str]] = {}
-    for sample in samples:
-        assert sample.group == sample.image.split("_")[0]
-        splits.setdefault(sample.group, set()).add(sample.split)
-    assert len(splits) == 40
-    assert all(len(where) == 1 for where in splits.values())
-    assert len(set.union(*splits.values())) > 1
-
-
-def isic(folder: Path, rows: str, header: str = "image_id,melanoma,seborrheic_keratosis") -> Path:
-    for stem in ("ISIC_1", "ISIC_2", "ISIC_3"):
-        make(folder, f"ISIC-2017_Training_Data/{stem}.jpg")
-        make(folder, f"ISIC-2017_Training_Part1_GroundTruth/{stem}_segmentation.png")
-    (folder / "ISIC-2017_Training_Part3_GroundTruth.csv").write_text(f"{header}\n{rows}", "utf-8-sig")
-    return folder
-
-
-def test_class_labels_come_from_the_csv_file(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n")
-    found = find(tmp_path, recipe.load("isic2017")).samples
-    labels = {sample.key: (sample.split, sample.label) for sample in found}
-    assert labels == {
-        "ISIC_1": ("train", "melanoma"), "ISIC_2": ("train", "seborrheic_keratosis"), "ISIC_3": ("train", "nevus"),
-    }  # fmt: skip
-    assert {sample.masks for sample in found} == {
-        (f"ISIC-2017_Training_Part1_GroundTruth/ISIC_{i}_segmentation.png",) for i in (1, 2, 3)
-    }
-
-
-def test_image_that_the_csv_file_lacks_has_no_label(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,1.0,0.0\n")
-    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
-    assert labels == {"ISIC_1": "melanoma", "ISIC_2": None, "ISIC_3": None}
-
-
-def test_missing_column_is_named(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,1.0\n", header="image_id,melanoma")
-    with pytest.raises(ValueError, match=r"Part3_GroundTruth.csv: column 'seborrheic_keratosis' is missing"):
-        find(tmp_path, recipe.load("isic2017"))
-
-
-def test_csv_value_that_is_no_number_names_the_file(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,yes,0.0\n")
-    with pytest.raises(ValueError, match=r"Part3_GroundTruth\.csv"):
-        find(tmp_path, recipe.load("isic2017"))
-
-
-def test_csv_row_that_is_short_counts_as_zeros(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,1.0\nISIC_2,\n")
-    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
-    assert labels == {"ISIC_1": "melanoma", "ISIC_2": "nevus", "ISIC_3": None}
-
-
-def test_missing_official_split_gives_a_note(tmp_path: Path) -> None:
-    isic(tmp_path, "ISIC_1,1.0,0.0\n")
-    found = find(tmp_path, recipe.load("isic2017"))
-    assert found.notes == [
-        "no file matches 'ISIC-2017_Validation_Data/*.jpg': split 'val' left out",
-        "no file matches 'ISIC-2017_Test_v2_Data/*.jpg': split 'test' left out",
-    ]
-    assert {sample.split for sample in found.samples} == {"train"}
-
-
-def test_class_labels_come_from_the_path(tmp_path: Path) -> None:
-    for label in ("Viral Pneumonia", "Normal"):
-        for kind in ("images", "masks"):
-            make(tmp_path, f"COVID-19_Radiography_Dataset/{label}/{kind}/{label}-1.png")
-    found = find(tmp_path, recipe.load("covid19_radiography"))
-    assert {sample.image.split("/")[1]: sample.label for sample in found.samples} == {
-        "Viral Pneumonia": "Viral Pneumonia", "Normal": "Normal",
-    }  # fmt: skip
-    assert {sample.key for sample in found.samples} == {"Viral_Pneumonia-1", "Normal-1"}
-    assert all(sample.masks == (sample.image.replace("/images/", "/masks/"),) for sample in found.samples)
-    assert found.orphans == []
-
-
-def test_official_splits_and_shares_can_stand_side_by_side(tmp_path: Path) -> None:
-    make(tmp_path, "given/a.png", *(f"free/{i}.png" for i in range(30)))
-    chosen = Recipe("mine", (Images("given/*", split="test"), Images("free/*")), splits={"train": 0.5, "val": 0.5},
-                    classes=Classes(pattern="(?P<class>given|free)/"))  # fmt: skip
-    found = by_image(tmp_path, chosen)
-    assert found["given/a.png"].split == "test"
-    assert {found[f"free/{i}.png"].split for i in range(30)} == {"train", "val"}
-    assert Counter(sample.label for sample in found.values()) == {"given": 1, "free": 30}
