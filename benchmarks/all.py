@@ -1,8 +1,8 @@
-"""Every benchmark, one after the other, then README's tables: what `make gpu` runs."""
+"""Every benchmark but `paper`, which takes hours on a GPU, one after the other, then README's tables: what `make gpu` runs."""
 
 import runpy
 
-BENCHMARKS = ("line", "shard", "labels")
+BENCHMARKS = ("line", "shard", "polarity", "labels")
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import roofline
+from benchmarks import paper, roofline
 from benchmarks.result import RESULTS
 from medsass import files
+from medsass.runs import grid, markup, pivot, tables
 
 README = Path(__file__).parents[1] / "README.md"
 Result = dict[str, Any]
@@ -31,7 +32,7 @@ def line(results: dict[str, Result]) -> str:
                     f"{row['shard_images_per_second']:.0f}",
                     f"{row['train_images_per_second']:.0f}",
                     f"{row['train_seconds']:.0f} s",
-                    f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+                    measured(name, content),
                 ]
             )
     heads = [
@@ -61,7 +62,7 @@ def labels(results: dict[str, Result]) -> str:
                     f"{row['batch']}",
                     f"{row['images_per_second']:,.0f}",
                     f"{share:.0%}" if share else "",
-                    f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+                    measured(name, content),
                 ]
             )
     return table(["labels by", "images", "batch", "images/s", "of copy bandwidth", "measured on"], rows)
@@ -76,7 +77,7 @@ def targets(results: dict[str, Result]) -> str:
         values = [content["targets"][i]["value"] for content in gpus.values()]
         reached = [f"{value:,.3g}" if value is not None else "not yet measured" for value in values]
         rows.append([aim["name"], f"{sign} {aim['target']:,} {aim['unit']}", *(reached or ["not yet measured"])])
-    heads = [f"[{content['device']}, {content['date']}](benchmarks/results/{name})" for name, content in gpus.items()]
+    heads = [measured(name, content) for name, content in gpus.items()]
     return table(["target", "aim on an H200", *(heads or ["measured"])], rows)
 
 
@@ -90,7 +91,7 @@ def sharding(results: dict[str, Result]) -> str:
             f"{row['decode_images_per_second']:,.0f}",
             f"{row['over_decode']:.2f}",
             f"{row['over_tar']:.0f}",
-            f"[{content['device']}, {content['date']}](benchmarks/results/{name})",
+            measured(name, content),
         ]
         for name, content in results.items()
         for row in content["rows"]
@@ -111,12 +112,11 @@ def sharding(results: dict[str, Result]) -> str:
 def shard_memory(results: dict[str, Result]) -> str:
     """Peak memory of a process that shards."""
     rows = [
-        [f"{row['samples']:,}", f"{row['peak_mb']:,.0f} MB", f"{row['seconds']:.0f} s",
-         f"[{content['device']}, {content['date']}](benchmarks/results/{name})"]
+        [f"{row['samples']:,}", f"{row['peak_mb']:,.0f} MB", f"{row['seconds']:.0f} s", measured(name, content)]
         for name, content in results.items()
         for row in content["rows"]
         if row["kind"] == "memory"
-    ]  # fmt: skip
+    ]
     return table(["images", "peak memory", "time", "measured on"], rows)
 
 
@@ -135,15 +135,48 @@ def shard_counts(results: dict[str, Result]) -> str:
     return table(["recipe", "data", "train / val / test", "left out", "in the paper"], rows)
 
 
+def experiment(results: dict[str, Result]) -> str:
+    """Of the paper's tables the main ones, of each machine; a link leads to all of them and to the figures."""
+    parts = []
+    for name, content in results.items():
+        chosen = grid.load(paper.grid_of(content["device"]))
+        for spec in tables.TABLES_OF_THE_PAPER:
+            if spec.number in PAPER_TABLES and (sheet := pivot.build(spec, chosen, content["rows"])):
+                parts.append(markup.markdown(sheet).strip())
+        every = f"benchmarks/results/{content['device']}-paper.md"
+        parts.append(f"Measured: {measured(name, content)}. [All tables and figures]({every}).")
+    return "\n\n".join(parts)
+
+
+def polarity(results: dict[str, Result]) -> str:
+    """Bare Otsu with the foreground on either side, and foreground everywhere."""
+    rows = [
+        [f"{row['dataset']} ({row['split']}, {row['images']:,} images)",
+         *(f"{row[side]['iou']:.3f} / {row[side]['iou_dataset']:.3f}" for side in ("dark", "bright", "everything")),
+         measured(name, content)]
+        for name, content in results.items()
+        for row in content["rows"]
+    ]  # fmt: skip
+    return table(["dataset", "dark", "bright", "foreground everywhere", "measured on"], rows)
+
+
 Table = Callable[[dict[str, Result]], str]
+PAPER_TABLES = ("1", "1b", "2b", "3", "4")
 TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and how its results become a table
     "line": ("line", line),
     "shard": ("shard", sharding),
     "shard-memory": ("shard", shard_memory),
     "shard-counts": ("shard", shard_counts),
+    "paper": ("paper", experiment),
+    "polarity": ("polarity", polarity),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }
+
+
+def measured(name: str, content: Result) -> str:
+    """Where and when a result was measured, as a link to its file."""
+    return f"[{content['device']}, {content['date']}](benchmarks/results/{name})"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> str:

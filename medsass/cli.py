@@ -21,9 +21,12 @@ from medsass import __version__, files
 from medsass.config import (
     DemoConfig,
     EvaluateConfig,
+    ExperimentConfig,
+    ExportConfig,
     InfoConfig,
     LabelConfig,
     PredictConfig,
+    ProbeConfig,
     ShardConfig,
     TrainConfig,
     VerifyConfig,
@@ -215,6 +218,33 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 @main.command()
+@options(ProbeConfig)
+def probe(config: ProbeConfig) -> None:
+    """Score RUN's frozen encoder by a linear classifier of SHARDS' class labels."""
+    from medsass.runs import probe as run
+
+    run.show(run.probe(config))
+
+
+@main.command()
+@options(ExportConfig)
+def export(config: ExportConfig) -> None:
+    """Write RUN's weights for smp, timm or ONNX, checked, with a model card."""
+    from medsass.runs.export import export as run
+
+    run(config)
+
+
+@main.command()
+@options(ExperimentConfig)
+def experiment(config: ExperimentConfig) -> None:
+    """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures of them."""
+    from medsass.runs.experiment import experiment as run
+
+    run(config)
+
+
+@main.command()
 @options(LabelConfig)
 def label(config: LabelConfig) -> None:
     """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
@@ -243,7 +273,7 @@ def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
 @main.command()
 @options(DemoConfig)
 def demo(config: DemoConfig) -> None:
-    """Run the whole line on generated nuclei, in OUT: about two minutes on two cores."""
+    """Run the whole line on generated nuclei, in OUT: two to three minutes on two cores."""
     from medsass.runs.demo import demo as run
 
     run(config)

@@ -9,13 +9,16 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medsass import bundled
+
 DEVICES = ("auto", "cpu", "cuda")
 ENCODINGS = ("keep", "png", "jpeg", "jpeg2000")
 LABELS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
 LOSSES = ("focal-tversky", "tversky", "focal", "cross-entropy")
-METHODS = ("medsass", "supervised")
-MODELS = ("unet-resnet50", "unet-resnet18")
+METHODS = bundled.methods()
+MODELS = ("unet-resnet50", "unet-resnet18", "unet-vit-small", "unet-vit-tiny")
 POLARITIES = ("bright", "dark", "auto")
+PROTOCOLS = ("auto", "network", "paper", "linear")
 RANGES = ("minmax", "percentile", "type")
 
 
@@ -147,18 +150,32 @@ class TrainConfig:
 
     shards: Path
     run: Path
-    method: str = option("medsass", "how to train: from pseudo-labels, or from the shards' masks", choices=METHODS)
+    method: str = option(
+        "medsass", "how to train: medsass from pseudo-labels, supervised from the shards' masks, the others an encoder "
+        "alone", choices=METHODS,
+    )  # fmt: skip
     model: str = option("unet-resnet50", "network, trained from scratch", choices=MODELS)
     labels: str = option("otsu", "threshold that makes the pseudo-labels", choices=LABELS)
     polarity: str = option("recipe", "which side of the threshold is foreground", choices=("recipe", *POLARITIES))
     loss: str = option("focal-tversky", "loss between prediction and target", choices=LOSSES)
-    size: int = option(224, "images are resized to N x N pixels; a multiple of 8", least=8)
+    scope: str = option(
+        "auto", "what is kept: the network (E+D), or its encoder (E); auto: the network where the method trains one",
+        choices=("auto", "network", "encoder"),
+    )  # fmt: skip
+    init: Path | None = option(None, "run directory whose weights training starts from; by default from scratch")
+    label_fraction: float = option(1.0, "supervised: share of the training split's labels that is used", least=0)
+    size: int = option(224, "images are resized to N x N pixels; a multiple of 8, of 16 for a ViT", least=8)
     epochs: int = option(50, "passes over the training split", least=1)
     batch_size: int = option(16, "images a step", least=1)
-    patience: int = option(5, "stop after this many epochs without a lower validation loss; 0 never stops", least=0)
-    lr: float = option(1e-3, "peak learning rate of AdamW", least=0)
-    weight_decay: float = option(1e-2, "weight decay of AdamW", least=0)
-    warmup: float = option(0.05, "share of all steps in which the learning rate rises from 0", least=0)
+    patience: int | None = option(
+        None, "stop after this many epochs without a lower validation loss; 0 never stops; by default the method's own: "
+        "5, or 0 where that loss ranks nothing", least=0,
+    )  # fmt: skip
+    lr: float | None = option(None, "peak learning rate; by default the method's own, 0.001 of medsass", least=0)
+    weight_decay: float | None = option(None, "weight decay; by default the method's own, 0.01 of medsass", least=0)
+    warmup: float | None = option(
+        None, "share of all steps in which the learning rate rises from 0; by default the method's own", least=0
+    )
     crop: float = option(
         0.6, "random resized crop: smallest share of each side that is kept; 1 switches it off", least=0
     )
@@ -182,7 +199,9 @@ class TrainConfig:
             raise ValueError(f"--block-size must be odd; got {self.block_size}")
         if not self.crop <= 1 or self.crop == 0:
             raise ValueError(f"--crop must be above 0 and at most 1; got {self.crop}")
-        if not self.warmup <= 1:
+        if not 0 < self.label_fraction <= 1:
+            raise ValueError(f"--label-fraction must be above 0 and at most 1; got {self.label_fraction}")
+        if self.warmup is not None and not self.warmup <= 1:
             raise ValueError(f"--warmup must be at most 1; got {self.warmup}")
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other: one keeps the run, the other deletes it")
@@ -195,7 +214,12 @@ class EvaluateConfig:
     run: Path
     shards: Path
     split: str = option("test", "split to score")
-    batch_size: int = option(16, "images a step; does not change the scores", least=1)
+    protocol: str = option(
+        "auto", "whose masks: network, the run's own; paper, an untrained decoder's on its encoder; linear, a 1x1 head's, "
+        "trained on SHARDS' training labels upon the frozen encoder; auto: network, or linear of an encoder alone",
+        choices=PROTOCOLS,
+    )  # fmt: skip
+    batch_size: int = option(16, "images a step; does not change the scores of network and paper", least=1)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
     json: Path | None = option(None, "write the scores into this file")
@@ -251,6 +275,58 @@ class PredictConfig:
         check(self)
         if self.overlap >= 1:
             raise ValueError(f"--overlap must be below 1; got {self.overlap}")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """`medsass probe RUN SHARDS`. Defaults are the paper's (appendix D)."""
+
+    run: Path
+    shards: Path
+    split: str = option("test", "split to score")
+    epochs: int = option(50, "passes over the training split", least=1)
+    patience: int = option(5, "stop after this many epochs without a lower validation loss; 0 never stops", least=0)
+    batch_size: int = option(16, "images a step", least=1)
+    lr: float = option(1e-3, "peak learning rate of AdamW", least=0)
+    seed: int = option(0, "seed of the head's weights, shuffling and augmentation", least=0)
+    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
+    threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
+    json: Path | None = option(None, "write the scores into this file")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`medsass export RUN`."""
+
+    run: Path
+    format: str = option(
+        "safetensors", "safetensors: all that the run keeps, for smp; timm: its encoder, for timm.create_model; onnx: the "
+        "network", choices=("safetensors", "timm", "onnx"),
+    )  # fmt: skip
+    out: Path | None = option(None, "folder of the files; by default RUN/export")
+    overwrite: bool = option(False, "replace what the folder holds")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """`medsass experiment GRID OUT`."""
+
+    grid: Path
+    out: Path
+    data: Path | None = option(None, "folder that the grid's sources and shards are below; by default the grid's own")
+    jobs: int = option(0, "cells that run side by side; 0: one on a CPU, on GPUs as many as fit", least=0)
+    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
+    threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
+    dry_run: bool = option(False, "only list the cells, and which of them are finished")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -111,14 +111,15 @@ def runs(folder: Path, address: Path, tmp_path_factory: pytest.TempPathFactory) 
     return place / "local", place / "s3"
 
 
-def _epoch(shards: Path) -> list[Batch]:
-    loader = Loader(LoaderConfig(shards, "train", 32, 8, augment=Augment(), masks=True, info=True, threads=1))
+def _epoch(shards: Path, fraction: float = 1.0) -> list[Batch]:
+    config = LoaderConfig(shards, "train", 32, 8, augment=Augment(), masks=True, info=True, threads=1)
+    loader = Loader(replace(config, fraction=fraction))
     return [Batch(batch.images.clone(), batch.masks, batch.info) for batch in loader]
 
 
-def _assert_same_batches(one: Path, other: Path) -> None:
-    pairs = list(zip(_epoch(one), _epoch(other), strict=True))
-    assert len(pairs) == 3
+def _assert_same_batches(one: Path, other: Path, fraction: float = 1.0, batches: int = 3) -> None:
+    pairs = list(zip(_epoch(one, fraction), _epoch(other, fraction), strict=True))
+    assert len(pairs) == batches
     for a, b in pairs:
         assert (a.images.int() == b.images.int()).all()
         assert a.info == b.info
@@ -132,6 +133,10 @@ def test_the_manifest_in_s3_is_the_folders(folder: Path, address: Path) -> None:
 
 def test_batches_from_s3_are_the_folders(folder: Path, address: Path) -> None:
     _assert_same_batches(folder, address)
+
+
+def test_a_share_of_the_samples_in_s3_is_the_folders(folder: Path, address: Path) -> None:
+    _assert_same_batches(folder, address, fraction=0.4, batches=1)
 
 
 def test_a_run_on_s3_ends_with_the_folders_weights(runs: tuple[Path, Path]) -> None:

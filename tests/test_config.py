@@ -12,8 +12,8 @@ from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig
 A, B = Path("a"), Path("b")
 
 BAD_TRAIN = [
-    ("method", "moco", "--method must be one of medsass, supervised; got 'moco'"),
-    ("model", "vgg", "--model must be one of unet-resnet50, unet-resnet18; got 'vgg'"),
+    ("method", "moco", "--method must be one of byol, dino, mae, medsass, simmim, simsiam, supervised; got 'moco'"),
+    ("model", "vgg", "--model must be one of unet-resnet50, unet-resnet18, unet-vit-small, unet-vit-tiny; got 'vgg'"),
     ("labels", "kmeans", "--labels must be one of otsu, ght, adaptive-mean, adaptive-gaussian; got 'kmeans'"),
     ("polarity", "grey", "--polarity must be one of recipe, bright, dark, auto; got 'grey'"),
     ("loss", "dice", "--loss must be one of focal-tversky, tversky, focal, cross-entropy; got 'dice'"),
@@ -27,6 +27,9 @@ BAD_TRAIN = [
     ("weight_decay", -0.1, "--weight-decay must be at least 0; got -0.1"),
     ("warmup", -0.1, "--warmup must be at least 0; got -0.1"),
     ("warmup", 1.5, "--warmup must be at most 1; got 1.5"),
+    ("scope", "decoder", "--scope must be one of auto, network, encoder; got 'decoder'"),
+    ("label_fraction", 0, "--label-fraction must be above 0 and at most 1; got 0"),
+    ("label_fraction", 1.1, "--label-fraction must be above 0 and at most 1; got 1.1"),
     ("crop", 0, "--crop must be above 0 and at most 1; got 0"),
     ("crop", -0.5, "--crop must be at least 0; got -0.5"),
     ("crop", 1.1, "--crop must be above 0 and at most 1; got 1.1"),

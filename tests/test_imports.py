@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = ({"bundled", "doctor", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"})
-COMMANDS = {"train", "evaluate", "predict", "probe", "label", "info", "demo", "experiment"}
+COMMANDS = {"train", "evaluate", "predict", "probe", "label", "info", "demo", "experiment", "export"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,22 +1,19 @@
 """MedSASS: the target is the pseudo-label of the very image that the network sees (Singh and Cirrone, algorithm 1)."""
 
-from dataclasses import dataclass
-
 import torch
 
 from medsass.config import TrainConfig, numbers
 from medsass.data.loader import Batch
 from medsass.labels import Labeler
-from medsass.methods.losses import LOSSES, Loss
+from medsass.methods.segmentation import Segmentation
 
 
-@dataclass(frozen=True)
-class MedSASS:
+class MedSASS(Segmentation):
     """Threshold each augmented image; train the network towards the mask. No ground truth is ever read."""
 
-    labeler: Labeler
-    loss: Loss
-    needs_masks: bool = False
+    def __init__(self, config: TrainConfig, polarity: str) -> None:
+        super().__init__(config)
+        self.labeler = labeler(config, polarity)
 
     def target(self, batch: Batch) -> torch.Tensor:
         """The pseudo-labels of the batch."""
@@ -24,8 +21,10 @@ class MedSASS:
 
 
 def build(config: TrainConfig, polarity: str) -> MedSASS:
-    """MedSASS with the labels and the loss that `config` names."""
-    return MedSASS(labeler(config, polarity), LOSSES[config.loss])
+    """MedSASS with the labels and the loss that `config` names. Raises `ValueError` for --label-fraction."""
+    if config.label_fraction < 1:
+        raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
+    return MedSASS(config, polarity)
 
 
 def labeler(config: TrainConfig, polarity: str) -> Labeler:

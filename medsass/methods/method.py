@@ -1,28 +1,163 @@
 """The contract of a training method, and the lookup by name: `methods/<name>.py` defines `build(config, polarity)`."""
 
 import importlib
-from typing import Protocol, cast
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
+from torch import nn
 
 from medsass.config import METHODS, TrainConfig
+from medsass.data.augment import Augment, View
 from medsass.data.loader import Batch
+from medsass.models import checkpoint, encoder, network
 
 
-class Method(Protocol):
-    """What a training step computes from a batch. `needs_masks`: whether batches must hold the ground truth."""
+@dataclass(frozen=True)
+class Regime:
+    """How a method is optimised where the user does not say otherwise; a baseline's is its paper's.
 
-    needs_masks: bool
+    optimizer: a name of `optim.OPTIMIZERS`. lr: peak learning rate, for batches of `lr_batch` images. From there it follows
+        the batch's size: in proportion for SGD and LARS (Goyal et al. 2017), with its square root for AdamW, whose steps
+        do not grow with the gradient (Malladi et al. 2022); with lr_batch 0 it does not depend on the batch.
+    weight_decay: at the beginning; it goes to `final_weight_decay` by half a cosine, or stays where that is None.
+    decay_norms: whether parameters of one dimension (biases, the scales of normalisations) are decayed too.
+    betas: of AdamW. momentum: of SGD and LARS. warmup: share of all steps. clip: largest norm of each parameter's gradient;
+        0 does not clip.
+    patience: epochs without a lower validation loss before a run stops; 0: never.
+    ranks: whether a lower validation loss means better weights; if not, the last epoch's weights are kept. It does not
+        where two networks only have to agree with each other: their loss is lowest where they have collapsed.
+    """
 
-    def target(self, batch: Batch) -> torch.Tensor:
-        """(N, H, W) uint8 in {0, 1}: the mask that the network is to predict."""
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    lr_batch: int = 0
+    weight_decay: float = 1e-2
+    final_weight_decay: float | None = None
+    decay_norms: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    warmup: float = 0.05
+    clip: float = 0.0
+    patience: int = 5
+    ranks: bool = True
 
-    def loss(self, logits: torch.Tensor, target: torch.Tensor, /) -> torch.Tensor:
-        """Scalar loss of the network's (N, 1, H, W) logits."""
+    def of(self, config: TrainConfig) -> "Regime":
+        """The numbers as a run uses them: the user's where given, the learning rate at the batch's size."""
+        given = {
+            name: value
+            for name in ("weight_decay", "warmup", "patience")
+            if (value := getattr(config, name)) is not None
+        }
+        scale = config.batch_size / self.lr_batch if self.lr_batch else 1.0
+        lr = self.lr * (scale**0.5 if self.optimizer == "adamw" else scale)
+        regime = replace(self, **given, lr=config.lr if config.lr is not None else lr, lr_batch=0)
+        if config.weight_decay is not None:
+            regime = replace(regime, final_weight_decay=None)
+        return replace(regime, ranks=True) if config.patience else regime
 
 
-def build(config: TrainConfig, polarity: str) -> Method:
-    """The method that `config.method` names, for a dataset whose foreground has that polarity."""
+@dataclass(frozen=True)
+class Outcome:
+    """Of one forward pass. loss: scalar. logits (N, 1, H, W) and target (N, H, W) uint8 in {0, 1}: of methods that
+    segment. features (N, C), detached: of methods that can collapse, the embeddings whose spread would show it.
+    """
+
+    loss: torch.Tensor
+    logits: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+
+
+class Method(nn.Module):
+    """What a training step computes from a batch, and all that it needs for that: networks, heads, momentum teachers.
+
+    The state dict is what a checkpoint holds of it. The optimiser takes the parameters that require gradients.
+    network: what `weights` are of; has an `encoder`. keeps: "network" or "encoder", what of it outlives the training.
+    views: of each training image, how it is cropped and coloured; at least one. val_views: of each validation image; by
+    default the first view without augmentation. needs_masks: whether batches must hold the ground truth. least_batch:
+    images below which a batch is passed over, as where one image alone has no statistics to be normalised by.
+    """
+
+    regime = Regime()
+    needs_masks = False
+    least_batch = 1
+
+    def __init__(self, network: nn.Module, views: tuple[View, ...], keeps: str) -> None:
+        super().__init__()
+        self.network, self.views, self.keeps = network, views, keeps
+        self.val_views: tuple[View, ...] = (View(views[0].size),)
+
+    def forward(self, batch: Batch, progress: float) -> Outcome:
+        """Loss of a batch; `progress` is the share of the training that is done, in [0, 1]."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """What follows each step of the optimiser, such as a teacher's moving average."""
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is stored for later use: the network's state dict, or of it what is named `encoder.*`."""
+        state = self.network.state_dict()
+        if self.keeps == "network":
+            return state
+        return {name: value for name, value in state.items() if name.startswith("encoder.")}
+
+
+class Encoder(nn.Module):
+    """A network of which nothing but the encoder is there."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+def make(config: TrainConfig, polarity: str) -> Method:
+    """The method that `config.method` names, for a dataset whose foreground has that polarity.
+
+    Raises `ValueError` or `OSError` where `config` asks for what the method cannot do, or starts from a run that does
+    not fit, and `ImportError` where the method needs a package.
+    """
     assert config.method in METHODS
     module = importlib.import_module(f"medsass.methods.{config.method}")
     return cast(Method, module.build(config, polarity))
+
+
+def user_view(config: TrainConfig) -> View:
+    """The view of methods that segment: the augmentation that the user's options describe."""
+    return View(config.size, Augment(config.crop, config.flip, config.jitter, config.hue))
+
+
+def network_of(config: TrainConfig) -> nn.Module:
+    """The U-Net that `config` names, its weights those of the run `config.init` where there is one."""
+    result = network.build(config.model)
+    if config.init:
+        checkpoint.load_into(config.init / checkpoint.WEIGHTS, result, config.model)
+    return result
+
+
+def encoder_of(config: TrainConfig, only: str = "") -> Encoder:
+    """The encoder of `config.model`, for a baseline: it trains nothing else, without labels, and augments as its paper
+    does. only: "vit" where the method is for vision transformers.
+
+    Raises `ValueError` naming the option that does not fit.
+    """
+    for name in _SEGMENTATION:
+        if getattr(config, name) != TrainConfig.__dataclass_fields__[name].default:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for methods that segment; --method {config.method} trains an encoder "
+                "as its own paper does; drop the option"
+            )
+    whole = network_of(config)
+    part = cast(nn.Module, whole.encoder)
+    if only == "vit" and not encoder.is_vit(part):
+        raise ValueError(
+            f"--method {config.method} is for vision transformers, and {config.model} has none; "
+            "take --model unet-vit-small or unet-vit-tiny"
+        )
+    if config.scope == "network":
+        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
+    return Encoder(part)
+
+
+# Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.
+_SEGMENTATION = ("labels", "loss", "crop", "flip", "jitter", "hue", "label_fraction")

@@ -1,20 +1,16 @@
 """Supervised training on the shards' own masks: the upper reference (paper, appendix C)."""
 
-from dataclasses import dataclass
-
 import torch
 
 from medsass.config import TrainConfig
 from medsass.data.loader import Batch
-from medsass.methods.losses import LOSSES, Loss
+from medsass.methods.segmentation import Segmentation
 
 
-@dataclass(frozen=True)
-class Supervised:
+class Supervised(Segmentation):
     """Train the network towards the ground truth, which takes the same augmentation as the image."""
 
-    loss: Loss
-    needs_masks: bool = True
+    needs_masks = True
 
     def target(self, batch: Batch) -> torch.Tensor:
         """The batch's ground truth."""
@@ -24,4 +20,4 @@ class Supervised:
 
 def build(config: TrainConfig, polarity: str) -> Supervised:  # noqa: ARG001 - the contract's signature
     """Supervised training with the loss that `config` names."""
-    return Supervised(LOSSES[config.loss])
+    return Supervised(config)

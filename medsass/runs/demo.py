@@ -7,7 +7,7 @@ from typing import Any
 
 from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig, ShardConfig, TrainConfig
 from medsass.data import nuclei, shard
-from medsass.runs import console, info
+from medsass.runs import console, directory, info
 from medsass.runs.evaluate import evaluate, show
 from medsass.runs.predict import predict
 from medsass.runs.train import train
@@ -48,7 +48,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     )
     say(f"4  medsass evaluate {run} {shards} --split test --panel {out / 'panel.png'}")
     result = evaluate(
-        EvaluateConfig(run, shards, json=out / "run" / "scores.json", panel=out / "panel.png", device=config.device)
+        EvaluateConfig(run, shards, json=run / directory.SCORES, panel=out / "panel.png", device=config.device)
     )
     show(result)
     images = tuple(sorted((source / "images").glob("*.png"))[:4])

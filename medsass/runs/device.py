@@ -16,4 +16,6 @@ def seed(value: int, device: str) -> None:
     """Seed torch. On the CPU only algorithms that repeat bit for bit are allowed; on the GPU the fastest are."""
     torch.manual_seed(value)
     torch.use_deterministic_algorithms(device == "cpu")
+    # Filling fresh memory finds bugs and costs time; what is computed is the same without.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = device == "cuda"

@@ -8,13 +8,16 @@ from typing import Any
 
 from medsass import __version__, config, files
 from medsass.config import TrainConfig
+from medsass.models import checkpoint
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
-LAST, BEST, WEIGHTS = "last.pt", "best.pt", "model.safetensors"
+LAST, BEST, WEIGHTS = "last.pt", "best.pt", checkpoint.WEIGHTS
 PROGRESS, SAMPLES = "progress.png", "samples.png"
+SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, where they are asked to write into the run
 
-_OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES}
-_OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax"}  # facts that older runs did not store
+_OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, SCORES, EXPORT}
+# Facts that older runs did not store.
+_OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax", "keeps": "network", "regime": None}
 _FREE = {"run", "shards", "resume", "overwrite", "device", "threads"}  # may differ when a run is resumed
 
 
@@ -54,7 +57,7 @@ def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
         facts = json.loads(path.read_text("utf-8"))
         known = {item.name: item for item in fields(TrainConfig)}
         values = {name: value for name, value in facts.pop("train").items() if name in known}
-        paths = {name: _place(values[name]) for name in ("shards", "run")}
+        paths = {name: _place(values[name]) for name in ("shards", "run", "init") if values.get(name)}
         return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), {**_OLDER, **facts}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error
@@ -93,7 +96,7 @@ def check_local(path: Path, name: str) -> None:
 
 def _short(value: Any) -> str:
     """A value for a message; of a hash the beginning is enough."""
-    text = str(value)
+    text = "not given" if value is None else str(value)
     return text if len(text) <= 20 else text[:12] + "…"
 
 

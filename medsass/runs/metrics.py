@@ -1,6 +1,7 @@
-"""Segmentation scores: counts of each image first, then every score a function of them."""
+"""Scores of masks and of classes: counts first, then every score a function of them; and what training logs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -55,3 +56,46 @@ def scores(c: Counts) -> dict[str, float]:
 def _ratio(c: Counts, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     both_empty = (c.tp + c.fp + c.fn == 0).double()
     return torch.where(whole > 0, part.double() / whole.clamp_min(1), both_empty)
+
+
+def confusion(prediction: torch.Tensor, truth: torch.Tensor, classes: int) -> torch.Tensor:
+    """(K, K) int64 counts of (N,) int64 class numbers: a row a true class, a column a predicted one."""
+    return torch.bincount(truth * classes + prediction, minlength=classes**2).view(classes, classes)
+
+
+def class_scores(confusion: torch.Tensor) -> dict[str, Any]:
+    """Of (K, K) counts: `recalls`, TP / (TP + FN) of each class, None where it has no image; `recall`, their mean, which
+    is the balanced accuracy; and `accuracy`, the share of images that are right.
+    """
+    right, images = confusion.diagonal().double(), confusion.sum(1)
+    recalls = [float(r / n) if n else None for r, n in zip(right, images, strict=True)]
+    present = [value for value in recalls if value is not None]
+    return {"recalls": recalls, "recall": sum(present) / len(present), "accuracy": float(right.sum() / images.sum())}
+
+
+def spread(features: torch.Tensor) -> torch.Tensor:
+    """Scalar: the standard deviation over the batch of each of C components of (N, C) features scaled to length 1, averaged
+    over components, times the square root of C. Near 1 where directions are spread evenly, 0 where all have collapsed
+    into one (Chen and He 2021, section 4.1, whose figure is not multiplied).
+    """
+    unit = torch.nn.functional.normalize(features.float(), dim=1)
+    result: torch.Tensor = unit.std(0, unbiased=False).mean() * unit.shape[1] ** 0.5
+    return result
+
+
+class Means:
+    """Means over images of scalars that come by batches; they stay on their device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, torch.Tensor] = {}
+        self._images = 0
+
+    def add(self, scalars: dict[str, torch.Tensor], images: int) -> None:
+        """Count a batch's scalars, each a mean over its `images`."""
+        self._images += images
+        for name, value in scalars.items():
+            self._totals[name] = self._totals.get(name, 0) + value.double() * images
+
+    def values(self, prefix: str) -> dict[str, float]:
+        """The means by name, each with `prefix`; waits for the device."""
+        return {prefix + name: float(total) / self._images for name, total in self._totals.items()}

@@ -1,5 +1,6 @@
 """The pictures: rows of images and masks with captions, outlines, and the training curve."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def shallow(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
-    """Draw losses and agreement by epoch into a PNG file; a dotted line marks the best epoch."""
+    """Draw losses by epoch into a PNG file, and beside them the agreement with the target or, where there is none, the
+    spread of the features; a dotted line marks the epoch that is kept.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -67,14 +70,11 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     epochs = [line["epoch"] for line in history]
-    for axes, series in zip(figure.subplots(1, 2), (("train_loss", "val_loss"), ("val_iou_target",)), strict=True):
+    right = ["val_iou_target"] if "val_iou_target" in history[0] else ["train_feature_std", "val_feature_std"]
+    for axes, series in zip(figure.subplots(1, 2), (["train_loss", "val_loss"], right), strict=True):
         for name in series:
-            points = [
-                (epoch, line[name]) for epoch, line in zip(epochs, history, strict=True) if line.get(name) is not None
-            ]
-            axes.plot(
-                *zip(*points, strict=True), marker="o", markersize=3, label=name.replace("_", " ")
-            ) if points else None
+            values = [line.get(name, math.nan) for line in history]
+            axes.plot(epochs, values, marker="o", markersize=3, label=name.replace("_", " "))
         axes.axvline(best, color="gray", linestyle=":", linewidth=1)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from medsass.config import PredictConfig
 from medsass.data import sources
-from medsass.models import checkpoint, unet
+from medsass.models import checkpoint
+from medsass.models.network import normalise
 from medsass.runs import console, device, directory, outputs, stitch, subject
 from medsass.runs.outputs import Job
 from medsass.runs.subject import Subject
@@ -71,7 +72,7 @@ def probabilities(model: torch.nn.Module, images: NDArray[Any], size: int, where
     else:
         small = batch.clamp(0, 65535).to(torch.uint16)[:, 0]
     with torch.no_grad(), torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
-        logits = model(unet.normalise(small)).float()
+        logits = model(normalise(small)).float()
     return F.interpolate(logits.sigmoid(), images.shape[1:3], mode="bilinear")[:, 0].cpu().numpy()
 
 

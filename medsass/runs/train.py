@@ -2,17 +2,19 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
 
-from medsass.config import TrainConfig
+from medsass.config import TrainConfig, plain
 from medsass.data import manifest, remote
 from medsass.data.manifest import Manifest
 from medsass.methods import method
-from medsass.models import checkpoint, unet
+from medsass.methods.method import Method, Regime
+from medsass.models import checkpoint, network
 from medsass.runs import console, device, directory, panels
 from medsass.runs.trainer import Trainer
 
@@ -22,58 +24,70 @@ _SAMPLES = 6
 def train(config: TrainConfig) -> dict[str, Any]:
     """Train as `config` says and fill `config.run`; with `resume`, go on after the last finished epoch.
 
-    Returns the line of metrics.jsonl of the best epoch: the one with the lowest validation loss, whose weights are kept
-    in best.pt and model.safetensors. Raises `ValueError` or `OSError` that say what is wrong and what to do.
+    Returns the line of metrics.jsonl of the epoch whose weights are kept in best.pt and model.safetensors: the one with
+    the lowest validation loss, or the last where that loss ranks nothing (`Regime.ranks`).
+    Raises `ValueError` or `OSError` that say what is wrong and what to do.
     """
     where = device.resolve(config.device)
     dataset = remote.load(config.shards)
     for split in ("train", "val"):
         dataset.split(split)
-    _check_labels(config, dataset)
+    _check(config, dataset)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
-    facts = {"polarity": polarity, "device": where, "shards_sha256": manifest.digest(config.shards), **_form(dataset)}
-    chosen = method.build(config, polarity)
     device.seed(config.seed, where)
+    chosen = method.make(replace(config, init=None) if config.resume else config, polarity)
+    regime = chosen.regime.of(config)
+    facts = {
+        "polarity": polarity,
+        "device": where,
+        "shards_sha256": manifest.digest(config.shards),
+        "keeps": chosen.keeps,
+        "regime": plain(regime),
+        **_form(dataset),
+    }
+    saved = None
     if config.resume:
         directory.check_resume(config, facts)
         saved = checkpoint.load(config.run / directory.LAST)
-        trainer = Trainer(config, chosen, where, saved)
-    else:
-        saved = None
-        trainer = Trainer(config, chosen, where)
+    trainer = Trainer(config, chosen, where, saved)
+    if not config.resume:
         directory.create(config, facts)
     history: list[dict[str, Any]] = saved["history"] if saved else []
     _announce(config, trainer, polarity, where, len(history))
     with _tensorboard(config.run, len(history)) as writer:
-        while not _finished(config, history):
+        while not _finished(config, regime, history):
             line = _epoch(config, trainer, len(history) + 1)
             history.append(line)
-            if best_epoch(history) == line["epoch"]:
-                checkpoint.save(
-                    config.run / directory.BEST, {"model": trainer.model.state_dict(), "epoch": line["epoch"]}
-                )
-                checkpoint.save_weights(config.run / directory.WEIGHTS, trainer.model)
+            if best_epoch(history, regime) == line["epoch"]:
+                weights = chosen.weights()
+                checkpoint.save(config.run / directory.BEST, {"model": weights, "epoch": line["epoch"]})
+                checkpoint.save_weights(config.run / directory.WEIGHTS, weights)
                 draw_samples(trainer, config.run / directory.SAMPLES)
             checkpoint.save(config.run / directory.LAST, {**trainer.state(), "history": history})
             directory.write_metrics(config.run, history)
-            panels.curve(history, best_epoch(history), config.run / directory.PROGRESS)
+            panels.curve(history, best_epoch(history, regime), config.run / directory.PROGRESS)
             for name, value in line.items():
                 writer.add_scalar(name, value, line["epoch"])
             writer.flush()
-    best = history[best_epoch(history) - 1]
+    best = history[best_epoch(history, regime) - 1]
     why = (
         ""
         if len(history) == config.epochs
-        else f" (stopped early: no lower validation loss for {config.patience} epochs)"
+        else f" (stopped early: no lower validation loss for {regime.patience} epochs)"
     )
+    kept = "Best" if regime.ranks else "Kept"
     console.out.print(
-        f"{len(history)} epochs done{why}. Best: epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
+        f"{len(history)} epochs done{why}. {kept}: epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
     )
     console.out.print(f"Run directory: {config.run}   Next: medsass evaluate {config.run} {config.shards}")
     return best
 
 
-def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
+def _check(config: TrainConfig, dataset: Manifest) -> None:
+    if config.size % network.multiple(config.model):
+        raise ValueError(
+            f"--size must be a multiple of {network.multiple(config.model)} for {config.model}; got {config.size}"
+        )
     if dataset.depth == 16 and config.labels.startswith("adaptive"):
         raise ValueError(
             f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
@@ -92,14 +106,20 @@ def _form(dataset: Manifest) -> dict[str, Any]:
     }
 
 
-def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The first epoch, counted from 1, with the lowest validation loss."""
+def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:
+    """The epoch, counted from 1, whose weights are kept: the first with the lowest validation loss, or the last where
+    that loss ranks nothing.
+    """
+    return _lowest(history) if regime.ranks else len(history)
+
+
+def _lowest(history: list[dict[str, Any]]) -> int:
     return int(min(history, key=lambda line: float(line["val_loss"]))["epoch"])
 
 
-def _finished(config: TrainConfig, history: list[dict[str, Any]]) -> bool:
-    stale = len(history) - best_epoch(history) if history else 0
-    return len(history) >= config.epochs or bool(config.patience and stale >= config.patience)
+def _finished(config: TrainConfig, regime: Regime, history: list[dict[str, Any]]) -> bool:
+    stale = len(history) - _lowest(history) if history else 0
+    return len(history) >= config.epochs or bool(regime.patience and stale >= regime.patience)
 
 
 def _epoch(config: TrainConfig, trainer: Trainer, epoch: int) -> dict[str, Any]:
@@ -111,22 +131,37 @@ def _epoch(config: TrainConfig, trainer: Trainer, epoch: int) -> dict[str, Any]:
     line["seconds"] = monotonic() - start
     console.err.print(
         f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}  "
-        f"IoU with target {line['val_iou_target']:.4f}  {line['images_per_second']:,.0f} images/s  {line['seconds']:.0f} s, "
+        f"{_quality(line)}  {line['images_per_second']:,.0f} images/s  {line['seconds']:.0f} s, "
         f"at most {(config.epochs - epoch) * line['seconds'] / 60:.1f} min left"
     )
     return line
 
 
+def _quality(line: dict[str, Any]) -> str:
+    if "val_iou_target" in line:
+        return f"IoU with target {line['val_iou_target']:.4f}"
+    return f"feature std {line['train_feature_std']:.3f}" if "train_feature_std" in line else ""
+
+
 def _announce(config: TrainConfig, trainer: Trainer, polarity: str, where: str, done: int) -> None:
     place = torch.cuda.get_device_name() if where == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-    target = f"{config.labels} labels, foreground {polarity}" if not trainer.method.needs_masks else "ground truth"
     console.err.print(
-        f"{config.model} ({unet.parameters(trainer.model) / 1e6:.1f} M parameters) on {place}: {config.method} with {target}, "
+        f"{config.model} ({network.parameters(trainer.method.network) / 1e6:.1f} M parameters) on {place}: "
+        f"{_task(config, trainer.method, polarity)}, "
         f"{trainer.train_loader.samples} {trainer.train_loader.depth}-bit images at {config.size} x {config.size}, "
         f"batch {config.batch_size}, seed {config.seed}"
     )
     if done:
         console.err.print(f"resumed after epoch {done}")
+
+
+def _task(config: TrainConfig, chosen: Method, polarity: str) -> str:
+    if chosen.needs_masks:
+        share = f"{config.label_fraction:.0%} of the " if config.label_fraction < 1 else ""
+        return f"{config.method} with {share}ground truth"
+    if config.method == "medsass":
+        return f"medsass with {config.labels} labels, foreground {polarity}"
+    return f"{config.method}, encoder alone"
 
 
 def _tensorboard(run: Path, done: int) -> Any:
@@ -139,7 +174,9 @@ def _tensorboard(run: Path, done: int) -> Any:
 
 
 def draw_samples(trainer: Trainer, path: Path) -> None:
-    """Draw image, target and prediction of the first images of the last validation."""
+    """Draw image, target and prediction of the first images of the last validation, of a method that segments."""
+    if not trainer.samples:
+        return
     rows: list[list[panels.Tile]] = []
     for image, target, guess in list(zip(*trainer.samples, strict=True))[:_SAMPLES]:
         rows.append([(image, ""), (target, ""), (guess, ""), (panels.outlined(image, guess), "")])

@@ -15,31 +15,36 @@ IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 
 
 
 def _config(**options: object) -> TrainConfig:
-    return TrainConfig(Path("shards"), Path("run"), **options)  # type: ignore[arg-type]
+    return TrainConfig(Path("shards"), Path("run"), **{"model": "unet-resnet18", **options})  # type: ignore[arg-type]
+
+
+def _made(polarity: str = "bright", **options: object) -> medsass.MedSASS:
+    chosen = method.make(_config(**options), polarity)
+    assert isinstance(chosen, medsass.MedSASS)
+    return chosen
 
 
 def test_the_target_is_otsus_mask_of_the_batch() -> None:
-    target = method.build(_config(), "bright").target(Batch(IMAGES))
+    target = _made().target(Batch(IMAGES))
     for image, mask in zip(IMAGES.numpy(), target, strict=True):
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         assert np.array_equal(mask, cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1])
 
 
 def test_the_target_takes_the_polarity_it_is_built_with() -> None:
-    bright, dark = (method.build(_config(), polarity).target(Batch(IMAGES)) for polarity in ("bright", "dark"))
+    bright, dark = (_made(polarity).target(Batch(IMAGES)) for polarity in ("bright", "dark"))
     assert torch.equal(dark, 1 - bright)
 
 
 def test_the_ground_truth_has_no_part_in_the_target() -> None:
-    chosen = method.build(_config(), "bright")
+    chosen = _made()
     truth = torch.ones(3, 32, 32, dtype=torch.uint8)
     assert not chosen.needs_masks
     assert torch.equal(chosen.target(Batch(IMAGES, truth)), chosen.target(Batch(IMAGES)))
 
 
 def test_adaptive_labels_take_block_size_and_offset() -> None:
-    config = _config(labels="adaptive-mean", block_size=7, offset=3.0)
-    target = method.build(config, "bright").target(Batch(IMAGES))
+    target = _made(labels="adaptive-mean", block_size=7, offset=3.0).target(Batch(IMAGES))
     gray = cv2.cvtColor(IMAGES[0].numpy(), cv2.COLOR_RGB2GRAY)
     expected = cv2.adaptiveThreshold(gray, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY, 7, 3.0)
     assert np.array_equal(target[0], expected)
@@ -47,4 +52,9 @@ def test_adaptive_labels_take_block_size_and_offset() -> None:
 
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_the_loss_is_the_one_that_was_chosen(name: str) -> None:
-    assert medsass.build(_config(loss=name), "bright").loss is losses.LOSSES[name]
+    assert _made(loss=name).loss is losses.LOSSES[name]
+
+
+def test_a_share_of_the_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="--label-fraction is for --method supervised; medsass reads no labels"):
+        _made(label_fraction=0.5)

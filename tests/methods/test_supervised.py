@@ -8,10 +8,14 @@ import torch
 from medsass.config import TrainConfig
 from medsass.data.loader import Batch
 from medsass.methods import losses, method
+from medsass.methods.supervised import Supervised
 
 
-def _build(loss: str = "focal-tversky") -> method.Method:
-    return method.build(TrainConfig(Path("shards"), Path("run"), method="supervised", loss=loss), "dark")
+def _build(loss: str = "focal-tversky") -> Supervised:
+    config = TrainConfig(Path("shards"), Path("run"), method="supervised", loss=loss, model="unet-resnet18")
+    chosen = method.make(config, "dark")
+    assert isinstance(chosen, Supervised)
+    return chosen
 
 
 def test_the_target_is_the_ground_truth_whatever_the_polarity() -> None:

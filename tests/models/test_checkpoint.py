@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medsass.models import checkpoint, unet
+from medsass.models import checkpoint, network
 
 
 class Touch:
@@ -91,42 +92,164 @@ def test_a_write_that_fails_half_way_keeps_the_old_file(tmp_path: Path, monkeypa
     assert [item.name for item in tmp_path.iterdir()] == ["a.pt"]
 
 
-def test_saved_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+NAMES = ("unet-resnet18", "unet-vit-tiny")
+
+
+def _stored(path: Path, name: str, alone: bool = False) -> dict[str, torch.Tensor]:
+    """Write the weights of a new network `name`, with running statistics as after training, or its encoder's alone."""
     torch.manual_seed(3)
-    model = unet.build("unet-resnet18")
-    checkpoint.save_weights(tmp_path / "m.safetensors", model)
-    loaded = checkpoint.load_model(tmp_path / "m.safetensors", "unet-resnet18")
+    model = network.build(name)
+    model(torch.randn(2, 3, 32, 32))
+    state = {key: value for key, value in model.state_dict().items() if not alone or key.startswith("encoder.")}
+    checkpoint.save_weights(path, state)
+    return state
+
+
+def _same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def _part(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+    state = _stored(tmp_path / "m.safetensors", name)
+    loaded = checkpoint.load_model(tmp_path / "m.safetensors", name)
     assert not loaded.training
-    assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert all(
-        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
-    )
+    assert _same(loaded.state_dict(), state)
 
 
-def test_saved_weights_can_be_read_by_safetensors_alone(tmp_path: Path) -> None:
-    model = unet.build("unet-resnet18")
-    checkpoint.save_weights(tmp_path / "m.safetensors", model)
-    stored = load_file(tmp_path / "m.safetensors")
-    assert all(torch.equal(stored[name], value) for name, value in model.state_dict().items())
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_weights_can_be_read_by_safetensors_alone(tmp_path: Path, name: str) -> None:
+    state = _stored(tmp_path / "m.safetensors", name)
+    assert _same(load_file(tmp_path / "m.safetensors"), state)
 
 
-def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_comes_back_bit_for_bit_from_a_networks_file_and_from_its_own(
+    tmp_path: Path, name: str, alone: bool
+) -> None:
+    state = _stored(tmp_path / "m.safetensors", name, alone)
+    loaded = checkpoint.load_encoder(tmp_path / "m.safetensors", name)
+    assert not loaded.training
+    assert _same(loaded.state_dict(), _part(state))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fresh_decoder_is_that_of_a_new_network_of_its_seed(tmp_path: Path, name: str, alone: bool) -> None:
     path = tmp_path / "m.safetensors"
-    checkpoint.save_weights(path, unet.build("unet-resnet18"))
-    with pytest.raises(ValueError, match="does not hold the weights of unet-resnet50") as error:
-        checkpoint.load_model(path, "unet-resnet50")
+    state = _stored(path, name, alone)
+    loaded = checkpoint.load_fresh(path, name, 7)
+    torch.manual_seed(7)
+    expected = network.build(name).state_dict() | {
+        key: item for key, item in state.items() if key.startswith("encoder.")
+    }
+    assert not loaded.training
+    assert _same(loaded.state_dict(), expected)
+    other = checkpoint.load_fresh(path, name, 8).state_dict()
+    assert _same(_part(other), _part(state))
+    weights = [key for key in expected if not key.startswith("encoder.") and expected[key].ndim == 4]
+    assert weights
+    assert not any(torch.equal(other[key], expected[key]) for key in weights)
+
+
+@pytest.mark.parametrize("load", [checkpoint.load_model, checkpoint.load_encoder, checkpoint.load_fresh])
+def test_loading_leaves_the_random_state_as_it_was(tmp_path: Path, load: Callable[..., object]) -> None:
+    _stored(tmp_path / "m.safetensors", "unet-resnet18")
+    before = torch.get_rng_state()
+    load(*(tmp_path / "m.safetensors", "unet-resnet18", 5)[: 3 if load is checkpoint.load_fresh else 2])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_starts_from_all_of_a_networks_file(tmp_path: Path, name: str) -> None:
+    state, model = _stored(tmp_path / "m.safetensors", name), network.build(name)
+    assert checkpoint.load_into(tmp_path / "m.safetensors", model, name) == "network"
+    assert model.training
+    assert _same(model.state_dict(), state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_starts_from_an_encoders_file_with_its_own_decoder(tmp_path: Path, name: str) -> None:
+    state, model = _stored(tmp_path / "m.safetensors", name, alone=True), network.build(name)
+    before = {key: item.clone() for key, item in model.state_dict().items()}
+    assert checkpoint.load_into(tmp_path / "m.safetensors", model, name) == "encoder"
+    assert _same(model.state_dict(), before | state)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_encoder_without_a_decoder_starts_from_either_file(tmp_path: Path, alone: bool) -> None:
+    name = "unet-resnet18"
+    state = _stored(tmp_path / "m.safetensors", name, alone)
+    model = torch.nn.Module()
+    model.encoder = network.build(name).encoder
+    assert checkpoint.load_into(tmp_path / "m.safetensors", model, name) == "encoder"
+    assert _same(_part(model.state_dict()), _part(state))
+
+
+def test_an_encoder_alone_is_no_network_and_the_message_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    _stored(path, "unet-resnet18", alone=True)
+    with pytest.raises(ValueError, match="holds an encoder alone") as error:
+        checkpoint.load_model(path, "unet-resnet18")
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    assert "--protocol linear" in message
+    assert f"--method supervised --model unet-resnet18 --init {tmp_path}" in message
+
+
+def _into(path: Path, name: str) -> object:
+    return checkpoint.load_into(path, network.build(name), name)
+
+
+LOADS = (checkpoint.load_model, checkpoint.load_encoder, lambda path, name: checkpoint.load_fresh(path, name, 0), _into)
+
+
+@pytest.mark.parametrize("load", LOADS, ids=["model", "encoder", "fresh", "into"])
+def test_weights_of_another_network_are_refused_and_both_are_named(
+    tmp_path: Path, load: Callable[[Path, str], object]
+) -> None:
+    path = tmp_path / "m.safetensors"
+    _stored(path, "unet-resnet18")
+    with pytest.raises(ValueError, match="does not hold the weights of unet-vit-tiny but of unet-resnet18") as error:
+        load(path, "unet-vit-tiny")
     assert str(path) in str(error.value)
+
+
+def test_weights_that_lack_one_or_have_one_too_many_are_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    state = _stored(path, "unet-resnet18")
+    bias = "segmentation_head.0.bias"
+    cases = {
+        f"{bias} is missing": {key: item for key, item in state.items() if key != bias},
+        "it has no surplus": {**state, "surplus": torch.zeros(1)},
+        rf"{bias} has the shape \(2,\) in place of \(1,\)": {**state, bias: torch.zeros(2)},
+        r"encoder\.conv1\.weight is missing": {"conv1.weight": state["encoder.conv1.weight"]},
+    }
+    for message, content in cases.items():
+        checkpoint.save_weights(path, content)
+        with pytest.raises(ValueError, match=rf"does not hold the weights of unet-resnet18 \({message}\)"):
+            checkpoint.load_model(path, "unet-resnet18")
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x10\0\0\0\0\0\0\0{broken"])
-def test_weights_that_are_damaged_are_refused_by_name(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("load", LOADS, ids=["model", "encoder", "fresh", "into"])
+def test_weights_that_are_damaged_are_refused_by_name(
+    tmp_path: Path, data: bytes, load: Callable[[Path, str], object]
+) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(data)
     with pytest.raises(ValueError, match="does not hold the weights") as error:
-        checkpoint.load_model(path, "unet-resnet18")
+        load(path, "unet-resnet18")
     assert str(path) in str(error.value)
 
 
-def test_missing_weights_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", LOADS, ids=["model", "encoder", "fresh", "into"])
+def test_missing_weights_are_named(tmp_path: Path, load: Callable[[Path, str], object]) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
-        checkpoint.load_model(tmp_path / "model.safetensors", "unet-resnet18")
+        load(tmp_path / "model.safetensors", "unet-resnet18")

@@ -11,7 +11,16 @@ from medsass.runs import directory
 from tests.conftest import tiny
 
 FACTS = {"polarity": "bright", "shards_sha256": "abc"}
-OURS = ("config.json", "metrics.jsonl", "last.pt", "best.pt", "model.safetensors", "progress.png", "samples.png")
+OURS = (
+    "config.json",
+    "metrics.jsonl",
+    "last.pt",
+    "best.pt",
+    "model.safetensors",
+    "progress.png",
+    "samples.png",
+    "scores.json",
+)
 
 
 def test_a_new_directory_holds_the_options_and_the_facts(tmp_path: Path) -> None:
@@ -43,7 +52,8 @@ def test_an_existing_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 def test_overwrite_deletes_all_files_of_the_old_run(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "tensorboard").mkdir(parents=True)
-    for name in (*OURS, "tensorboard/events", "last.pt.part"):
+    (run / "export").mkdir()
+    for name in (*OURS, "tensorboard/events", "last.pt.part", "export/card.json"):
         (run / name).write_text("old")
     directory.create(tiny(Path("shards"), run, overwrite=True), FACTS)
     assert [path.name for path in run.iterdir()] == ["config.json"]
@@ -94,7 +104,7 @@ def test_resuming_with_other_options_names_each_that_differs(tmp_path: Path) -> 
     directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
     with pytest.raises(ValueError, match="cannot be resumed") as error:
         directory.check_resume(tiny(Path("shards"), tmp_path / "run", lr=0.5, seed=3, resume=True), FACTS)
-    assert "lr (0.001 in the run, 0.5 now)" in str(error.value)
+    assert "lr (not given in the run, 0.5 now)" in str(error.value)
     assert "seed (0 in the run, 3 now)" in str(error.value)
     assert "epochs" not in str(error.value)
 

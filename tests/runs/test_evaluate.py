@@ -1,6 +1,8 @@
 """Evaluation: every value recomputed from the network, OpenCV and the masks, apart from the code that reports it."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn import metrics as reference
+from torch import nn
 
-from medsass.config import EvaluateConfig, ShardConfig
+from medsass.config import EvaluateConfig, PredictConfig, ShardConfig
 from medsass.data import shard
 from medsass.data.loader import Loader, LoaderConfig
-from medsass.models import unet
+from medsass.models import network
 from medsass.runs import evaluate as module
 from medsass.runs.evaluate import evaluate
+from medsass.runs.predict import predict
 from medsass.runs.train import train
 from tests import built
 from tests.conftest import tiny
@@ -49,20 +53,22 @@ def batches(shards: Path) -> tuple[torch.Tensor, list[np.ndarray]]:
 
 
 def test_the_result_has_exactly_the_documented_keys(result: dict[str, Any], shards: Path) -> None:
-    assert result.keys() == SCORES | {"images", "split", "labels"}
-    assert result["labels"].keys() == SCORES | {"images"}
+    assert result.keys() == SCORES | {"images", "split", "protocol", "labels", "everything"}
     images = json.loads((shards / "manifest.json").read_text())["splits"]["test"]["samples"]
-    assert (result["split"], result["images"], result["labels"]["images"]) == ("test", images, images)
+    assert (result["split"], result["protocol"], result["images"]) == ("test", "network", images)
+    for name in ("labels", "everything"):
+        assert result[name].keys() == SCORES | {"images"}
+        assert result[name]["images"] == images
 
 
 def test_scores_equal_those_computed_from_the_models_outputs(
     result: dict[str, Any], trained: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
 ) -> None:
     images, truths = batches
-    model = unet.build("unet-resnet18")
+    model = network.build("unet-resnet18")
     model.load_state_dict(load_file(trained / "model.safetensors"))
     with torch.no_grad():
-        guesses = (model.eval()(unet.normalise(images))[:, 0].sigmoid() > 0.5).numpy()
+        guesses = (model.eval()(network.normalise(images))[:, 0].sigmoid() > 0.5).numpy()
     for name, value in _expected(list(guesses), truths).items():
         assert result[name] == pytest.approx(value, abs=1e-9), name
 
@@ -75,6 +81,16 @@ def test_label_scores_equal_opencvs_otsu_on_the_same_images(
     masks = [cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1] for gray in grays]
     for name, value in _expected(masks, truths).items():
         assert result["labels"][name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_foreground_everywhere_scores_the_mean_share_of_foreground(
+    result: dict[str, Any], batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    share = np.mean([truth.mean() for truth in batches[1]])
+    scores = result["everything"]
+    assert [scores[name] for name in ("iou", "precision", "accuracy")] == pytest.approx([share] * 3, abs=1e-9)
+    assert scores["recall"] == 1
+    assert scores["dice"] == pytest.approx(np.mean([2 * t.mean() / (1 + t.mean()) for t in batches[1]]), abs=1e-9)
 
 
 def test_the_batch_size_does_not_change_the_scores(result: dict[str, Any], trained: Path, shards: Path) -> None:
@@ -98,7 +114,8 @@ def test_scores_are_printed_side_by_side(result: dict[str, Any], capsys: pytest.
     module.show(result)
     printed = capsys.readouterr().out
     row = next(line.split() for line in printed.splitlines() if line.startswith("iou "))
-    assert row[-2:] == [f"{result['iou']:.4f}", f"{result['labels']['iou']:.4f}"]
+    assert row[-3:] == [f"{part['iou']:.4f}" for part in (result, result["labels"], result["everything"])]
+    assert "network" in printed
 
 
 def test_an_unknown_split_is_answered_with_those_that_exist(trained: Path, shards: Path) -> None:
@@ -133,7 +150,7 @@ def test_16_bit_scores_equal_those_computed_apart(deep: tuple[Path, Path], tmp_p
     low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
     unit = torch.from_numpy((images - low) / (high - low))[:, None].repeat(1, 3, 1, 1)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    model = unet.build("unet-resnet18")
+    model = network.build("unet-resnet18")
     model.load_state_dict(load_file(run / "model.safetensors"))
     with torch.no_grad():
         guesses = list((model.eval()(((unit - mean) / std).float())[:, 0] > 0).numpy())
@@ -151,3 +168,111 @@ def test_shards_of_another_depth_are_refused(
     run, other = {8: (trained, shards), 16: deep}[trained_on][0], {8: shards, 16: deep[1]}[scored_on]
     with pytest.raises(ValueError, match=rf"trained on {trained_on}-bit images, .* {scored_on}-bit ones; make shards"):
         evaluate(EvaluateConfig(run, other, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run `trained` as if it had kept its encoder alone."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    shutil.copytree(trained, run)
+    facts = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**facts, "keeps": "encoder"}))
+    state = {name: value for name, value in load_file(run / "model.safetensors").items() if name.startswith("encoder.")}
+    save_file(state, run / "model.safetensors")
+    return run
+
+
+def test_a_run_of_an_encoder_alone_names_the_protocols_that_score_it(alone: Path, shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"keeps an encoder alone.*; take --protocol linear or paper"):
+        evaluate(EvaluateConfig(alone, shards, protocol="network", device="cpu"))
+
+
+def test_predict_refuses_a_run_of_an_encoder_alone_in_one_line(
+    alone: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
+    image = nuclei_folder / "images" / "nuclei_0000.png"
+    with pytest.raises(ValueError, match="holds an encoder alone") as error:
+        predict(PredictConfig(alone, (image,), tmp_path, device="cpu"))
+    assert "\n" not in str(error.value)
+
+
+def test_the_paper_protocol_scores_an_untrained_decoder_of_the_runs_seed(
+    result: dict[str, Any], alone: Path, trained: Path, shards: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    config = EvaluateConfig(trained, shards, protocol="paper", device="cpu", threads=1)
+    torch.manual_seed(5)
+    first = evaluate(config)
+    assert first["protocol"] == "paper"
+    assert evaluate(EvaluateConfig(alone, shards, protocol="paper", device="cpu", threads=1)) == first
+    assert first["iou"] != result["iou"]
+    assert first["labels"] == result["labels"]
+    torch.manual_seed(0)  # the seed of `trained`
+    model = network.build("unet-resnet18")
+    state = {k: v for k, v in load_file(trained / "model.safetensors").items() if k.startswith("encoder.")}
+    model.load_state_dict(state, strict=False)
+    with torch.no_grad():
+        guesses = list((model.eval()(network.normalise(batches[0]))[:, 0] > 0).numpy())
+    assert first["iou"] == pytest.approx(_expected(guesses, batches[1])["iou"], abs=1e-9)
+
+
+def test_auto_is_linear_where_an_encoder_is_alone_and_repeats(alone: Path, shards: Path, tmp_path: Path) -> None:
+    before = (alone / "model.safetensors").read_bytes()
+    config = EvaluateConfig(alone, shards, device="cpu", threads=1, panel=tmp_path / "panel.png")
+    first = evaluate(config)
+    assert first["protocol"] == "linear"
+    assert first["iou"] > first["everything"]["iou"]
+    assert evaluate(config) == first
+    assert (alone / "model.safetensors").read_bytes() == before
+    assert (tmp_path / "panel.png").is_file()
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 40 images of 32 x 32 pixels, the size of `trained`: bright rectangles, which are the foreground."""
+    folder, rng = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for index in range(40):
+        mask = np.zeros((32, 32), np.uint8)
+        (y, x), (height, width) = rng.integers(0, 20, 2), rng.integers(6, 12, 2)
+        mask[y : y + height, x : x + width] = 1
+        gray = 60 + 120 * mask + rng.integers(0, 20, mask.shape)
+        Image.fromarray(gray.astype(np.uint8)).save(folder / "images" / f"{index:02d}.png")
+        Image.fromarray(mask * np.uint8(255)).save(folder / "masks" / f"{index:02d}.png")
+    shard.write(ShardConfig(folder, folder / "shards", images="images/*.png", masks="masks/*.png"))
+    return folder / "shards"
+
+
+class Noise(nn.Module):
+    """Features of every image: the same noise."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(1, 3, *images.shape[2:], generator=torch.Generator().manual_seed(0))
+        return noise.expand(len(images), -1, -1, -1)
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_the_linear_protocol_reads_off_what_features_hold_and_no_more(
+    useful: bool, trained: Path, blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    colours = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
+    encoder = colours if useful else Noise()
+    before = copy.deepcopy(encoder.state_dict())
+    monkeypatch.setattr(module.checkpoint, "load_encoder", lambda *_: encoder)
+    monkeypatch.setattr(module.encoder, "feature_map", lambda frozen, images: frozen(images))
+    monkeypatch.setattr(module.encoder, "width", lambda _: 3)
+    scores = evaluate(EvaluateConfig(trained, blocks, protocol="linear", device="cpu", threads=1))
+    assert (scores["iou"] > 0.99) == useful
+    assert useful or scores["iou"] < 0.4
+    assert scores["everything"]["iou"] < 0.2
+    torch.testing.assert_close(dict(encoder.state_dict()), dict(before), rtol=0, atol=0)
+
+
+def test_the_linear_protocol_needs_masks_to_learn_from(trained: Path, shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "s")
+    table = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    table["splits"]["train"]["masks"] = 0
+    (tmp_path / "s" / "manifest.json").write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=r"no image of split 'train' has a mask, .* take --protocol network or paper"):
+        evaluate(EvaluateConfig(trained, tmp_path / "s", protocol="linear", device="cpu"))

@@ -1,4 +1,4 @@
-"""What predict writes: rows into a TIFF that other readers open, and 16-bit probabilities that agree with the mask."""
+"""What predict writes: rows into a TIFF that other readers open, 16-bit probabilities that agree with the mask, all files or none."""
 
 import tracemalloc
 from pathlib import Path
@@ -7,11 +7,28 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from medsass.models import checkpoint
 from medsass.runs import outputs
+from tests.predicted import files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on whole images. Read it, never change it."""
+    return save_run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One convolution in place of the U-Net, for tests of what stands around it."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 1, 7, padding=3).eval()
+    monkeypatch.setattr(checkpoint, "load_model", lambda *_: model)
 
 
 def _save(path: Path, array: np.ndarray, cuts: list[int]) -> None:
@@ -83,3 +100,74 @@ def test_16_bit_probabilities_lie_above_the_middle_exactly_where_they_are_above_
 def test_probabilities_outside_their_range_by_a_rounding_error_do_not_wrap() -> None:
     chance = np.array([-1e-7, 1 + 3e-7], np.float32)
     assert outputs.levels(chance).tolist() == [0, 65535]
+
+
+def test_overlay_and_probability_stand_beside_the_mask(trained: Path, tmp_path: Path) -> None:
+    run_predict(trained, tmp_path / "out", save_image(tmp_path / "a.png"), overlay=True, probability=True)
+    assert files_in(tmp_path / "out") == {"a.png", "a_overlay.png", "a_probability.png"}
+    chance, mask = read(tmp_path / "out" / "a_probability.png"), read(tmp_path / "out" / "a.png")
+    assert (chance.dtype.itemsize, chance.shape) == (2, (40, 56))
+    assert chance[mask == 0].max(initial=0) <= 32768
+    assert chance[mask == 255].min(initial=65535) >= 32767
+    assert read(tmp_path / "out" / "a_overlay.png").shape == (40, 56, 3)
+
+
+@pytest.mark.usefixtures("light")
+def test_a_slide_gets_a_tiled_tiff_of_its_size(trained: Path, tmp_path: Path) -> None:
+    slide = save_slide(tmp_path / "in" / "a.SVS", noise(700, 530))
+    assert run_predict(trained, tmp_path / "out", slide, tile=128) == []
+    assert files_in(tmp_path / "out") == {"a.tif"}
+    with tifffile.TiffFile(tmp_path / "out" / "a.tif") as tiff:
+        page = tiff.pages.first
+        assert (page.shape, str(page.dtype), page.tile) == ((700, 530), "uint8", (512, 512))
+        assert page.compression.name == "ADOBE_DEFLATE"
+    assert set(np.unique(read(tmp_path / "out" / "a.tif"))) <= {0, 255}
+
+
+@pytest.mark.usefixtures("light")
+def test_mask_and_probability_of_a_slide_agree_and_do_not_depend_on_one_another(trained: Path, tmp_path: Path) -> None:
+    slide = save_slide(tmp_path / "a.svs", noise(600, 140))
+    run_predict(trained, tmp_path / "both", slide, tile=140, probability=True)
+    run_predict(trained, tmp_path / "mask", slide, tile=140)
+    assert files_in(tmp_path / "both") == {"a.tif", "a_probability.tif"}
+    chance, mask = read(tmp_path / "both" / "a_probability.tif"), read(tmp_path / "both" / "a.tif")
+    assert (str(chance.dtype), chance.shape) == ("uint16", (600, 140))
+    assert 0 < (mask > 0).mean() < 1
+    assert np.array_equal(mask > 0, chance > 32767)
+    assert np.array_equal(mask, read(tmp_path / "mask" / "a.tif"))
+
+
+@pytest.mark.usefixtures("light")
+def test_the_overlay_of_a_slide_is_an_overview(trained: Path, tmp_path: Path) -> None:
+    slide = save_slide(tmp_path / "a.svs", np.repeat((smooth(300, 4100) * 255).astype(np.uint8)[..., None], 3, 2))
+    run_predict(trained, tmp_path / "out", slide, tile=512, overlay=True)
+    assert files_in(tmp_path / "out") == {"a.tif", "a_overlay.png"}
+    overlay = read(tmp_path / "out" / "a_overlay.png")
+    assert overlay.shape[2] == 3
+    assert 1024 < overlay.shape[1] <= 2048
+    assert abs(overlay.shape[1] / overlay.shape[0] - 4100 / 300) < 0.2
+
+
+@pytest.mark.usefixtures("light")
+def test_a_damaged_slide_leaves_nothing_and_the_others_are_written(trained: Path, tmp_path: Path) -> None:
+    damaged, _ = (save_slide(tmp_path / "in" / name, noise(600, 200)) for name in ("damaged.svs", "whole.svs"))
+    with tifffile.TiffFile(damaged) as tiff:
+        offset, size = tiff.pages.first.dataoffsets[-1], tiff.pages.first.databytecounts[-1]
+    data = bytearray(damaged.read_bytes())
+    data[offset : offset + size] = b"\xff" * size
+    damaged.write_bytes(data)
+    failed = run_predict(trained, tmp_path / "out", damaged.parent, tile=64, overlay=True, probability=True)
+    assert [path for path, _ in failed] == [damaged]
+    assert files_in(tmp_path / "out") == {"whole.tif", "whole_overlay.png", "whole_probability.tif"}
+
+
+@pytest.mark.usefixtures("light")
+def test_a_failure_of_the_disk_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    for image in (save_slide(tmp_path / "a.svs", noise(70, 70)), save_slide(tmp_path / "b.tif", noise(70, 70))):
+        with pytest.raises(OSError, match="No space left"):
+            run_predict(trained, tmp_path / "out", image, tile=70, overlay=True)
+    assert files_in(tmp_path / "out") == set()

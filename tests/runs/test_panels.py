@@ -85,10 +85,9 @@ def test_an_image_that_cannot_be_written_to_can_be_outlined() -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_a_curve_is_a_readable_picture(tmp_path: Path, epochs: int) -> None:
-    history = [
-        {"epoch": i + 1, "train_loss": 1 / (i + 1), "val_loss": 0.5, "val_iou_target": 0.1 * i} for i in range(epochs)
-    ]
+@pytest.mark.parametrize("quality", ["val_iou_target", "train_feature_std"])
+def test_a_curve_is_a_readable_picture(tmp_path: Path, epochs: int, quality: str) -> None:
+    history = [{"epoch": i + 1, "train_loss": 1 / (i + 1), "val_loss": 0.5, quality: 0.1 * i} for i in range(epochs)]
     panels.curve(history, 1, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.size == (960, 384)

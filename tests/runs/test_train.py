@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from medsass.config import ShardConfig
 from medsass.data import manifest, shard
+from medsass.methods.method import Regime
 from medsass.runs import train as module
 from medsass.runs.train import train
 from medsass.runs.trainer import Trainer
@@ -233,8 +234,10 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
     assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == best
 
 
-def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss() -> None:
-    assert module.best_epoch([{"epoch": i + 1, "val_loss": v} for i, v in enumerate([0.4, 0.2, 0.3, 0.2])]) == 2
+@pytest.mark.parametrize(("ranks", "kept"), [(True, 2), (False, 4)])
+def test_the_kept_epoch_is_the_first_with_the_lowest_validation_loss_where_that_ranks(ranks: bool, kept: int) -> None:
+    history = [{"epoch": i + 1, "val_loss": v} for i, v in enumerate([0.4, 0.2, 0.3, 0.2])]
+    assert module.best_epoch(history, Regime(ranks=ranks)) == kept
 
 
 def test_a_label_free_run_never_reads_a_mask(shards: Path, trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""The paper's tables and figures, our numbers beside its own: `medsass experiment` on real images.
+
+    python -m benchmarks.paper [DATA [OUT]]
+
+DATA holds the datasets in their owners' layouts; those that are not there are left out, and said to be. With a GPU the
+grid is `paper.toml`, the whole paper; without, `paper-small.toml`, small networks on small images for few epochs. OUT
+(`medsass-paper` unless given) keeps every run: the same command goes on where it was stopped. The result holds a row a
+cell; beside it stand all tables in one Markdown file, and the figures.
+"""
+
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from benchmarks import result
+from medsass import files
+from medsass.config import ExperimentConfig
+from medsass.runs import grid, tables
+from medsass.runs.experiment import experiment
+
+HERE = Path(__file__).parent
+# The paper's figures for ISIC 2017, table 3; of ours the validation split is scored where the test masks are not at hand.
+AIM = ("ISIC 2017, ResNet-50, MedSASS (E+D), 50 epochs, mean IoU", 0.4847)
+
+
+def grid_of(device: str) -> Path:
+    """The grid that a machine of that name runs: the small one on a CPU."""
+    return HERE / ("paper-small.toml" if device.startswith("cpu-") else "paper.toml")
+
+
+def reached(rows: list[dict[str, Any]]) -> float | None:
+    """Our mean over seeds of what `AIM` names; None where it was not run."""
+    wanted = {"dataset": "isic2017", "model": "unet-resnet50", "method": "medsass", "labels": "otsu", "epochs": 50,
+              "loss": "focal-tversky", "batch_size": 16}  # fmt: skip
+    found = [row for row in rows if wanted.items() <= row.items() and "network" in row["protocols"]]
+    return mean(row["protocols"]["network"]["iou"] for row in found) if found else None
+
+
+def publish(out: Path, name: str) -> None:
+    """Copy the tables and figures of `out` to the results, under the machine's name."""
+    text = (out / tables.ALL).read_text("utf-8")
+    for picture in sorted((out / "figures").glob("figure-*.png")):
+        copy = f"{name}-paper-{picture.name}"
+        files.write(result.RESULTS / copy, picture.read_bytes())
+        text = text.replace(f"figures/{picture.name}", copy)
+    files.write(result.RESULTS / f"{name}-paper.md", text)
+
+
+def main() -> None:
+    """Run what is not finished of the machine's grid, and save what there is, be it that cells failed."""
+    data = result.data("paper")
+    out = Path(sys.argv[2] if len(sys.argv) > 2 else "medsass-paper")
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    name = result.device(where)
+    path = grid_of(name)
+    try:
+        experiment(ExperimentConfig(path, out, data, jobs=0 if where == "cuda" else 2))
+    finally:
+        chosen = {(cell.dataset, cell.config.seed) for cell in grid.load(path).cells}
+        rows = [row for row in tables.collect(out) if (row["dataset"], row["seed"]) in chosen]
+        if rows:
+            publish(out, name)
+            result.save("paper", where, rows, [result.Target(AIM[0], "IoU", ">=", AIM[1], reached(rows))], {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What bare Otsu scores on real images with the foreground on either side, and what marking everything scores.
+
+    python -m benchmarks.polarity [DATA]
+
+DATA holds the datasets of `CASES` in their owners' layouts. IoU at 224 x 224 pixels, the paper's size, both as the mean over
+images and of all pixels together: evidence for which side and which mean the paper's numbers can be of.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import result
+from medsass.config import ShardConfig
+from medsass.data import shard
+from medsass.data.loader import Loader, LoaderConfig
+from medsass.labels import Labeler
+from medsass.runs import metrics
+
+SIZE = 224
+CASES = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}
+
+
+def run(recipe: str, split: str, data: Path, folder: Path) -> dict[str, Any]:
+    """One row: scores of the split by either polarity, and of foreground everywhere."""
+    shard.write(ShardConfig(data / recipe, folder, recipe=recipe, size=SIZE))
+    counts: dict[str, list[metrics.Counts]] = {"dark": [], "bright": [], "everything": []}
+    for batch in Loader(LoaderConfig(folder, split, SIZE, 32, masks=True)):
+        assert batch.masks is not None
+        for polarity in ("dark", "bright"):
+            counts[polarity].append(metrics.count(Labeler("otsu", polarity)(batch.images).mask, batch.masks))
+        counts["everything"].append(metrics.count(torch.ones_like(batch.masks), batch.masks))
+    scores = {name: metrics.scores(metrics.concatenate(part)) for name, part in counts.items()}
+    images = sum(len(part.tp) for part in counts["dark"])
+    return {"dataset": recipe, "split": split, "images": images, "size": SIZE, **scores}
+
+
+def main() -> None:
+    """Measure all cases and save the result."""
+    data = result.data("polarity", CASES)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [run(recipe, split, data, Path(folder, recipe)) for recipe, split in CASES.items()]
+    result.save("polarity", "cpu", rows, [], {})
+
+
+if __name__ == "__main__":
+    main()

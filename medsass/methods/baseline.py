@@ -1,0 +1,68 @@
+"""What the self-supervised baselines share: views, encodings, momentum teachers, and how they come by lightly.
+
+All of them train the encoder that a U-Net of this package keeps. Of a ResNet that is the part down to its second stage:
+the third and fourth, which their papers train too, have no place in a U-Net of depth three and would be thrown away. So
+the mean of the second stage's map feeds their heads, which are as wide as in the papers (512 inputs in place of 2048 of
+a ResNet-50). Of a vision transformer it is the whole; the class token feeds the heads.
+
+Numbers that a paper gives in epochs are kept as shares of the training, since ours lasts 50 epochs and theirs up to
+1000. Learning rates follow the papers' rule, linear in the batch. Their ends differ: ours fall to 0.
+"""
+
+import copy
+import importlib
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from medsass.data.augment import Augment
+from medsass.data.loader import Batch
+from medsass.methods.optim import cosine
+from medsass.models import encoder, network
+
+# What the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code) have in common, for photographs:
+# hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
+PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2)
+
+
+def lightly(module: str) -> Any:
+    """Import a module of lightly, such as "models.modules". Raises `ImportError` that says what to install."""
+    try:
+        return importlib.import_module(f"lightly.{module}")
+    except ImportError as error:
+        raise ImportError("the self-supervised baselines need lightly: pip install 'medsass[baselines]'") from error
+
+
+def normalised(batch: Batch) -> list[torch.Tensor]:
+    """Each view of a batch as the encoder takes it, (N, 3, H, W) float32."""
+    return [network.normalise(images) for images in batch.views]
+
+
+def summary(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(N, C): what the heads see of normalised images, by the network's encoder."""
+    return encoder.summary(cast(nn.Module, network.encoder), images)
+
+
+def width(network: nn.Module) -> int:
+    """C of `summary`."""
+    return encoder.width(cast(nn.Module, network.encoder))
+
+
+def frozen(module: nn.Module) -> nn.Module:
+    """A copy that no optimiser changes. It stays in training mode with the rest, so that its batch normalisation uses
+    the batch's statistics and keeps its own running ones, as in the published code of BYOL and DINO.
+    """
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move each parameter of the teacher: momentum x its own + (1 - momentum) x the student's."""
+    for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
+        old.mul_(momentum).add_(new, alpha=1 - momentum)
+
+
+def momentum(start: float, progress: float) -> float:
+    """From `start` at progress 0 to 1 at progress 1 by half a cosine (BYOL, section 3.3; DINO, section 3.2)."""
+    return 1 - (1 - start) * cosine(progress)

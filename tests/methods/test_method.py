@@ -1,0 +1,99 @@
+"""The contract of a method: its regime and the user's numbers, and what an encoder is trained without."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from medsass.config import METHODS, TrainConfig
+from medsass.methods import method
+from medsass.methods.method import Encoder, Method, Regime
+from medsass.models import network
+from tests.methods import baselines
+
+PAPER = Regime("sgd", lr=0.4, lr_batch=256, weight_decay=0.04, final_weight_decay=0.4, warmup=0.1, patience=0, ranks=False)  # fmt: skip
+
+
+def _config(**options: object) -> TrainConfig:
+    return TrainConfig(Path("shards"), Path("run"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch", "lr"), [(256, 0.4), (64, 0.1), (16, 0.025), (1024, 1.6)])
+def test_the_learning_rate_is_proportional_to_the_batch(batch: int, lr: float) -> None:
+    assert PAPER.of(_config(batch_size=batch)).lr == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(("batch", "lr"), [(4096, 2.4e-3), (1024, 1.2e-3), (16, 1.5e-4)])
+def test_of_adamw_the_learning_rate_follows_the_square_root_of_the_batch(batch: int, lr: float) -> None:
+    assert Regime(lr=2.4e-3, lr_batch=4096).of(_config(batch_size=batch)).lr == pytest.approx(lr)
+
+
+def test_the_learning_rate_does_not_depend_on_the_batch_where_no_batch_is_named() -> None:
+    assert {Regime(lr=0.4).of(_config(batch_size=batch)).lr for batch in (1, 16, 999)} == {0.4}
+
+
+def test_without_options_the_regime_is_the_methods_own() -> None:
+    assert PAPER.of(_config(batch_size=256)) == replace(PAPER, lr_batch=0)
+
+
+def test_the_users_learning_rate_is_taken_as_it_is() -> None:
+    regime = PAPER.of(_config(lr=0.3, batch_size=16))
+    assert regime.lr == 0.3
+    assert regime.of(_config(batch_size=16)).lr == 0.3
+
+
+def test_the_users_numbers_replace_the_methods() -> None:
+    regime = PAPER.of(_config(batch_size=256, weight_decay=0.0, warmup=0.0, lr=0.0))
+    assert (regime.weight_decay, regime.final_weight_decay, regime.warmup, regime.lr) == (0.0, None, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(None, (0, False)), (0, (0, False)), (3, (3, True))])
+def test_a_patience_makes_the_validation_loss_rank(patience: int | None, expected: tuple[int, bool]) -> None:
+    regime = PAPER.of(_config(patience=patience))
+    assert (regime.patience, regime.ranks) == expected
+
+
+def test_methods_are_found_and_made_by_their_names() -> None:
+    assert set(METHODS) == {"medsass", "supervised", *(name for name, _ in baselines.KINDS)}
+    for name, model in [("medsass", "unet-resnet18"), *baselines.KINDS]:
+        chosen = baselines.made(name, model)
+        assert type(chosen).__module__ == f"medsass.methods.{name}"
+        assert {view.size for view in chosen.views} >= {32}
+        assert {key.split(".")[0] for key in chosen.weights()} >= {"encoder"}
+
+
+@pytest.mark.parametrize("keeps", ["network", "encoder"])
+def test_weights_are_those_of_what_is_kept(keeps: str) -> None:
+    unet = network.build("unet-resnet18")
+    expected = {
+        name: value for name, value in unet.state_dict().items() if keeps == "network" or name.startswith("encoder.")
+    }
+    found = Method(unet, (method.View(32),), keeps).weights()
+    torch.testing.assert_close(dict(found), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("crop", 0.5), ("flip", False), ("jitter", 0.0), ("hue", 0.0), ("labels", "ght"), ("loss", "focal"),
+     ("label_fraction", 0.5)],
+)  # fmt: skip
+def test_options_of_segmentation_are_refused_where_an_encoder_is_trained(option: str, value: object) -> None:
+    name = option.replace("_", "-")
+    with pytest.raises(ValueError, match=f"^--{name} is for methods that segment; --method byol .*drop the option$"):
+        method.encoder_of(_config(method="byol", model="unet-resnet18", **{option: value}))
+
+
+def test_the_encoder_is_that_of_the_network() -> None:
+    torch.manual_seed(0)
+    expected = network.build("unet-resnet18").encoder.state_dict()  # type: ignore[operator, union-attr]
+    torch.manual_seed(0)
+    found = method.encoder_of(_config(method="byol", model="unet-resnet18"))
+    assert isinstance(found, Encoder)
+    torch.testing.assert_close(dict(found.encoder.state_dict()), dict(expected), rtol=0, atol=0)
+
+
+def test_a_vision_transformer_can_be_asked_for() -> None:
+    assert method.encoder_of(_config(method="mae", model="unet-vit-tiny", size=32), only="vit")
+    with pytest.raises(ValueError, match="take --model unet-vit-small or unet-vit-tiny"):
+        method.encoder_of(_config(method="mae", model="unet-resnet18"), only="vit")

@@ -1,0 +1,77 @@
+"""Tasks side by side: how many, and that what ends ill ends at once."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from medsass.runs import workers
+from medsass.runs.workers import Workers
+
+
+@pytest.mark.parametrize(
+    ("free", "peak", "fit"),
+    [(80 << 30, 4 << 30, 4), (24 << 30, 6 << 30, 2), (12 << 30, 8 << 30, 1), (4 << 30, 8 << 30, 1)],
+)
+def test_as_many_fit_as_the_memory_holds_but_four_at_most(free: int, peak: int, fit: int) -> None:
+    """0.9 of what is free, each with 3 GiB beside torch's."""
+    assert workers.fitting(free, peak) == fit
+
+
+def test_a_cpu_runs_one_task_on_all_cores_and_several_share_them() -> None:
+    cores = os.cpu_count() or 1
+    assert workers.plan(0, 0, "cpu", None) == Workers(1, cores)
+    assert workers.plan(cores, 0, "cpu", None) == Workers(cores, 1)
+    assert workers.plan(3, 5, "cpu", None) == Workers(3, 5)
+
+
+def test_gpus_are_filled_once_a_tasks_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ((10 << 30) * (index + 1), 99 << 30))
+    assert workers.plan(0, 1, "cuda", None) == Workers(1, 1, ("2", "5"))
+    assert workers.plan(0, 1, "cuda", 1 << 30) == Workers(2 + 4, 1, ("2", "5"))
+    assert workers.plan(1, 1, "cuda", 1 << 30).jobs == 1
+
+
+def _place(task: int) -> tuple[int, str, int, int]:
+    time.sleep(0.2)  # so that the other worker has its turn
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", ""), torch.get_num_threads(), task * task
+
+
+def test_one_worker_is_this_process() -> None:
+    ended = dict(workers.run(_place, [1, 2], Workers(1, 1)))
+    assert {pid for pid, *_ in ended.values()} == {os.getpid()}
+    assert [value[-1] for value in ended.values()] == [1, 4]
+
+
+def test_several_workers_have_a_gpu_and_threads_each() -> None:
+    ended = dict(workers.run(_place, range(6), Workers(2, 1, ("7", "3"))))
+    assert {task: value[-1] for task, value in ended.items()} == {task: task * task for task in range(6)}
+    by_process = {pid: (gpu, threads) for pid, gpu, threads, _ in ended.values()}
+    assert os.getpid() not in by_process
+    assert sorted(by_process.values()) == [("3", 1), ("7", 1)]
+
+
+def _kill(_task: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told_with_the_remedy() -> None:
+    with pytest.raises(ChildProcessError, match=r"was killed.*fewer --jobs"):
+        list(workers.run(_kill, [1, 2, 3], Workers(2, 1)))
+
+
+def _wait(task: int) -> int:
+    if task:
+        signal.pause()
+    return os.getpid()
+
+
+def test_who_stops_asking_leaves_no_process_behind() -> None:
+    ended = workers.run(_wait, [0, 1, 1], Workers(1, 1), apart=True)
+    _, pid = next(ended)
+    ended.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
