@@ -4,6 +4,7 @@ checkout, and the training methods.
 `importlib.resources` does not find mapped package directories of editable installs, hence two plain candidates.
 """
 
+import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -19,6 +20,9 @@ def folder(name: str) -> Path:
 
 
 def methods() -> tuple[str, ...]:
-    """Names of the training methods: the modules in methods/ with a function `build`, found without importing any."""
+    """Names of the training methods: the modules in methods/ with a function `build` of a `TrainConfig`, found in their text
+    without importing any.
+    """
     paths = sorted((_PACKAGE / "methods").glob("*.py"))
-    return tuple(path.stem for path in paths if "\ndef build(config: TrainConfig" in path.read_text("utf-8"))
+    found = re.compile(r"^def build\(\s*config: TrainConfig", re.MULTILINE)
+    return tuple(path.stem for path in paths if found.search(path.read_text("utf-8")))

@@ -194,7 +194,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.size % 8:
-            raise ValueError(f"--size must be a multiple of 8 (the network halves it three times); got {self.size}")
+            raise ValueError(f"--size must be a multiple of 8, or of 16 for a ViT; got {self.size}")
         if self.block_size % 2 == 0:
             raise ValueError(f"--block-size must be odd; got {self.block_size}")
         if not self.crop <= 1 or self.crop == 0:
@@ -304,7 +304,7 @@ class ExportConfig:
     run: Path
     format: str = option(
         "safetensors", "safetensors: all that the run keeps, for smp; timm: its encoder, for timm.create_model; onnx: the "
-        "network", choices=("safetensors", "timm", "onnx"),
+        "network, or the feature map of an encoder alone", choices=("safetensors", "timm", "onnx"),
     )  # fmt: skip
     out: Path | None = option(None, "folder of the files; by default RUN/export")
     overwrite: bool = option(False, "replace what the folder holds")

@@ -18,7 +18,7 @@ BAD_TRAIN = [
     ("polarity", "grey", "--polarity must be one of recipe, bright, dark, auto; got 'grey'"),
     ("loss", "dice", "--loss must be one of focal-tversky, tversky, focal, cross-entropy; got 'dice'"),
     ("device", "tpu", "--device must be one of auto, cpu, cuda; got 'tpu'"),
-    ("size", 30, "--size must be a multiple of 8 (the network halves it three times); got 30"),
+    ("size", 30, "--size must be a multiple of 8, or of 16 for a ViT; got 30"),
     ("size", 0, "--size must be at least 8; got 0"),
     ("epochs", 0, "--epochs must be at least 1; got 0"),
     ("batch_size", 0, "--batch-size must be at least 1; got 0"),

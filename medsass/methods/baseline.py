@@ -6,11 +6,13 @@ the mean of the second stage's map feeds their heads, which are as wide as in th
 a ResNet-50). Of a vision transformer it is the whole; the class token feeds the heads.
 
 Numbers that a paper gives in epochs are kept as shares of the training, since ours lasts 50 epochs and theirs up to
-1000. Learning rates follow the papers' rule, linear in the batch. Their ends differ: ours fall to 0.
+1000. Learning rates are the papers' for their batches, brought to ours by `Regime`. Their ends differ: ours fall to 0.
 """
 
 import copy
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -39,14 +41,14 @@ def normalised(batch: Batch) -> list[torch.Tensor]:
     return [network.normalise(images) for images in batch.views]
 
 
-def summary(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(N, C): what the heads see of normalised images, by the network's encoder."""
-    return encoder.summary(cast(nn.Module, network.encoder), images)
+def summary(owner: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(N, C): what the heads see of normalised images, by the `encoder` of `owner`."""
+    return encoder.summary(cast(nn.Module, owner.encoder), images)
 
 
-def width(network: nn.Module) -> int:
+def width(owner: nn.Module) -> int:
     """C of `summary`."""
-    return encoder.width(cast(nn.Module, network.encoder))
+    return encoder.width(cast(nn.Module, owner.encoder))
 
 
 def frozen(module: nn.Module) -> nn.Module:
@@ -66,3 +68,14 @@ def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
 def momentum(start: float, progress: float) -> float:
     """From `start` at progress 0 to 1 at progress 1 by half a cosine (BYOL, section 3.3; DINO, section 3.2)."""
     return 1 - (1 - start) * cosine(progress)
+
+
+@contextmanager
+def drawn(training: bool) -> Iterator[None]:
+    """Where masks are drawn: in training anew at each step, in validation always alike, so that epochs can be compared."""
+    if training:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield

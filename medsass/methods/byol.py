@@ -13,7 +13,7 @@ from medsass.config import TrainConfig
 from medsass.data.augment import View
 from medsass.data.loader import Batch
 from medsass.methods.baseline import PHOTO, follow, frozen, lightly, momentum, normalised, summary, width
-from medsass.methods.method import Method, Outcome, Regime, encoder_of
+from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 
 _MOMENTUM = 0.996  # tau_base, section 3.3
 _HIDDEN, _OUT = 4096, 256  # of projector and predictor, section 3.3
@@ -52,6 +52,11 @@ class BYOL(Method):
         tau = momentum(_MOMENTUM, progress)
         follow(self.target, self.network, tau)
         follow(self.target_projector, self.projector, tau)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse options of segmentation."""
+    check_baseline(config)
 
 
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature

@@ -22,7 +22,7 @@ from medsass.config import TrainConfig
 from medsass.data.augment import View
 from medsass.data.loader import Batch
 from medsass.methods.baseline import PHOTO, follow, frozen, lightly, momentum, normalised, summary, width
-from medsass.methods.method import Method, Outcome, Regime, encoder_of
+from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import encoder
 
 _OUT = 4096  # K, section 3.1
@@ -85,6 +85,11 @@ class DINO(Method):
     def weights(self) -> dict[str, torch.Tensor]:
         """The teacher's encoder."""
         return self.teacher.state_dict()
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse options of segmentation."""
+    check_baseline(config)
 
 
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature

@@ -19,8 +19,8 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.augment import Augment, View
 from medsass.data.loader import Batch
-from medsass.methods.baseline import lightly
-from medsass.methods.method import Method, Outcome, Regime, encoder_of
+from medsass.methods.baseline import drawn, lightly
+from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import network
 
 _PATCH = 8
@@ -37,7 +37,7 @@ class MAE(Method):
 
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.2, 1.0), vertical=False, jitter=0.0, hue=0.0)  # table 8: RandomResizedCrop
-        super().__init__(encoder_of(config, only="vit"), (View(config.size, augment),), "encoder")
+        super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
         self.utils = lightly("models.utils")
         vit: Any = self.network.encoder
         self.decoder = Decoder(vit.embed_dim, vit.embed_dim // 2, config.size // _PATCH, self.utils)
@@ -47,15 +47,21 @@ class MAE(Method):
         images = network.normalise(batch.images)
         tokens = len(images), (images.shape[2] // _PATCH) ** 2 + 1
         # On the CPU also for a GPU, so that the one generator whose state is stored draws them.
-        keep, masked = (index.to(images.device) for index in self.utils.random_token_mask(tokens, _RATIO))
+        with drawn(self.training):
+            keep, masked = (index.to(images.device) for index in self.utils.random_token_mask(tokens, _RATIO))
         seen = encode(self.network.encoder, images, keep, self.utils)
         guess = self.decoder(seen, keep, masked).float()
         wanted = self.utils.get_at_index(target(images, self.utils), masked - 1)
         return Outcome((guess - wanted).square().mean(), features=seen[:, 1:].mean(1).detach())
 
 
+def check(config: TrainConfig) -> None:
+    """Refuse options of segmentation, and encoders that are no vision transformers."""
+    check_baseline(config, vit=True)
+
+
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """MAE of the encoder of `config.model`. Raises `ValueError` where that is no vision transformer."""
+    """MAE of the encoder of `config.model`."""
     return MAE(config)
 
 

@@ -20,10 +20,14 @@ class MedSASS(Segmentation):
         return self.labeler(batch.images).mask
 
 
-def build(config: TrainConfig, polarity: str) -> MedSASS:
-    """MedSASS with the labels and the loss that `config` names. Raises `ValueError` for --label-fraction."""
+def check(config: TrainConfig) -> None:
+    """Raise `ValueError` for a share of labels that are never read."""
     if config.label_fraction < 1:
         raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
+
+
+def build(config: TrainConfig, polarity: str) -> MedSASS:
+    """MedSASS with the labels and the loss that `config` names."""
     return MedSASS(config, polarity)
 
 

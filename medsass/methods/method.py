@@ -1,8 +1,12 @@
-"""The contract of a training method, and the lookup by name: `methods/<name>.py` defines `build(config, polarity)`."""
+"""The contract of a training method, and the lookup by name.
+
+A method is a file `methods/<name>.py` that defines `def build(config: TrainConfig, polarity: str)`, by which text it is
+found, and may define `check(config)`, which refuses options that it cannot do before anything is built.
+"""
 
 import importlib
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -10,7 +14,7 @@ from torch import nn
 from medsass.config import METHODS, TrainConfig
 from medsass.data.augment import Augment, View
 from medsass.data.loader import Batch
-from medsass.models import checkpoint, encoder, network
+from medsass.models import checkpoint, network, vit_unet
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,11 @@ class Regime:
         regime = replace(self, **given, lr=config.lr if config.lr is not None else lr, lr_batch=0)
         if config.weight_decay is not None:
             regime = replace(regime, final_weight_decay=None)
-        return replace(regime, ranks=True) if config.patience else regime
+        if regime.optimizer == "lars" and regime.weight_decay == 0:
+            raise ValueError(
+                "--weight-decay 0 would switch LARS off, which scales decayed weights alone; take 1e-9 or so"
+            )
+        return regime
 
 
 @dataclass(frozen=True)
@@ -75,12 +83,13 @@ class Method(nn.Module):
     The state dict is what a checkpoint holds of it. The optimiser takes the parameters that require gradients.
     network: what `weights` are of; has an `encoder`. keeps: "network" or "encoder", what of it outlives the training.
     views: of each training image, how it is cropped and coloured; at least one. val_views: of each validation image; by
-    default the first view without augmentation. needs_masks: whether batches must hold the ground truth. least_batch:
-    images below which a batch is passed over, as where one image alone has no statistics to be normalised by.
+    default the first view without augmentation. needs_masks: whether batches must hold the ground truth. segments: whether
+    it trains towards masks, of its own making where it needs none. least_batch: images below which a batch is passed over, as where one image alone has no statistics to be normalised by.
     """
 
     regime = Regime()
     needs_masks = False
+    segments = False
     least_batch = 1
 
     def __init__(self, network: nn.Module, views: tuple[View, ...], keeps: str) -> None:
@@ -111,15 +120,27 @@ class Encoder(nn.Module):
         self.encoder = encoder
 
 
+def check(config: TrainConfig) -> None:
+    """Raise `ValueError` naming the option that the method or the model cannot do. Nothing is built."""
+    multiple = network.multiple(config.model)
+    if config.size % multiple:
+        raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
+    getattr(_module(config), "check", lambda _: None)(config)
+
+
 def make(config: TrainConfig, polarity: str) -> Method:
     """The method that `config.method` names, for a dataset whose foreground has that polarity.
 
     Raises `ValueError` or `OSError` where `config` asks for what the method cannot do, or starts from a run that does
     not fit, and `ImportError` where the method needs a package.
     """
+    check(config)
+    return cast(Method, _module(config).build(config, polarity))
+
+
+def _module(config: TrainConfig) -> Any:
     assert config.method in METHODS
-    module = importlib.import_module(f"medsass.methods.{config.method}")
-    return cast(Method, module.build(config, polarity))
+    return importlib.import_module(f"medsass.methods.{config.method}")
 
 
 def user_view(config: TrainConfig) -> View:
@@ -135,11 +156,14 @@ def network_of(config: TrainConfig) -> nn.Module:
     return result
 
 
-def encoder_of(config: TrainConfig, only: str = "") -> Encoder:
-    """The encoder of `config.model`, for a baseline: it trains nothing else, without labels, and augments as its paper
-    does. only: "vit" where the method is for vision transformers.
+def encoder_of(config: TrainConfig) -> Encoder:
+    """The encoder of `config.model`, for a baseline, which trains nothing else."""
+    return Encoder(cast(nn.Module, network_of(config).encoder))
 
-    Raises `ValueError` naming the option that does not fit.
+
+def check_baseline(config: TrainConfig, vit: bool = False) -> None:
+    """The `check` of a baseline: it trains an encoder alone, without labels, and augments as its paper does. vit: it is for
+    vision transformers. Raises `ValueError` naming the option that does not fit.
     """
     for name in _SEGMENTATION:
         if getattr(config, name) != TrainConfig.__dataclass_fields__[name].default:
@@ -147,16 +171,13 @@ def encoder_of(config: TrainConfig, only: str = "") -> Encoder:
                 f"--{name.replace('_', '-')} is for methods that segment; --method {config.method} trains an encoder "
                 "as its own paper does; drop the option"
             )
-    whole = network_of(config)
-    part = cast(nn.Module, whole.encoder)
-    if only == "vit" and not encoder.is_vit(part):
+    if vit and config.model not in vit_unet.SHAPES:
         raise ValueError(
             f"--method {config.method} is for vision transformers, and {config.model} has none; "
             "take --model unet-vit-small or unet-vit-tiny"
         )
     if config.scope == "network":
         raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
-    return Encoder(part)
 
 
 # Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.

@@ -16,6 +16,8 @@ class Segmentation(Method):
     dropped at the end (paper, section 4.1: "we only keep the encoder and discard everything else").
     """
 
+    segments = True
+
     def __init__(self, config: TrainConfig) -> None:
         keeps = "encoder" if config.scope == "encoder" else "network"
         super().__init__(network_of(config), (user_view(config),), keeps)

@@ -17,8 +17,8 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.augment import Augment, View
 from medsass.data.loader import Batch
-from medsass.methods.baseline import lightly
-from medsass.methods.method import Method, Outcome, Regime, encoder_of
+from medsass.methods.baseline import drawn, lightly
+from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import network
 
 _PATCH = 8
@@ -33,7 +33,7 @@ class SimMIM(Method):
 
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.67, 1.0), vertical=False, jitter=0.0, hue=0.0)  # section 4.1.1
-        super().__init__(encoder_of(config, only="vit"), (View(config.size, augment),), "encoder")
+        super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
         self.patchify = lightly("models.utils").patchify
         vit: Any = self.network.encoder
         self.mask = nn.Parameter(torch.zeros(vit.embed_dim))
@@ -43,15 +43,21 @@ class SimMIM(Method):
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
         """Mean absolute error of the masked pixels, normalised by the dataset's mean and deviation (equation 1)."""
         images = network.normalise(batch.images)
-        masked = random_mask(len(images), images.shape[2]).to(images.device)
+        with drawn(self.training):
+            masked = random_mask(len(images), images.shape[2]).to(images.device)
         seen = encode(self.network.encoder, images, masked, self.mask)
         errors = (self.head(seen).float() - self.patchify(images, _PATCH)).abs().mean(-1)
         masked = masked.flatten(1)
         return Outcome((errors * masked).sum() / masked.sum(), features=seen.mean(1).detach())
 
 
+def check(config: TrainConfig) -> None:
+    """Refuse options of segmentation, and encoders that are no vision transformers."""
+    check_baseline(config, vit=True)
+
+
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """SimMIM of the encoder of `config.model`. Raises `ValueError` where that is no vision transformer."""
+    """SimMIM of the encoder of `config.model`."""
     return SimMIM(config)
 
 

@@ -15,7 +15,7 @@ from medsass.data.augment import View
 from medsass.data.loader import Batch
 from medsass.methods import optim
 from medsass.methods.baseline import PHOTO, lightly, normalised, summary, width
-from medsass.methods.method import Method, Outcome, Regime, encoder_of
+from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 
 _OUT, _BOTTLENECK = 2048, 512
 
@@ -41,6 +41,11 @@ class SimSiam(Method):
         first, second = (self.projector(summary(self.network, view)) for view in normalised(batch))
         loss = distance(self.predictor(first), second.detach()) + distance(self.predictor(second), first.detach())
         return Outcome(loss / 2, features=first.detach())
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse options of segmentation."""
+    check_baseline(config)
 
 
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature

@@ -84,15 +84,14 @@ def load_fresh(path: Path, name: str, seed: int) -> nn.Module:
     return model.eval()
 
 
-def load_into(path: Path, model: nn.Module, name: str) -> str:
+def load_into(path: Path, model: nn.Module, name: str) -> None:
     """Give `model`, a network `name` or one that has its encoder only, the weights of a file: the encoder's, and the
-    rest where both have more. Returns what was taken: "network" or "encoder". Errors: as `load_model`.
+    rest where both have more. Errors: as `load_model`.
     """
     state = _read(path, name)
     if _is_encoder(model.state_dict()):
         state = _encoder_of(state)
     _fill(model, state, path, name)
-    return "encoder" if _is_encoder(state) else "network"
 
 
 def _read(path: Path, name: str) -> dict[str, torch.Tensor]:

@@ -20,7 +20,6 @@ from medsass.runs import directory, metrics
 JSON, MARKDOWN = "card.json", "README.md"
 
 _UNKNOWN = "unknown"
-_LABELLED = ("medsass", "supervised")  # the methods that segment
 _LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "onnx", "onnxruntime")
 _SIDES = {
     "bright": "what is brighter than the threshold",
@@ -94,14 +93,14 @@ def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[st
         best = checkpoint.load(run / directory.BEST)["epoch"]
     except (OSError, ValueError, KeyError):
         best = _UNKNOWN  # the weights are there all the same
+    init = facts["init"]
     return {
         "method": trained.method,
-        "labels": {"medsass": f"{trained.labels} pseudo-labels", "supervised": "the shards' masks"}.get(
-            trained.method, "none"
-        ),
+        "labels": _labels(trained, facts),
         "share of the labels": trained.label_fraction if trained.method == "supervised" else None,
-        "loss": trained.loss if trained.method in _LABELLED else "the method's own",
-        "started from": "another run's weights" if trained.init else "random weights",
+        "loss": trained.loss if facts["segments"] else "the method's own",
+        "started from": f"the {init['takes']} of a run of {init['method']}" if init else "random weights",
+        "labels had a part": facts["labels_read"],
         "seed": trained.seed,
         "epochs": trained.epochs,
         "epochs done": len(history) or _UNKNOWN,
@@ -110,6 +109,13 @@ def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[st
         "device": facts.get("device", _UNKNOWN),
         "regime": facts["regime"],
     }
+
+
+def _labels(trained: TrainConfig, facts: dict[str, Any]) -> str:
+    """What the training took for the truth."""
+    if not facts["segments"]:
+        return "none"
+    return "the shards' masks" if trained.method == "supervised" else f"{trained.labels} pseudo-labels"
 
 
 def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
         "mean": [round(value, 6) for value in (-low * std).tolist()],
         "std": [round(value, 6) for value in std.tolist()],
         "polarity": polarity,
-        "foreground": _SIDES.get(polarity, _UNKNOWN) if trained.method == "medsass" else None,
+        "foreground": _SIDES.get(polarity, _UNKNOWN) if facts["segments"] and trained.method != "supervised" else None,
     }
 
 
@@ -165,11 +171,12 @@ def _versions() -> dict[str, str]:
 def _limits(card: dict[str, Any]) -> list[str]:
     """What whoever uses the weights must know first."""
     training, data, scores = card["training"], card["data"], card["scores"]
-    origin = {
-        "medsass": f"Trained without labels: its targets were {training['labels']} of the images themselves. What such a "
-        "threshold gets wrong, the network may have learned.",
-        "supervised": "Trained on masks that people or other programs drew: their errors may have been learned.",
-    }
+    free = "without labels" if not training["labels had a part"] else "from weights in which labels had a part"
+    origin = f"Trained {free}: its targets were {training['labels']} of the images themselves. What such a threshold gets wrong, the network may have learned."
+    if training["method"] == "supervised":
+        origin = "Trained on masks that people or other programs drew: their errors may have been learned."
+    if training["labels"] == "none":
+        origin = f"An encoder, trained {free}; by itself it segments nothing."
     measured = "Not measured: the run holds no scores."
     if scores:
         measured = f"Measured only on {scores['images']} images of the split '{scores['split']}', by the protocol '{next(iter(_columns(scores)))}'. Other scanners, stains, sites and patients were not measured."
@@ -177,7 +184,7 @@ def _limits(card: dict[str, Any]) -> list[str]:
     if data["licence"] == _UNKNOWN:
         licence = "The training data's licence is unknown. Find out before you pass these weights on."
     return [
-        origin.get(training["method"], "An encoder, trained without labels; by itself it segments nothing."),
+        origin,
         "Not a medical device: for research, not for diagnosis or treatment.",
         measured,
         licence,

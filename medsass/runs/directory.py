@@ -17,7 +17,8 @@ SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, wh
 
 _OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, SCORES, EXPORT}
 # Facts that older runs did not store.
-_OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax", "keeps": "network", "regime": None}
+_OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax", "keeps": "network", "regime": None,
+          "segments": True, "init": None}  # fmt: skip
 _FREE = {"run", "shards", "resume", "overwrite", "device", "threads"}  # may differ when a run is resumed
 
 
@@ -58,7 +59,9 @@ def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
         known = {item.name: item for item in fields(TrainConfig)}
         values = {name: value for name, value in facts.pop("train").items() if name in known}
         paths = {name: _place(values[name]) for name in ("shards", "run", "init") if values.get(name)}
-        return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), {**_OLDER, **facts}
+        return TrainConfig(**{**values, **paths, "resume": False, "overwrite": False}), {
+            **_OLDER, "labels_read": values.get("method") == "supervised", **facts
+        }  # fmt: skip
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error
 

@@ -159,7 +159,7 @@ def _linear(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment
         with torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
             return encoder.feature_map(frozen, network.normalise(batch.images)), batch.masks
 
-    train, val = (head.kept(head.Features(_loader(config, trained, where, split), see)) for split in ("train", "val"))
+    train, val = (head.cached(head.Features(_loader(config, trained, where, split), see)) for split in ("train", "val"))
     layers = nn.Sequential(head.Standardise(train), nn.Conv2d(encoder.width(frozen), 1, 1)).to(where)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -167,7 +167,13 @@ def _linear(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment
 
     with console.progress("linear head", _EPOCHS) as bar:
         head.fit(layers, head.Training(train, val, loss, _REGIME, _EPOCHS), lambda _: bar.advance(1))
-    return lambda images: _resize(layers(encoder.feature_map(frozen, images).float()), images.shape[2:])
+
+    def segment(images: torch.Tensor) -> torch.Tensor:
+        features = encoder.feature_map(frozen, images).float()
+        with torch.autocast(where, enabled=False):  # as the head was trained
+            return _resize(layers(features), images.shape[2:])
+
+    return segment
 
 
 def _resize(logits: torch.Tensor, size: torch.Size) -> torch.Tensor:

@@ -108,7 +108,7 @@ def check_depth(run: Path, shards: Path, facts: dict[str, Any]) -> None:
         )
 
 
-def kept(batches: Batches) -> Batches:
+def cached(batches: Batches) -> Batches:
     """The same batches in memory, or as they were where they hold more than 1 GiB: then each pass computes them anew."""
     held: list[Pair] = []
     size = 0

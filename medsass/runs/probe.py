@@ -55,7 +55,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         return head.Features(Loader(replace(plain, seed=config.seed, threads=config.threads)), see)
 
     layers = nn.Sequential(head.Standardise(features("train")), nn.Linear(encoder.width(frozen), len(classes)))
-    history = _fit(config, layers.to(where), features("train", _AUGMENT), head.kept(features("val")))
+    history = _fit(config, layers.to(where), features("train", _AUGMENT), head.cached(features("val")))
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     with torch.no_grad():
         for seen, target in features(config.split):

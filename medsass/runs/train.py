@@ -15,7 +15,7 @@ from medsass.data.manifest import Manifest
 from medsass.methods import method
 from medsass.methods.method import Method, Regime
 from medsass.models import checkpoint, network
-from medsass.runs import console, device, directory, panels
+from medsass.runs import console, device, directory, head, panels
 from medsass.runs.trainer import Trainer
 
 _SAMPLES = 6
@@ -32,16 +32,20 @@ def train(config: TrainConfig) -> dict[str, Any]:
     dataset = remote.load(config.shards)
     for split in ("train", "val"):
         dataset.split(split)
-    _check(config, dataset)
+    _check_labels(config, dataset)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
     device.seed(config.seed, where)
     chosen = method.make(replace(config, init=None) if config.resume else config, polarity)
     regime = chosen.regime.of(config)
+    origin = directory.stored(config.run)[1]["init"] if config.resume else _origin(config)
     facts = {
         "polarity": polarity,
         "device": where,
         "shards_sha256": manifest.digest(config.shards),
         "keeps": chosen.keeps,
+        "segments": chosen.segments,
+        "labels_read": chosen.needs_masks or bool(origin and origin["labels_read"]),
+        "init": origin,
         "regime": plain(regime),
         **_form(dataset),
     }
@@ -83,16 +87,20 @@ def train(config: TrainConfig) -> dict[str, Any]:
     return best
 
 
-def _check(config: TrainConfig, dataset: Manifest) -> None:
-    if config.size % network.multiple(config.model):
-        raise ValueError(
-            f"--size must be a multiple of {network.multiple(config.model)} for {config.model}; got {config.size}"
-        )
+def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
     if dataset.depth == 16 and config.labels.startswith("adaptive"):
         raise ValueError(
             f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
             "take --labels otsu or ght, or make shards with: medsass shard --depth 8"
         )
+
+
+def _origin(config: TrainConfig) -> dict[str, Any] | None:
+    """Of the run that --init names: its method, what of it is taken, and whether labels had a part in its weights."""
+    if not config.init:
+        return None
+    old, facts = directory.stored(config.init)
+    return {"method": old.method, "takes": facts["keeps"], "labels_read": facts["labels_read"]}
 
 
 def _form(dataset: Manifest) -> dict[str, Any]:
@@ -110,15 +118,11 @@ def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:
     """The epoch, counted from 1, whose weights are kept: the first with the lowest validation loss, or the last where
     that loss ranks nothing.
     """
-    return _lowest(history) if regime.ranks else len(history)
-
-
-def _lowest(history: list[dict[str, Any]]) -> int:
-    return int(min(history, key=lambda line: float(line["val_loss"]))["epoch"])
+    return head.best_epoch(history) if regime.ranks else len(history)
 
 
 def _finished(config: TrainConfig, regime: Regime, history: list[dict[str, Any]]) -> bool:
-    stale = len(history) - _lowest(history) if history else 0
+    stale = len(history) - head.best_epoch(history) if history else 0
     return len(history) >= config.epochs or bool(regime.patience and stale >= regime.patience)
 
 
@@ -151,6 +155,8 @@ def _announce(config: TrainConfig, trainer: Trainer, polarity: str, where: str, 
         f"{trainer.train_loader.samples} {trainer.train_loader.depth}-bit images at {config.size} x {config.size}, "
         f"batch {config.batch_size}, seed {config.seed}"
     )
+    if config.init and not done:
+        console.err.print(f"starting from the {directory.stored(config.init)[1]['keeps']} of {config.init}")
     if done:
         console.err.print(f"resumed after epoch {done}")
 
@@ -159,8 +165,8 @@ def _task(config: TrainConfig, chosen: Method, polarity: str) -> str:
     if chosen.needs_masks:
         share = f"{config.label_fraction:.0%} of the " if config.label_fraction < 1 else ""
         return f"{config.method} with {share}ground truth"
-    if config.method == "medsass":
-        return f"medsass with {config.labels} labels, foreground {polarity}"
+    if chosen.segments:
+        return f"{config.method} with {config.labels} labels, foreground {polarity}"
     return f"{config.method}, encoder alone"
 
 

@@ -36,9 +36,11 @@ def test_one_changed_byte_is_found_exactly(whole: Path, held: list[Member], data
     bits = data.draw(st.integers(1, 255))
     try:
         damage(path, {offset: bits})
-        (problem,) = verify(whole)
+        problem, *others = verify(whole)
     finally:
         path.write_bytes(before)
+    # Two bytes of a file's name can keep its header's sum: then the index seems to be of other samples.
+    assert {other.file for other in others} <= {FIRST.replace(".tar", ".idx")}
     assert (problem.file, problem.offset) == (FIRST, offset)
     assert f"is wrong: 0x{before[offset] ^ bits:02x}, should be 0x{before[offset]:02x}" in problem.text
     holder = next((each for each in held if each.offset - 512 <= offset < each.end), None)
@@ -61,9 +63,11 @@ def test_several_bytes_of_a_block_name_the_block(whole: Path, inside: list[int],
     before = path.read_bytes()
     try:
         damage(path, {start + offset: bits for offset in inside})
-        (problem,) = verify(whole)
+        problem, *others = verify(whole)
     finally:
         path.write_bytes(before)
+    # Two bytes of a file's name can keep its header's sum: then the index seems to be of other samples.
+    assert {other.file for other in others} <= {FIRST.replace(".tar", ".idx")}
     assert (problem.file, problem.offset) == (FIRST, start)
     assert problem.text.startswith(f"wrong within bytes {start} to {start + 4095} (sample")
     assert "more" not in problem.text

@@ -88,7 +88,8 @@ def test_the_loss_is_the_mean_square_over_masked_patches_each_normalised(chosen:
 def test_pixels_of_visible_patches_are_no_target(chosen: MAE, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = baselines.batch(chosen)
     _, keep, masked, pixels = _watched(chosen, batch)
-    monkeypatch.setattr(chosen.decoder, "forward", lambda *_: torch.ones_like(pixels))
+    guess = torch.linspace(-1, 1, pixels.shape[-1]).expand_as(pixels)  # any constant would be as wrong on every patch
+    monkeypatch.setattr(chosen.decoder, "forward", lambda *_: guess)
     losses = {}
     for name, index in [("none", None), ("visible", keep[0, 1] - 1), ("masked", masked[0, 0] - 1)]:
         images = batch.images.clone()

@@ -48,10 +48,12 @@ def test_the_users_numbers_replace_the_methods() -> None:
     assert (regime.weight_decay, regime.final_weight_decay, regime.warmup, regime.lr) == (0.0, None, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("patience", "expected"), [(None, (0, False)), (0, (0, False)), (3, (3, True))])
-def test_a_patience_makes_the_validation_loss_rank(patience: int | None, expected: tuple[int, bool]) -> None:
+@pytest.mark.parametrize(("patience", "expected"), [(None, 0), (0, 0), (3, 3)])
+def test_a_patience_stops_the_run_and_does_not_make_the_validation_loss_rank(
+    patience: int | None, expected: int
+) -> None:
     regime = PAPER.of(_config(patience=patience))
-    assert (regime.patience, regime.ranks) == expected
+    assert (regime.patience, regime.ranks) == (expected, False)
 
 
 def test_methods_are_found_and_made_by_their_names() -> None:
@@ -81,7 +83,7 @@ def test_weights_are_those_of_what_is_kept(keeps: str) -> None:
 def test_options_of_segmentation_are_refused_where_an_encoder_is_trained(option: str, value: object) -> None:
     name = option.replace("_", "-")
     with pytest.raises(ValueError, match=f"^--{name} is for methods that segment; --method byol .*drop the option$"):
-        method.encoder_of(_config(method="byol", model="unet-resnet18", **{option: value}))
+        method.check(_config(method="byol", model="unet-resnet18", **{option: value}))
 
 
 def test_the_encoder_is_that_of_the_network() -> None:
@@ -93,7 +95,20 @@ def test_the_encoder_is_that_of_the_network() -> None:
     torch.testing.assert_close(dict(found.encoder.state_dict()), dict(expected), rtol=0, atol=0)
 
 
-def test_a_vision_transformer_can_be_asked_for() -> None:
-    assert method.encoder_of(_config(method="mae", model="unet-vit-tiny", size=32), only="vit")
+@pytest.mark.parametrize("name", ["mae", "simmim"])
+def test_masked_image_modelling_asks_for_a_vision_transformer(name: str) -> None:
+    method.check(_config(method=name, model="unet-vit-tiny", size=32))
     with pytest.raises(ValueError, match="take --model unet-vit-small or unet-vit-tiny"):
-        method.encoder_of(_config(method="mae", model="unet-resnet18"), only="vit")
+        method.check(_config(method=name, model="unet-resnet18"))
+
+
+@pytest.mark.parametrize("model", ["unet-vit-small", "unet-vit-tiny"])
+def test_the_size_fits_the_network(model: str) -> None:
+    with pytest.raises(ValueError, match=f"--size must be a multiple of 16 for {model}; got 72"):
+        method.check(_config(model=model, size=72))
+    method.check(_config(model="unet-resnet18", size=72))
+
+
+def test_lars_without_weight_decay_is_refused() -> None:
+    with pytest.raises(ValueError, match="--weight-decay 0 would switch LARS off"):
+        Regime("lars").of(_config(weight_decay=0.0))

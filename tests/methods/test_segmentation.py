@@ -1,5 +1,6 @@
 """Training towards a mask: what learns, what is kept of it, and what it starts from."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,9 @@ def test_fine_tuning_continues_where_the_other_run_ended(shards: Path, trained: 
     options = tiny(shards, tmp_path / "tuned", method="supervised", epochs=1, label_fraction=0.5, init=trained, lr=0.0)
     train(replace(options, weight_decay=0.0))
     tuned, stored = (load_file(run / "model.safetensors") for run in (tmp_path / "tuned", trained))
+    facts = json.loads((tmp_path / "tuned" / "config.json").read_text())
+    assert facts["init"] == {"method": "medsass", "takes": "network", "labels_read": False}
+    assert facts["labels_read"]
     learned = {name for name, _ in network.build("unet-resnet18").named_parameters()}
     for name in learned:
         assert torch.equal(tuned[name], stored[name]), name

@@ -46,7 +46,7 @@ def test_loss_and_gradient_are_those_with_the_stop_gradient(chosen: SimSiam) -> 
     found, expected_gradients = _gradients(chosen, loss), _gradients(chosen, expected)
     assert found.keys() == expected_gradients.keys()
     for name, gradient in found.items():
-        assert (gradient - expected_gradients[name]).norm() <= 1e-3 * gradient.norm() + 1e-6, name
+        assert (gradient - expected_gradients[name]).norm() <= 1e-2 * gradient.norm() + 1e-6, name
 
 
 def test_without_the_stop_gradient_the_gradient_is_another(chosen: SimSiam) -> None:

@@ -154,6 +154,17 @@ def test_the_limits_fit_the_method(tmp_path: Path, options: dict[str, Any], sent
     assert ("pipeline_tag" in header) == ("keeps" not in options)
 
 
+def test_a_run_that_started_from_supervised_weights_is_not_called_free_of_labels(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    content = json.loads((run / "config.json").read_text())
+    content |= {"init": {"method": "supervised", "takes": "network", "labels_read": True}, "labels_read": True}
+    (run / "config.json").write_text(json.dumps(content))
+    card, _, text = card_of(run)
+    assert card["limits"][0].startswith("Trained from weights in which labels had a part: its targets were otsu")
+    assert "without labels" not in text
+    assert card["training"]["started from"] == "the network of a run of supervised"
+
+
 def test_a_run_whose_best_checkpoint_was_removed_is_exported_all_the_same(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "best.pt").unlink()

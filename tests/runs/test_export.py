@@ -40,7 +40,8 @@ def make_run(
     shard_folder(shards)
     config = TrainConfig(shards, folder / "run", **{"model": model, "size": 64, "epochs": 5, "seed": 11, **options})
     facts = {"polarity": "bright", "device": "cpu", "shards_sha256": digest(shards), "keeps": keeps, "tile": 0, "level": 0,
-             "depth": depth, "range": "minmax", "regime": plain(Regime().of(config))}  # fmt: skip
+             "depth": depth, "range": "minmax", "regime": plain(Regime().of(config)),
+             "segments": config.method in ("medsass", "supervised")}  # fmt: skip
     directory.create(config, facts)
     torch.manual_seed(5)
     state = network.build(model).state_dict()

@@ -109,11 +109,11 @@ def test_features_are_kept_in_memory_only_up_to_the_limit(monkeypatch: pytest.Mo
     pairs = tuple(_pairs(5, (4, 4)))
     size = sum(tensor.nbytes for pair in pairs for tensor in pair)
     monkeypatch.setattr(head, "_MOST_BYTES", size)
-    held = head.kept(pairs)
+    held = head.cached(pairs)
     assert isinstance(held, list)
     assert len(held) == 2
     monkeypatch.setattr(head, "_MOST_BYTES", size - 1)
-    assert head.kept(pairs) is pairs
+    assert head.cached(pairs) is pairs
 
 
 def test_a_frozen_encoder_is_bit_identical_after_use() -> None:
