@@ -5,7 +5,7 @@ BIN    := .venv/bin
 
 .PHONY: demo test lint gpu clean
 
-demo: .venv/installed  ## the whole line on a generated dataset, two to three minutes on two cores
+demo: .venv/installed  ## the whole line on a generated dataset, one to three minutes on two cores
 	$(BIN)/medsass demo medsass-demo --overwrite
 
 test: lint  ## what CI runs

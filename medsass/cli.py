@@ -273,7 +273,7 @@ def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
 @main.command()
 @options(DemoConfig)
 def demo(config: DemoConfig) -> None:
-    """Run the whole line on generated nuclei, in OUT: two to three minutes on two cores."""
+    """Run the whole line on generated nuclei, in OUT: one to three minutes on two cores."""
     from medsass.runs.demo import demo as run
 
     run(config)

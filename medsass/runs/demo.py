@@ -1,4 +1,4 @@
-"""`medsass demo`: the whole line on generated nuclei, in about two minutes on two cores."""
+"""`medsass demo`: the whole line on generated nuclei, in one to three minutes on two cores."""
 
 import shutil
 from pathlib import Path

@@ -20,6 +20,7 @@ from medsass import files
 from medsass.config import EvaluateConfig, ExperimentConfig, ProbeConfig, ShardConfig, TrainConfig, plain
 from medsass.data import manifest, remote, shard
 from medsass.data.manifest import Manifest
+from medsass.data.staging import MismatchError
 from medsass.runs import charts, console, device, directory, grid, tables, workers
 from medsass.runs.evaluate import evaluate
 from medsass.runs.grid import COORDINATES, Cell, Dataset, Grid
@@ -27,6 +28,7 @@ from medsass.runs.probe import probe
 from medsass.runs.train import train
 
 SHARDS, CELLS, LOGS = "shards", "cells", "logs"
+_FULL = "out of memory: "  # how the reason of a cell begins that may fit once it has a GPU to itself
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,19 @@ class Task:
     images: int = 0
 
 
-def experiment(config: ExperimentConfig) -> dict[str, int]:
+class CellsError(ValueError):
+    """Cells of an experiment failed. `scores`: of those that did not, as `experiment` returns them."""
+
+    def __init__(self, message: str, scores: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.scores = scores
+
+
+def experiment(config: ExperimentConfig) -> dict[str, Any]:
     """Run what is not finished of the grid `config.grid` in `config.out`, then write tables and figures of what is there.
 
-    Returns the number of `cells`, of those `finished`, and of those that are `absent` as their datasets are. Raises `OSError` or
-    `ValueError` that say what is wrong and what to do; for failed cells at the very end, when all others are done.
+    Returns how many `cells` there are, are `finished`, and `absent` as their datasets are, and the `scores` of the grid's.
+    Raises `OSError` or `ValueError` with what to do; where cells failed `CellsError`, when all others are done.
     """
     directory.check_local(config.out, "OUT")
     device.resolve(config.device)
@@ -61,26 +71,27 @@ def experiment(config: ExperimentConfig) -> dict[str, int]:
     if not tasks:
         raise ValueError(f"no dataset of {config.grid} is in {data}; --data names the folder that holds their sources")
     todo = [task for task in tasks if not finished(task)]
-    console.out.print(
-        f"{chosen.title}: {len(chosen.cells)} cells, {len(tasks) - len(todo)} finished, {len(todo)} to run, "
-        f"{len(chosen.cells) - len(tasks)} of datasets that are not here"
-    )
     counts = {"cells": len(chosen.cells), "finished": len(tasks) - len(todo), "absent": len(chosen.cells) - len(tasks)}
+    console.out.print(
+        f"{chosen.title}: {counts['cells']} cells, {counts['finished']} finished, {len(todo)} to run, "
+        f"{counts['absent']} of datasets that are not here"
+    )
     if config.dry_run:
         for task in tasks:
             console.out.print(f"{'to run  ' if task in todo else 'finished'}  {task.cell.name}")
-        return counts
+        return {**counts, "scores": _scores(tasks)}
     failed = _run(tasks, todo, config)
-    scores = tables.collect(config.out)
+    scores = _scores(tasks)
     charts.write(chosen, scores, config.out)
     tables.write(chosen, scores, config.out)
     console.out.print(f"Tables and figures: {config.out / tables.ALL}")
     if failed:
-        raise ValueError(
+        raise CellsError(
             f"{len(failed)} of {len(todo)} cells failed, the first of them {failed[0].cell.name}; the reasons stand in "
-            f"{config.out / LOGS}; the same command tries them again"
+            f"{config.out / LOGS}; the same command tries them again",
+            scores,
         )
-    return {**counts, "finished": len(tasks)}
+    return {**counts, "finished": len(tasks), "scores": scores}
 
 
 def _shards(dataset: Dataset, data: Path, config: ExperimentConfig) -> tuple[Path, Manifest | None] | None:
@@ -91,11 +102,9 @@ def _shards(dataset: Dataset, data: Path, config: ExperimentConfig) -> tuple[Pat
     text = dataset.source or dataset.shards
     source = files.location(text) if "://" in text else data / text
     folder = out if dataset.source else source
-    if dataset.source and not source.is_dir() and not (out / manifest.NAME).is_file():
-        console.err.print(f"{dataset.name}: left out, {source} is not there; --data says where the sources are")
-        return None
-    if dataset.shards and not (folder / manifest.NAME).is_file():
-        console.err.print(f"{dataset.name}: left out, {folder} is not there; make it with medsass shard")
+    if not (folder / manifest.NAME).is_file() and not (dataset.source and source.is_dir()):
+        remedy = "--data says where the sources are" if dataset.source else "make it with medsass shard"
+        console.err.print(f"{dataset.name}: left out, {source} is not there; {remedy}")
         return None
     if dataset.source and source.is_dir() and not config.dry_run:
         _write_shards(dataset, source, out)
@@ -113,13 +122,14 @@ def _shards(dataset: Dataset, data: Path, config: ExperimentConfig) -> tuple[Pat
 
 def _write_shards(dataset: Dataset, source: Path, out: Path) -> None:
     """Shard `source`; go on with what an interrupted start wrote, do nothing where it is finished."""
-    wanted = ShardConfig(source, out, dataset.recipe or "folder", resume=True, **dataset.options)
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
+        wanted = ShardConfig(source, out, dataset.recipe or "folder", resume=True, **dataset.options)
+        out.parent.mkdir(parents=True, exist_ok=True)
         with console.progress(f"shard {dataset.name}") as bar:
             shard.write(wanted, bar.reach)
     except ValueError as error:
-        raise ValueError(f"dataset {dataset.name}: {error} (here: delete {out} and {out}.part)") from error
+        advice = f" (here: delete {out} and {out}.part)" if isinstance(error, MismatchError) else ""
+        raise ValueError(f"dataset {dataset.name}: {error}{advice}") from error
 
 
 def _task(chosen: Grid, cell: Cell, found: tuple[Path, Manifest | None], config: ExperimentConfig) -> Task:
@@ -148,71 +158,73 @@ def _held(task: Task) -> dict[str, Any]:
         held: dict[str, Any] = json.loads(task.scores.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    there = (task.config.shards / manifest.NAME).is_file()
-    same = not there or held.get("shards_sha256") == manifest.digest(task.config.shards)
+    shards = task.config.shards
+    same = not (shards / manifest.NAME).is_file() or held.get("shards_sha256") == manifest.digest(shards)
     return held if same and held.get("split") == task.split else {}
+
+
+def _scores(tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    return [held for task in tasks if (held := _held(task))]
 
 
 def _lacking(task: Task, held: dict[str, Any]) -> list[str]:
     """What is wanted, and neither among the scores `held` nor a network's that the run has not kept."""
-    done = {*held["protocols"], *(["probe"] if "probe" in held else [])}
-    done |= {"network"} if held["keeps"] == "encoder" else set()
+    done = {*held["protocols"], *({"probe"} & held.keys()), *(["network"] if held["keeps"] == "encoder" else [])}
     return [name for name in task.wanted if name not in done]
 
 
 def _run(tasks: Sequence[Task], todo: Sequence[Task], config: ExperimentConfig) -> list[Task]:
     """Run the cells `todo`; those that failed. On GPUs, where no cell of the grid says how much memory it took, the first
-    runs alone.
+    runs alone; so does once more what ran out of memory, as a cell may that is larger than those measured.
     """
-    log, where = _Log(todo), device.resolve(config.device)
+    crew, where = _Crew(todo), device.resolve(config.device)
+    alone = workers.plan(1, config.threads, where, None)
     measured = where == "cuda" and not config.jobs and len(todo) > 1
-    if measured and not _peak(tasks):
-        log.take(todo[:1], workers.plan(1, config.threads, where, None), apart=True)
-        todo = todo[1:]
-    log.take(todo, workers.plan(config.jobs, config.threads, where, _peak(tasks) if measured else None))
-    return log.failed
+    first = 1 if measured and not _peak(tasks) else 0
+    failed = crew.take(todo[:first], alone, apart=True) if first else {}
+    peak = _peak(tasks) if measured else None
+    failed |= crew.take(todo[first:], workers.plan(config.jobs, config.threads, where, peak))
+    if not (again := [task for task, reason in failed.items() if reason.startswith(_FULL)]):
+        return list(failed)
+    torch.cuda.empty_cache()
+    return [*(task for task in failed if task not in again), *_Crew(again).take(again, alone, apart=True)]
 
 
 def _peak(tasks: Sequence[Task]) -> int | None:
     """Bytes of a GPU that the largest finished cell took."""
-    return max((held["peak_memory"] or 0 for task in tasks if (held := _held(task))), default=0) or None
+    return max((held["peak_memory"] or 0 for held in _scores(tasks)), default=0) or None
 
 
-class _Log:
-    """Runs tasks and says of each how it ended, and how long the others may take: a cell takes as long as its epochs times
-    its images.
-    """
+class _Crew:
+    """Runs tasks and says of each how it ended, and how long the others may take."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.failed: list[Task] = []
         self._count, self._done, self._start = len(tasks), 0, monotonic()
         self._work, self._worked = sum(map(_work, tasks)), 0
 
-    def take(self, tasks: Sequence[Task], crew: workers.Workers, *, apart: bool = False) -> None:
-        """Run tasks; returns when all have ended. Where a process was killed, all that have not ended have failed."""
-        ready = [replace(task, config=replace(task.config, threads=crew.threads)) for task in tasks]
+    def take(self, tasks: Sequence[Task], shared: workers.Workers, *, apart: bool = False) -> dict[Task, str]:
+        """Run tasks; those that failed, with the reason. Where a process was killed, all that have not ended have failed."""
+        failed: dict[Task, str] = {}
+        ready = [replace(task, config=replace(task.config, threads=shared.threads)) for task in tasks]
         try:
-            with closing(workers.run(run_cell, ready, crew, apart=apart)) as ended:
+            with closing(workers.run(run_cell, ready, shared, apart=apart)) as ended:
                 for task, reason in ended:
                     ready.remove(task)
-                    self._tell(task, reason)
+                    failed |= {task: reason} if reason else {}
+                    self._done, self._worked = self._done + 1, self._worked + _work(task)
+                    left = (monotonic() - self._start) / self._worked * (self._work - self._worked)
+                    console.out.print(
+                        f"[{self._done}/{self._count}] {task.cell.name}  "
+                        f"{f'failed: {reason}' if reason else _summary(task)}, about {left / 60:.0f} min left"
+                    )
         except ChildProcessError as error:
             console.err.print(str(error))
-            self.failed += ready
-
-    def _tell(self, task: Task, reason: str) -> None:
-        self._done, self._worked = self._done + 1, self._worked + _work(task)
-        if reason:
-            self.failed.append(task)
-        left = (monotonic() - self._start) / self._worked * (self._work - self._worked)
-        console.out.print(
-            f"[{self._done}/{self._count}] {task.cell.name}  {f'failed: {reason}' if reason else _summary(task)}, "
-            f"about {left / 60:.0f} min left"
-        )
+            failed |= dict.fromkeys(ready, str(error))
+        return failed
 
 
 def _work(task: Task) -> int:
-    return task.config.epochs * max(task.images, 1)
+    return task.config.epochs * max(task.images, 1)  # what its time goes with
 
 
 def _summary(task: Task) -> str:
@@ -223,9 +235,8 @@ def _summary(task: Task) -> str:
 
 
 def run_cell(task: Task) -> str:
-    """Train and score one cell as far as that is not done, and write its scores. What it prints goes into its log.
-
-    Returns "", or where it failed the reason in one line.
+    """Train and score one cell as far as that is not done, and write its scores. What it prints goes into its log. Returns
+    "", or where it failed the reason in one line.
     """
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
@@ -235,7 +246,8 @@ def run_cell(task: Task) -> str:
             files.write(task.scores, json.dumps(scores, indent=1) + "\n")
         except Exception as error:  # whatever it is, the other cells go on
             traceback.print_exc(file=log)
-            return " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return f"{_FULL}{reason}" if isinstance(error, torch.OutOfMemoryError) else reason
     return ""
 
 
@@ -243,15 +255,13 @@ def _score(task: Task) -> dict[str, Any]:
     c, start, on_gpu = task.config, monotonic(), device.resolve(task.config.device) == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    held = _held(task) if (c.run / directory.WEIGHTS).is_file() else {}
-    scores = held or _trained(task)
+    scores = (_held(task) if (c.run / directory.WEIGHTS).is_file() else {}) or _trained(task)
     for name in _lacking(task, scores):
         if name == "probe":
             wanted = ProbeConfig(c.run, c.shards, task.split, seed=c.seed, device=c.device, threads=c.threads)
             scores["probe"] = probe(wanted)
         else:
-            asked = EvaluateConfig(c.run, c.shards, task.split, name, device=c.device, threads=c.threads)
-            result = evaluate(asked)
+            result = evaluate(EvaluateConfig(c.run, c.shards, task.split, name, device=c.device, threads=c.threads))
             scores |= {"bare": result.pop("labels"), "everything": result.pop("everything")}
             scores["protocols"][name] = result
     scores["seconds"] += monotonic() - start
@@ -262,18 +272,21 @@ def _score(task: Task) -> dict[str, Any]:
 
 
 def _trained(task: Task) -> dict[str, Any]:
-    """Train the cell, from where it was interrupted if that run was of the same configuration, and say what it is."""
+    """Train the cell, from where it was interrupted if that run can be gone on with, and say what it is."""
     c = task.config
-    resume = _can_resume(c)
-    kept = train(replace(c, resume=resume, overwrite=not resume))
-    lines = (c.run / directory.METRICS).read_text("utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
-    options = {name: value for name, value in plain(c).items() if name not in grid.SET}
+    resume = (c.run / directory.CONFIG).is_file() and (c.run / directory.LAST).is_file()
+    try:
+        kept = train(replace(c, resume=resume, overwrite=not resume))
+    except ValueError:  # damaged, or of other options, data or kind of device
+        if not resume:
+            raise
+        kept = train(replace(c, overwrite=True))
+    history = [json.loads(line) for line in (c.run / directory.METRICS).read_text("utf-8").splitlines()]
     return {
         "dataset": task.cell.dataset,
         **{name: getattr(c, name) for name in COORDINATES},
         "split": task.split,
-        "train": options,
+        "train": {name: value for name, value in plain(c).items() if name not in grid.SET},
         "keeps": directory.stored(c.run)[1]["keeps"],
         "shards_sha256": manifest.digest(c.shards),
         "epochs_run": len(history),
@@ -285,16 +298,3 @@ def _trained(task: Task) -> dict[str, Any]:
         "peak_memory": None,
         "protocols": {},
     }
-
-
-def _can_resume(config: TrainConfig) -> bool:
-    """Whether an epoch of the same training, of the same data on the same kind of device, is there to go on from."""
-    if not (config.run / directory.LAST).is_file():
-        return False
-    try:
-        old, facts = directory.stored(config.run)
-    except (OSError, ValueError):
-        return False
-    same = plain(replace(old, **{name: getattr(config, name) for name in grid.SET})) == plain(config)
-    where = device.resolve(config.device)
-    return same and facts.get("device") == where and facts.get("shards_sha256") == manifest.digest(config.shards)

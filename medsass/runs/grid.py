@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medsass.config import PROTOCOLS, ShardConfig, TrainConfig, plain
+from medsass.methods import method
 from medsass.runs import published
 from medsass.runs.published import Published
 
@@ -182,8 +183,10 @@ def _cells(run: Any, where: str, defaults: Mapping[str, list[Any]], datasets: Ma
         for values in itertools.product(*axes.values()):
             try:
                 config = TrainConfig(Path(dataset), Path(), **dict(zip(axes, values, strict=True)))
+                method.check(config)
             except ValueError as error:
-                raise ValueError(f"{where}: {str(error).replace('--', '', 1)}") from error
+                keys = re.sub(r"--([\w-]+)", lambda found: found[1].replace("-", "_"), str(error))
+                raise ValueError(f"{where}: {keys}") from error
             cell = Cell(dataset, config)
             cells.append(replace(cell, config=replace(config, run=Path(cell.name))))
     return cells

@@ -72,12 +72,12 @@ def csv(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A `table` for the package booktabs."""
+    """A `table` for the package booktabs. LaTeX numbers it by itself, so the caption is without the number."""
     rows = [[*map(_escaped, labels), *(_escaped_bold(value) for value in values)] for labels, values in sheet.rows]
     body = [" & ".join(cells) + r" \\" for cells in rows]
     notes = [rf"\par\footnotesize {_escaped(note)}" for note in sheet.notes]
     heads = " & ".join(_escaped(head) for head in (*sheet.heads, *sheet.columns)) + r" \\"
-    caption = rf"\caption{{Table {_escaped(sheet.number)} of the paper. {_escaped(sheet.caption)}}}"
+    caption = rf"\caption{{{_escaped(sheet.caption)}}}"
     columns = "l" * len(sheet.heads) + "r" * len(sheet.columns)
     begin = [
         r"\begin{table}",

@@ -144,7 +144,7 @@ def build(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> Sh
         return sorted(seen, key=lambda row: [place[name][value] for name, value in zip(names, row, strict=True)])
 
     rows, columns = sort(table.rows), [column for (column,) in sort([table.column])]
-    best = _best(found, table) if table.column != "line" else set()  # lines of one row are different scores
+    best = _best(found, table) if _has_best(table) else set()
     cells: dict[tuple[Any, ...], dict[Any, Value]] = {row: {} for row in rows}
     for key, value in found.items():
         at = dict(key)
@@ -183,6 +183,10 @@ def _axis(table: Table, found: Mapping[Key, Value]) -> list[Any]:
 def _varied(found: Mapping[Key, Value], dataset: str) -> bool:
     keys = [dict(key) for key in found if dict(key)["dataset"] == dataset]
     return any(len({at["axis"] for at in keys if at["source"] == source}) > 1 for source in ("ours", "paper"))
+
+
+def _has_best(table: Table) -> bool:
+    return table.column != "line"  # lines side by side are different scores
 
 
 def _best(found: Mapping[Key, Value], table: Table) -> set[Key]:
@@ -227,7 +231,7 @@ def _caption(table: Table, found: Mapping[Key, Value], chosen: Grid) -> str:
     if any(dict(key)["source"] == "paper" for key in found):
         standard = chosen.published.standard
         text += f" Paper: {standard.get('seeds')} seeds; {_said(standard, table.axis)}."
-    return text + " Best of a dataset, backbone and protocol in bold."
+    return text + (" Best of a dataset, backbone and protocol in bold." if _has_best(table) else "")
 
 
 def _options(dataset: str, chosen: Grid) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Published numbers to show beside one's own: a TOML file in the coordinates of a grid.
 
 `[standard]` holds what a number has unless its table says otherwise: labels, loss, epochs, batch_size, size, seeds. Each
-`[[numbers]]` table has the `table` that they are from, `method`, `model`, `protocol` ("network", "paper" or "probe") and
+`[[numbers]]` table has the `table` that they are from, `method`, `model`, `protocol` ("network", "paper", "linear" or "probe") and
 `values`, a mean and its standard deviation (or a mean alone) by dataset.
 """
 
@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medsass.config import METHODS, MODELS, PROTOCOLS
+
 _TEXT = ("table", "method", "model", "protocol")
 _AXES = ("labels", "loss", "epochs", "batch_size")
+_NAMES = {"method": METHODS, "model": MODELS, "protocol": (*PROTOCOLS[1:], "probe")}
 _SCORES = ("iou", "accuracy", "recall")
 
 
@@ -47,10 +50,12 @@ def load(path: Path) -> Published:
     """The numbers in a TOML file. Raises `OSError`, or `ValueError` that names the file and the rule it breaks."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-        standard = table["standard"]
+        standard, groups = table["standard"], table["numbers"]
+        if not isinstance(standard, dict) or not isinstance(groups, list):
+            raise ValueError("'standard' and 'numbers' must be tables: write [standard] once and [[numbers]] for each")
         numbers = tuple(
             number
-            for index, group in enumerate(table["numbers"])
+            for index, group in enumerate(groups)
             for number in _group(group, standard, f"[[numbers]] {index + 1}")
         )
     except tomllib.TOMLDecodeError as error:
@@ -62,7 +67,9 @@ def load(path: Path) -> Published:
     return Published(standard, numbers)
 
 
-def _group(group: dict[str, Any], standard: Mapping[str, Any], where: str) -> list[Number]:
+def _group(group: Any, standard: Mapping[str, Any], where: str) -> list[Number]:
+    if not isinstance(group, dict):
+        raise ValueError(f"{where} must be a table; got {group!r}")
     known = {*_TEXT, *_AXES, "score", "values"}
     for name in group:
         if name not in known:
@@ -71,8 +78,11 @@ def _group(group: dict[str, Any], standard: Mapping[str, Any], where: str) -> li
     if missing:
         raise ValueError(f"{where} has no '{missing[0]}'; add it")
     score = group.get("score", "iou")
-    if score not in _SCORES:
-        raise ValueError(f"'score' in {where} must be one of {', '.join(_SCORES)}; got {score!r}")
+    for name, value, names in (("score", score, _SCORES), *((name, group[name], _NAMES[name]) for name in _NAMES)):
+        if value not in names:
+            raise ValueError(f"'{name}' in {where} must be one of {', '.join(names)}; got {value!r}")
+    if not isinstance(group["values"], dict):
+        raise ValueError(f"'values' in {where} must be a table of means by dataset; got {group['values']!r}")
     options = {name: group.get(name, standard.get(name)) for name in _AXES}
     texts = {name: str(group[name]) for name in _TEXT}
     numbers = []

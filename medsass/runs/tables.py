@@ -3,7 +3,6 @@
 The tables are data; `pivot.build` fills any of them from the scores.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,11 +69,6 @@ TABLES_OF_THE_PAPER = (
     Table("9", "Recall, mean over classes, of linear probing upon a frozen encoder", (*CNN, *VIT),
           (*encoders("probe", tuple(BASELINES), "recall"), *COMMONEST), ("model", "line", "source")),
 )  # fmt: skip
-
-
-def collect(out: Path) -> list[dict[str, Any]]:
-    """The scores of all finished cells below `out`, in the order of their names."""
-    return [json.loads(path.read_text("utf-8")) for path in sorted((out / SCORES).glob("*/*.json"))]
 
 
 def write(chosen: Grid, scores: Sequence[Mapping[str, Any]], folder: Path) -> list[Sheet]:

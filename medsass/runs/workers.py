@@ -21,20 +21,23 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes, each with how many CPU threads, and what GPUs they take turns on (none on a CPU)."""
+    """The place of each process, a GPU as CUDA_VISIBLE_DEVICES names it or "" on a CPU, and the CPU threads of each."""
 
-    jobs: int
+    places: tuple[str, ...]
     threads: int
-    gpus: tuple[str, ...] = ()
 
 
 def plan(jobs: int, threads: int, device: str, peak: int | None) -> Workers:
     """Workers for --jobs and --threads, of which 0 leaves the choice. peak: bytes of a GPU that a task is known to take,
     None where that is not known: then one at a time.
     """
-    gpus = visible() if device == "cuda" else ()
-    count = jobs or (sum(fitting(free, peak) for free in _free(len(gpus))) if gpus and peak is not None else 1)
-    return Workers(count, threads or max(1, (os.cpu_count() or 1) // count), gpus)
+    gpus = visible() if device == "cuda" else ("",)
+    if device == "cuda" and peak is not None and not jobs:
+        counts = [fitting(free, peak) for free in _free(len(gpus))]
+        places = tuple(gpu for turn in range(A_GPU) for gpu, count in zip(gpus, counts, strict=True) if turn < count)
+    else:
+        places = tuple(gpus[index % len(gpus)] for index in range(jobs or 1))
+    return Workers(places, threads or max(1, (os.cpu_count() or 1) // len(places)))
 
 
 def fitting(free: int, peak: int) -> int:
@@ -60,15 +63,15 @@ def run(
 
     An interrupt ends the other processes at once. Raises `ChildProcessError` where one of them was killed.
     """
-    if workers.jobs == 1 and not apart:
+    if len(workers.places) == 1 and not apart:
         for task in tuple(tasks):
             yield task, function(task)
         return
     context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     places = context.Queue()
-    for index in range(workers.jobs):
-        places.put(workers.gpus[index % len(workers.gpus)] if workers.gpus else "")
-    with ProcessPoolExecutor(workers.jobs, context, _begin, (places, workers.threads)) as pool:
+    for place in workers.places:
+        places.put(place)
+    with ProcessPoolExecutor(len(workers.places), context, _begin, (places, workers.threads)) as pool:
         futures: dict[Future[Outcome], Task] = {pool.submit(function, task): task for task in tasks}
         try:
             for future in as_completed(futures):

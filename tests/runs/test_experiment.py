@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from medsass.config import EvaluateConfig, ExperimentConfig, ProbeConfig, TrainConfig
+from medsass.config import ExperimentConfig
 from medsass.data import manifest
 from medsass.runs import directory
 from medsass.runs import experiment as module
-from medsass.runs.experiment import experiment
+from medsass.runs.experiment import CellsError, experiment
+from medsass.runs.workers import Workers
+from tests.runs.pretended import Pretended
 
 GRID = """
 title = "Tried"
@@ -33,37 +34,6 @@ seed = [0, 1]
 [evaluate]
 probe = ["nuclei"]
 """
-
-
-class Pretended:
-    """Takes the place of train, evaluate and probe; remembers what was asked, and fails where `fails` says so."""
-
-    def __init__(self) -> None:
-        self.trained: list[TrainConfig] = []
-        self.asked: list[tuple[str, str]] = []
-        self.fails: Callable[[TrainConfig], BaseException | None] = lambda _: None
-
-    def train(self, config: TrainConfig) -> dict[str, Any]:
-        self.trained.append(config)
-        facts = {"keeps": "encoder" if config.method == "byol" else "network", "device": "cpu"}
-        if not config.resume:
-            directory.create(config, {**facts, "shards_sha256": manifest.digest(config.shards)})
-        (config.run / directory.LAST).touch()
-        if error := self.fails(config):
-            raise error
-        print(f"trained with seed {config.seed}")
-        lines = [{"epoch": i + 1, "seconds": 2.0, "images_per_second": 10.0 * (i + 1)} for i in range(config.epochs)]
-        directory.write_metrics(config.run, [{**line, "train_feature_std": 0.7} for line in lines])
-        (config.run / directory.WEIGHTS).touch()
-        return lines[0]
-
-    def evaluate(self, config: EvaluateConfig) -> dict[str, Any]:
-        self.asked.append((config.run.name, config.protocol))
-        return {"iou": 0.5, "split": config.split, "labels": {"iou": 0.3}, "everything": {"iou": 0.1}}
-
-    def probe(self, config: ProbeConfig) -> dict[str, Any]:
-        self.asked.append((config.run.name, "probe"))
-        return {"recall": 0.6}
 
 
 @pytest.fixture
@@ -93,8 +63,11 @@ BYOL = "byol_unet-resnet18_size-32_epochs-2_seed-{}"
 
 @pytest.mark.usefixtures("pretended")
 def test_a_cell_ends_with_its_scores_and_a_log(wanted: ExperimentConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    assert experiment(wanted) == {"cells": 8, "finished": 4, "absent": 4}
+    result = experiment(wanted)
     found = _scores(wanted, MEDSASS.format(1))
+    assert sorted(score["method"] for score in result["scores"]) == ["byol", "byol", "medsass", "medsass"]
+    assert found in result.pop("scores")
+    assert result == {"cells": 8, "finished": 4, "absent": 4}
     assert [found[name] for name in ("dataset", "model", "method", "labels", "loss", "epochs", "batch_size", "seed")] == [
         "nuclei", "unet-resnet18", "medsass", "otsu", "focal-tversky", 2, 16, 1
     ]  # fmt: skip
@@ -132,6 +105,15 @@ def test_a_grid_that_grew_runs_its_new_cells_alone(pretended: Pretended, wanted:
     assert [(c.method, c.seed) for c in pretended.trained] == [("medsass", 2), ("byol", 2)]
 
 
+@pytest.mark.usefixtures("pretended")
+def test_cells_that_left_the_grid_are_not_in_its_tables(wanted: ExperimentConfig) -> None:
+    assert [score["seed"] for score in experiment(wanted)["scores"]] == [0, 1, 0, 1]
+    assert "of 2 seeds" in (wanted.out / "tables.md").read_text()
+    wanted.grid.write_text(GRID.replace("seed = [0, 1]", "seed = 1"))
+    assert [score["seed"] for score in experiment(wanted)["scores"]] == [1, 1]
+    assert "of 1 seed;" in (wanted.out / "tables.md").read_text()
+
+
 def test_a_protocol_that_is_new_is_all_that_is_scored(pretended: Pretended, wanted: ExperimentConfig) -> None:
     wanted.grid.write_text(GRID + 'protocols = ["network", "paper"]\n')
     experiment(wanted)
@@ -159,8 +141,13 @@ def test_a_failing_cell_is_told_and_the_others_go_on(
 ) -> None:
     bad = RuntimeError("the\nmoon")
     pretended.fails = lambda config: bad if (config.method, config.seed) == ("medsass", 0) else None
-    with pytest.raises(ValueError, match=rf"1 of 4 cells failed.*nuclei/{MEDSASS.format(0)}.*logs"):
+    with pytest.raises(CellsError, match=rf"1 of 4 cells failed.*nuclei/{MEDSASS.format(0)}.*logs") as error:
         experiment(wanted)
+    assert [(score["method"], score["seed"]) for score in error.value.scores] == [
+        ("medsass", 1),
+        ("byol", 0),
+        ("byol", 1),
+    ]
     assert f"[1/4] nuclei/{MEDSASS.format(0)}  failed: the moon" in capsys.readouterr().out
     assert "RuntimeError: the" in (wanted.out / "logs" / "nuclei" / f"{MEDSASS.format(0)}.log").read_text()
     assert "ResNet-18" in (wanted.out / "tables.md").read_text()
@@ -186,7 +173,10 @@ def test_a_killed_process_fails_what_has_not_ended_and_tables_are_written(
     assert "ResNet-18" in (wanted.out / "tables.md").read_text()
 
 
-@pytest.mark.parametrize(("change", "resumes"), [({}, True), ({"lr": 0.5}, False), ({"threads": 9}, True)])
+@pytest.mark.parametrize(
+    ("change", "resumes"),
+    [({}, True), ({"train": {"lr": 0.5}}, False), ({"train": {"threads": 9}}, True), ({"keeps": "moon"}, False)],
+)
 def test_an_interrupted_cell_goes_on_where_its_run_is_the_same(
     pretended: Pretended, wanted: ExperimentConfig, change: dict[str, Any], resumes: bool
 ) -> None:
@@ -196,7 +186,9 @@ def test_an_interrupted_cell_goes_on_where_its_run_is_the_same(
     assert len(pretended.trained) == 1
     run = pretended.trained[0].run
     stored = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps({**stored, "train": {**stored["train"], **change}}))
+    (run / "config.json").write_text(
+        json.dumps({**stored, **change, "train": {**stored["train"], **change.get("train", {})}})
+    )
     pretended.fails = lambda _: None
     assert experiment(wanted)["finished"] == 4
     assert (pretended.trained[1].resume, pretended.trained[1].overwrite) == (resumes, not resumes)
@@ -216,7 +208,7 @@ def test_a_run_without_a_finished_epoch_starts_again(pretended: Pretended, wante
 def test_a_dry_run_lists_the_cells_and_changes_nothing(
     pretended: Pretended, wanted: ExperimentConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert experiment(replace(wanted, dry_run=True)) == {"cells": 8, "finished": 0, "absent": 4}
+    assert experiment(replace(wanted, dry_run=True)) == {"cells": 8, "finished": 0, "absent": 4, "scores": []}
     shown = capsys.readouterr().out
     assert "8 cells, 0 finished, 4 to run, 4 of datasets that are not here" in shown
     assert f"to run    nuclei/{MEDSASS.format(0)}" in shown
@@ -241,34 +233,44 @@ def test_a_split_without_masks_is_left_out_before_anything_is_trained(
     assert pretended.trained == []
 
 
-@pytest.mark.usefixtures("pretended")
-def test_memory_on_a_gpu_is_measured_by_the_first_cell_alone(
-    wanted: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[tuple[int, int | None, bool]] = []
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str, bool]]:
+    """A pretended GPU; what `workers.run` was asked: the number of tasks, the peak of the plan, whether apart."""
+    result = []
 
-    def run(function: Any, tasks: Any, crew: Any, *, apart: bool = False) -> Any:
-        taken.append((len(tasks), crew, apart))
-        for task in tasks:
-            yield task, function(replace(task, config=replace(task.config, device="cpu")))
+    def run(function: Any, tasks: Any, planned: Workers, *, apart: bool = False) -> Any:
+        result.append((len(tasks), planned.places[0], apart))
+        for task in tuple(tasks):
+            reason = function(replace(task, config=replace(task.config, device="cpu")))
+            yield task, reason
 
     monkeypatch.setattr(module.device, "resolve", lambda _: "cuda")
     monkeypatch.setattr(module.workers, "run", run)
-    monkeypatch.setattr(module.workers, "plan", lambda jobs, _threads, _device, peak: Crew(jobs, peak))
+    monkeypatch.setattr(module.workers, "plan", lambda _jobs, _threads, _device, peak: Workers((str(peak),), 1))
     for name in ("reset_peak_memory_stats", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 123)
+    return result
+
+
+@pytest.mark.usefixtures("pretended")
+def test_memory_on_a_gpu_is_measured_by_the_first_cell_alone(wanted: ExperimentConfig, taken: list[Any]) -> None:
     experiment(wanted)
-    assert [(count, crew.peak, apart) for count, crew, apart in taken] == [(1, None, True), (3, 123, False)]  # type: ignore[union-attr]
+    assert taken == [(1, "None", True), (3, "123", False)]
 
 
-class Crew:
-    """Workers as far as an experiment looks at them."""
-
-    threads = 1
-
-    def __init__(self, jobs: int, peak: int | None) -> None:
-        self.jobs, self.peak = jobs, peak
+@pytest.mark.parametrize("failures", [1, 2])
+def test_what_ran_out_of_memory_is_run_once_more_alone(
+    pretended: Pretended, wanted: ExperimentConfig, taken: list[Any], failures: int
+) -> None:
+    left = [torch.OutOfMemoryError("CUDA out of memory")] * failures
+    pretended.fails = lambda config: left.pop() if (config.method, config.seed) == ("byol", 0) and left else None
+    if failures == 1:
+        assert len(experiment(wanted)["scores"]) == 4
+    else:
+        with pytest.raises(CellsError, match=f"1 of 4 cells failed, the first of them nuclei/{BYOL.format(0)}"):
+            experiment(wanted)
+    assert taken == [(1, "None", True), (3, "123", False), (1, "None", True)]
 
 
 def test_a_real_grid_makes_shards_runs_scores_tables_and_figures(nuclei_folder: Path, tmp_path: Path) -> None:
@@ -276,12 +278,13 @@ def test_a_real_grid_makes_shards_runs_scores_tables_and_figures(nuclei_folder: 
         '[[images]]\npath = "images/*.png"\nmasks = "masks/{stem}.png"\n[splits]\ntrain = 0.7\nval = 0.1\ntest = 0.2\n'
     )
     (tmp_path / "made.toml").write_text('name = "made"\npolarity = "bright"\n' + recipe)
-    (tmp_path / "grid.toml").write_text(
+    text = (
         f'[datasets.made]\nsource = "{nuclei_folder}"\nrecipe = "made.toml"\n[defaults]\nmodel = "unet-resnet18"\nsize = 32\n'
         'epochs = 2\nseed = [0, 1]\n[[runs]]\ndataset = "made"\n[evaluate]\nprotocols = ["network"]\n'
     )
+    (tmp_path / "grid.toml").write_text(text)
     wanted = ExperimentConfig(tmp_path / "grid.toml", tmp_path / "out", device="cpu", threads=1)
-    assert experiment(wanted) == {"cells": 2, "finished": 2, "absent": 0}
+    assert experiment(wanted)["finished"] == 2
     found = [json.loads(path.read_text()) for path in sorted((tmp_path / "out" / "scores" / "made").iterdir())]
     assert [score["seed"] for score in found] == [0, 1]
     assert all(0 < score["protocols"]["network"]["iou"] < 1 for score in found)
@@ -293,3 +296,10 @@ def test_a_real_grid_makes_shards_runs_scores_tables_and_figures(nuclei_folder: 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.pt")}
     experiment(wanted)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.pt")} == before
+    for size, message in (
+        ("-1", "dataset made: .*size must be at least 0; got -1$"),
+        ("48", r"made: .*size.*\(here: delete"),
+    ):
+        wanted.grid.write_text(text.replace('made.toml"\n', f'made.toml"\nsize = {size}\n'))
+        with pytest.raises(ValueError, match=message):
+            experiment(wanted)

@@ -32,7 +32,7 @@ def test_markdown_is_what_github_reads() -> None:
 
 def test_latex_escapes_what_means_something_to_it() -> None:
     text = markup.latex(SHEET)
-    assert r"\caption{Table 1 of the paper. A \& B\_c.}" in text
+    assert r"\caption{A \& B\_c.}" in text
     assert r"me & \textbf{0.5000 $\pm$ 0.1000} & -- \\" in text
     assert r"who & x\dag{} & y \\" in text
     assert r"\dag{} 5 \% off" in text

@@ -87,7 +87,7 @@ def test_off_is_empty_for_the_standard() -> None:
     }
 
 
-NUMBER = '[[numbers]]\ntable = "1"\nmethod = "byol"\nmodel = "m"\nprotocol = "paper"\n'
+NUMBER = '[[numbers]]\ntable = "1"\nmethod = "byol"\nmodel = "unet-resnet50"\nprotocol = "paper"\n'
 MISTAKES = {
     "[": "not a TOML file",
     NUMBER + "values = { A = 1.0 }": "'standard' is missing",
@@ -98,6 +98,20 @@ MISTAKES = {
     "[standard]\n"
     + NUMBER
     + "values = { A = 1.0 }\nscore = 'f1'": "'score' in .* must be one of iou, accuracy, recall",
+    "[standard]\n"
+    + NUMBER
+    + "values = [1, 2]": r"'values' in \[\[numbers\]\] 1 must be a table of means.*got \[1, 2\]",
+    "standard = 3\n" + NUMBER + "values = { A = 1.0 }": "'standard' and 'numbers' must be tables",
+    "numbers = 3\n[standard]": "'standard' and 'numbers' must be tables",
+    "numbers = [1]\n[standard]": r"\[\[numbers\]\] 1 must be a table; got 1",
+    "[standard]\n"
+    + NUMBER.replace("byol", "byo")
+    + "values = { A = 1 }": "'method' in .* must be one of .*byol.*'byo'",
+    "[standard]\n" + NUMBER.replace("t50", "t5") + "values = { A = 1 }": "'model' in .* must be one of unet-resnet50",
+    "[standard]\n"
+    + NUMBER.replace("paper", "auto")
+    + "values = { A = 1 }": "'protocol' in .* one of network.*probe; got",
+    "[standard]\n" + NUMBER.replace('"byol"', "[2]") + "values = { A = 1 }": r"'method' in .* got \[2\]",
 }
 
 
@@ -108,3 +122,4 @@ def test_a_mistake_is_told_with_the_file(tmp_path: Path, text: str, message: str
     with pytest.raises(ValueError, match=message) as error:
         published.load(path)
     assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)

@@ -134,14 +134,14 @@ def test_footnotes_and_the_caption_say_in_what_ours_differ(
     assert "sample standard deviation (n − 1) of 3 seeds" in sheet.caption
 
 
-def test_scores_survive_being_copied_elsewhere(chosen: Grid, scores: list[dict[str, Any]], tmp_path: Path) -> None:
-    for cell, score in zip(chosen.cells, scores, strict=True):
-        path = tmp_path / "copy" / tables.SCORES / f"{cell.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(score))
-    found = tables.collect(tmp_path / "copy")
-    assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, scores))
-    tables.write(chosen, found, tmp_path / "one")
+def test_bold_is_explained_only_where_it_can_be(chosen: Grid, scores: list[dict[str, Any]], tmp_path: Path) -> None:
+    sheets = _write(chosen, scores, tmp_path)
+    assert {number for number, sheet in sheets.items() if "in bold" not in sheet.caption} == {"B.1"}
+    assert not any(value and value.best for _, values in sheets["B.1"].rows for value in values)
+
+
+def test_the_order_of_the_scores_does_not_matter(chosen: Grid, scores: list[dict[str, Any]], tmp_path: Path) -> None:
+    tables.write(chosen, json.loads(json.dumps(scores[::-1])), tmp_path / "one")
     tables.write(chosen, scores, tmp_path / "two")
     assert (tmp_path / "one" / tables.ALL).read_text() == (tmp_path / "two" / tables.ALL).read_text()
 
