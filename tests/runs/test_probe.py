@@ -110,7 +110,7 @@ def test_the_head_sees_the_pooled_features_of_the_frozen_encoder(
         held.extend(batches)
         return held
 
-    monkeypatch.setattr(module.head, "kept", keep)
+    monkeypatch.setattr(module.head, "cached", keep)
     probe(_config(trained, bright, epochs=2))
     model = network.build("unet-resnet18")
     model.load_state_dict(load_file(trained / "model.safetensors"))
