@@ -1,6 +1,7 @@
 """What several tests share: generated data, its shards, one small trained run, and where the real data is."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from medsass.config import ShardConfig, TrainConfig
 from medsass.data import nuclei, shard
 from medsass.runs.train import train
+from medsass.runs.trainer import Trainer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -52,6 +54,22 @@ def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
     """A training of a few seconds."""
     options = {"model": "unet-resnet18", "size": 32, "epochs": 2, "polarity": "bright", "device": "cpu", "threads": 1}
     return TrainConfig(shards, run, **{**options, **changes})  # type: ignore[arg-type]
+
+
+def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that is interrupted at the start of its second epoch."""
+    original, calls = Trainer.train_epoch, []
+
+    def fail_second(self: Trainer, report: Callable[[int, str], None]) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_epoch", fail_second)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
 
 
 @pytest.fixture(scope="session")

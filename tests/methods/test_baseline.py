@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from medsass.methods import baseline, method
 from medsass.models import checkpoint, network
 from medsass.runs.train import train
-from medsass.runs.trainer import Trainer
 from tests import built
-from tests.conftest import tiny
+from tests.conftest import tiny, train_one_epoch
 from tests.methods import baselines
 
 JOINT = {"byol", "simsiam", "dino"}
@@ -42,18 +41,7 @@ def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
 ) -> None:
     options: dict[str, Any] = {"method": name, "model": model, "batch_size": 4}
     train(tiny(few, tmp_path / "whole", **options))
-    original, calls = Trainer.train_epoch, []
-
-    def fail_second(self: Trainer, report: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, report)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_epoch", fail_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny(few, tmp_path / "run", **options))
+    train_one_epoch(tiny(few, tmp_path / "run", **options), monkeypatch)
     torch.rand(7)  # the resumed run must not depend on the random state it is started in
     train(tiny(few, tmp_path / "run", resume=True, **options))
     whole, run = (torch.load(tmp_path / part / "last.pt", weights_only=True) for part in ("whole", "run"))

@@ -7,12 +7,10 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medsass.models import checkpoint
 from medsass.runs import outputs
 from tests.predicted import files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
 
@@ -21,14 +19,6 @@ from tests.predicted import files_in, noise, read, run_predict, save_image, save
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on whole images. Read it, never change it."""
     return save_run(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One convolution in place of the U-Net, for tests of what stands around it."""
-    torch.manual_seed(0)
-    model = torch.nn.Conv2d(3, 1, 7, padding=3).eval()
-    monkeypatch.setattr(checkpoint, "load_model", lambda *_: model)
 
 
 def _save(path: Path, array: np.ndarray, cuts: list[int]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medsass.data import sources
-from medsass.models import checkpoint, network
+from medsass.models import network
 from tests.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide
 
 
@@ -24,14 +24,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on tiles of 96 pixels. Read it, never change it."""
     return save_run(tmp_path_factory.mktemp("tiled") / "run", tile=96)
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One convolution in place of the U-Net, for tests of what stands around it."""
-    torch.manual_seed(0)
-    model = torch.nn.Conv2d(3, 1, 7, padding=3).eval()
-    monkeypatch.setattr(checkpoint, "load_model", lambda *_: model)
 
 
 def test_masks_have_the_images_size_and_only_0_and_255(trained: Path, tmp_path: Path) -> None:

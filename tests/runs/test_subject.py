@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medsass.models import checkpoint, network
+from medsass.models import network
 from tests.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
 
 
@@ -17,14 +17,6 @@ from tests.predicted import SIZE, files_in, noise, read, run_predict, save_image
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on whole images. Read it, never change it."""
     return save_run(tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One convolution in place of the U-Net, for tests of what stands around it."""
-    torch.manual_seed(0)
-    model = torch.nn.Conv2d(3, 1, 7, padding=3).eval()
-    monkeypatch.setattr(checkpoint, "load_model", lambda *_: model)
 
 
 def test_an_unreadable_image_is_reported_and_the_others_are_written(trained: Path, tmp_path: Path) -> None:

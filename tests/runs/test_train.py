@@ -22,7 +22,7 @@ from medsass.runs import train as module
 from medsass.runs.train import train
 from medsass.runs.trainer import Trainer
 from tests import built
-from tests.conftest import tiny
+from tests.conftest import tiny, train_one_epoch
 
 FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
          "samples.png"}  # fmt: skip
@@ -107,18 +107,7 @@ def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path:
 def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Trainer.train_epoch, []
-
-    def fail_second(self: Trainer, report: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, report)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_epoch", fail_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny(shards, tmp_path / "run"))
+    train_one_epoch(tiny(shards, tmp_path / "run"), monkeypatch)
     assert [line["epoch"] for line in _history(tmp_path / "run")] == [1]
     torch.rand(7)  # the resumed run must not depend on the random state it is started in
     train(tiny(shards, tmp_path / "run", resume=True))
@@ -320,18 +309,7 @@ def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
 def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     deep: Path, deep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls = Trainer.train_epoch, []
-
-    def fail_second(self: Trainer, report: Any) -> dict[str, float]:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, report)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_epoch", fail_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(tiny(deep, tmp_path / "run"))
+    train_one_epoch(tiny(deep, tmp_path / "run"), monkeypatch)
     torch.rand(7)
     train(tiny(deep, tmp_path / "run", resume=True))
     _assert_same(deep_run, tmp_path / "run")
