@@ -1,21 +1,20 @@
-"""The random changes of a view of an image, as DALI operators that run on the CPU and on the GPU.
+"""The random changes of a view of an image, as numbers: what is to happen to each image of a batch.
 
 A view is a random region of the image (crop and flip, resampled once by the loader's resize), then colour jitter, gray,
 blur and solarisation, in the order of BYOL (arXiv 2006.07733, appendix B) and DINO (arXiv 2104.14294, section 3.1).
-What happens to an image by chance is drawn image by image: where it does not happen, the operator gets the arguments
-that leave pixels as they are, so that one graph serves a whole batch.
+`medsass.data.effects` does it. What happens to an image by chance is drawn image by image: where it does not happen, the
+numbers are those that leave pixels as they are, so that one graph serves a whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from itertools import accumulate
 
 import numpy as np
-
-from medsass.data.decoder import import_dali
+from numpy.typing import NDArray
 
 _ASPECT = (3 / 4, 4 / 3)  # width over height of a crop by area, as torchvision's RandomResizedCrop
+_ATTEMPTS = 10  # to place it, likewise
 _SIGMA = (0.1, 2.0)  # pixels of an image of _SIGMA_SIZE pixels a side, as BYOL and DINO
 _SIGMA_SIZE = 224
 _NO_BLUR = 1e-3  # pixels; all weight on the centre, while 0 would tell DALI to choose
@@ -23,6 +22,17 @@ _NO_BLUR = 1e-3  # pixels; all weight on the centre, while 0 would tell DALI to 
 # Of the warps: torchvision's default distortion, and moderate numbers for its RandomAffine, which has no defaults.
 _DISTORTION = 0.5
 _DEGREES, _SHIFT, _SCALE = 15.0, 0.1, (0.9, 1.1)
+
+# Uniform numbers that an image gets for each view, whatever of it happens: so no change shifts the numbers of another.
+_UNIFORM = {
+    "extent": 2, "area": _ATTEMPTS, "aspect": _ATTEMPTS, "begin": 2, "flip": 2,
+    "jittered": 2, "brightness": 2, "contrast": 2, "saturation": 2, "hue": 2, "gray": 1,
+    "inwards": 8, "scale": 1, "angle": 1, "shift": 2,
+    "blur": 1, "sigma": 1, "solarize": 1,
+}  # fmt: skip
+UNIFORM = sum(_UNIFORM.values())
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,143 +79,128 @@ class View:
     augment: Augment | None = None
 
 
-def region(encoded: Any, augment: Augment | None) -> tuple[Any, Any]:
-    """Start and end (y, x) of the region that becomes the view, as shares of the image's height and width; where the
-    view is flipped the ends are swapped. encoded: the image's file, of whose header an area needs the size.
+def columns(view: View, depth: int) -> dict[str, slice]:
+    """Where `parameters` puts what, of images of `depth` 8 or 16: only what such a view may change is there.
+
+    region: start and end (y, x) of the region that becomes the view, as shares of the image's height and width, the ends
+    swapped where the view is flipped. colour0, and with `warp` also colour1: factors of brightness and contrast and, at
+    depth 8, of saturation, and degrees of hue. matrix0 and matrix1, with `warp`: (3, 3) maps of pixels after colour0 and
+    colour1. sigma: pixels. solarize: what the values of 128 and more are XORed with.
     """
-    if augment is None:
-        return [0.0, 0.0], [1.0, 1.0]
-    fn, types = _dali()
-    begin, extent = types.Constant([0.0, 0.0]), types.Constant([1.0, 1.0])
-    if augment.area:
-        begin, extent = _crop_by_area(encoded, augment.area)
-    elif augment.crop < 1:
-        extent = fn.random.uniform(range=(augment.crop, 1.0), shape=2)
-        begin = fn.random.uniform(range=(0.0, 1.0), shape=2) * (1.0 - extent)
-    if not augment.flip:
-        return begin, begin + extent
-    swap = fn.random.coin_flip(shape=2)
-    if not augment.vertical:
-        swap = swap * types.Constant([0, 1])
-    return begin + extent * swap, begin + extent * (1 - swap)
-
-
-def change(images: Any, view: View, depth: int) -> Any:
-    """What else happens to the view's pixels, (size, size, 3) uint8 or (size, size, 1) uint16 of `depth` 8 or 16."""
     augment = view.augment
     if augment is None:
-        return images
-    colour = partial({8: _colour, 16: _colour_gray}[depth], augment)
-    gray = _coin(augment.gray) if augment.gray else None
+        return {}
+    sizes = {"region": 4}
+    for stage in range(2 if augment.warp else 1):
+        sizes |= {f"colour{stage}": 4 if depth == 8 else 2} if coloured(augment, depth) else {}
+        sizes |= {f"matrix{stage}": 9} if augment.warp else {}
+    sizes |= {"sigma": 1} if augment.blur else {}
+    sizes |= {"solarize": 1} if augment.solarize and depth == 8 else {}
+    ends = accumulate(sizes.values())
+    return {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
+
+
+def coloured(augment: Augment, depth: int) -> bool:
+    """Whether colours may change."""
+    return bool(augment.jitter or (depth == 8 and (augment.saturation or augment.hue or augment.gray)))
+
+
+def parameters(view: View, depth: int, uniform: Floats, sizes: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """(N, K) float32, what happens to each of N images, in `columns(view, depth)`.
+
+    uniform: (N, `UNIFORM`) in [0, 1). sizes: (N, 2), heights and widths of the images, which a crop by `area` needs.
+    """
+    augment = view.augment
+    assert augment is not None
+    ends = accumulate(_UNIFORM.values())
+    u = {name: uniform[:, end - _UNIFORM[name] : end] for name, end in zip(_UNIFORM, ends, strict=True)}
+    found: dict[str, Floats] = {"region": _region(augment, u, sizes)}
+    happens = (u["jittered"] < (0.5 if augment.warp else augment.jitter_chance)).astype(np.float64)
+    last = 1 if augment.warp else 0
+    for stage in range(last + 1):
+        colours = _colours(augment, u, happens[:, stage], stage, stage == last)
+        found[f"colour{stage}"] = colours if depth == 8 else colours[:, :2]
     if augment.warp:
-        images = _warp(images, view.size, colour, gray)
+        for stage, matrix in enumerate((_perspective(u["inwards"], view.size), _affine(u, view.size))):
+            still = np.where(happens[:, stage, None, None], np.eye(3), matrix)
+            found[f"matrix{stage}"] = still.reshape(-1, 9)
+    sigma = _between(u["sigma"], *_SIGMA) * (view.size / _SIGMA_SIZE)
+    found["sigma"] = np.where(u["blur"] < augment.blur, sigma, _NO_BLUR)
+    found["solarize"] = (u["solarize"] < augment.solarize).astype(np.float64) * 255
+    return np.concatenate([found[name] for name in columns(view, depth)], axis=1, dtype=np.float32)
+
+
+def _between(uniform: Floats, low: float, high: float) -> Floats:
+    return low + uniform * (high - low)
+
+
+def _region(augment: Augment, u: Mapping[str, Floats], sizes: NDArray[np.int64] | None) -> Floats:
+    if augment.area:
+        assert sizes is not None
+        begin, extent = _crop_by_area(augment.area, u, sizes)
     else:
-        images = colour(images, _coin(augment.jitter_chance) if augment.jitter_chance < 1 else None, gray)
-    if augment.blur:
-        images = _blur(images, augment.blur, view.size)
-    if augment.solarize and depth == 8:
-        images = _solarize(images, augment.solarize)
-    return images
+        extent = _between(u["extent"], augment.crop, 1.0)
+        begin = u["begin"] * (1.0 - extent)
+    swap = (u["flip"] < 0.5) & np.array([augment.flip and augment.vertical, augment.flip])
+    end = begin + extent
+    return np.concatenate([np.where(swap, end, begin), np.where(swap, begin, end)], axis=1)
 
 
-def _dali() -> tuple[Any, Any]:
-    return import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
-
-
-def _coin(probability: float = 0.5) -> Any:
-    """For each image 1 with that probability, else 0."""
-    fn, types = _dali()
-    return fn.random.coin_flip(probability=probability, dtype=types.UINT8)
-
-
-def _crop_by_area(encoded: Any, area: tuple[float, float]) -> tuple[Any, Any]:
-    fn, types = _dali()
-    shape = fn.peek_image_shape(encoded)
-    begin, extent = fn.random_crop_generator(shape, random_area=list(area), random_aspect_ratio=list(_ASPECT))
-    sides = fn.cast(shape[:2], dtype=types.FLOAT)
+def _crop_by_area(
+    area: tuple[float, float], u: Mapping[str, Floats], sizes: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """As torchvision's RandomResizedCrop.get_params, all attempts at once: the first that fits is taken, and where none
+    does the largest region in the middle that has an allowed aspect ratio. Shares of the image's sides, (y, x).
+    """
+    sides = sizes.astype(np.float64)
+    height, width = sides[:, :1], sides[:, 1:]
+    wanted = height * width * _between(u["area"], *area)
+    aspect = np.exp(_between(u["aspect"], *np.log(_ASPECT).tolist()))
+    tried = np.rint(np.sqrt(np.stack([wanted / aspect, wanted * aspect], axis=-1)))  # (N, attempts, 2)
+    fits = np.all((tried > 0) & (tried <= sides[:, None]), axis=-1)
+    first = tried[np.arange(len(tried)), fits.argmax(1)]
+    most = np.concatenate([np.rint(width / _ASPECT[0]), np.rint(height * _ASPECT[1])], axis=1)
+    found = np.any(fits, axis=1, keepdims=True)
+    extent = np.where(found, first, np.minimum(most, sides))
+    room = sides - extent
+    begin = np.where(found, np.floor(u["begin"] * (room + 1)), np.floor(room / 2))
     return begin / sides, extent / sides
 
 
-def _colour(augment: Augment, images: Any, jittered: Any, gray: Any) -> Any:
-    """Jitter and loss of colour in one matrix product. Either is 1 for images to which it happens and 0 for others;
-    `jittered` None: to all, `gray` None: to none.
-    """
-    fn, _ = _dali()
+def _colours(augment: Augment, u: Mapping[str, Floats], happens: Floats, stage: int, last: bool) -> Floats:
+    """(N, 4) brightness, contrast, saturation and hue of a stage; the last one loses the colour too."""
     saturation = augment.jitter if augment.saturation is None else augment.saturation
-    changes: dict[str, Any] = {}
-    for name, most in (("brightness", augment.jitter), ("contrast", augment.jitter), ("saturation", saturation)):
-        if most:
-            changes[name] = _where(jittered, fn.random.uniform(range=(1 - most, 1 + most)), 1.0)
-    if augment.hue:
-        changes["hue"] = _where(jittered, fn.random.uniform(range=(-augment.hue, augment.hue)), 0.0)
-    if gray is not None:
-        changes["saturation"] = changes.get("saturation", 1.0) * (1 - gray)
-    return fn.color_twist(images, **changes) if changes else images
+    most = {"brightness": augment.jitter, "contrast": augment.jitter, "saturation": saturation}
+    found = [1 + happens * _between(u[name][:, stage], -reach, reach) for name, reach in most.items()]
+    if last:
+        found[2] = found[2] * (u["gray"][:, 0] >= augment.gray)
+    return np.stack([*found, happens * _between(u["hue"][:, stage], -augment.hue, augment.hue)], axis=1)
 
 
-def _colour_gray(augment: Augment, images: Any, jittered: Any, _gray: Any) -> Any:
-    """Brightness and contrast in 16 bit, which DALI's colour operators refuse. Contrast is scaled about the image's own
-    mean: microscopes use a small part of 16 bits, and about their middle all of it would go to black.
+def _perspective(uniform: Floats, size: int) -> Floats:
+    """(N, 3, 3) maps of the square onto a random quadrilateral within it, by Heckbert's closed form ("Fundamentals of
+    texture mapping and image warping", 1989, section 2.2.3). uniform: (N, 8).
     """
-    if not augment.jitter:
-        return images
-    fn, types = _dali()
-    span = 1 - augment.jitter, 1 + augment.jitter
-    brightness, contrast = (_where(jittered, fn.random.uniform(range=span), 1.0) for _ in range(2))
-    mean = fn.reductions.mean(images)
-    return fn.cast(brightness * (mean + contrast * (images - mean)), dtype=types.UINT16)
-
-
-def _where(happens: Any, value: Any, otherwise: Any) -> Any:
-    """`value` where it happens (1), else `otherwise` (0); None: everywhere."""
-    return value if happens is None else happens * value + (1 - happens) * otherwise
-
-
-def _blur(images: Any, probability: float, size: int) -> Any:
-    fn, _ = _dali()
-    low, high = (sigma * size / _SIGMA_SIZE for sigma in _SIGMA)
-    return fn.gaussian_blur(images, sigma=_where(_coin(probability), fn.random.uniform(range=(low, high)), _NO_BLUR))
-
-
-def _solarize(images: Any, probability: float) -> Any:
-    _, types = _dali()
-    return images ^ ((images >= 128) * _coin(probability) * types.Constant(255).uint8())  # x ^ 255 is 255 - x
-
-
-def _warp(images: Any, size: int, colour: Callable[[Any, Any, Any], Any], gray: Any) -> Any:
-    """Colour jitter or a perspective, then colour jitter or an affine map; the last of them loses the colour too."""
-    fn, types = _dali()
-    still = types.Constant(np.eye(3, dtype=np.float32))
-    for matrix, lost in ((_perspective(size), None), (_affine(size), gray)):
-        jittered = _coin()
-        images = colour(images, jittered, lost)
-        matrix = _where(jittered, still, matrix)
-        images = fn.experimental.warp_perspective(images, matrix=matrix, inverse_map=False, fill_value=0)
-    return images
-
-
-def _perspective(size: int) -> Any:
-    """(3, 3) map of the square onto a random quadrilateral within it, by Heckbert's closed form ("Fundamentals of
-    texture mapping and image warping", 1989, section 2.2.3).
-    """
-    fn, _ = _dali()
-    inwards = fn.random.uniform(range=(0.0, _DISTORTION / 2), shape=8)
+    inwards = (uniform * _DISTORTION / 2).T
     x = inwards[0], 1 - inwards[1], 1 - inwards[2], inwards[3]  # from the top left corner clockwise
     y = inwards[4], inwards[5], 1 - inwards[6], 1 - inwards[7]
     (dx1, dx2, sx), (dy1, dy2, sy) = ((p[1] - p[2], p[3] - p[2], p[0] - p[1] + p[2] - p[3]) for p in (x, y))
     area = dx1 * dy2 - dy1 * dx2
     g, h = (sx * dy2 - sy * dx2) / area, (dx1 * sy - dy1 * sx) / area
     rows = [[p[1] - p[0] + g * p[1], p[3] - p[0] + h * p[3], p[0] * size] for p in (x, y)]
-    one = fn.constant(fdata=1.0, shape=[])
-    return fn.reshape(fn.stack(*rows[0], *rows[1], g / size, h / size, one), shape=[3, 3])
+    return np.stack([*rows[0], *rows[1], g / size, h / size, np.ones_like(g)], axis=1).reshape(-1, 3, 3)
 
 
-def _affine(size: int) -> Any:
-    """(3, 3) map that scales and turns about the centre, and then shifts."""
-    fn, types = _dali()
-    centre, reach = [size / 2, size / 2], _SHIFT * size
-    scale = fn.random.uniform(range=_SCALE)
-    matrix = fn.transforms.scale(scale=fn.stack(scale, scale), center=centre)
-    matrix = fn.transforms.rotation(matrix, angle=fn.random.uniform(range=(-_DEGREES, _DEGREES)), center=centre)
-    matrix = fn.transforms.translation(matrix, offset=fn.random.uniform(range=(-reach, reach), shape=2))
-    return fn.cat(matrix, types.Constant(np.array([[0, 0, 1]], np.float32)), axis=0)
+def _affine(u: Mapping[str, Floats], size: int) -> Floats:
+    """(N, 3, 3) maps that scale and turn about the centre, and then shift."""
+    angle = np.radians(_between(u["angle"][:, 0], -_DEGREES, _DEGREES))
+    scale = _between(u["scale"][:, 0], *_SCALE)
+    shift = _between(u["shift"], -_SHIFT, _SHIFT) * size
+    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+    turned = np.array([[cosine, -sine], [sine, cosine]]).transpose(2, 0, 1)
+    centre = np.full(2, size / 2)
+    matrix = np.zeros((len(angle), 3, 3))
+    matrix[:, :2, :2] = turned
+    matrix[:, :2, 2] = centre - turned @ centre + shift
+    matrix[:, 2, 2] = 1
+    return matrix

@@ -35,15 +35,29 @@ def options(depth: int) -> dict[str, Any]:
     return {"output_type": types.RGB, "dtype": types.UINT8}
 
 
-def decode(data: bytes, depth: int = 8) -> NDArray[Any]:
+def mask_options() -> dict[str, Any]:
+    """Of DALI's image decoder: (H, W, 1) uint8."""
+    return {"output_type": import_dali("nvidia.dali.types").GRAY}
+
+
+def decode(data: bytes | NDArray[np.uint8], depth: int = 8) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB, or (H, W, 1) uint16 at depth 16, by DALI's CPU decoder.
 
     Raises `ValueError` where it cannot, `ImportError` without DALI.
     """
+    return _decode(data, options(depth))
+
+
+def decode_mask(data: bytes | NDArray[np.uint8]) -> NDArray[Any]:
+    """(H, W, 1) uint8, by DALI's CPU decoder. Raises as `decode` does."""
+    return _decode(data, mask_options())
+
+
+def _decode(data: bytes | NDArray[np.uint8], chosen: dict[str, Any]) -> NDArray[Any]:
     dynamic = import_dali("nvidia.dali.experimental.dynamic")
     try:
         encoded = dynamic.as_tensor(np.frombuffer(data, np.uint8))
-        return np.asarray(dynamic.decoders.image(encoded, device="cpu", **options(depth)))
+        return np.asarray(dynamic.decoders.image(encoded, device="cpu", **chosen))
     except RuntimeError as error:
         text = " ".join(str(error).split()).rstrip(" :")
         raise ValueError(f"the training decoder (DALI) cannot read it: {text}") from error

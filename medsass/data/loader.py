@@ -1,30 +1,30 @@
-"""DALI: shards -> device batches. One pipeline definition serves the CPU and the GPU.
+"""Shards -> device batches.
 
-Decoding, resizing and the random changes of `augment` are DALI operators on the batch. Crop, flip and resize are one
-operator, a resize from a region of interest whose ends are swapped where the image is flipped: each pixel is resampled
-once, with antialiasing, and image and mask take the same region. An image of which a batch holds several views is
-decoded once. The batch is uint8, or uint16 where the shards are; labels and normalisation follow from the augmented
-pixels, so that a pseudo-label is the label of what the network sees (paper, algorithm 1).
+Which samples make a batch and what happens to them by chance are functions of seed, epoch and step (`order`, `augment`),
+worked out here and not by DALI, whose readers and random operators keep their position to themselves: so a training goes
+on from any step, on any number of ranks, as if it had never stopped. The bytes are read here too (`reader`), so that a
+damaged shard is named. DALI does what it is good at (`pipeline`): it decodes, resizes and changes pixels, on the CPU or
+on the GPU. The batch is uint8, or uint16 where the shards are; labels and normalisation follow from the augmented pixels,
+so that a pseudo-label is the label of what the network sees (paper, algorithm 1).
 """
 
-import json
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medsass.data import augment, decoder, remote, subset, tar
+from medsass.data import cache, decoder, pipeline, remote, samples, subset, tensors
 from medsass.data.augment import Augment, View
-from medsass.data.decoder import import_dali
+from medsass.data.cache import Cache
+from medsass.data.feed import FailedError, Feed
+from medsass.data.order import Order
+from medsass.data.pipeline import Form
+from medsass.data.portion import Maker, Portion
+from medsass.data.reader import Reader
 
-# Encoded samples; shards are stored in hashed order, so this is a second shuffle, not the only one. DALI fills it before
-# the first batch, from a split that has fewer samples by reading it again and again.
-_SHUFFLE_BUFFER = 2048
-_DECODE_DEVICE = {"cpu": "cpu", "cuda": "mixed"}
+_AHEAD = 1024  # images whose files are read ahead at most, but for two batches
 
 __all__ = ["Augment", "Batch", "Loader", "LoaderConfig", "View"]
 
@@ -33,10 +33,13 @@ __all__ = ["Augment", "Batch", "Loader", "LoaderConfig", "View"]
 class LoaderConfig:
     """Which samples, in what form, for which rank. `augment` None: in stored order, resized, nothing else.
 
-    shards: a folder, or an address: DALI streams from s3://, others are fetched into a cache first (`data.remote`).
+    shards: a folder, or an address: s3:// is read as it is needed, others are fetched into a cache first (`data.remote`).
+    batch_size: images of a step, over all ranks and parts. parts: a step's images come in that many batches on each rank.
     more: further views of the same images, each with random changes of its own; masks go with the first view.
     fraction: share of the samples that is read, (0, 1], rounded up; of those with a mask where masks are asked for. It
         is chosen by `seed`, the same in every epoch, and a larger share holds a smaller one.
+    cache: keep decoded images in the memory of the "host" or of the "device", if they take at most half of what is free
+        there; batches are the same. Without a GPU both are the host.
     """
 
     shards: Path
@@ -50,9 +53,11 @@ class LoaderConfig:
     seed: int = 0
     rank: int = 0
     world: int = 1
+    parts: int = 1
     threads: int = 0  # 0: all cores
     more: tuple[View, ...] = ()
     fraction: float = 1.0
+    cache: str = "none"
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -62,18 +67,21 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data.
+    """One step's data, or a part of it. Its tensors are its own: they may be kept.
 
     images: (N, size, size, 3) uint8 RGB, augmented; of 16-bit shards (N, size, size) uint16.
     masks: (N, size, size) uint8 in {0, 1}, or None where they were not asked for.
     info: each sample's JSON as a dict, or an empty list where they were not asked for.
     more: the further views of the same images in the order of `LoaderConfig.more`, each like `images` in its own size.
+    keys: of each sample. share: this batch's images over all images of its step, on all ranks and in all parts.
     """
 
     images: torch.Tensor
     masks: torch.Tensor | None = None
     info: list[dict[str, Any]] = field(default_factory=list)
     more: tuple[torch.Tensor, ...] = ()
+    keys: tuple[str, ...] = ()
+    share: float = 1.0
 
     @property
     def views(self) -> tuple[torch.Tensor, ...]:
@@ -82,141 +90,96 @@ class Batch:
 
 
 class Loader:
-    """Iterates over one split, an epoch at a time; each epoch in another order, the same for the same seed.
+    """Batches of one split, an epoch at a time. Where a view is augmented, each epoch has another order, and every rank
+    the same number of batches of the same size, for which the last step repeats samples where it must (`order.Order`);
+    otherwise samples come as they are stored, each once, and a rank may have fewer batches than another.
 
-    The last batch is smaller where the batch size does not divide the number of samples. With several ranks every rank
-    gets the same number of batches and each sample is seen by one rank, but for the few repeated to even them out.
-    `state()` between epochs can be given to a new loader as `state`: it goes on as the old one would have.
-    `samples` is the number of those that are read, `depth` 8 or 16, the bits of a channel.
-    Raises `ValueError` for a split that does not exist or is empty, for a fraction that is none, and for masks of a
-    view that is warped; `ImportError` without DALI; `OSError` where shards at an address cannot be read.
+    samples: the number of those that are read. depth: 8 or 16, the bits of a channel. cache_note: what to tell the user
+    of the cache: the memory that it takes, or why there is none; "" where none was asked for.
+    Raises `ValueError` for a split that does not exist or is empty, for a fraction that is none, for a batch size that
+    cannot be dealt out, for masks of a view that is warped, and for indices that are damaged; `ImportError` without DALI;
+    `OSError` where shards at an address cannot be read. Batches raise `ValueError` or `OSError` that names the sample
+    where its tar file is damaged or cannot be read.
     """
 
-    def __init__(self, config: LoaderConfig, state: bytes | None = None) -> None:
+    def __init__(self, config: LoaderConfig) -> None:
         self.config = config
         if config.masks and config.augment and config.augment.warp:
             raise ValueError("masks cannot follow Augment.warp; ask for masks or for warp, not for both")
         dataset = remote.load(config.shards)
         split = dataset.split(config.split)
         self.depth = dataset.depth
-        samples = split.masks if config.masks else split.samples
-        if not samples:
+        total = split.masks if config.masks else split.samples
+        if not total:
             raise ValueError(f"{config.shards}: no image of split '{config.split}' has a mask")
-        self.samples = subset.size(samples, config.fraction)
-        plugin = import_dali("nvidia.dali.plugin.pytorch")
-        policy = import_dali("nvidia.dali.plugin.base_iterator").LastBatchPolicy
-        self._more = [f"more{number}" for number in range(len(config.more))]
-        outputs = ["images", *self._more] + ["masks"] * config.masks + ["info"] * config.info
-        tars = remote.tars(config.shards, split.shards)
-        indices = [subset.index_of(path) for path in tars]
-        with remote.one_line(config.shards), tempfile.TemporaryDirectory(prefix="medsass-") as folder:
-            if self.samples < samples:
-                tars, indices = subset.write(Path(folder), tars, self.samples, config.seed, config.masks)
-            self._iterator = plugin.DALIGenericIterator(
-                [_pipeline(config, _Source(tars, indices, self.samples, self.depth), state)],
-                outputs,
-                reader_name="reader",
-                last_batch_policy=policy.PARTIAL,
-                auto_reset=True,
-            )
+        self.samples = subset.size(total, config.fraction)
+        shuffled = any(view.augment for view in config.views)
+        self._order = Order(
+            self.samples, config.batch_size, shuffled, config.seed, config.rank, config.world, config.parts
+        )
+        decoder.import_dali()
+        chosen = samples.load(config.shards, split.shards)
+        if config.masks:
+            chosen = chosen.take(chosen.masked)
+        if self.samples < len(chosen):
+            chosen = chosen.take(subset.choose(chosen.keys, self.samples, config.seed))
+        self._reader = Reader(chosen)
+        form = Form(config.views, self.depth, config.masks, config.device, config.threads, self._order.largest)
+        room = cache.room(config.cache, split, self.samples, form, config.world)
+        self.cache_note = room.note
+        self._cache = Cache(form, room.where, room.needed) if room.where else None
+        self._form = replace(form, held=room.where)
+        self._maker = Maker(config.views, self.depth, config.masks, config.info, self._order, self._reader, self._cache)
+        self._feed: Feed[Portion] | None = None
+        self._passes = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self._order.steps
 
     def __len__(self) -> int:
-        """Batches an epoch on this rank."""
-        return len(self._iterator)
+        """Batches of an epoch on this rank."""
+        return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
-        iterator = iter(self._iterator)
-        while outputs := self._next(iterator):
-            images, *more = (self._pixels(outputs[name]) for name in ["images", *self._more])
-            masks = outputs["masks"][..., 0] if self.config.masks else None
-            yield Batch(images, masks, [_parse(row) for row in outputs.get("info", ())], tuple(more))
+        """The next epoch, from the first one on."""
+        self._passes += 1
+        return self.epoch(self._passes - 1)
 
-    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        return images[..., 0].view(torch.uint16) if self.depth == 16 else images
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number`, counted from 0, on this rank, from batch `start` on. Batches that come next are
+        made ready ahead, those of the next epoch too; going elsewhere starts anew.
+        """
+        for index in range(start, len(self)):
+            yield self._batch(number * len(self) + index)
 
-    def _next(self, iterator: Iterator[Any]) -> dict[str, Any]:
-        """DALI's next outputs by name; none after the last batch of an epoch."""
-        with remote.one_line(self.config.shards):
-            (outputs,) = next(iterator, ({},))
-        return dict(outputs)
+    def close(self) -> None:
+        """End the threads and close the files. A later epoch would start them again."""
+        if self._feed:
+            self._feed.close()
+        self._feed = None
+        self._reader.close()
 
-    def state(self) -> bytes:
-        """The loader's position, to be called between epochs."""
-        (checkpoint,) = self._iterator.checkpoints()
-        return bytes(checkpoint)
+    def _batch(self, number: int) -> Batch:
+        cuda = self.config.device == "cuda"
+        try:
+            self._feed = self._feed or self._started()
+            portion, outputs = self._feed.get(number, cuda)
+        except FailedError as error:
+            raise self._culprit(error) from None
+        found = [tensors.whole(output) for output in outputs]
+        masks = found.pop()[..., 0] if self.config.masks else None
+        images, *more = (views[..., 0] for views in found) if self.depth == 16 else found
+        return Batch(images, masks, portion.info, tuple(more), portion.keys, portion.share)
 
+    def _started(self) -> Feed[Portion]:
+        if self._cache and not self._cache.filled:
+            self._cache.fill(self._reader, self._maker.encoded)
+        form, ahead = self._form, max(2, min(6, _AHEAD // self._form.batch))
+        return Feed(self._maker, lambda source: pipeline.build(form, source), ahead=ahead)
 
-@dataclass(frozen=True)
-class _Source:
-    """Tar files, the index of each, how many samples these name, and the bits of a channel."""
-
-    tars: Sequence[str]
-    indices: Sequence[str]
-    samples: int
-    depth: int
-
-
-def _pipeline(config: LoaderConfig, source: _Source, state: bytes | None) -> Any:
-    dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
-
-    @dali.pipeline_def  # type: ignore[untyped-decorator]
-    def define() -> tuple[Any, ...]:
-        shuffled = any(view.augment for view in config.views)
-        components = [";".join(tar.IMAGES)] + ["mask.png"] * config.masks + ["json"] * config.info
-        encoded, *others = _as_list(
-            fn.readers.webdataset(
-                name="reader",
-                paths=list(source.tars),
-                index_paths=list(source.indices),
-                ext=components,
-                missing_component_behavior="skip",
-                random_shuffle=shuffled,
-                shuffle_after_epoch=shuffled,
-                initial_fill=min(source.samples, _SHUFFLE_BUFFER),
-                shard_id=config.rank,
-                num_shards=config.world,
-                pad_last_batch=True,
-            )
-        )
-        regions = [_region(encoded, view) for view in config.views]
-        decoded = fn.decoders.image(encoded, device=_DECODE_DEVICE[config.device], **decoder.options(source.depth))
-        outputs = []
-        for view, region in zip(config.views, regions, strict=True):
-            images = fn.resize(decoded, interp_type=types.INTERP_LINEAR, antialias=True, **region)
-            images = augment.change(images, view, source.depth)
-            # DALI's iterator has no name for torch's uint16: the same bits go as int16
-            outputs.append(fn.reinterpret(images, dtype=types.INT16) if source.depth == 16 else images)
-        if config.masks:
-            masks = fn.decoders.image(others.pop(0), device="cpu", output_type=types.GRAY)
-            masks = fn.resize(masks, interp_type=types.INTERP_NN, **regions[0])
-            masks = fn.cast(masks > 127, dtype=types.UINT8)
-            outputs.append(masks.gpu() if config.device == "cuda" else masks)
-        if config.info:
-            outputs.append(fn.pad(others.pop(0)))  # zeros behind the text make the batch rectangular
-        return tuple(outputs)
-
-    pipeline = define(
-        batch_size=config.batch_size,
-        num_threads=config.threads or os.cpu_count(),
-        device_id=torch.cuda.current_device() if config.device == "cuda" else None,
-        seed=config.seed,
-        enable_checkpointing=True,
-        checkpoint=state,
-        prefetch_queue_depth=2,
-    )
-    pipeline.build()
-    return pipeline
-
-
-def _region(encoded: Any, view: View) -> dict[str, Any]:
-    """The resize's arguments that make the view of an image file."""
-    begin, end = augment.region(encoded, view.augment)
-    return {"roi_start": begin, "roi_end": end, "roi_relative": True, "size": [view.size, view.size]}
-
-
-def _as_list(outputs: Any) -> list[Any]:
-    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-
-
-def _parse(row: torch.Tensor) -> dict[str, Any]:
-    return dict(json.loads(bytes(row.numpy()).rstrip(b"\0")))
+    def _culprit(self, error: FailedError) -> BaseException:
+        """An error that names the sample on which DALI failed, else DALI's own."""
+        found = (portion.culprit(self._reader.samples, self.depth) for portion in error.works)
+        return next(filter(None, found), None) or error.__cause__ or error

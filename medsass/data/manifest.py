@@ -5,12 +5,13 @@ It holds no date and no absolute path: the same source and recipe give the same 
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medsass import files
-from medsass.data.tar import Shard
+from medsass.data.tar import INDEX, Member, Shard
 
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
@@ -114,7 +115,7 @@ def parse(data: bytes) -> Manifest:
 
 def check(folder: Path, manifest: Manifest) -> None:
     """Raise `FileNotFoundError` or `ValueError` where a tar file or index that `manifest` names is not in `folder`, or
-    a tar file is not of the size it names.
+    a tar file is not of the size it names; of one that is cut off the error names the first sample that is harmed.
     """
     for split in manifest.splits.values():
         for shard in split.shards:
@@ -122,16 +123,28 @@ def check(folder: Path, manifest: Manifest) -> None:
 
 
 def _check(tar: Path, shard: Shard) -> None:
-    for path in (tar, tar.with_suffix(".idx")):
+    for path in (tar, tar.with_suffix(INDEX)):
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing though the manifest names it; run medsass shard again with --overwrite"
             )
     size = tar.stat().st_size
     if size != shard.bytes:
+        key = _cut(tar, size)
         raise ValueError(
-            f"{tar}: {size} bytes, but the manifest says {shard.bytes}; run medsass shard again with --overwrite"
+            f"{tar}: {size} bytes, but the manifest says {shard.bytes}{f' (cut off at sample {key})' if key else ''}; "
+            f"run: medsass verify {tar.parent}"
         )
+
+
+def _cut(tar: Path, size: int) -> str:
+    """The first sample that is not whole in a tar file of `size` bytes, by its index; "" where none is known."""
+    with suppress(OSError, ValueError):
+        for line in tar.with_suffix(INDEX).read_text("utf-8").splitlines()[1:]:
+            offset, length, name = line.split(" ")[-3:]
+            if int(offset) + int(length) > size:
+                return Member(name, 0, 0).key
+    return ""
 
 
 def digest(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Shard folders at addresses such as s3://bucket/folder: what may go wrong with them, and a cache for most of them.
 
-DALI reads s3:// itself, an object in pieces as it is needed. Of other schemes (gs://, https://, ...) it knows nothing:
-their tar files are fetched once into $XDG_CACHE_HOME/medsass, or ~/.cache/medsass, before the first batch.
+Of tar files in s3:// the loader reads the pieces that it needs, when it needs them. Those of other schemes (gs://,
+https://, ...), not all of which serve pieces well, are fetched once into $XDG_CACHE_HOME/medsass, or ~/.cache/medsass,
+before the first batch.
 """
 
 import hashlib
@@ -61,7 +62,7 @@ def _reason(error: BaseException) -> str:
 
 
 def tars(folder: Path, shards: Sequence[Shard]) -> list[str]:
-    """Where DALI can read the tar files of `shards`, in their order, each with its index of suffix .idx beside it: the
+    """Where the loader reads the tar files of `shards`, in their order, each with its index of suffix .idx beside it: the
     folder's own files, be they local or in S3, else copies in the cache.
 
     Raises `OSError` where a file cannot be fetched or is not the one that the manifest names.

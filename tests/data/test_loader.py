@@ -1,6 +1,10 @@
 """DALI batches: each sample once an epoch, reproducible, image and mask under one geometry."""
 
+import gc
+import shutil
 import tarfile
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +27,7 @@ def config(shards: Path, **changes: object) -> LoaderConfig:
 
 
 def epoch(loader: Loader) -> list[Batch]:
-    """Batches copied, because DALI uses its buffers again."""
-    copies = []
-    for batch in loader:
-        masks = None if batch.masks is None else batch.masks.clone()
-        copies.append(Batch(batch.images.clone(), masks, batch.info))
-    return copies
+    return list(loader)
 
 
 def keys(batches: list[Batch]) -> list[str]:
@@ -131,33 +130,6 @@ def test_epochs_differ_in_order_and_pixels(shards: Path) -> None:
     assert keys(first) != keys(second)
     images = [{i["key"]: p for b in e for i, p in zip(b.info, b.images, strict=True)} for e in (first, second)]
     assert not any(torch.equal(images[0][key], images[1][key]) for key in images[0])
-
-
-@pytest.mark.parametrize("done", [1, 2])
-@pytest.mark.parametrize("world", [1, 2])
-def test_state_goes_on_as_the_old_loader_would(world: int, done: int, shards: Path) -> None:
-    chosen = config(shards, augment=Augment(), seed=7, world=world, rank=world - 1)
-    loader = Loader(chosen)
-    for _ in range(done):
-        epoch(loader)
-    resumed = Loader(chosen, loader.state())
-    for _ in range(2):
-        assert same(epoch(loader), epoch(resumed))
-
-
-@pytest.mark.parametrize("augment", [None, Augment()], ids=["plain", "augmented"])
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_cover_all_samples_in_equally_many_batches(
-    world: int, augment: Augment | None, shards: Path, nuclei_folder: Path
-) -> None:
-    loaders = [Loader(config(shards, augment=augment, rank=rank, world=world, batch_size=5)) for rank in range(world)]
-    expected = train_keys(shards, nuclei_folder)
-    for _ in range(2):
-        parts = [epoch(loader) for loader in loaders]
-        assert {len(part) for part in parts} == {len(loaders[0])}
-        counts = Counter(key for part in parts for key in keys(part))
-        assert set(counts) == expected
-        assert counts.total() - len(expected) < world
 
 
 @pytest.fixture(scope="module")
@@ -380,15 +352,6 @@ def test_16_bit_without_jitter_ignores_hue(deep: Path) -> None:
         assert np.abs(image - turned[key]).max() <= 1
 
 
-def test_16_bit_state_goes_on_as_the_old_loader_would(deep: Path) -> None:
-    chosen = config(deep, augment=Augment(), seed=7)
-    loader = Loader(chosen)
-    epoch(loader)
-    resumed = Loader(chosen, loader.state())
-    for _ in range(2):
-        assert same(epoch(loader), epoch(resumed))
-
-
 def test_png_and_jpeg_2000_give_the_same_16_bit_batches(tmp_path: Path) -> None:
     one, other = (built.build(tmp_path / e, 16, e) for e in ("png", "jp2"))
     assert same(*(epoch(Loader(config(folder, augment=Augment()))) for folder in (one, other)))
@@ -405,13 +368,6 @@ def test_real_16_bit_microscopy_comes_through_exactly(real_data: Path, tmp_path:
     assert found.keys() == images.keys()
     for key, image in found.items():
         np.testing.assert_array_equal(image, images[key])
-
-
-def test_a_small_split_fills_the_shuffle_buffer_once(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order is that of the whole buffer, which DALI would fill from a small split by reading it many times."""
-    first = keys(epoch(Loader(config(deep, augment=Augment()))))
-    monkeypatch.setattr("medsass.data.loader._SHUFFLE_BUFFER", 20)
-    assert keys(epoch(Loader(config(deep, augment=Augment())))) == first
 
 
 @pytest.mark.gpu
@@ -436,7 +392,7 @@ def test_16_bit_jitter_on_the_gpu_is_a_straight_line(deep: Path) -> None:
 
 def cloned(batches: Loader) -> list[list[torch.Tensor]]:
     """Of each batch its views, computed with as int32."""
-    return [[view.int().clone() for view in batch.views] for batch in batches]
+    return [[view.int() for view in batch.views] for batch in batches]
 
 
 BYOL = Augment(
@@ -479,9 +435,6 @@ def test_each_view_has_its_own_size_and_repeats_with_its_seed(depth: int, tmp_pa
     assert [view.shape[1:3] for view in first[0]] == [(32, 32), (32, 32), (16, 16), (24, 24)]
     for a, b in zip(first, cloned(Loader(chosen)), strict=True):
         assert all(map(torch.equal, a, b))
-    resumed = Loader(chosen, loader.state())
-    for a, b in zip(cloned(loader), cloned(resumed), strict=True):
-        assert all(map(torch.equal, a, b))
 
 
 def test_further_views_leave_the_first_views_masks_and_stay_plain_where_asked(twins: Path) -> None:
@@ -500,3 +453,235 @@ def test_samples_are_shuffled_where_any_view_is_augmented(shards: Path) -> None:
     assert [keys(epoch(plain)), keys(epoch(plain))] != [keys(epoch(mixed)), keys(epoch(mixed))]
     first, second = keys(epoch(mixed)), keys(epoch(mixed))
     assert first != second
+
+
+ALL = {"augment": BYOL, "more": (View(20, replace(BYOL, crop=0.5)), View(24)), "masks": True, "info": True}
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    for a, b in zip(one.views, other.views, strict=True):
+        assert torch.equal(a.int(), b.int())
+    assert (one.masks is None) == (other.masks is None)
+    assert one.masks is None or torch.equal(one.masks, other.masks)  # type: ignore[arg-type]
+    assert (one.keys, one.info, one.share) == (other.keys, other.info, other.share)
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": Augment()}, ALL, {**ALL, "fraction": 0.6, "parts": 2}])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_new_loader_goes_on_from_any_batch(options: dict[str, object], depth: int, tmp_path: Path) -> None:
+    chosen = config(built.build(tmp_path / "out", depth), **options, seed=7)
+    whole = Loader(chosen)
+    epochs = [list(whole.epoch(number)) for number in range(3)]
+    other = Loader(chosen)
+    for number, start in [(2, 0), (0, 1), (0, 0), (2, 2), (1, len(whole) - 1), (1, 1)]:
+        found = list(other.epoch(number, start))
+        assert len(found) == len(whole) - start
+        for one, again in zip(epochs[number][start:], found, strict=True):
+            assert_same(one, again)
+    for number in (1, 2):
+        fresh = Loader(chosen).epoch(number, 1)
+        assert_same(epochs[number][1], next(fresh))
+
+
+def test_an_epoch_behind_its_end_is_empty(shards: Path) -> None:
+    loader = Loader(config(shards))
+    assert list(loader.epoch(3, len(loader))) == []
+    assert list(loader.epoch(3, len(loader) + 5)) == []
+
+
+def test_abandoned_and_interleaved_epochs_disturb_no_other(shards: Path) -> None:
+    loader = Loader(config(shards, augment=Augment()))
+    epochs = [list(loader.epoch(number)) for number in range(2)]
+    abandoned = loader.epoch(0)
+    next(abandoned)
+    one, other = loader.epoch(0), loader.epoch(1)
+    for number in range(len(loader)):
+        assert_same(next(one), epochs[0][number])
+        assert_same(next(other), epochs[1][number])
+    assert_same(next(abandoned), epochs[0][1])
+
+
+def test_going_through_a_loader_gives_epoch_after_epoch(shards: Path) -> None:
+    loader, other = (Loader(config(shards, augment=Augment())) for _ in range(2))
+    for number in range(3):
+        for one, again in zip(loader, other.epoch(number), strict=True):
+            assert_same(one, again)
+
+
+def test_batches_may_be_kept(shards: Path) -> None:
+    """DALI must not write to memory that it has given away."""
+    loader = Loader(config(shards, **ALL))
+    kept = [(batch, [view.clone() for view in batch.views], batch.masks.clone()) for _ in range(3) for batch in loader]  # type: ignore[union-attr]
+    assert len({batch.images.data_ptr() for batch, *_ in kept}) == len(kept)
+    for batch, views, masks in kept:
+        assert all(map(torch.equal, batch.views, views))
+        assert torch.equal(batch.masks, masks)  # type: ignore[arg-type]
+
+
+def test_keys_are_those_of_the_samples(shards: Path) -> None:
+    for options in ({}, {"augment": Augment(), "info": True}):
+        for batch in Loader(config(shards, **{**options, "info": True})):
+            assert list(batch.keys) == [info["key"] for info in batch.info]
+    (batch, *_) = Loader(config(shards, masks=False, info=False))
+    assert len(batch.keys) == len(batch.images) == 8
+
+
+@pytest.mark.parametrize("options", [ALL, {"augment": None}, {"augment": Augment()}], ids=["all", "plain", "augmented"])
+@pytest.mark.parametrize(("world", "parts"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_any_ranks_and_parts_see_the_same_images(
+    world: int, parts: int, options: dict[str, object], shards: Path
+) -> None:
+    chosen = config(shards, batch_size=12, seed=3, **options)
+    ranks = [Loader(replace(chosen, world=world, rank=rank, parts=parts)) for rank in range(world)]
+    assert {loader.steps for loader in ranks} == {Loader(chosen).steps}
+    for number in range(2):
+        whole = list(Loader(chosen).epoch(number))
+        found = [list(loader.epoch(number)) for loader in ranks]
+        assert [len(batches) for batches in found] == list(map(len, ranks))
+        steps = [
+            [batches[step * parts + part] for part in range(parts) for batches in found if step * parts + part < len(batches)]
+            for step in range(len(whole))
+        ]  # fmt: skip
+        for one, step in zip(whole, steps, strict=True):
+            count = len(one.images)
+            for index in range(len(one.views)):
+                views = torch.cat([batch.views[index] for batch in step])
+                assert torch.equal(views[:count], one.views[index])
+            keys = [key for batch in step for key in batch.keys]
+            assert tuple(keys[:count]) == one.keys
+            assert tuple(keys[count:]) == whole[0].keys[: len(keys) - count]
+            assert [info["key"] for batch in step for info in batch.info] == (keys if chosen.info else [])
+            assert sum(batch.share for batch in step) == pytest.approx(1)
+            if chosen.masks:
+                assert torch.equal(torch.cat([batch.masks for batch in step])[:count], one.masks)  # type: ignore[misc, arg-type]
+
+
+def test_a_rank_without_a_batch_has_none(shards: Path) -> None:
+    total = manifest.load(shards).split("test").samples
+    world = total + 2
+    loaders = [Loader(config(shards, split="test", batch_size=world, world=world, rank=rank)) for rank in range(world)]
+    assert [len(loader) for loader in loaders] == [1] * total + [0, 0]
+    assert [[len(batch.images) for batch in loader] for loader in loaders] == [[1]] * total + [[], []]
+
+
+def test_a_batch_size_that_cannot_be_dealt_out_is_refused(shards: Path) -> None:
+    with pytest.raises(ValueError, match=r"--batch-size 10 .* 4 such as 8"):
+        Loader(config(shards, batch_size=10, world=2, parts=2))
+
+
+@pytest.fixture
+def copy(shards: Path, tmp_path: Path) -> Path:
+    """Shards that may be damaged."""
+    return Path(shutil.copytree(shards, tmp_path / "copy"))
+
+
+def member(shards: Path, extension: str) -> tuple[Path, str, int, int]:
+    """Of a member of the last training tar file: tar, key, offset and size."""
+    path = sorted(shards.glob("train-*.tar"))[-1]
+    with tarfile.open(path) as opened:
+        found = [
+            info for info in opened if info.name.endswith(f"0.{extension}") or info.name.endswith(f"1.{extension}")
+        ][-1]
+    return path, found.name.split(".")[0], found.offset_data, found.size
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+@pytest.mark.parametrize("extension", ["png", "mask.png"])
+def test_a_sample_that_cannot_be_decoded_is_named(extension: str, cache: str, copy: Path) -> None:
+    path, key, offset, size = member(copy, extension)
+    data = bytearray(path.read_bytes())
+    data[offset + 30 : offset + size] = bytes(size - 30)
+    path.write_bytes(data)
+    loader = Loader(config(copy, cache=cache, augment=Augment()))
+    with pytest.raises(ValueError, match=rf"^{path}: sample {key}: the training decoder .*verify {copy}$") as error:
+        list(loader)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+def test_a_tar_that_is_cut_off_while_it_is_read_is_named(cache: str, copy: Path) -> None:
+    loader = Loader(config(copy, cache=cache))
+    path, _, offset, _ = member(copy, "png")
+    path.write_bytes(path.read_bytes()[: offset + 10])
+    with pytest.raises(
+        ValueError, match=rf"^{path}: sample .*: the tar file ends before it does; run: .*verify {copy}$"
+    ):
+        list(loader)
+
+
+def test_a_json_that_cannot_be_read_is_named_where_it_is_needed(copy: Path) -> None:
+    path, key, offset, size = member(copy, "json")
+    data = bytearray(path.read_bytes())
+    data[offset : offset + size] = b"x" * size
+    path.write_bytes(data)
+    assert sum(len(batch.images) for batch in Loader(config(copy, info=False)))
+    for options in ({"info": True}, {"augment": Augment(area=(0.2, 1.0)), "info": False}):
+        with pytest.raises(ValueError, match=rf"^{path}: sample {key}: its JSON cannot be read; run: .*verify {copy}$"):
+            list(Loader(config(copy, **options)))
+
+
+def test_a_json_without_sizes_is_named_where_they_are_needed(copy: Path) -> None:
+    path, key, offset, size = member(copy, "json")
+    data = path.read_bytes()
+    text = data[offset : offset + size].replace(b'"width"', b'"wydth"')
+    path.write_bytes(data[:offset] + text + data[offset + size :])
+    assert sum(len(batch.images) for batch in Loader(config(copy)))
+    with pytest.raises(ValueError, match=f"sample {key}: its JSON does not say its height and width"):
+        list(Loader(config(copy, augment=Augment(area=(0.2, 1.0)))))
+
+
+def test_sizes_in_the_json_are_those_of_the_decoded_images(tmp_path: Path) -> None:
+    """By which crops by area go: also of files that say that they are to be turned."""
+    source = tmp_path / "source"
+    source.mkdir()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for name in ("jpg", "png", "tif", "webp"):
+            picture.save(source / f"{orientation}.{name}", exif=exif)
+    picture.save(source / "plain.jp2")
+    picture.convert("L").save(source / "gray.jpg")
+    text = 'name = "turned"\n[[images]]\npath = "source/*"\nsplit = "train"\n'
+    (tmp_path / "turned.toml").write_text(text)
+    shard.write(ShardConfig(tmp_path, tmp_path / "out", recipe=str(tmp_path / "turned.toml"), near_duplicates=False))
+    plain = Loader(config(tmp_path / "out", masks=False, cache="host", batch_size=1))
+    sizes = [(batch.info[0]["height"], batch.info[0]["width"]) for batch in plain]
+    assert plain._cache
+    assert len(sizes) > 20
+    assert {(20, 30), (30, 20)} == set(sizes)
+    assert [tuple(size) for size in plain._cache.sizes.tolist()] == sizes
+
+
+def test_loaders_leave_neither_threads_nor_files_behind(shards: Path) -> None:
+    def held() -> tuple[int, int]:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        return len(list(Path("/proc/self/task").iterdir())), sum(".tar" in str(link.readlink()) for link in links)
+
+    list(Loader(config(shards)))
+    gc.collect()
+    deadline = time.monotonic() + 30
+    before = held()
+    for number in range(50):
+        loader = Loader(config(shards, augment=Augment(), cache="host" if number % 5 == 0 else "none"))
+        batches = iter(loader)
+        next(batches)  # and the rest is left
+        if number % 2:
+            loader.close()
+    assert held()[1] > 0
+    del loader, batches
+    gc.collect()
+    while held() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    threads, files = held()
+    assert threads <= before[0]
+    assert files == 0
+
+
+def test_a_closed_loader_can_be_used_again(shards: Path) -> None:
+    loader = Loader(config(shards, augment=Augment()))
+    first = list(loader.epoch(0))
+    loader.close()
+    loader.close()
+    for one, again in zip(first, loader.epoch(0), strict=True):
+        assert_same(one, again)

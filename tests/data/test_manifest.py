@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,43 @@ def test_missing_file_is_named(name: str, broken: Path) -> None:
         manifest.load(broken)
 
 
-def test_truncated_tar_is_named_with_both_sizes(broken: Path) -> None:
+@pytest.mark.parametrize("place", ["header", "image", "mask", "end"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_truncated_tar_is_named_with_both_sizes_and_the_first_sample_that_is_cut(
+    place: str, number: int, broken: Path
+) -> None:
     path = broken / "train-000000.tar"
     whole = path.read_bytes()
-    path.write_bytes(whole[:5000])
-    with pytest.raises(ValueError, match=f"train-000000.tar: 5000 bytes, but the manifest says {len(whole)}; run"):
+    with tarfile.open(path) as opened:
+        images = [item for item in opened if item.name.count(".") == 1 and item.name.endswith(".png")]
+        mask = opened.getmember(images[number].name.replace(".png", ".mask.png"))
+    image = images[number]
+    size = {"header": image.offset + 9, "image": image.offset_data + 1, "mask": mask.offset_data + mask.size - 1,
+            "end": images[number + 1].offset - 513}[place]  # fmt: skip
+    path.write_bytes(whole[:size])
+    with pytest.raises(ValueError, match="bytes") as error:
+        manifest.load(broken)
+    key = image.name.removesuffix(".png")
+    assert str(error.value) == (
+        f"{path}: {size} bytes, but the manifest says {len(whole)} (cut off at sample {key}); run: medsass verify {broken}"
+    )
+
+
+@pytest.mark.parametrize("index", [b"", b"v1.2 1\npng\n", b"v1.2 1\npng a b c\n", b"\xff"])
+def test_truncated_tar_with_a_damaged_index_is_named_without_a_sample(index: bytes, broken: Path) -> None:
+    path = broken / "train-000000.tar"
+    whole = len(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:5000])
+    path.with_suffix(".idx").write_bytes(index)
+    with pytest.raises(ValueError, match=f"5000 bytes, but the manifest says {whole}; run: medsass verify {broken}$"):
+        manifest.load(broken)
+
+
+def test_surplus_bytes_are_no_cut(broken: Path) -> None:
+    path = broken / "train-000000.tar"
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ValueError, match=rf"but the manifest says \d+; run: medsass verify {broken}$"):
         manifest.load(broken)
 
 

@@ -1,4 +1,4 @@
-"""The cache of shards at addresses that DALI cannot read, on fsspec's files in memory."""
+"""The cache of shards at addresses other than S3, on fsspec's files in memory."""
 
 import shutil
 from pathlib import Path
