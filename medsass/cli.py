@@ -40,6 +40,7 @@ EXPECTED = (
     OSError,
     ImportError,
     FloatingPointError,
+    MemoryError,
 )  # what a user can mend; anything else is a bug and shows its trace
 
 

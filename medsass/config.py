@@ -15,9 +15,11 @@ DEVICES = ("auto", "cpu", "cuda")
 ENCODINGS = ("keep", "png", "jpeg", "jpeg2000")
 LABELS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
 LOSSES = ("focal-tversky", "tversky", "focal", "cross-entropy")
+CACHES = ("none", "host", "device")
 METHODS = bundled.methods()
 MODELS = ("unet-resnet50", "unet-resnet18", "unet-vit-small", "unet-vit-tiny")
 POLARITIES = ("bright", "dark", "auto")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 PROTOCOLS = ("auto", "network", "paper", "linear")
 RANGES = ("minmax", "percentile", "type")
 
@@ -166,7 +168,11 @@ class TrainConfig:
     label_fraction: float = option(1.0, "supervised: share of the training split's labels that is used", least=0)
     size: int = option(224, "images are resized to N x N pixels; a multiple of 8, of 16 for a ViT", least=8)
     epochs: int = option(50, "passes over the training split", least=1)
-    batch_size: int = option(16, "images a step", least=1)
+    batch_size: int = option(16, "images a step, over all processes", least=1)
+    accumulate: int = option(
+        1, "parts that each step's images are computed in, one after the other, to save memory", least=1
+    )
+    auto_batch: bool = option(False, "raise --accumulate until a step fits the GPU's memory")
     patience: int | None = option(
         None, "stop after this many epochs without a lower validation loss; 0 never stops; by default the method's own: "
         "5, or 0 where that loss ranks nothing", least=0,
@@ -188,11 +194,26 @@ class TrainConfig:
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
-    resume: bool = option(False, "go on from RUN's last finished epoch")
+    precision: str = option(
+        "auto", "arithmetic of the network; auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU",
+        choices=PRECISIONS,
+    )  # fmt: skip
+    compile: bool = option(True, "compile networks that segment, on a GPU (torch.compile)")
+    graphs: bool = option(True, "replay the steps of methods that segment as a CUDA graph, on one GPU")
+    cache: str = option("none", "keep decoded images in the memory of the host or of the GPU", choices=CACHES)
+    sync_batchnorm: bool = option(False, "batch statistics over all GPUs in place of each one's own")
+    save_every: float = option(10.0, "minutes between checkpoints within an epoch; each epoch ends with one", least=0)
+    profile: bool = option(False, "trace some steps, and say where their time goes, in RUN/profile")
+    wandb: str = option("", "also log to this project of Weights & Biases")
+    resume: bool = option(False, "go on from RUN's last checkpoint")
     overwrite: bool = option(False, "replace what RUN holds")
 
     def __post_init__(self) -> None:
         check(self)
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"--batch-size must be a multiple of --accumulate ({self.accumulate}); got {self.batch_size}"
+            )
         if self.size % 8:
             raise ValueError(f"--size must be a multiple of 8, or of 16 for a ViT; got {self.size}")
         if self.block_size % 2 == 0:

@@ -41,12 +41,14 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # of a full disk Python says no name
         raise
 
 
-def write(path: Path, data: bytes | str) -> None:
+def write(path: Path, data: bytes | memoryview | str) -> None:
     """Put `data` (text as UTF-8) into `path`, atomically."""
     with atomic(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

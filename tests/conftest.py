@@ -1,7 +1,7 @@
 """What several tests share: generated data, its shards, one small trained run, and where the real data is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,16 +58,16 @@ def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
 
 def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that is interrupted at the start of its second epoch."""
-    original, calls = Trainer.train_epoch, []
+    original, calls = Trainer.steps, []
 
-    def fail_second(self: Trainer, report: Callable[[int, str], None]) -> dict[str, float]:
+    def fail_second(self: Trainer) -> Iterator[tuple[int, dict[str, float]]]:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, report)
+        return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_epoch", fail_second)
+        patch.setattr(Trainer, "steps", fail_second)
         with pytest.raises(KeyboardInterrupt):
             train(config)
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
-LAYERS = ({"bundled", "doctor", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"})
+LAYERS = ({"bundled", "doctor", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"}, {"__main__"})
 COMMANDS = {"train", "evaluate", "predict", "probe", "label", "info", "demo", "experiment", "export"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

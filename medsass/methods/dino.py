@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.augment import View
 from medsass.data.loader import Batch
+from medsass.methods import collective
 from medsass.methods.baseline import PHOTO, follow, frozen, lightly, momentum, normalised, summary, width
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import encoder
@@ -61,8 +62,6 @@ class DINO(Method):
 
     def forward(self, batch: Batch, progress: float) -> Outcome:
         """Cross-entropy between the teacher's and the student's distributions over all pairs of different crops."""
-        # The optimiser passes over what has no gradient: so the last layer keeps still.
-        self.head.last_layer.weight_v.requires_grad_(progress >= self.epoch)
         crops = normalised(batch)
         whole, local = torch.cat(crops[:_GLOBAL]), torch.cat(crops[_GLOBAL:])
         seen = torch.cat([summary(self.network, whole), summary(self.network, local)])
@@ -73,8 +72,13 @@ class DINO(Method):
         targets, guesses = targets.view(_GLOBAL, count, -1), guesses.view(len(crops), count, -1)
         loss = cross_entropy(targets - self.centre, guesses, temperature(progress))
         if self.training:
-            self.centre.lerp_(targets.mean((0, 1)), 1 - _CENTRE_MOMENTUM)
+            self.centre.lerp_(collective.mean(targets.mean((0, 1))), 1 - _CENTRE_MOMENTUM)
         return Outcome(loss, features=projected[:count].detach())
+
+    def before_step(self, progress: float) -> None:
+        """Keep the last layer still for an epoch: the optimiser passes over what has no gradient."""
+        if progress < self.epoch:
+            self.head.last_layer.weight_v.grad = None
 
     def after_step(self, progress: float) -> None:
         """Let the teacher follow (section 3.1, "teacher network")."""

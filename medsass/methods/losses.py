@@ -1,6 +1,7 @@
 """Losses between (N, 1, H, W) logits and (N, H, W) targets in {0, 1}: a function each, all to a scalar tensor.
 
-TP, FP and FN are soft: sums over the whole batch of p y, p (1 - y) and (1 - p) y, with p = sigmoid(logit).
+TP, FP and FN are soft: sums over the whole batch of p y, p (1 - y) and (1 - p) y, with p = sigmoid(logit). Where several
+processes share a batch, the sums are over all of it, so that the loss does not depend on their number.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,9 @@ import segmentation_models_pytorch as smp
 import torch
 from torch.nn import functional as F
 
-_tversky = smp.losses.TverskyLoss("binary", alpha=0.3, beta=0.7)  # smp: alpha weighs FP, beta FN
+from medsass.methods import collective
+
+_FP, _FN = 0.3, 0.7  # alpha and beta of Tversky
 _focal = smp.losses.FocalLoss("binary", alpha=0.25, gamma=2.0)
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -20,7 +23,10 @@ def tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     0 where the whole batch's target is empty: there is nothing to find, and no gradient.
     """
-    return torch.as_tensor(_tversky(logits.float(), target.float().unsqueeze(1)))
+    p, y = logits.float().sigmoid().squeeze(1), target.float()
+    both, found, wanted = collective.total(torch.stack([(p * y).sum(), p.sum(), y.sum()]))
+    index = both / (both + _FP * (found - both) + _FN * (wanted - both)).clamp_min(1e-7)
+    return torch.as_tensor((1 - index) * (wanted > 0))
 
 
 def focal_tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,9 @@ import torch
 from medsass.config import TrainConfig, numbers
 from medsass.data.loader import Batch
 from medsass.labels import Labeler
+from medsass.labels.normalise import Normalise
 from medsass.methods.segmentation import Segmentation
+from medsass.models import network
 
 
 class MedSASS(Segmentation):
@@ -18,6 +20,17 @@ class MedSASS(Segmentation):
     def target(self, batch: Batch) -> torch.Tensor:
         """The pseudo-labels of the batch."""
         return self.labeler(batch.images).mask
+
+    def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Segmentation.prepare`; of 8-bit images one kernel makes both, in the type that the network computes in."""
+        images = batch.images
+        if images.dtype != torch.uint8:
+            return super().prepare(batch)
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        labels = self.labeler(images, Normalise(network.MEAN, network.STD, dtype))
+        assert labels.input is not None
+        return labels.mask, labels.input
 
 
 def check(config: TrainConfig) -> None:

@@ -84,13 +84,16 @@ class Method(nn.Module):
     network: what `weights` are of; has an `encoder`. keeps: "network" or "encoder", what of it outlives the training.
     views: of each training image, how it is cropped and coloured; at least one. val_views: of each validation image; by
     default the first view without augmentation. needs_masks: whether batches must hold the ground truth. segments: whether
-    it trains towards masks, of its own making where it needs none. least_batch: images below which a batch is passed over, as where one image alone has no statistics to be normalised by.
+    it trains towards masks, of its own making where it needs none. least_batch: images below which a batch is passed over,
+    as where one image alone has no statistics to be normalised by. timeless: whether a step is the same computation
+    whatever the progress, so that it can be recorded once.
     """
 
     regime = Regime()
     needs_masks = False
     segments = False
     least_batch = 1
+    timeless = False
 
     def __init__(self, network: nn.Module, views: tuple[View, ...], keeps: str) -> None:
         super().__init__()
@@ -100,6 +103,9 @@ class Method(nn.Module):
     def forward(self, batch: Batch, progress: float) -> Outcome:
         """Loss of a batch; `progress` is the share of the training that is done, in [0, 1]."""
         raise NotImplementedError
+
+    def before_step(self, progress: float) -> None:
+        """What happens to the gradients before each step of the optimiser."""
 
     def after_step(self, progress: float) -> None:
         """What follows each step of the optimiser, such as a teacher's moving average."""

@@ -11,7 +11,8 @@ from medsass.methods.method import Regime
 
 
 def _adamw(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=device == "cuda")
+    on_gpu = device == "cuda"
+    return torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
 
 
 def _sgd(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
@@ -53,12 +54,22 @@ def build(parameters: Iterable[nn.Parameter], regime: Regime, device: str) -> to
     return OPTIMIZERS[regime.optimizer](list(groups.values()), regime, device)
 
 
-def schedule(optimizer: torch.optim.Optimizer, regime: Regime, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning rate's course over `steps` steps."""
-    course = warmup_cosine(steps, regime.warmup)
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, [(lambda _: 1.0) if group["constant"] else course for group in optimizer.param_groups]
-    )
+def set_rate(optimizer: torch.optim.Optimizer, regime: Regime, step: int, steps: int) -> float:
+    """Set the learning rate of step `step`, counted from 0, of `steps`, and return it: a warm-up and half a cosine.
+
+    AdamW's is a number in the GPU's memory there, which a recorded step reads anew; it is filled without waiting.
+    """
+    rate = regime.lr * warmup_cosine(steps, regime.warmup)(step)
+    for group in optimizer.param_groups:
+        value = regime.lr if group["constant"] else rate
+        device = group["params"][0].device
+        if not (device.type == "cuda" and group.get("capturable")):
+            group["lr"] = value
+        elif isinstance(group["lr"], torch.Tensor) and group["lr"].device == device:
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = torch.full((), value, device=device)
+    return rate
 
 
 def decay(optimizer: torch.optim.Optimizer, regime: Regime, progress: float) -> None:

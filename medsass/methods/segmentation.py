@@ -17,6 +17,7 @@ class Segmentation(Method):
     """
 
     segments = True
+    timeless = True
 
     def __init__(self, config: TrainConfig) -> None:
         keeps = "encoder" if config.scope == "encoder" else "network"
@@ -27,8 +28,12 @@ class Segmentation(Method):
         """(N, H, W) uint8 in {0, 1}: the masks that the network is to predict."""
         raise NotImplementedError
 
+    def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The target, and the network's input (N, 3, H, W), channels-last."""
+        return self.target(batch), network.normalise(batch.images)
+
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
         """Loss between the network's logits of the augmented images and the target."""
-        target = self.target(batch)
-        logits = self.network(network.normalise(batch.images))
+        target, images = self.prepare(batch)
+        logits = self.network(images)
         return Outcome(self.loss(logits, target), logits, target)

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read without running code from the file."""
 
+import io
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ _ENCODER = "encoder."  # begins the names of an encoder's weights, in a network'
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write `content` (tensors, numbers, text, lists and dicts of these) so that `path` is always a whole checkpoint."""
-    with files.atomic(path) as file:
-        torch.save(content, file)
+    data = io.BytesIO()  # torch.save would hide why a disk cannot be written to
+    torch.save(content, data)
+    files.write(path, data.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +14,17 @@ out = Console(highlight=False, soft_wrap=True, markup=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+@contextmanager
+def hushed(when: bool) -> Iterator[None]:
+    """Say nothing while the block runs, but for what ends it: of several processes one is enough to speak."""
+    before = out.quiet, err.quiet
+    out.quiet, err.quiet = when or before[0], when or before[1]
+    try:
+        yield
+    finally:
+        out.quiet, err.quiet = before
+
+
 class Bar:
     """A running progress bar: images done, images/s, time left and a remark."""
 
@@ -20,14 +32,15 @@ class Bar:
         self._bar, self._start, self._done = bar, monotonic(), 0
         self._task = bar.add_task(title, total=total, rate="", remark="")
 
-    def advance(self, images: int, remark: str = "") -> None:
-        """Count the images done since the last call and show a remark."""
+    def advance(self, images: int, remark: str | None = None) -> None:
+        """Count the images done since the last call and show a remark; None keeps the one that is there."""
         self.reach(self._done + images, None, remark)
 
-    def reach(self, done: int, total: int | None, remark: str = "") -> None:
-        """Show that `done` images of `total` are done; None keeps the total."""
+    def reach(self, done: int, total: int | None, remark: str | None = None) -> None:
+        """Show that `done` images of `total` are done; None keeps the total and the remark."""
         self._done, rate = done, done / max(monotonic() - self._start, 1e-9)
-        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f} images/s", remark=remark)
+        shown: dict[str, Any] = {} if remark is None else {"remark": remark}
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f} images/s", **shown)
 
 
 @contextmanager

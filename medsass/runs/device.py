@@ -1,5 +1,6 @@
 """Where a command runs, and seeds."""
 
+import numpy as np
 import torch
 
 
@@ -19,3 +20,11 @@ def seed(value: int, device: str) -> None:
     # Filling fresh memory finds bugs and costs time; what is computed is the same without.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = device == "cuda"
+
+
+def seed_step(value: int, step: int, rank: int, device: str) -> None:
+    """Seed what the method draws in a step of the training, so that it does not depend on what was drawn before."""
+    seed = int(np.random.SeedSequence([value, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -12,14 +12,17 @@ from medsass.models import checkpoint
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
 LAST, BEST, WEIGHTS = "last.pt", "best.pt", checkpoint.WEIGHTS
-PROGRESS, SAMPLES = "progress.png", "samples.png"
+PROGRESS, SAMPLES, PROFILE = "progress.png", "samples.png", "profile"
+WANDB = "wandb"  # what Weights & Biases keeps there
 SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, where they are asked to write into the run
 
-_OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, SCORES, EXPORT}
+_OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, PROFILE, WANDB, SCORES, EXPORT}
 # Facts that older runs did not store.
 _OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax", "keeps": "network", "regime": None,
           "segments": True, "init": None}  # fmt: skip
-_FREE = {"run", "shards", "resume", "overwrite", "device", "threads"}  # may differ when a run is resumed
+# May differ when a run is resumed.
+_FREE = {"run", "shards", "resume", "overwrite", "device", "threads", "compile", "graphs", "cache", "save_every", "profile",
+         "wandb", "auto_batch"}  # fmt: skip
 
 
 def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
@@ -35,11 +38,12 @@ def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
     other = [path.name for path in existing if path.name.removesuffix(".part") not in _OURS]
     if other:
         raise FileExistsError(f"{cfg.run} holds files that are not a run's, such as {other[0]}; choose another folder")
-    if existing and not cfg.overwrite:
+    begun = [path for path in existing if path.name != f"{CONFIG}.part"]  # left alone by a run that was killed at once
+    if begun and not cfg.overwrite:
         raise FileExistsError(
             f"{cfg.run} already holds a run; go on with --resume, replace it with --overwrite, or choose another folder"
         )
-    for path in existing:
+    for path in sorted(existing, key=lambda path: path.name != CONFIG):  # without it the rest is no run
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     cfg.run.mkdir(parents=True, exist_ok=True)
     content = {"medsass": __version__, "train": config.plain(cfg), **facts}

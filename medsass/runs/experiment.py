@@ -217,6 +217,9 @@ class _Crew:
                         f"[{self._done}/{self._count}] {task.cell.name}  "
                         f"{f'failed: {reason}' if reason else _summary(task)}, about {left / 60:.0f} min left"
                     )
+        except SystemExit:  # a training heard a signal, and saved
+            console.err.print("stopped; the same command goes on where this one was")
+            raise
         except ChildProcessError as error:
             console.err.print(str(error))
             failed |= dict.fromkeys(ready, str(error))

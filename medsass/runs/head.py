@@ -1,6 +1,7 @@
 """A linear head trained upon a frozen encoder's features: what `evaluate --protocol linear` and `probe` share."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -128,13 +129,13 @@ def fit(head: nn.Module, training: Training, report: Callable[[dict[str, Any]], 
     regime, steps = training.regime, training.epochs * len(training.train)
     device = next(head.parameters()).device.type
     optimizer = optim.build(head.parameters(), regime, device)
-    schedule = optim.schedule(optimizer, regime, steps)
+    numbers = itertools.count()
 
     def step(loss: torch.Tensor) -> None:
+        optim.set_rate(optimizer, regime, next(numbers), steps)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        schedule.step()
 
     history: list[dict[str, Any]] = []
     best, state = 0, head.state_dict()

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from medsass.runs.ranks import ALONE, Ranks
+
 SCORES = ("iou", "iou_dataset", "dice", "precision", "recall", "accuracy")
 
 
@@ -88,14 +90,28 @@ class Means:
 
     def __init__(self) -> None:
         self._totals: dict[str, torch.Tensor] = {}
-        self._images = 0
+        self.images = 0
 
     def add(self, scalars: dict[str, torch.Tensor], images: int) -> None:
         """Count a batch's scalars, each a mean over its `images`."""
-        self._images += images
+        self.images += images
         for name, value in scalars.items():
             self._totals[name] = self._totals.get(name, 0) + value.double() * images
 
-    def values(self, prefix: str) -> dict[str, float]:
-        """The means by name, each with `prefix`; waits for the device."""
-        return {prefix + name: float(total) / self._images for name, total in self._totals.items()}
+    def state(self, ranks: Ranks = ALONE) -> dict[str, Any]:
+        """What `load` takes, of all processes together; waits for the device."""
+        images, totals = 0, dict[str, float]()
+        for part in ranks.gather((self.images, {name: float(total) for name, total in self._totals.items()})):
+            images += part[0]
+            totals = {**totals, **{name: totals.get(name, 0.0) + total for name, total in part[1].items()}}
+        return {"images": images, "totals": totals}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.images = state["images"]
+        self._totals = {name: torch.tensor(total, dtype=torch.float64) for name, total in state["totals"].items()}
+
+    def values(self, prefix: str, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The means by name, each with `prefix`, over the images of all processes; waits for the device."""
+        state = self.state(ranks)
+        return {prefix + name: total / state["images"] for name, total in state["totals"].items()}

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from medsass import files
+
 _TILE, _GAP, _CAPTION = 160, 6, 18
 _BRIGHT = (
     180  # an image whose brightest 0.5 % are below this is scaled up to it: dark-field microscopy shows nothing else
@@ -37,7 +39,8 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
             tile = _tile(image)
             canvas.paste(tile, (corner[0] + (_TILE - tile.width) // 2, corner[1] + (_TILE - tile.height) // 2))
             draw.text((corner[0], corner[1] + _TILE + 2), _fit(caption, draw, font), _INK, font)
-    canvas.save(path)
+    with files.atomic(path) as file:
+        canvas.save(file, "PNG")
 
 
 def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -67,8 +70,9 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.2))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.96)
     epochs = [line["epoch"] for line in history]
     right = ["val_iou_target"] if "val_iou_target" in history[0] else ["train_feature_std", "val_feature_std"]
     for axes, series in zip(figure.subplots(1, 2), (["train_loss", "val_loss"], right), strict=True):
@@ -80,7 +84,9 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    with files.atomic(path) as file:
+        figure.savefig(file, dpi=120, format="png")
+    figure.clear()  # its parts hold one another, and would stay until Python looks for such rings
 
 
 def _tile(image: NDArray[Any]) -> Image.Image:

@@ -1,7 +1,7 @@
 """`medsass train`: epochs, early stopping, and all that a run directory holds."""
 
-import shutil
-import warnings
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,78 +13,253 @@ from medsass.config import TrainConfig, plain
 from medsass.data import manifest, remote
 from medsass.data.manifest import Manifest
 from medsass.methods import method
-from medsass.methods.method import Method, Regime
-from medsass.models import checkpoint, network
-from medsass.runs import console, device, directory, head, panels
+from medsass.methods.method import Regime
+from medsass.models import checkpoint
+from medsass.runs import console, device, directory, head, log, panels, profile, report, stop
+from medsass.runs import ranks as processes
+from medsass.runs.log import Log
+from medsass.runs.ranks import Ranks
+from medsass.runs.stop import Stop
 from medsass.runs.trainer import Trainer
 
 _SAMPLES = 6
+_AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes on whether to stop or to save
+
+
+class OutOfMemoryError(torch.OutOfMemoryError, MemoryError):
+    """A step does not fit the GPU's memory; says what would."""
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Train as `config` says and fill `config.run`; with `resume`, go on after the last finished epoch.
+    """Train as `config` says and fill `config.run`; with `resume`, go on from the last checkpoint. Under torchrun, as one
+    of its processes.
 
     Returns the line of metrics.jsonl of the epoch whose weights are kept in best.pt and model.safetensors: the one with
     the lowest validation loss, or the last where that loss ranks nothing (`Regime.ranks`).
-    Raises `ValueError` or `OSError` that say what is wrong and what to do.
+    On SIGINT or SIGTERM the run is saved and the process ends: `SystemExit` with code 0.
+    Raises `ValueError`, `OSError`, `FloatingPointError` or `OutOfMemoryError` that say what is wrong and what to do.
     """
     where = device.resolve(config.device)
+    with processes.joined(where) as ranks, stop.heard() as stopping, console.hushed(not ranks.first):
+        if ranks.restarts:  # torchrun started all anew after a failure, with the command of the first time
+            config = ranks.gather(ranks.first_alone(lambda: _restarted(config)))[0] or config
+        return _Run(config, where, ranks, stopping).go()
+
+
+def _restarted(config: TrainConfig) -> TrainConfig:
+    """What the command of the first time asks for now: to go on, where it has begun a run."""
+    path = config.run / directory.CONFIG
+    if config.resume or not path.is_file() or path.stat().st_mtime < processes.began():
+        return config
+    old, _ = directory.stored(config.run)
+    return replace(config, resume=True, overwrite=False, accumulate=old.accumulate)
+
+
+class _Run:
+    """A training and its run directory."""
+
+    def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
+        self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
+        ranks.first_alone(lambda: _check(config, ranks))
+        dataset = remote.load(config.shards)
+        self.polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
+        last = config.run / directory.LAST
+        if config.resume:
+            directory.stored(config.run)  # which says so where it is no run
+        # A run that was killed before its first checkpoint begins anew.
+        self.saved = checkpoint.load(last) if config.resume and last.is_file() else None
+        self.trainer = self._trainer()
+        facts = self._facts(dataset)
+        if config.resume:
+            directory.check_resume(config, facts)
+        elif config.auto_batch:
+            self._fit()
+        if not config.resume:
+            ranks.first_alone(lambda: directory.create(self.config, facts))
+        self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
+        self.kept = (self.trainer.epoch, self.trainer.done)  # where the last checkpoint stands
+        self.due = monotonic() + 60 * config.save_every
+
+    def _trainer(self) -> Trainer:
+        config = self.config
+        device.seed(config.seed, self.where)
+        chosen = method.make(replace(config, init=None) if self.saved else config, self.polarity)
+        return Trainer(config, chosen, self.where, self.ranks, self.saved)
+
+    def _facts(self, dataset: Manifest) -> dict[str, Any]:
+        """What a run directory says of its run beside the options."""
+        config, chosen = self.config, self.trainer.method
+        origin = directory.stored(config.run)[1]["init"] if config.resume else _origin(config)
+        return {
+            "polarity": self.polarity,
+            "device": self.where,
+            "shards_sha256": manifest.digest(config.shards),
+            "keeps": chosen.keeps,
+            "segments": chosen.segments,
+            "labels_read": chosen.needs_masks or bool(origin and origin["labels_read"]),
+            "init": origin,
+            "regime": plain(self.trainer.regime),
+            "precision": self.trainer.step.precision,
+            **_form(dataset),
+        }
+
+    def _fit(self) -> None:
+        """Raise --accumulate until a step fits."""
+        parts = self.trainer.parts_that_fit()
+        if not parts:
+            raise OutOfMemoryError(_not_even_one(self.config))
+        if parts > self.config.accumulate:
+            console.err.print(f"--auto-batch: steps of {self.config.batch_size} images in {parts} parts, to fit memory")
+            self.config = replace(self.config, accumulate=parts)
+            self.trainer = self._trainer()
+
+    def go(self) -> dict[str, Any]:
+        """Train to the end."""
+        config, trainer, regime = self.config, self.trainer, self.trainer.regime
+        report.announce(config, trainer, self.polarity)
+        left = config.epochs * trainer.steps_an_epoch - trainer.number
+        folder = config.run / directory.PROFILE if config.profile else None
+        too_large = False
+        try:
+            with (
+                log.kept(config, len(self.history), self.ranks.first) as writer,
+                profile.traced(folder, self.where, left, self.ranks) as traced,
+            ):
+                if not self.saved:
+                    self._save()
+                while not _finished(config, regime, self.history):
+                    self._epoch(writer, traced)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}. {self._last_good()}") from error
+        except torch.OutOfMemoryError:
+            too_large = True  # asked outside of this block: until then the error keeps what does not fit in memory
+        if too_large:
+            raise OutOfMemoryError(self._fitting())
+        return self._close()
+
+    def _epoch(self, writer: Log, traced: Callable[[], None]) -> None:
+        config, trainer, start = self.config, self.trainer, monotonic()
+        epoch = trainer.epoch + 1
+        with console.progress(f"epoch {epoch}/{config.epochs}", trainer.train_loader.samples) as bar:
+            bar.advance(trainer.done * config.batch_size)
+            for images, seen in trainer.steps():
+                bar.advance(images, report.remark(seen) if seen else None)
+                traced()
+                if trainer.done < trainer.steps_an_epoch:
+                    self._between()
+            line = {"epoch": epoch, **trainer.finish_epoch()}
+            bar.advance(0, "validation")
+            line |= trainer.validate()
+        line["seconds"] = monotonic() - start
+        report.epoch(config, line)
+        self.history.append(line)
+        self._keep(writer, line)
+        if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
+            self._stop()
+
+    def _between(self) -> None:
+        """Between two steps: stop or save, if all agree."""
+        if self.ranks.world > 1 and self.trainer.done % _AGREE[self.where]:
+            return
+        late = self.ranks.first and self.config.save_every > 0 and monotonic() > self.due
+        if self.ranks.any(bool(self.stopping) or late):
+            self._save()
+            if self.ranks.any(bool(self.stopping)):
+                self._stop()
+
+    def _keep(self, writer: Log, line: dict[str, Any]) -> None:
+        """All that a run directory holds of an epoch."""
+        run, epoch = self.config.run, line["epoch"]
+        best = best_epoch(self.history, self.trainer.regime)
+        state = self._state()  # raises where the weights are not worth keeping
+        if self.ranks.first:
+            if best == epoch:
+                weights = self.trainer.method.weights()
+                checkpoint.save(run / directory.BEST, {"model": weights, "epoch": epoch})
+                checkpoint.save_weights(run / directory.WEIGHTS, weights)
+                draw_samples(self.trainer, run / directory.SAMPLES)
+                writer.samples(run / directory.SAMPLES, epoch)
+            panels.curve(self.history, best, run / directory.PROGRESS)
+        writer.epoch(self.history)
+        self._store(state)  # last: a run that is killed before does the end of this epoch again
+
+    def _state(self) -> dict[str, Any]:
+        return {**self.trainer.state(), "history": self.history}
+
+    def _save(self) -> None:
+        self._store(self._state())
+
+    def _store(self, state: dict[str, Any]) -> None:
+        if self.ranks.first:
+            checkpoint.save(self.config.run / directory.LAST, state)
+        self.kept = (self.trainer.epoch, self.trainer.done)
+        self.due = monotonic() + 60 * self.config.save_every
+
+    def _stop(self) -> None:
+        epoch, done = self.kept
+        console.err.print(
+            f"stopped by {self.stopping.signal or 'a signal to another process'} and saved after "
+            f"{report.place(epoch, done)}; go on with: medsass train {self.config.shards} {self.config.run} --resume"
+        )
+        raise SystemExit(0)
+
+    def _last_good(self) -> str:
+        return (
+            f"The last good checkpoint is {self.config.run / directory.LAST}, of {report.place(*self.kept)}; look at these images, "
+            f"or train anew with a lower --lr (now {self.trainer.regime.lr:g}) or --precision fp32"
+        )
+
+    def _fitting(self) -> str:
+        """What to do where a step does not fit: the number of images that does, found by trying."""
+        config, share = self.config, self.ranks.world * self.config.accumulate
+        images = config.batch_size // share // 2
+        while images and not self.trainer.fits(images):
+            images //= 2
+        if not images:
+            return _not_even_one(config)
+        parts = math.ceil(config.batch_size / self.ranks.world / images)
+        return (
+            f"{config.batch_size // share} images at once do not fit the GPU's memory, {images} do; start again with "
+            f"--batch-size {images * share}, with --accumulate {parts} for steps of as many images as now, or with "
+            "--auto-batch, which finds that by itself"
+        )
+
+    def _close(self) -> dict[str, Any]:
+        config, regime, history = self.config, self.trainer.regime, self.history
+        best = history[best_epoch(history, regime) - 1]
+        early = f" (stopped early: no lower validation loss for {regime.patience} epochs)"
+        console.out.print(
+            f"{len(history)} epochs done{early if len(history) < config.epochs else ''}. "
+            f"{'Best' if regime.ranks else 'Kept'}: epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
+        )
+        console.out.print(f"Run directory: {config.run}   Next: medsass evaluate {config.run} {config.shards}")
+        return best
+
+
+def _not_even_one(config: TrainConfig) -> str:
+    return (
+        f"not even one image of {config.size} x {config.size} fits the GPU's memory with {config.model}; "
+        "take a smaller --size or --model"
+    )
+
+
+def _check(config: TrainConfig, ranks: Ranks) -> None:
+    """Raise what the user can mend before anything is built."""
     dataset = remote.load(config.shards)
     for split in ("train", "val"):
         dataset.split(split)
     _check_labels(config, dataset)
-    polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
-    device.seed(config.seed, where)
-    chosen = method.make(replace(config, init=None) if config.resume else config, polarity)
-    regime = chosen.regime.of(config)
-    origin = directory.stored(config.run)[1]["init"] if config.resume else _origin(config)
-    facts = {
-        "polarity": polarity,
-        "device": where,
-        "shards_sha256": manifest.digest(config.shards),
-        "keeps": chosen.keeps,
-        "segments": chosen.segments,
-        "labels_read": chosen.needs_masks or bool(origin and origin["labels_read"]),
-        "init": origin,
-        "regime": plain(regime),
-        **_form(dataset),
-    }
-    saved = None
-    if config.resume:
-        directory.check_resume(config, facts)
-        saved = checkpoint.load(config.run / directory.LAST)
-    trainer = Trainer(config, chosen, where, saved)
-    if not config.resume:
-        directory.create(config, facts)
-    history: list[dict[str, Any]] = saved["history"] if saved else []
-    _announce(config, trainer, polarity, where, len(history))
-    with _tensorboard(config.run, len(history)) as writer:
-        while not _finished(config, regime, history):
-            line = _epoch(config, trainer, len(history) + 1)
-            history.append(line)
-            if best_epoch(history, regime) == line["epoch"]:
-                weights = chosen.weights()
-                checkpoint.save(config.run / directory.BEST, {"model": weights, "epoch": line["epoch"]})
-                checkpoint.save_weights(config.run / directory.WEIGHTS, weights)
-                draw_samples(trainer, config.run / directory.SAMPLES)
-            checkpoint.save(config.run / directory.LAST, {**trainer.state(), "history": history})
-            directory.write_metrics(config.run, history)
-            panels.curve(history, best_epoch(history, regime), config.run / directory.PROGRESS)
-            for name, value in line.items():
-                writer.add_scalar(name, value, line["epoch"])
-            writer.flush()
-    best = history[best_epoch(history, regime) - 1]
-    why = (
-        ""
-        if len(history) == config.epochs
-        else f" (stopped early: no lower validation loss for {regime.patience} epochs)"
-    )
-    kept = "Best" if regime.ranks else "Kept"
-    console.out.print(
-        f"{len(history)} epochs done{why}. {kept}: epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
-    )
-    console.out.print(f"Run directory: {config.run}   Next: medsass evaluate {config.run} {config.shards}")
-    return best
+    _check_processes(config, ranks)
+    method.check(config)
+    log.check(config)
+
+
+def _check_processes(config: TrainConfig, ranks: Ranks) -> None:
+    if config.batch_size % (ranks.world * config.accumulate):
+        raise ValueError(
+            f"--batch-size {config.batch_size} must be a multiple of {ranks.world} processes times --accumulate "
+            f"{config.accumulate}"
+        )
 
 
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
@@ -124,59 +299,6 @@ def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:
 def _finished(config: TrainConfig, regime: Regime, history: list[dict[str, Any]]) -> bool:
     stale = len(history) - head.best_epoch(history) if history else 0
     return len(history) >= config.epochs or bool(regime.patience and stale >= regime.patience)
-
-
-def _epoch(config: TrainConfig, trainer: Trainer, epoch: int) -> dict[str, Any]:
-    start = monotonic()
-    with console.progress(f"epoch {epoch}/{config.epochs}", trainer.train_loader.samples) as bar:
-        line = {"epoch": epoch, **trainer.train_epoch(bar.advance)}
-        bar.advance(0, "validation")
-        line |= trainer.validate()
-    line["seconds"] = monotonic() - start
-    console.err.print(
-        f"epoch {epoch}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}  "
-        f"{_quality(line)}  {line['images_per_second']:,.0f} images/s  {line['seconds']:.0f} s, "
-        f"at most {(config.epochs - epoch) * line['seconds'] / 60:.1f} min left"
-    )
-    return line
-
-
-def _quality(line: dict[str, Any]) -> str:
-    if "val_iou_target" in line:
-        return f"IoU with target {line['val_iou_target']:.4f}"
-    return f"feature std {line['train_feature_std']:.3f}" if "train_feature_std" in line else ""
-
-
-def _announce(config: TrainConfig, trainer: Trainer, polarity: str, where: str, done: int) -> None:
-    place = torch.cuda.get_device_name() if where == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
-    console.err.print(
-        f"{config.model} ({network.parameters(trainer.method.network) / 1e6:.1f} M parameters) on {place}: "
-        f"{_task(config, trainer.method, polarity)}, "
-        f"{trainer.train_loader.samples} {trainer.train_loader.depth}-bit images at {config.size} x {config.size}, "
-        f"batch {config.batch_size}, seed {config.seed}"
-    )
-    if config.init and not done:
-        console.err.print(f"starting from the {directory.stored(config.init)[1]['keeps']} of {config.init}")
-    if done:
-        console.err.print(f"resumed after epoch {done}")
-
-
-def _task(config: TrainConfig, chosen: Method, polarity: str) -> str:
-    if chosen.needs_masks:
-        share = f"{config.label_fraction:.0%} of the " if config.label_fraction < 1 else ""
-        return f"{config.method} with {share}ground truth"
-    if chosen.segments:
-        return f"{config.method} with {config.labels} labels, foreground {polarity}"
-    return f"{config.method}, encoder alone"
-
-
-def _tensorboard(run: Path, done: int) -> Any:
-    if not done:
-        shutil.rmtree(run / directory.TENSORBOARD, ignore_errors=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(run / directory.TENSORBOARD), purge_step=done + 1 if done else None)
 
 
 def draw_samples(trainer: Trainer, path: Path) -> None:

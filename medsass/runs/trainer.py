@@ -1,144 +1,276 @@
-"""One training in memory: method, optimiser, schedule and data, and what it takes to go on with it later."""
+"""One training in memory: method, optimiser and data, and what it takes to go on with it later.
 
-import math
-from collections.abc import Callable
+Nothing depends on what happened before but through the weights: order and augmentation of the images, random numbers of
+the method and the learning rate are functions of the seed and the step. So a checkpoint is the weights, the optimiser's
+state and the number of the step.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
 from time import monotonic
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.profiler import record_function
 
 from medsass.config import TrainConfig
 from medsass.data.augment import View
 from medsass.data.loader import Batch, Loader, LoaderConfig
-from medsass.methods import optim
+from medsass.methods import collective, optim
 from medsass.methods.method import Method, Outcome
-from medsass.runs import metrics
+from medsass.runs import device, metrics
+from medsass.runs.meter import Meter
+from medsass.runs.ranks import Ranks
+from medsass.runs.step import Step, as_it_is
 
 _REPORT_EVERY = 0.5  # seconds between looks at the loss, each of which waits for the device
+_NEVER = 1 << 62
 
 
 class Trainer:
-    """Trains a method, an epoch at a time. The order of random draws is fixed by the seed.
+    """Trains a method, a step at a time.
 
-    `regime` are the method's numbers as this run uses them.
+    regime: the method's numbers as this run uses them. epoch: the one that `steps` goes on with, counted from 0; done: how
+    many of its steps are done. meter: of the epoch that runs. pace: what `Meter.read` said after the last of them. samples: images, targets and
+    predictions of the first batch of the last validation.
     """
 
-    def __init__(self, config: TrainConfig, method: Method, device: str, saved: dict[str, Any] | None = None) -> None:
-        self.config, self.device, self.method = config, device, method.to(device)
+    def __init__(
+        self, config: TrainConfig, method: Method, where: str, ranks: Ranks, saved: dict[str, Any] | None = None
+    ) -> None:
+        self.config, self.device, self.ranks = config, where, ranks
+        self.method = method.to(where)
         self.regime = method.regime.of(config)
-        self.train_loader = self._loader("train", method.views, saved["loader"] if saved else None)
-        self.optimizer = optim.build(method.parameters(), self.regime, device)
-        self.steps = config.epochs * len(self.train_loader)
-        self.schedule = optim.schedule(self.optimizer, self.regime, self.steps)
-        if saved:
-            method.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.schedule.load_state_dict(saved["schedule"])
-            torch.set_rng_state(saved["rng"])
+        if config.sync_batchnorm:
+            self.method = _synchronised(self.method, where)
+        self.step = Step(self.method, config, self.regime, where, ranks)
+        self.train_loader = self._loader("train", method.views)
+        self.val_loader = self._loader("val", method.val_views)
+        self.epoch = self.done = 0
+        self.meter, self.pace = Meter(where), dict[str, float]()
         self.samples: list[NDArray[Any]] = []
-        self.val_loader = self._loader("val", method.val_views, saved["val_loader"] if saved else None)
+        self._means = metrics.Means()
+        self._keys: tuple[str, ...] = ()  # of the images of the last step
+        self._unlooked: dict[int, tuple[str, ...]] = {}  # and of each since the last look
+        self._bad = torch.tensor(_NEVER, device=where)  # the first step whose loss was not finite
+        if saved:
+            self._load(saved)
 
-    def _loader(self, split: str, views: tuple[View, ...], state: torch.Tensor | None) -> Loader:
+    def _loader(self, split: str, views: tuple[View, ...]) -> Loader:
         c, (first, *more) = self.config, views
-        config = LoaderConfig(
-            c.shards,
-            split,
-            first.size,
-            c.batch_size,
-            self.device,
-            first.augment,
-            self.method.needs_masks,
-            seed=c.seed,
-            threads=c.threads,
-            more=tuple(more),
-            fraction=c.label_fraction if split == "train" else 1.0,
+        training = split == "train"
+        return Loader(
+            LoaderConfig(
+                c.shards,
+                split,
+                first.size,
+                c.batch_size,
+                self.device,
+                first.augment,
+                self.method.needs_masks,
+                seed=c.seed,
+                rank=self.ranks.rank,
+                world=self.ranks.world,
+                parts=c.accumulate,
+                threads=c.threads,
+                more=tuple(more),
+                fraction=c.label_fraction if training else 1.0,
+                cache=c.cache,
+            )
         )
-        return Loader(config, state.numpy().tobytes() if state is not None else None)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.train_loader.steps
+
+    @property
+    def number(self) -> int:
+        """The number of the next step of the whole training, counted from 0."""
+        return self.epoch * self.steps_an_epoch + self.done
 
     @property
     def progress(self) -> float:
         """Share of all steps that are done, in [0, 1]."""
-        return min(1.0, self.schedule.last_epoch / self.steps)
+        return min(1.0, self.number / (self.config.epochs * self.steps_an_epoch))
 
     def state(self) -> dict[str, Any]:
-        """All that `saved` needs to go on after this epoch exactly as without a break; tensors, numbers and text."""
+        """All that `saved` needs to go on from here exactly as without a break: tensors, numbers and text. All processes
+        must ask for it together. Raises `FloatingPointError` where the loss or a weight is no longer finite.
+        """
+        self._look()
+        self._check_weights()
+        self.ranks.share(self.method.buffers())
         return {
             "model": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "loader": _bytes(self.train_loader.state()),
-            "val_loader": _bytes(self.val_loader.state()),
-            "rng": torch.get_rng_state(),
+            "optimizer": self.step.optimizer.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "epoch": self.epoch,
+            "done": self.done,
+            "steps": self.steps_an_epoch,
+            "means": self._means.state(self.ranks),
         }
 
-    def train_epoch(self, report: Callable[[int, str], None]) -> dict[str, float]:
-        """One pass over the training split. `report(images, text)` is called after each step.
+    def _load(self, saved: dict[str, Any]) -> None:
+        self.method.load_state_dict(saved["model"])
+        self.step.optimizer.load_state_dict(saved["optimizer"])
+        self.step.scaler.load_state_dict(saved["scaler"])
+        self.epoch, self.done = saved["epoch"], saved["done"]
+        if self.done and saved["steps"] != self.steps_an_epoch:
+            raise ValueError(
+                f"{self.config.run} was interrupted at step {self.done} of {saved['steps']} of an epoch, which now has "
+                f"{self.steps_an_epoch}; go on with the shards that it was trained on"
+            )
+        if self.ranks.first:
+            self._means.load(saved["means"])
 
-        Raises `FloatingPointError` where the loss is no longer a finite number, `ValueError` where no batch is large
-        enough for the method.
+    def steps(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Does the rest of the epoch: after each step how many images it had, and every half second, when the device is
+        waited for, what there is to see: `loss` of the last batch and `Meter.read`.
+
+        Raises `FloatingPointError` that names the images where the loss is no longer a finite number, `ValueError` where no
+        batch is large enough for the method.
         """
         self.method.train()
-        means, images, shown, start = metrics.Means(), 0, 0.0, monotonic()
-        text = ""
-        for batch in self.train_loader:
-            if len(batch.images) < self.method.least_batch:
-                continue
-            outcome = self._step(batch)
-            means.add(_logged(outcome), len(batch.images))
-            images += len(batch.images)
-            if monotonic() - shown > _REPORT_EVERY:
-                text, shown = f"loss {outcome.loss.item():.4f}", monotonic()
-            report(len(batch.images), text)
-        if not images:
+        self.meter = Meter(self.device)
+        shown = 0.0
+        parts_a_step = self.config.accumulate
+        batches = self.train_loader.epoch(self.epoch, self.done * parts_a_step)
+        while parts := self._next(batches, parts_a_step):
+            seen: dict[str, float] = {}
+            count = 0
+            if all(len(part.images) >= self.method.least_batch for part in parts):
+                self.meter.ready()
+                outcomes = self._step(parts)
+                count = sum(len(part.images) for part in parts)
+                self.meter.done(count * self.ranks.world)
+                if monotonic() - shown > _REPORT_EVERY:
+                    self._look()
+                    seen = {"loss": outcomes[-1].loss.item(), **self.meter.read()}
+                    shown = monotonic()
+            self.done += 1
+            yield count * self.ranks.world, seen
+        self._look()
+        self.pace = self.meter.read()
+        if not self.ranks.any(self._means.images > 0):
             raise ValueError(
                 f"--method {self.config.method} needs batches of at least {self.method.least_batch} images; "
                 "take a larger --batch-size or more images"
             )
-        mean = means.values("train_")
-        if not math.isfinite(mean["train_loss"]):
-            raise FloatingPointError(
-                f"the training loss is {mean['train_loss']}; try a lower --lr (now {self.regime.lr:g})"
-            )
-        speed = images / (monotonic() - start)
-        return {**mean, "lr": float(self.schedule.get_last_lr()[0]), "images_per_second": speed}
 
-    def _step(self, batch: Batch) -> Outcome:
-        optim.decay(self.optimizer, self.regime, self.progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        outcome = self._outcome(batch)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
-        optim.clip(self.method.parameters(), self.regime)
-        self.optimizer.step()
-        self.schedule.step()
-        self.method.after_step(self.progress)
-        return outcome
+    def _next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
+        with record_function("wait for data"):
+            return list(islice(batches, count))
+
+    def _step(self, parts: list[Batch]) -> list[Outcome]:
+        number, steps = self.number, self.config.epochs * self.steps_an_epoch
+        device.seed_step(self.config.seed, number, self.ranks.rank, self.device)
+        optim.set_rate(self.step.optimizer, self.regime, number, steps)
+        outcomes = self.step(parts, self.progress)
+        self._keys = self._unlooked[number] = tuple(key for part in parts for key in part.keys)
+        for part, outcome in zip(parts, outcomes, strict=True):
+            self._means.add(_logged(outcome), len(part.images))
+            self._bad = torch.where(outcome.loss.detach().isfinite(), self._bad, self._bad.clamp_max(number))
+        return outcomes
+
+    def _look(self) -> None:
+        """Raise `FloatingPointError` where the loss of a step since the last look was not finite; waits for the device."""
+        bad = int(self._bad.item())
+        if bad != _NEVER:
+            raise FloatingPointError(f"the training loss of {self._unfit(bad, self._unlooked[bad])}")
+        self._unlooked.clear()
+
+    def _check_weights(self) -> None:
+        """Raise `FloatingPointError` where a weight is not finite, which the loss shows a step later, or never."""
+        weights = [item for item in self.method.parameters() if item.requires_grad]
+        if self.number and not torch.stack([item.isfinite().all() for item in weights]).all():
+            raise FloatingPointError(f"a weight after {self._unfit(self.number - 1, self._keys)}")
+
+    def _unfit(self, number: int, keys: tuple[str, ...]) -> str:
+        epoch, step = divmod(number, self.steps_an_epoch)
+        return (
+            f"step {step + 1} of epoch {epoch + 1} is not finite; its {len(keys)} images: "
+            f"{', '.join(keys[:64])}{' ...' if len(keys) > 64 else ''}"
+        )
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Goes to the next epoch after all steps of this one: means over its images, its last learning rate and its pace.
+        All processes must call it together.
+        """
+        means = self._means.values("train_", self.ranks)
+        self._means, self.epoch, self.done = metrics.Means(), self.epoch + 1, 0
+        return {**means, "lr": float(self.step.optimizer.param_groups[0]["lr"]), **self.pace}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss on the validation split and, of a method that segments, mean IoU against the method's own target: a
         label-free method's pseudo-labels, never the ground truth. `samples` keeps images, targets and predictions of the
-        first batch.
+        first batch. All processes must call it together: each does a part.
         """
         self.method.eval()
+        self.ranks.share(self.method.buffers())
         means = metrics.Means()
-        counts: list[metrics.Counts] = []
-        for batch in self.val_loader:
-            outcome = self._outcome(batch)
-            means.add(_logged(outcome), len(batch.images))
-            if outcome.logits is not None and outcome.target is not None:
-                guess = (outcome.logits[:, 0] > 0).byte()
-                if not counts:
-                    self.samples = [tensor.cpu().numpy() for tensor in (batch.images, outcome.target, guess)]
-                counts.append(metrics.count(guess, outcome.target))
-        agreement = {"val_iou_target": float(metrics.iou(metrics.concatenate(counts)).mean())} if counts else {}
-        return {**means.values("val_"), **agreement}
+        samples: list[NDArray[Any]] = []
+        with as_it_is(self.step.compiled):  # else it would be compiled anew
+            for batch in self.val_loader.epoch(self.epoch):
+                outcome = self.step.outcome(batch, self.progress)
+                values = _logged(outcome)
+                if outcome.logits is not None and outcome.target is not None:
+                    guess = (outcome.logits[:, 0] > 0).byte()
+                    samples = samples or [tensor.cpu().numpy() for tensor in (batch.images, outcome.target, guess)]
+                    values["iou_target"] = metrics.iou(metrics.count(guess, outcome.target)).mean()
+                means.add(values, len(batch.images))
+        self.samples = samples
+        return means.values("val_", self.ranks)
 
-    def _outcome(self, batch: Batch) -> Outcome:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            outcome: Outcome = self.method(batch, self.progress)
-        return outcome
+    def fits(self, images: int) -> bool:
+        """Whether the memory holds a step on that many images at once, tried with invented ones. Leaves all as it was."""
+        kept = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
+        batch = self._invented(images)
+        try:
+            with as_it_is(self.step.compiled), collective.apart():
+                self.method.train()
+                self.step.outcome(batch, self.progress).loss.backward()  # type: ignore[no-untyped-call]
+            return True
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            self.step.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for name, buffer in self.method.named_buffers():
+                    buffer.copy_(kept[name])
+            del batch
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+
+    def _invented(self, images: int) -> Batch:
+        def noise(view: View) -> torch.Tensor:
+            shape = (images, view.size, view.size) + ((3,) if self.train_loader.depth == 8 else ())
+            dtype = torch.uint8 if self.train_loader.depth == 8 else torch.uint16
+            return torch.randint(0, 256, shape, device=self.device, dtype=torch.int32).to(dtype)
+
+        first, *more = self.method.views
+        masks = torch.zeros(images, first.size, first.size, dtype=torch.uint8, device=self.device)
+        return Batch(noise(first), masks if self.method.needs_masks else None, more=tuple(map(noise, more)))
+
+    def parts_that_fit(self) -> int:
+        """The smallest number of parts, --accumulate or a doubling of it, in which a step fits the memory of every
+        process; 0 where not even one image does. All processes must ask for it together.
+        """
+        parts, share = self.config.accumulate, self.config.batch_size // self.ranks.world
+        while share % parts == 0:
+            if not self.ranks.any(not self.fits(share // parts)):
+                return parts
+            parts *= 2
+        return 0
+
+
+def _synchronised(method: Method, where: str) -> Method:
+    if where != "cuda":
+        raise ValueError("--sync-batchnorm is for GPUs; drop it on a CPU")
+    result: Method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _logged(outcome: Outcome) -> dict[str, torch.Tensor]:
@@ -147,7 +279,3 @@ def _logged(outcome: Outcome) -> dict[str, torch.Tensor]:
     if outcome.features is not None:
         values["feature_std"] = metrics.spread(outcome.features)
     return values
-
-
-def _bytes(state: bytes) -> torch.Tensor:
-    return torch.from_numpy(np.frombuffer(state, np.uint8).copy())

@@ -100,6 +100,7 @@ def test_the_last_layer_rests_for_the_first_epoch(chosen: DINO) -> None:
         before = weight.detach().clone()
         optimizer.zero_grad()
         chosen(baselines.batch(chosen), progress).loss.backward()
+        chosen.before_step(progress)
         optimizer.step()
         assert torch.equal(weight, before) != moves
 

@@ -63,10 +63,7 @@ def test_gradients_reach_everything(chosen: SimSiam) -> None:
 
 def test_the_predictors_learning_rate_alone_stays(chosen: SimSiam) -> None:
     optimizer = optim.build(chosen.parameters(), chosen.regime, "cpu")
-    schedule = optim.schedule(optimizer, chosen.regime, 10)
-    for _ in range(5):
-        optimizer.step()
-        schedule.step()
+    optim.set_rate(optimizer, chosen.regime, 5, 10)
     rates = {id(item): group["lr"] for group in optimizer.param_groups for item in group["params"]}
     assert {rates[id(item)] for item in chosen.predictor.parameters()} == {0.05}
     others = [rates[id(item)] for part in (chosen.network, chosen.projector) for item in part.parameters()]

@@ -8,7 +8,6 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,26 +20,11 @@ from medsass.methods.method import Regime
 from medsass.runs import train as module
 from medsass.runs.train import train
 from medsass.runs.trainer import Trainer
-from tests import built
+from tests import built, trainings
 from tests.conftest import tiny, train_one_epoch
 
 FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
          "samples.png"}  # fmt: skip
-
-
-def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def _assert_same(one: Path, other: Path) -> None:
-    """Both runs ended with the same weights, optimiser and losses, bit for bit."""
-    for name in ("model", "optimizer"):
-        a, b = (torch.load(run / "last.pt", weights_only=True)[name] for run in (one, other))
-        torch.testing.assert_close(a, b, rtol=0, atol=0)
-    a, b = (load_file(run / "model.safetensors") for run in (one, other))
-    torch.testing.assert_close(a, b, rtol=0, atol=0)
-    for a, b in zip(_history(one), _history(other), strict=True):
-        assert {**a, "seconds": 0, "images_per_second": 0} == {**b, "seconds": 0, "images_per_second": 0}
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +57,14 @@ def test_pictures_can_be_opened(trained: Path) -> None:
 
 
 def test_metrics_hold_a_line_an_epoch(trained: Path) -> None:
-    history = _history(trained)
+    history = trainings.history(trained)
     assert [line["epoch"] for line in history] == [1, 2]
     assert all(line.keys() >= {"train_loss", "val_loss", "val_iou_target", "lr"} for line in history)
 
 
 def test_kept_weights_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Path) -> None:
     best = torch.load(trained / "best.pt", weights_only=True)
-    history = _history(trained)
+    history = trainings.history(trained)
     assert best["epoch"] == min(history, key=lambda line: line["val_loss"])["epoch"]
     torch.testing.assert_close(load_file(trained / "model.safetensors"), dict(best["model"]), rtol=0, atol=0)
 
@@ -90,12 +74,12 @@ def test_tensorboard_holds_the_metrics(trained: Path) -> None:
 
     events = EventAccumulator(str(trained / "tensorboard")).Reload()
     values = [event.value for event in events.Scalars("val_loss")]
-    assert values == pytest.approx([line["val_loss"] for line in _history(trained)], rel=1e-6)
+    assert values == pytest.approx([line["val_loss"] for line in trainings.history(trained)], rel=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
     train(tiny(shards, tmp_path / "again"))
-    _assert_same(trained, tmp_path / "again")
+    trainings.assert_same(trained, tmp_path / "again")
 
 
 def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
@@ -108,10 +92,10 @@ def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_one_epoch(tiny(shards, tmp_path / "run"), monkeypatch)
-    assert [line["epoch"] for line in _history(tmp_path / "run")] == [1]
+    assert [line["epoch"] for line in trainings.history(tmp_path / "run")] == [1]
     torch.rand(7)  # the resumed run must not depend on the random state it is started in
     train(tiny(shards, tmp_path / "run", resume=True))
-    _assert_same(trained, tmp_path / "run")
+    trainings.assert_same(trained, tmp_path / "run")
 
 
 def _kill_after_first_epoch(command: list[str], run: Path) -> int:
@@ -140,18 +124,18 @@ def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: 
         "--threads",
         "1",
     ]
-    command = [sys.executable, "-m", "medsass.cli", "train", str(unlabelled), str(run), *options]
+    command = [sys.executable, "-m", "medsass", "train", str(unlabelled), str(run), *options]
     assert _kill_after_first_epoch(command, run) == -signal.SIGKILL
-    assert 1 <= len(_history(run)) < 3
+    assert 1 <= len(trainings.history(run)) < 3
     train(tiny(unlabelled, run, epochs=3, resume=True))
-    _assert_same(short, run)
+    trainings.assert_same(short, run)
     assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
 
 
 def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = train(tiny(shards, tmp_path / "run", epochs=1))
     before = (tmp_path / "run" / "last.pt").read_bytes()
-    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Trainer, "steps", lambda *_: pytest.fail("trained again"))
     assert train(tiny(shards, tmp_path / "run", epochs=1, resume=True)) == first
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
@@ -186,7 +170,7 @@ def test_overwrite_replaces_a_run(shards: Path, tmp_path: Path) -> None:
     train(tiny(shards, run, epochs=1, overwrite=True))
     assert {path.name for path in run.iterdir()} == FILES
     assert not (run / "tensorboard" / "events.old").exists()
-    assert len(_history(run)) == 1
+    assert len(trainings.history(run)) == 1
 
 
 def test_overwrite_keeps_the_run_where_the_shards_are_wrong(tmp_path: Path) -> None:
@@ -199,7 +183,14 @@ def test_overwrite_keeps_the_run_where_the_shards_are_wrong(tmp_path: Path) -> N
 def _with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Replace training by nothing and validation by these losses, one an epoch."""
     values = iter(losses)
-    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: {"train_loss": 1.0, "lr": 0.1, "images_per_second": 1.0})
+    line = {"train_loss": 1.0, "lr": 0.1, "images_per_second": 1.0, "waited": 0.0}
+
+    def finish(trainer: Trainer) -> dict[str, float]:
+        trainer.epoch += 1
+        return line
+
+    monkeypatch.setattr(Trainer, "steps", lambda _: iter(()))
+    monkeypatch.setattr(Trainer, "finish_epoch", finish)
     monkeypatch.setattr(Trainer, "validate", lambda _: {"val_loss": next(values), "val_iou_target": 0.5})
     monkeypatch.setattr(module, "draw_samples", lambda *_: None)
 
@@ -218,7 +209,7 @@ def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
 ) -> None:  # fmt: skip
     _with_losses(monkeypatch, losses)
     line = train(tiny(shards, tmp_path / "run", epochs=6, patience=patience))
-    assert [item["val_loss"] for item in _history(tmp_path / "run")] == losses[:epochs]
+    assert [item["val_loss"] for item in trainings.history(tmp_path / "run")] == losses[:epochs]
     assert line["epoch"] == best
     assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == best
 
@@ -242,11 +233,11 @@ def test_a_label_free_run_never_reads_a_mask(shards: Path, trained: Path, tmp_pa
         path.write_bytes(data)
     assert spoiled == 60
     train(tiny(copy, tmp_path / "run"))
-    _assert_same(trained, tmp_path / "run")
+    trainings.assert_same(trained, tmp_path / "run")
 
 
 def test_a_label_free_run_learns_its_labels(short: Path) -> None:
-    history = _history(short)
+    history = trainings.history(short)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
@@ -302,7 +293,7 @@ def deep_run(deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
     assert {path.name for path in deep_run.iterdir()} == FILES
-    history = _history(deep_run)
+    history = trainings.history(deep_run)
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
@@ -312,7 +303,7 @@ def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     train_one_epoch(tiny(deep, tmp_path / "run"), monkeypatch)
     torch.rand(7)
     train(tiny(deep, tmp_path / "run", resume=True))
-    _assert_same(deep_run, tmp_path / "run")
+    trainings.assert_same(deep_run, tmp_path / "run")
 
 
 @pytest.mark.parametrize("labels", ["adaptive-mean", "adaptive-gaussian"])

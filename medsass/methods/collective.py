@@ -1,0 +1,45 @@
+"""Sums over the processes of a training, for what a loss takes over the whole batch. With one process nothing happens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import distributed
+
+_alone = ContextVar("alone", default=False)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """While the block runs this process computes by itself, as where the others may not follow."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def total(values: torch.Tensor) -> torch.Tensor:
+    """The sum of `values` over all processes, through which gradients flow back to each of them."""
+    if not _several():
+        return values
+    from torch.distributed.nn.functional import all_reduce
+
+    result: torch.Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean of `values` over all processes, without gradients."""
+    if not _several():
+        return values
+    values = values.clone()
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()
+
+
+def _several() -> bool:
+    if _alone.get():
+        return False
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

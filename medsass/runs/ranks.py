@@ -1,0 +1,139 @@
+"""The processes of one training: as torchrun starts them, or this one alone."""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+T = TypeVar("T")
+
+_LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "TCPStore", "Broken pipe")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among `world`; rank 0 writes. restarts: how often torchrun has started them anew after a failure."""
+
+    rank: int = 0
+    world: int = 1
+    restarts: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def any(self, value: bool) -> bool:
+        """Whether `value` is true on any process. Waits for all of them, not for their GPUs."""
+        if self.world == 1:
+            return value
+        held = torch.tensor(int(value))
+        distributed.all_reduce(held, distributed.ReduceOp.MAX)
+        return bool(held.item())
+
+    def gather(self, value: T) -> list[T]:
+        """The `value` of every process, in their order."""
+        if self.world == 1:
+            return [value]
+        held: list[Any] = [None] * self.world
+        distributed.all_gather_object(held, value)
+        return held
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give `tensors` the values that the first process has."""
+        if self.world > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def first_alone(self, work: Callable[[], T]) -> T | None:
+        """Let the first process do `work` while the others wait; its result, on the others None.
+
+        Where it fails its error is raised there, and the others end with exit code 2 and no words of their own.
+        """
+        failure: BaseException | None = None
+        result = None
+        if self.first:
+            try:
+                result = work()
+            except Exception as error:
+                failure = error
+        if self.any(failure is not None):
+            raise failure or SystemExit(2)
+        return result
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The processes that torchrun started, joined while the block runs; without torchrun this one alone.
+
+    On GPUs each process takes the one of its local rank. Raises `ConnectionError` in one line where another process is
+    gone, `ValueError` where there are fewer GPUs than processes.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(restarts=_restarts())
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda":
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"torchrun started process {local} on this machine, which has {torch.cuda.device_count()} GPUs; "
+                "give --nproc-per-node at most that many"
+            )
+        torch.cuda.set_device(local)
+    ranks = Ranks(int(os.environ["RANK"]), world, _restarts())
+    try:
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=_store(ranks), rank=ranks.rank, world_size=world)
+        yield ranks
+    except RuntimeError as error:
+        if not any(mark in str(error) for mark in _LOST):
+            raise
+        raise ConnectionError(
+            f"process {ranks.rank} of {world} lost another one ({_first_line(error)}); see what that one said; what its "
+            "last checkpoint holds is kept: go on with the same torchrun command and --resume"
+        ) from error
+    finally:
+        if distributed.is_initialized():
+            _leave()
+
+
+def began() -> float:
+    """When the process that started this one, such as torchrun, began: seconds since the epoch."""
+    ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _store(ranks: Ranks) -> Any:
+    """Where the processes find one another. torchrun keeps it when it starts them anew, with the addresses of those that
+    are gone (PyTorch issue 135712), so each time has names of its own; but machines may count these times differently.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return PrefixStore(f"start {ranks.restarts}", store) if alone else store
+
+
+def _leave() -> None:
+    with suppress(RuntimeError):  # of a group that another process has left
+        distributed.destroy_process_group()
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def _first_line(error: Exception) -> str:
+    """What gloo or NCCL say, without their source file and their advice."""
+    return re.sub(r"\[/\S*\] ", "", str(error).strip().splitlines()[0]).split(". ")[0].rstrip(". ")
