@@ -2,7 +2,7 @@
 
 import runpy
 
-BENCHMARKS = ("line", "shard", "polarity", "labels")
+BENCHMARKS = ("line", "shard", "polarity", "labels", "train", "loader", "scaling")  # loader reads what train wrote
 
 
 def main() -> None:

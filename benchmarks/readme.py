@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import paper, roofline
+from benchmarks import loader, paper, roofline
 from benchmarks.result import RESULTS
 from medsass import files
 from medsass.runs import grid, markup, pivot, tables
@@ -79,6 +79,76 @@ def targets(results: dict[str, Result]) -> str:
         rows.append([aim["name"], f"{sign} {aim['target']:,} {aim['unit']}", *(reached or ["not yet measured"])])
     heads = [measured(name, content) for name, content in gpus.items()]
     return table(["target", "aim on an H200", *(heads or ["measured"])], rows)
+
+
+def aims(results: dict[str, Result]) -> str:
+    """What is aimed at, and where it was measured with what outcome."""
+    rows = []
+    for i, aim in enumerate(next(iter(results.values()))["targets"]):
+        sign = {">=": "≥", "<=": "≤"}[aim["relation"]]
+        reached = [
+            f"{content['targets'][i]['value']:,.3g} ({measured(name, content)})"
+            for name, content in results.items()
+            if content["targets"][i]["value"] is not None
+        ]
+        rows.append([aim["name"], f"{sign} {aim['target']:,} {aim['unit']}", "; ".join(reached) or "not yet measured"])
+    return table(["target", "aim", "measured"], rows)
+
+
+def training(results: dict[str, Result]) -> str:
+    """Ways to train, a row each: pace, share of the ceiling's and of the matrix peak, waiting, memory."""
+    rows = []
+    for name, content in results.items():
+        found = [row for row in content["rows"] if "images_per_second" in row]
+        ceilings = {_case(row): row["images_per_second"] for row in found if row["way"] == "ceiling"}
+        for row in found:
+            memory = row["peak_memory"]
+            rows.append(
+                [
+                    f"{row['model']} {row['size']}², batch {row['batch']}: {row['way']}",
+                    f"{row['images_per_second']:,.1f}",
+                    f"{row['images_per_second'] / ceilings[_case(row)]:.2f}",
+                    f"{row['of_matrix_peak']:.0%}",
+                    f"{row['waited']:.1%}",
+                    f"{memory / 1e9:.1f} GB" if memory else "",
+                    measured(name, content),
+                ]
+            )
+    heads = [
+        "way",
+        "images/s",
+        "over the ceiling",
+        "of the matrix peak",
+        "waiting for data",
+        "GPU memory",
+        "measured on",
+    ]
+    return table(heads, rows)
+
+
+def _case(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["size"], row["batch"]
+
+
+def scaled(results: dict[str, Result]) -> str:
+    """What training costs as images and datasets grow and processes join."""
+    rows = []
+    for name, content in results.items():
+        for row in content["rows"]:
+            pace, place = f"{row['images_per_second']:,.1f}", measured(name, content)
+            if row["kind"] == "size":
+                work = f"{row['flops_an_image'] / 1e9:,.1f} GFLOP an image"
+                rows.append([f"{row['model']}, images of {row['size']}²", pace, work, place])
+            elif row["kind"] == "dataset":
+                cost = f"{row['first_batch_seconds']:.1f} s to the first batch, {row['peak_mb']:,.0f} MB"
+                rows.append(
+                    [f"loader alone, {row['samples']:,} samples", f"{row['images_per_second']:,.0f}", cost, place]
+                )
+            else:
+                loss = f"loss {row['train_loss'][-1]:.4f} after {len(row['train_loss'])} epochs"
+                several = "process" if row["processes"] == 1 else "processes"
+                rows.append([f"{row['model']} {row['size']}², {row['processes']} {several}", pace, loss, place])
+    return table(["of what", "images/s", "", "measured on"], rows)
 
 
 def sharding(results: dict[str, Result]) -> str:
@@ -169,6 +239,11 @@ TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and h
     "shard-counts": ("shard", shard_counts),
     "paper": ("paper", experiment),
     "polarity": ("polarity", polarity),
+    "train-targets": ("train", aims),
+    "train": ("train", training),
+    "loader-targets": ("loader", aims),
+    "loader": ("loader", loader.readme_table),
+    "scaling": ("scaling", scaled),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }
