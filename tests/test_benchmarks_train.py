@@ -192,7 +192,13 @@ def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scaling, "SIZES", {"cpu": ("unet-resnet18", (64, 32))})
-    for name, value in (("SAMPLES", (300, 600)), ("PROCESSES", (1, 2)), ("_SECONDS", 0.1), ("_TURNS", 1), ("_EPOCHS", 1)):
+    for name, value in (
+        ("SAMPLES", (300, 600)),
+        ("PROCESSES", (1, 2)),
+        ("_SECONDS", 0.1),
+        ("_TURNS", 1),
+        ("_EPOCHS", 1),
+    ):
         monkeypatch.setattr(scaling, name, value)
     scaling.main()
     saved = json.loads(capsys.readouterr().out.splitlines()[-1])

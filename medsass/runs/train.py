@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,14 +14,13 @@ from medsass.data.manifest import Manifest
 from medsass.methods import method
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
-from medsass.runs import console, device, directory, head, log, panels, profile, report, stop
+from medsass.runs import console, device, directory, head, log, profile, report, stop
 from medsass.runs import ranks as processes
-from medsass.runs.log import Log
+from medsass.runs.keeper import Keeper
 from medsass.runs.ranks import Ranks
 from medsass.runs.stop import Stop
 from medsass.runs.trainer import Trainer
 
-_SAMPLES = 6
 _AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes on whether to stop or to save
 
 
@@ -123,12 +121,14 @@ class _Run:
         try:
             with (
                 log.kept(config, len(self.history), self.ranks.first) as writer,
+                Keeper(config.run, writer, self.ranks.first) as keeper,
                 profile.traced(folder, self.where, left, self.ranks) as traced,
             ):
                 if not self.saved:
-                    self._save()
+                    self._save(keeper)
+                    keeper.wait()  # where it cannot be written to is better known now
                 while not _finished(config, regime, self.history):
-                    self._epoch(writer, traced)
+                    self._epoch(keeper, traced)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}. {self._last_good()}") from error
         except torch.OutOfMemoryError:
@@ -137,7 +137,7 @@ class _Run:
             raise OutOfMemoryError(self._fitting())
         return self._close()
 
-    def _epoch(self, writer: Log, traced: Callable[[], None]) -> None:
+    def _epoch(self, keeper: Keeper, traced: Callable[[], None]) -> None:
         config, trainer, start = self.config, self.trainer, monotonic()
         epoch = trainer.epoch + 1
         with console.progress(f"epoch {epoch}/{config.epochs}", trainer.train_loader.samples) as bar:
@@ -146,56 +146,48 @@ class _Run:
                 bar.advance(images, report.remark(seen) if seen else None)
                 traced()
                 if trainer.done < trainer.steps_an_epoch:
-                    self._between()
+                    self._between(keeper)
             line = {"epoch": epoch, **trainer.finish_epoch()}
             bar.advance(0, "validation")
             line |= trainer.validate()
         line["seconds"] = monotonic() - start
         report.epoch(config, line)
         self.history.append(line)
-        self._keep(writer, line)
+        self._keep(keeper)
         if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
-            self._stop()
+            self._stop(keeper)
 
-    def _between(self) -> None:
+    def _between(self, keeper: Keeper) -> None:
         """Between two steps: stop or save, if all agree."""
         if self.ranks.world > 1 and self.trainer.done % _AGREE[self.where]:
             return
         late = self.ranks.first and self.config.save_every > 0 and monotonic() > self.due
         if self.ranks.any(bool(self.stopping) or late):
-            self._save()
+            self._save(keeper)
             if self.ranks.any(bool(self.stopping)):
-                self._stop()
+                self._stop(keeper)
 
-    def _keep(self, writer: Log, line: dict[str, Any]) -> None:
+    def _keep(self, keeper: Keeper) -> None:
         """All that a run directory holds of an epoch."""
-        run, epoch = self.config.run, line["epoch"]
-        best = best_epoch(self.history, self.trainer.regime)
+        best, last = best_epoch(self.history, self.trainer.regime), len(self.history)
         state = self._state()  # raises where the weights are not worth keeping
-        if self.ranks.first:
-            if best == epoch:
-                weights = self.trainer.method.weights()
-                checkpoint.save(run / directory.BEST, {"model": weights, "epoch": epoch})
-                checkpoint.save_weights(run / directory.WEIGHTS, weights)
-                draw_samples(self.trainer, run / directory.SAMPLES)
-                writer.samples(run / directory.SAMPLES, epoch)
-            panels.curve(self.history, best, run / directory.PROGRESS)
-        writer.epoch(self.history)
-        self._store(state)  # last: a run that is killed before does the end of this epoch again
+        weights = self.trainer.method.weights() if best == last else None
+        keeper.epoch(state, best, weights, self.trainer.samples)
+        self._kept()
 
     def _state(self) -> dict[str, Any]:
         return {**self.trainer.state(), "history": self.history}
 
-    def _save(self) -> None:
-        self._store(self._state())
+    def _save(self, keeper: Keeper) -> None:
+        keeper.checkpoint(self._state())
+        self._kept()
 
-    def _store(self, state: dict[str, Any]) -> None:
-        if self.ranks.first:
-            checkpoint.save(self.config.run / directory.LAST, state)
+    def _kept(self) -> None:
         self.kept = (self.trainer.epoch, self.trainer.done)
         self.due = monotonic() + 60 * self.config.save_every
 
-    def _stop(self) -> None:
+    def _stop(self, keeper: Keeper) -> None:
+        keeper.wait()
         epoch, done = self.kept
         console.err.print(
             f"stopped by {self.stopping.signal or 'a signal to another process'} and saved after "
@@ -299,13 +291,3 @@ def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:
 def _finished(config: TrainConfig, regime: Regime, history: list[dict[str, Any]]) -> bool:
     stale = len(history) - head.best_epoch(history) if history else 0
     return len(history) >= config.epochs or bool(regime.patience and stale >= regime.patience)
-
-
-def draw_samples(trainer: Trainer, path: Path) -> None:
-    """Draw image, target and prediction of the first images of the last validation, of a method that segments."""
-    if not trainer.samples:
-        return
-    rows: list[list[panels.Tile]] = []
-    for image, target, guess in list(zip(*trainer.samples, strict=True))[:_SAMPLES]:
-        rows.append([(image, ""), (target, ""), (guess, ""), (panels.outlined(image, guess), "")])
-    panels.sheet(rows, path, ["image", "target", "prediction", "outline"])
