@@ -9,12 +9,12 @@ from medsass.data.decoder import import_dali
 
 class Effects:
     """What makes a view of decoded images. parameters: the view's `augment.parameters`, one row an image, as a DALI
-    node; None where the view is not augmented.
+    node; None where the view is not augmented. colours: False where they are changed behind DALI.
     """
 
-    def __init__(self, view: View, depth: int, parameters: Any) -> None:
+    def __init__(self, view: View, depth: int, parameters: Any, colours: bool = True) -> None:
         self._fn, self._types = import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
-        self.view, self.depth, self.parameters = view, depth, parameters
+        self.view, self.depth, self.parameters, self.colours = view, depth, parameters, colours
         self.columns = augment.columns(view, depth)
         whole = [0.0, 0.0], [1.0, 1.0]
         self._region = (self._range("region", 0, 2), self._range("region", 2, 4)) if self.columns else whole
@@ -28,7 +28,7 @@ class Effects:
         """What else happens to the view's pixels, (size, size, 3) uint8 or (size, size, 1) uint16."""
         colour = self._colour if self.depth == 8 else self._colour_gray
         for stage in range(2):
-            if f"colour{stage}" in self.columns:
+            if self.colours and f"colour{stage}" in self.columns:
                 images = colour(images, f"colour{stage}")
             if f"matrix{stage}" in self.columns:
                 images = self._warp(images, f"matrix{stage}")

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from medsass.data import cache, decoder, pipeline, remote, samples, subset, tensors
+from medsass.data import augment, cache, colour, decoder, pipeline, remote, samples, subset, tensors
 from medsass.data.augment import Augment, View
 from medsass.data.cache import Cache
 from medsass.data.feed import FailedError, Feed
@@ -169,9 +171,18 @@ class Loader:
         except FailedError as error:
             raise self._culprit(error) from None
         found = [tensors.whole(output) for output in outputs]
+        for view, changes in self._left(portion):
+            found[view] = torch.from_numpy(colour.changed(found[view].numpy(), changes))
         masks = found.pop()[..., 0] if self.config.masks else None
         images, *more = (views[..., 0] for views in found) if self.depth == 16 else found
         return Batch(images, masks, portion.info, tuple(more), portion.keys, portion.share)
+
+    def _left(self, portion: Portion) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The views whose colours DALI has left as they are, and how they change."""
+        for number, numbers in portion.parameters.items():
+            view = self.config.views[number]
+            if self.config.device == "cpu" and colour.last(view, self.depth):
+                yield number, numbers[:, augment.columns(view, self.depth)["colour0"]]
 
     def _started(self) -> Feed[Portion]:
         if self._cache and not self._cache.filled:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medsass.data import decoder
+from medsass.data import colour, decoder
 from medsass.data.augment import View
 from medsass.data.decoder import import_dali
 from medsass.data.effects import Effects
@@ -42,15 +42,13 @@ def build(form: Form, source: Source, prefetch: int = 2) -> Any:
 
     Images are (H, W, 3) uint8 or (H, W, 1) uint16, masks (H, W, 1) uint8 in {0, 1}. `source(name)` gives the function
     that DALI calls for each batch of the input "images", "masks" or "view<n>" (the parameters of an augmented view);
-    images and masks are encoded files, or decoded and, where `form.held` is "device", on the GPU.
+    images and masks are encoded files, or decoded and, where `form.held` is "device", on the GPU. On a CPU colours that
+    are the last to change are left as they are (`colour.last`), for `colour.changed`.
     """
     fn, types = import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
 
     def define() -> list[Any]:
-        effects = [
-            Effects(view, form.depth, _input(source, f"view{number}", types.FLOAT, 1) if view.augment else None)
-            for number, view in enumerate(form.views)
-        ]
+        effects = [_effects(form, number, source) for number in range(len(form.views))]
         images, *masks = decoded(form, source)
         if form.device == "cuda" and form.held == "host":
             images = images.gpu()
@@ -64,6 +62,12 @@ def build(form: Form, source: Source, prefetch: int = 2) -> Any:
         return outputs
 
     return _built(form, define, prefetch)
+
+
+def _effects(form: Form, number: int, source: Source) -> Effects:
+    view = form.views[number]
+    numbers = _input(source, f"view{number}", import_dali("nvidia.dali.types").FLOAT, 1) if view.augment else None
+    return Effects(view, form.depth, numbers, colours=form.device == "cuda" or not colour.last(view, form.depth))
 
 
 def build_decoder(form: Form, source: Source, prefetch: int = 2) -> Any:

@@ -19,7 +19,8 @@ from medsass.data.samples import Samples
 @dataclass(frozen=True)
 class Portion:
     """One batch for a pipeline. feeds: data by the input's name, as `pipeline.build` says. encoded: the files as read.
-    info: each sample's JSON, where it was asked for. share: the batch's images over those of its step.
+    info: each sample's JSON, where it was asked for. share: the batch's images over those of its step. parameters: of each
+    augmented view by its number what is in its feed, `augment.parameters`.
     """
 
     feeds: dict[str, Any]
@@ -27,6 +28,7 @@ class Portion:
     keys: tuple[str, ...] = ()
     info: list[dict[str, Any]] = field(default_factory=list)
     share: float = 1.0
+    parameters: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     def culprit(self, samples: Samples, depth: int) -> ValueError | None:
         """An error that names the first sample that cannot be decoded, if there is one."""
@@ -73,8 +75,9 @@ class Maker:
                 self._sizes[item.number] = self._size(item, table)
         feeds = self.cache.feeds(piece.samples) if self.cache else self._feeds(encoded)
         keys = tuple(self.reader.samples.key(number) for number in piece.samples)
-        feeds |= self._parameters(piece)
-        return Portion(feeds, encoded, keys, info if self.info else [], piece.share)
+        parameters = self._parameters(piece)
+        feeds |= {f"view{number}": tensors.rows(found) for number, found in parameters.items()}
+        return Portion(feeds, encoded, keys, info if self.info else [], piece.share, parameters)
 
     def encoded(self, numbers: NDArray[np.int64]) -> Portion:
         """Samples as files alone."""
@@ -94,16 +97,15 @@ class Maker:
             for what in self._pixels()
         }
 
-    def _parameters(self, piece: Piece) -> dict[str, Any]:
+    def _parameters(self, piece: Piece) -> dict[int, NDArray[np.float32]]:
         shape = (piece.of, len(self.views), augment.UNIFORM)  # images first: those that only fill up come last
         drawn = order.numbers(self.order.seed, piece.epoch, piece.step, shape) if self.order.shuffled else None
         sizes = (self.cache.sizes if self.cache else self._sizes)[piece.samples] if self._measured else None
-        feeds = {}
-        for number, view in enumerate(self.views):
-            if view.augment and drawn is not None:
-                found = augment.parameters(view, self.depth, drawn[piece.place, number], sizes)
-                feeds[f"view{number}"] = tensors.rows(found)
-        return feeds
+        return {
+            number: augment.parameters(view, self.depth, drawn[piece.place, number], sizes)
+            for number, view in enumerate(self.views)
+            if view.augment and drawn is not None
+        }
 
     def _json(self, item: Encoded) -> dict[str, Any]:
         try:
