@@ -55,7 +55,7 @@ PLANS = {
         tuple(Case(model, 224, batch) for model in ("unet-resnet50", "unet-vit-small") for batch in (16, 64, 256)),
         Case("unet-resnet50", 224, 64), 4.0, 3,
     ),
-    "cpu": Plan((Case("unet-resnet18", 96, 16),), Case("unet-resnet18", 96, 16), 10.0, 3),
+    "cpu": Plan((Case("unet-resnet18", 96, 16),), Case("unet-resnet18", 96, 16), 8.0, 3),
 }  # fmt: skip
 
 
