@@ -8,8 +8,8 @@ BIN    := .venv/bin
 demo: .venv/installed  ## the whole line on a generated dataset, one to three minutes on two cores
 	$(BIN)/medsass demo medsass-demo --overwrite
 
-test: lint  ## what CI runs
-	$(BIN)/python -m pytest
+test: lint  ## what CI runs; a file's tests stay together, for what they share
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -100,14 +100,18 @@ def room(wanted: str, split: Split, samples: int, form: Form, world: int) -> Roo
         copies, free, place = memory.processes(world), memory.host(), "the host's memory"
     else:
         copies, free, place = 1, memory.device(), "the GPU's memory"
-    promised = sum(cache.needed for cache in _PROMISED if cache.where == where and not cache.filled)
-    takes, left = copies * needed, free - promised * copies
+    takes, left = copies * needed, free - promised(where) * copies
     amount = f"{_written(takes)} of {place}, of which {_written(max(0, left))} are free"
     if takes > left / 2:
         rest = f"more than half; images are decoded anew in each epoch (--cache {wanted} is not used)"
         return Room("", f"decoded images would take {amount}: {rest}")
     each = f" ({copies} processes)" if copies > 1 else ""
     return Room(where, f"decoded images take {amount}{each}", needed)
+
+
+def promised(where: str) -> int:
+    """Bytes on the "host" or the "device" that caches of this process will still take."""
+    return sum(cache.needed for cache in _PROMISED if cache.where == where and not cache.filled)
 
 
 def _written(size: int) -> str:

@@ -191,6 +191,8 @@ class Loader:
         return Feed(self._maker, lambda source: pipeline.build(form, source), ahead=ahead)
 
     def _culprit(self, error: FailedError) -> BaseException:
-        """An error that names the sample on which DALI failed, else DALI's own."""
+        """An error that names the sample on which DALI failed, else DALI's own; one of memory is torch's."""
+        if "out of memory" in str(error.__cause__) or "llocation failed" in str(error.__cause__):
+            return torch.OutOfMemoryError(str(error.__cause__))
         found = (portion.culprit(self._reader.samples, self.depth) for portion in error.works)
         return next(filter(None, found), None) or error.__cause__ or error

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medsass.data import colour, decoder
+from medsass.data import colour, decoder, memory
 from medsass.data.augment import View
 from medsass.data.decoder import import_dali
 from medsass.data.effects import Effects
@@ -104,7 +104,7 @@ def _built(form: Form, define: Callable[[], list[Any]], prefetch: int) -> Any:
     dali = import_dali()
     pipeline = dali.Pipeline(
         batch_size=form.batch,
-        num_threads=form.threads or os.cpu_count(),
+        num_threads=form.threads or max(1, (os.cpu_count() or 1) // memory.processes(1)),
         device_id=torch.cuda.current_device() if form.device == "cuda" else None,
         prefetch_queue_depth=prefetch,
     )

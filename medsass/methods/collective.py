@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import distributed
@@ -24,19 +25,35 @@ def total(values: torch.Tensor) -> torch.Tensor:
     """The sum of `values` over all processes, through which gradients flow back to each of them."""
     if not _several():
         return values
-    from torch.distributed.nn.functional import all_reduce
-
-    result: torch.Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Total.apply(values)
     return result
+
+
+class _Total(torch.autograd.Function):
+    """A sum over processes; the gradient of each summand is the sum of the gradients of all sums."""
+
+    @staticmethod
+    def forward(_ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        """The sum."""
+        return _summed(values)
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        """The sum of the gradients."""
+        return _summed(gradient)
+
+
+def _summed(values: torch.Tensor) -> torch.Tensor:
+    values = values.clone()
+    distributed.all_reduce(values)
+    return values
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
     """The mean of `values` over all processes, without gradients."""
     if not _several():
         return values
-    values = values.clone()
-    distributed.all_reduce(values)
-    return values / distributed.get_world_size()
+    return _summed(values) / distributed.get_world_size()
 
 
 def _several() -> bool:

@@ -12,7 +12,9 @@ from medsass.methods.method import Regime
 
 def _adamw(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
     on_gpu = device == "cuda"
-    return torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
+    made = torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
+    made._warned_capturable_if_run_uncaptured = True  # it would, at each first step
+    return made
 
 
 def _sgd(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:

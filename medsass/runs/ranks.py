@@ -93,11 +93,15 @@ def joined(device: str) -> Iterator[Ranks]:
                 "give --nproc-per-node at most that many"
             )
         torch.cuda.set_device(local)
-    ranks = Ranks(int(os.environ["RANK"]), world, _restarts())
+    ranks, clean = Ranks(int(os.environ["RANK"]), world, _restarts()), False
     try:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         distributed.init_process_group(backend, store=_store(ranks), rank=ranks.rank, world_size=world)
         yield ranks
+        clean = True
+    except SystemExit as leaving:
+        clean = leaving.code in (0, None)
+        raise
     except RuntimeError as error:
         if not any(mark in str(error) for mark in _LOST):
             raise
@@ -106,7 +110,7 @@ def joined(device: str) -> Iterator[Ranks]:
             "last checkpoint holds is kept: go on with the same torchrun command and --resume"
         ) from error
     finally:
-        if distributed.is_initialized():
+        if clean and distributed.is_initialized():  # after an error NCCL would wait here for those that do not come
             _leave()
 
 

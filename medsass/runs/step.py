@@ -20,6 +20,7 @@ from medsass.methods import optim
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.runs.ranks import Ranks
 
+_ATTEMPTS = 3  # at a recording
 _WARM = 3  # steps before a recording: they compile, and make what the optimiser and cuDNN keep
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -84,7 +85,9 @@ class Step:
                     outcome = self.outcome(part, progress, self._run)
                 with record_function("backward"):
                     self.scaler.scale(outcome.loss / len(parts)).backward()  # type: ignore[no-untyped-call]
-            outcomes.append(outcome)
+            # without the way back, which would hold memory and, of a recording, its stream
+            logits = outcome.logits.detach() if outcome.logits is not None else None
+            outcomes.append(replace(outcome, loss=outcome.loss.detach(), logits=logits))
         with record_function("optimizer"):
             if self.regime.clip:
                 self.scaler.unscale_(self.optimizer)
@@ -124,7 +127,8 @@ class _Recording:
     """
 
     def __init__(self, step: Callable[[Sequence[Batch], float], list[Outcome]]) -> None:
-        self._step, self._calls, self._stream = step, 0, torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._step, self._calls, self._failed = step, 0, 0
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch, progress: float) -> Outcome:
@@ -133,20 +137,34 @@ class _Recording:
             self._batch = replace(batch, images=batch.images.clone(), masks=masks)
         self._fill(batch)
         self._calls += 1
-        if self._calls <= _WARM:
+        if self._calls > _WARM and self._graph is None:
+            self._graph = self._recorded(progress)
+        if self._graph is None:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 (outcome,) = self._step([self._batch], progress)
             torch.cuda.current_stream().wait_stream(self._stream)
             return outcome
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            # DALI's threads go on calling CUDA meanwhile: only what this thread calls must be allowed in a recording.
-            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
-                (self._outcome,) = self._step([self._batch], progress)
         with record_function("replay"):
             self._graph.replay()
         return self._outcome
+
+    def _recorded(self, progress: float) -> "torch.cuda.CUDAGraph | None":
+        """The recording, or None where it was disturbed and is to be tried again: other threads, such as DALI's that frees
+        batches, go on calling CUDA meanwhile, and not all that they call may be called during a recording (DALI issue 6259).
+        """
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                (self._outcome,) = self._step([self._batch], progress)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            self._failed += 1
+            if self._failed == _ATTEMPTS:
+                raise
+            return None
+        return graph
 
     def _fill(self, batch: Batch) -> None:
         self._batch.images.copy_(batch.images, non_blocking=True)

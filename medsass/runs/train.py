@@ -1,6 +1,5 @@
 """`medsass train`: epochs, early stopping, and all that a run directory holds."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -22,6 +21,7 @@ from medsass.runs.stop import Stop
 from medsass.runs.trainer import Trainer
 
 _AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes on whether to stop or to save
+_SOON = 5.0  # seconds; where as many steps take longer, they agree at each: torchrun kills half a minute after SIGTERM
 
 
 class OutOfMemoryError(torch.OutOfMemoryError, MemoryError):
@@ -70,6 +70,8 @@ class _Run:
         facts = self._facts(dataset)
         if config.resume:
             directory.check_resume(config, facts)
+            if self.saved:
+                self.trainer.load(self.saved)
         elif config.auto_batch:
             self._fit()
         if not config.resume:
@@ -77,12 +79,13 @@ class _Run:
         self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
         self.kept = (self.trainer.epoch, self.trainer.done)  # where the last checkpoint stands
         self.due = monotonic() + 60 * config.save_every
+        self.asked, self.every = monotonic(), _AGREE[where] if ranks.world > 1 else 1
 
     def _trainer(self) -> Trainer:
         config = self.config
         device.seed(config.seed, self.where)
         chosen = method.make(replace(config, init=None) if self.saved else config, self.polarity)
-        return Trainer(config, chosen, self.where, self.ranks, self.saved)
+        return Trainer(config, chosen, self.where, self.ranks)
 
     def _facts(self, dataset: Manifest) -> dict[str, Any]:
         """What a run directory says of its run beside the options."""
@@ -109,6 +112,7 @@ class _Run:
         if parts > self.config.accumulate:
             console.err.print(f"--auto-batch: steps of {self.config.batch_size} images in {parts} parts, to fit memory")
             self.config = replace(self.config, accumulate=parts)
+            del self.trainer  # its memory, and what its caches were promised
             self.trainer = self._trainer()
 
     def go(self) -> dict[str, Any]:
@@ -159,8 +163,11 @@ class _Run:
 
     def _between(self, keeper: Keeper) -> None:
         """Between two steps: stop or save, if all agree."""
-        if self.ranks.world > 1 and self.trainer.done % _AGREE[self.where]:
+        if self.trainer.done % self.every:
             return
+        if self.every > 1:
+            self.every = 1 if self.ranks.any(monotonic() - self.asked > _SOON) else self.every
+            self.asked = monotonic()
         late = self.ranks.first and self.config.save_every > 0 and monotonic() > self.due
         if self.ranks.any(bool(self.stopping) or late):
             self._save(keeper)
@@ -189,9 +196,11 @@ class _Run:
     def _stop(self, keeper: Keeper) -> None:
         keeper.wait()
         epoch, done = self.kept
+        alone = f"medsass train {self.config.shards} {self.config.run}"
+        again = alone if self.ranks.world == 1 else "the same torchrun command and"
         console.err.print(
             f"stopped by {self.stopping.signal or 'a signal to another process'} and saved after "
-            f"{report.place(epoch, done)}; go on with: medsass train {self.config.shards} {self.config.run} --resume"
+            f"{report.place(epoch, done)}; go on with: {again} --resume"
         )
         raise SystemExit(0)
 
@@ -204,16 +213,16 @@ class _Run:
     def _fitting(self) -> str:
         """What to do where a step does not fit: the number of images that does, found by trying."""
         config, share = self.config, self.ranks.world * self.config.accumulate
-        images = config.batch_size // share // 2
-        while images and not self.trainer.fits(images):
-            images //= 2
-        if not images:
+        tried = f"{config.batch_size // share} images at once do not fit the GPU's memory"
+        if self.ranks.world > 1:  # the others are somewhere else by now, and cannot be asked
+            return f"{tried}; start again with a larger --accumulate, or with --auto-batch, which finds what fits"
+        parts = self.trainer.parts_that_fit()
+        if not parts:
             return _not_even_one(config)
-        parts = math.ceil(config.batch_size / self.ranks.world / images)
+        images = config.batch_size // parts
         return (
-            f"{config.batch_size // share} images at once do not fit the GPU's memory, {images} do; start again with "
-            f"--batch-size {images * share}, with --accumulate {parts} for steps of as many images as now, or with "
-            "--auto-batch, which finds that by itself"
+            f"{tried}, {images} do; start again with --batch-size {images * config.accumulate}, with --accumulate {parts} "
+            "for steps of as many images as now, or with --auto-batch, which finds that by itself"
         )
 
     def _close(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ state and the number of the step.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch.profiler import record_function
 
 from medsass.config import TrainConfig
+from medsass.data import cache, memory
 from medsass.data.augment import View
 from medsass.data.loader import Batch, Loader, LoaderConfig
 from medsass.methods import collective, optim
@@ -36,9 +38,7 @@ class Trainer:
     predictions of the first batch of the last validation.
     """
 
-    def __init__(
-        self, config: TrainConfig, method: Method, where: str, ranks: Ranks, saved: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, config: TrainConfig, method: Method, where: str, ranks: Ranks) -> None:
         self.config, self.device, self.ranks = config, where, ranks
         self.method = method.to(where)
         self.regime = method.regime.of(config)
@@ -51,11 +51,10 @@ class Trainer:
         self.meter, self.pace = Meter(where), dict[str, float]()
         self.samples: list[NDArray[Any]] = []
         self._means = metrics.Means()
-        self._keys: tuple[str, ...] = ()  # of the images of the last step
-        self._unlooked: dict[int, tuple[str, ...]] = {}  # and of each since the last look
+        self._keys: dict[
+            int, tuple[str, ...]
+        ] = {}  # by step, of its images: the last one before the last look, and since
         self._bad = torch.tensor(_NEVER, device=where)  # the first step whose loss was not finite
-        if saved:
-            self._load(saved)
 
     def _loader(self, split: str, views: tuple[View, ...]) -> Loader:
         c, (first, *more) = self.config, views
@@ -96,7 +95,7 @@ class Trainer:
         return min(1.0, self.number / (self.config.epochs * self.steps_an_epoch))
 
     def state(self) -> dict[str, Any]:
-        """All that `saved` needs to go on from here exactly as without a break: tensors, numbers and text. All processes
+        """All that `load` needs to go on from here exactly as without a break: tensors, numbers and text. All processes
         must ask for it together. Raises `FloatingPointError` where the loss or a weight is no longer finite.
         """
         self._look()
@@ -112,7 +111,12 @@ class Trainer:
             "means": self._means.state(self.ranks),
         }
 
-    def _load(self, saved: dict[str, Any]) -> None:
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from what `state` gave. Raises `ValueError` for what another training or an older version gave."""
+        if "means" not in saved:
+            raise ValueError(
+                f"{self.config.run} was trained by an older version, which kept less; start it anew with --overwrite"
+            )
         self.method.load_state_dict(saved["model"])
         self.step.optimizer.load_state_dict(saved["optimizer"])
         self.step.scaler.load_state_dict(saved["scaler"])
@@ -168,7 +172,7 @@ class Trainer:
         device.seed_step(self.config.seed, number, self.ranks.rank, self.device)
         optim.set_rate(self.step.optimizer, self.regime, number, steps)
         outcomes = self.step(parts, self.progress)
-        self._keys = self._unlooked[number] = tuple(key for part in parts for key in part.keys)
+        self._keys[number] = tuple(key for part in parts for key in part.keys)
         for part, outcome in zip(parts, outcomes, strict=True):
             self._means.add(_logged(outcome), len(part.images))
             self._bad = torch.where(outcome.loss.detach().isfinite(), self._bad, self._bad.clamp_max(number))
@@ -178,20 +182,24 @@ class Trainer:
         """Raise `FloatingPointError` where the loss of a step since the last look was not finite; waits for the device."""
         bad = int(self._bad.item())
         if bad != _NEVER:
-            raise FloatingPointError(f"the training loss of {self._unfit(bad, self._unlooked[bad])}")
-        self._unlooked.clear()
+            raise FloatingPointError(f"the training loss of {self._unfit(bad)}")
+        for number in list(self._keys)[:-1]:
+            del self._keys[number]
 
     def _check_weights(self) -> None:
         """Raise `FloatingPointError` where a weight is not finite, which the loss shows a step later, or never."""
         weights = [item for item in self.method.parameters() if item.requires_grad]
         if self.number and not torch.stack([item.isfinite().all() for item in weights]).all():
-            raise FloatingPointError(f"a weight after {self._unfit(self.number - 1, self._keys)}")
+            raise FloatingPointError(f"a weight after {self._unfit(self.number - 1)}")
 
-    def _unfit(self, number: int, keys: tuple[str, ...]) -> str:
+    def _unfit(self, number: int) -> str:
         epoch, step = divmod(number, self.steps_an_epoch)
+        before = self._keys.get(number - 1)
+        cause = f"; the step before, which may have spoilt the weights, had {_listed(before)}" if before else ""
+        here = " of this process" if self.ranks.world > 1 else ""
+        keys = self._keys[number]
         return (
-            f"step {step + 1} of epoch {epoch + 1} is not finite; its {len(keys)} images: "
-            f"{', '.join(keys[:64])}{' ...' if len(keys) > 64 else ''}"
+            f"step {step + 1} of epoch {epoch + 1} is not finite; its {len(keys)} images{here}: {_listed(keys)}{cause}"
         )
 
     def finish_epoch(self) -> dict[str, float]:
@@ -214,7 +222,8 @@ class Trainer:
         samples: list[NDArray[Any]] = []
         with as_it_is(self.step.compiled):  # else it would be compiled anew
             for batch in self.val_loader.epoch(self.epoch):
-                outcome = self.step.outcome(batch, self.progress)
+                with nullcontext() if self._everywhere(batch) else collective.apart():
+                    outcome = self.step.outcome(batch, self.progress)
                 values = _logged(outcome)
                 if outcome.logits is not None and outcome.target is not None:
                     guess = (outcome.logits[:, 0] > 0).byte()
@@ -224,15 +233,18 @@ class Trainer:
         self.samples = samples
         return means.values("val_", self.ranks)
 
+    def _everywhere(self, batch: Batch) -> bool:
+        """Whether every process has a batch of the same step: of the last ones of a validation some may have none."""
+        return round(len(batch.images) / batch.share) >= self.ranks.world * self.config.accumulate
+
     def fits(self, images: int) -> bool:
-        """Whether the memory holds a step on that many images at once, tried with invented ones. Leaves all as it was."""
+        """Whether the memory holds a step on that many images at once, tried with invented ones, beside what is still to
+        come: a recorded step keeps its memory for itself, so that others need it a second time, and so do caches that
+        are not filled yet. Leaves all as it was.
+        """
         kept = {name: buffer.clone() for name, buffer in self.method.named_buffers()}
-        batch = self._invented(images)
         try:
-            with as_it_is(self.step.compiled), collective.apart():
-                self.method.train()
-                self.step.outcome(batch, self.progress).loss.backward()  # type: ignore[no-untyped-call]
-            return True
+            peak = self._peak(images)
         except torch.OutOfMemoryError:
             return False
         finally:
@@ -240,9 +252,25 @@ class Trainer:
             with torch.no_grad():
                 for name, buffer in self.method.named_buffers():
                     buffer.copy_(kept[name])
-            del batch
             if self.device == "cuda":
                 torch.cuda.empty_cache()
+        if self.device != "cuda":
+            return True
+        return (1 + self.step.recorded) * peak + cache.promised("device") <= memory.device()
+
+    def _peak(self, images: int) -> int:
+        """Bytes that a step takes on a GPU, without the optimiser's part."""
+        batch = self._invented(images)
+        before = torch.cuda.memory_allocated() if self.device == "cuda" else 0
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with as_it_is(self.step.compiled), collective.apart():
+            self.method.train()
+            for layer in self.method.modules():
+                if isinstance(layer, torch.nn.SyncBatchNorm):  # would ask the other processes
+                    layer.eval()
+            self.step.outcome(batch, self.progress).loss.backward()  # type: ignore[no-untyped-call]
+        return torch.cuda.max_memory_allocated() - before if self.device == "cuda" else 0
 
     def _invented(self, images: int) -> Batch:
         def noise(view: View) -> torch.Tensor:
@@ -255,15 +283,18 @@ class Trainer:
         return Batch(noise(first), masks if self.method.needs_masks else None, more=tuple(map(noise, more)))
 
     def parts_that_fit(self) -> int:
-        """The smallest number of parts, --accumulate or a doubling of it, in which a step fits the memory of every
+        """The smallest number of parts, --accumulate or a multiple of it, in which a step fits the memory of every
         process; 0 where not even one image does. All processes must ask for it together.
         """
-        parts, share = self.config.accumulate, self.config.batch_size // self.ranks.world
-        while share % parts == 0:
-            if not self.ranks.any(not self.fits(share // parts)):
+        least, share = self.config.accumulate, self.config.batch_size // self.ranks.world
+        for parts in range(least, share + 1, least):
+            if share % parts == 0 and not self.ranks.any(not self.fits(share // parts)):
                 return parts
-            parts *= 2
         return 0
+
+
+def _listed(keys: tuple[str, ...]) -> str:
+    return ", ".join(keys[:64]) + (" ..." if len(keys) > 64 else "")
 
 
 def _synchronised(method: Method, where: str) -> Method:

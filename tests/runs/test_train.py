@@ -140,9 +140,19 @@ def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, mo
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
 
 
-def test_resuming_with_another_option_names_it(shards: Path, trained: Path) -> None:
-    with pytest.raises(ValueError, match=r"batch_size \(16 in the run, 4 now\)"):
-        train(tiny(shards, trained, batch_size=4, resume=True))
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 4}, r"batch_size \(16 in the run, 4 now\)"),
+        ({"model": "unet-vit-tiny"}, r"model \(unet-resnet18 in the run, unet-vit-tiny now\)"),
+        ({"method": "supervised"}, r"method \(medsass in the run, supervised now\)"),
+    ],
+)
+def test_resuming_with_another_option_names_it(
+    options: dict[str, object], said: str, shards: Path, trained: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(tiny(shards, trained, resume=True, **options))
 
 
 def test_resuming_with_other_shards_says_so(unlabelled: Path, trained: Path) -> None:

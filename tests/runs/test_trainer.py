@@ -67,7 +67,8 @@ def test_a_loss_that_is_not_finite_is_reported_with_the_images_of_its_step(
     monkeypatch.setattr(trainer.method, "forward", forward)
     with pytest.raises(FloatingPointError, match="loss of step 2 of epoch 1 is not finite; its 8 images: ") as error:
         list(trainer.steps())
-    assert str(error.value).endswith(", ".join(batches[1]))
+    first, second = (", ".join(keys) for keys in batches[:2])
+    assert str(error.value).endswith(f"{second}; the step before, which may have spoilt the weights, had {first}")
     with pytest.raises(FloatingPointError):
         trainer.state()  # nothing of it may be saved
 
@@ -137,6 +138,33 @@ def test_what_fits_is_found_without_a_trace(shards: Path, tmp_path: Path, monkey
     assert trainer.parts_that_fit() == 0
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulate", "most", "parts"),
+    [(50, 1, 6, 10), (50, 5, 6, 10), (48, 1, 3, 16), (7, 1, 6, 7), (16, 1, 16, 1)],
+)
+def test_any_number_of_parts_that_divides_the_batch_is_tried(
+    batch: int, accumulate: int, most: int, parts: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = _trainer(shards, tmp_path, batch_size=batch, accumulate=accumulate)
+    monkeypatch.setattr(trainer, "fits", lambda images: images <= most)
+    assert trainer.parts_that_fit() == parts
+
+
+def test_what_an_older_version_kept_is_refused(shards: Path, tmp_path: Path) -> None:
+    trainer = _trainer(shards, tmp_path)
+    old = {name: value for name, value in trainer.state().items() if name not in ("means", "scaler")}
+    with pytest.raises(ValueError, match="was trained by an older version, which kept less; start it anew"):
+        trainer.load(old)
+
+
+def test_outcomes_hold_no_way_back(shards: Path, tmp_path: Path) -> None:
+    trainer = _trainer(shards, tmp_path)
+    (outcome,) = trainer.step([next(iter(trainer.train_loader.epoch(0)))], 0.0)
+    assert outcome.loss.grad_fn is None
+    assert outcome.logits is not None
+    assert outcome.logits.grad_fn is None
+
+
 def test_batch_statistics_over_gpus_are_refused_on_a_cpu(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--sync-batchnorm is for GPUs"):
         _trainer(shards, tmp_path, sync_batchnorm=True)
@@ -157,4 +185,7 @@ def _crowd(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, most: int) -> None
 def _trainer(shards: Path, run: Path, saved: dict[str, Any] | None = None, **options: object) -> Trainer:
     torch.manual_seed(0)
     config = tiny(shards, run, **options)
-    return Trainer(config, method.make(config, "bright"), "cpu", ALONE, saved)
+    trainer = Trainer(config, method.make(config, "bright"), "cpu", ALONE)
+    if saved:
+        trainer.load(saved)
+    return trainer
