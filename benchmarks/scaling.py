@@ -176,7 +176,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         )
         axes.spines[["top", "right"]].set_visible(False)
         if kind != "size":
-            axes.set_ylim(0)
+            axes.set_ylim(0, 1.1 * max(y))
     figure.savefig(path, dpi=120)
 
 

@@ -193,8 +193,8 @@ def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scaling, "SIZES", {"cpu": ("unet-resnet18", (64, 32))})
     for name, value in (
-        ("SAMPLES", (300, 600)),
-        ("PROCESSES", (1, 2)),
+        ("SAMPLES", (300,)),
+        ("PROCESSES", (2,)),
         ("_SECONDS", 0.1),
         ("_TURNS", 1),
         ("_EPOCHS", 1),
@@ -202,11 +202,10 @@ def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, caps
         monkeypatch.setattr(scaling, name, value)
     scaling.main()
     saved = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [row["kind"] for row in saved["rows"]] == ["processes"] * 2 + ["dataset"] * 2 + ["size"] * 2
+    assert [row["kind"] for row in saved["rows"]] == ["processes", "dataset", "size", "size"]
     assert all(row["images_per_second"] > 0 for row in saved["rows"])
-    one, two = saved["rows"][:2]
-    assert one["train_loss"] == pytest.approx(two["train_loss"], rel=0.1)
+    assert len(saved["rows"][0]["train_loss"]) == 1
     table = readme.scaled({"cpu-scaling.json": saved}).splitlines()
-    assert table[3].startswith("| unet-resnet18 32², 2 processes | ")
-    assert len(table) == 8
+    assert table[2].startswith("| unet-resnet18 32², 2 processes | ")
+    assert len(table) == 6
     assert (small / "results").is_dir()

@@ -44,10 +44,13 @@ def _failure(variant: compiler.Variant, architecture: str) -> str:
 
 
 @pytest.mark.parametrize("variant", compiler.variants(), ids=_name)
-def test_variant_compiles_for_every_architecture(variant: compiler.Variant) -> None:
+def test_variant_compiles_for_its_architectures(variant: compiler.Variant) -> None:
+    """For all of them where it is one of the main ones of its file, else for the oldest, the newest and Hopper's."""
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
+    every = compiler.architectures()
+    wanted = every if variant in MAIN.values() or variant.file != "label.cu" else (every[0], "90", every[-1])
     with ThreadPoolExecutor(2) as pool:
-        failures = list(pool.map(lambda architecture: _failure(variant, architecture), compiler.architectures()))
+        failures = list(pool.map(lambda architecture: _failure(variant, architecture), wanted))
     assert not any(failures), "\n".join(failures)
 
 
