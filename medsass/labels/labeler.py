@@ -18,7 +18,8 @@ class Labels:
     """What a `Labeler` says of a batch; tensors on the batch's device.
 
     mask: (N, H, W) uint8 in {0, 1}, refined.
-    threshold: (N,) float32 gray level (of the smoothed image, where it is smoothed); NaN for the adaptive methods, whose threshold differs from pixel to pixel.
+    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
+        threshold differs from pixel to pixel.
     separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
         (for the adaptive methods: of the pixels above and not above their own threshold).
     input: the network's input (N, 3, H, W), channels-last, where a `Normalise` was given, else None.

@@ -45,7 +45,8 @@ def _reached(dark: torch.Tensor, axis: int) -> torch.Tensor:
 def filled(gray: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
     """`gray` (N, H, W) with each pixel of `outside` replaced by one of the others, which are taken evenly in scan order.
 
-    So the levels of the whole are distributed as those of the field of view, and a threshold of the whole is one of it. With
+    So the levels of the whole are distributed as those of the field of view, and a threshold of the whole is one of it; to
+    the polarity `auto`, which looks at the image's border, what is filled in says nothing new. With
     k = 0, 1, ... counting the replaced pixels, o of them, and m the others: pixel k takes the level of other (k m) // o.
     """
     levels, out = gray.flatten(1), outside.flatten(1).long()

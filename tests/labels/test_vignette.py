@@ -131,7 +131,7 @@ def test_real_microscopy_has_hardly_ever_a_vignette_and_most_x_rays_have_margins
 
 
 def test_what_is_outside_of_real_dermoscopes_is_no_lesion(real_data: Path) -> None:
-    paths = sorted(real_data.glob("isic2017/ISIC-2017_Validation_Data/*.jpg"))[::2]
+    paths = sorted(real_data.glob("isic2017/ISIC-2017_Validation_Data/*.jpg"))[::6]
     found = lesion = lost = 0
     for path in paths:
         gray = cv2.resize(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), (224, 224), interpolation=cv2.INTER_AREA)
