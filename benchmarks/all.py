@@ -2,7 +2,16 @@
 
 import runpy
 
-BENCHMARKS = ("line", "shard", "polarity", "labels", "train", "loader", "scaling")  # loader reads what train wrote
+BENCHMARKS = (
+    "line",
+    "shard",
+    "polarity",
+    "labels",
+    "refine",
+    "train",
+    "loader",
+    "scaling",
+)  # loader reads what train wrote
 
 
 def main() -> None:

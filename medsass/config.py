@@ -191,6 +191,10 @@ class TrainConfig:
     ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
+    refine: str = option(
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
+        "open:R, close:R, min:SHARE, largest:K",
+    )  # fmt: skip
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
@@ -263,6 +267,10 @@ class LabelConfig:
     ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
+    refine: str = option(
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
+        "open:R, close:R, min:SHARE, largest:K",
+    )  # fmt: skip
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in OUT")
 

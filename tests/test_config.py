@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medsass import config
-from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig, ShardConfig, TrainConfig
+from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, LabelConfig, PredictConfig, ShardConfig, TrainConfig
+from medsass.labels import refine
 
 A, B = Path("a"), Path("b")
 
@@ -144,3 +145,10 @@ def test_shard_options_that_break_a_rule_are_refused(options: dict[str, object],
 def test_overlap_is_a_share_below_one(overlap: float) -> None:
     with pytest.raises(ValueError, match="--overlap must be"):
         PredictConfig(Path("run"), (Path("a.png"),), overlap=overlap)
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, LabelConfig])
+def test_the_help_of_refine_names_every_step(kind: type) -> None:
+    (item,) = (item for item in fields(kind) if item.name == "refine")
+    steps = item.metadata["help"].partition("; of ")[2].split(", ")
+    assert [step.partition(":")[0] for step in steps] == list(refine.STEPS)

@@ -9,6 +9,12 @@ from medsass import bundled
 
 THREADS = 512
 BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of parts.cuh's structs, which it checks
+HEADERS = {
+    "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"),
+    "adaptive.cu": ("common.cuh", "pixels.cuh"),
+    "components.cu": ("common.cuh",),
+    "blur.cu": ("common.cuh",),
+}
 OPTIONS = ("-std=c++17", "--fmad=false")  # contraction would make scores differ from the NumPy statement's
 
 
@@ -47,8 +53,6 @@ def source(variant: Variant) -> str:
 
     CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
     """
-    files = ["common.cuh"]
-    files += ["histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"] if variant.file == "label.cu" else ["pixels.cuh"]
     definitions = {
         "THREADS": THREADS,
         "PIXEL_BITS": variant.bits,
@@ -60,7 +64,7 @@ def source(variant: Variant) -> str:
         "SHARED_BYTES": SHARED_BYTES,
     }
     lines = [f"#define {name} {value}" for name, value in definitions.items()]
-    for name in [*files, variant.file]:
+    for name in (*HEADERS[variant.file], variant.file):
         lines += [f'#line 1 "{name}"', (bundled.folder("kernels") / name).read_text()]
     return "\n".join(lines)
 
@@ -105,4 +109,10 @@ def variants() -> list[Variant]:
         for value in range(4)
     ]
     made += [Variant("label.cu", 1, 16, ght) for ght in (False, True)]
-    return [*made, Variant("adaptive.cu", 1), Variant("adaptive.cu", 3)]
+    return [
+        *made,
+        Variant("adaptive.cu", 1),
+        Variant("adaptive.cu", 3),
+        Variant("components.cu", 1),
+        Variant("blur.cu", 1),
+    ]

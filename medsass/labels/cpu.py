@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
@@ -47,6 +48,11 @@ def _histogram(gray: NDArray[np.uint8]) -> spec.Histogram:
         return spec.histogram(gray)
     counts: spec.Histogram = cv2.calcHist([gray], [0], None, [spec.LEVELS], [0, spec.LEVELS]).ravel().astype(np.int64)
     return counts
+
+
+def gray_of(images: torch.Tensor) -> torch.Tensor:
+    """(N, H, W, 3) uint8 RGB -> (N, H, W) uint8 gray."""
+    return torch.from_numpy(np.stack([_gray(image) for image in images.numpy()]))
 
 
 def _gray(image: NDArray[Any]) -> Any:

@@ -18,14 +18,13 @@ from medsass.labels import threshold as spec
 from medsass.labels.compiler import (
     BLOCK_BYTES,
     SHARED_BYTES,
-    THREADS,
     WORKSPACE_HEAD,
     Limits,
     Variant,
     import_cupy,
-    kernel,
     limits,
 )
+from medsass.labels.launch import launch, pointer
 from medsass.labels.normalise import Normalise
 
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
@@ -109,18 +108,18 @@ def label(
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
     variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
-    extra = (_pointer(out.input), _constants(normalise)) if normalise else ()
+    extra = (pointer(out.input), _constants(normalise)) if normalise else ()
     shared = BLOCK_BYTES + chosen.chunk + SLACK
-    kernel = functools.partial(_launch, variant, device, stream, (count * chosen.parts,))
-    pixels, masks, results = _pointer(images), _pointer(out.mask), (_pointer(out.threshold), _pointer(out.separability))
+    kernel = functools.partial(launch, variant, device, stream, (count * chosen.parts,))
+    pixels, masks, results = pointer(images), pointer(out.mask), (pointer(out.threshold), pointer(out.separability))
     if chosen.once:
-        kernel("label", shared, (pixels, masks, *results, _pointer(work), g, p, *extra))
+        kernel("label", shared, (pixels, masks, *results, pointer(work), g, p, *extra))
         return out
     if bits == 16:
-        kernel("ranges", 0, (pixels, _pointer(work), g))
+        kernel("ranges", 0, (pixels, pointer(work), g))
     try:
-        kernel("measure", BLOCK_BYTES, (pixels, *results, _pointer(work), g, p, *extra))
-        kernel("apply", 16, (pixels, masks, _pointer(work), g))
+        kernel("measure", BLOCK_BYTES, (pixels, *results, pointer(work), g, p, *extra))
+        kernel("apply", 16, (pixels, masks, pointer(work), g))
     except Exception:
         _workspaces.pop((device, stream), None)  # `apply` did not zero it
         raise
@@ -158,26 +157,12 @@ def adaptive(
     with _on(stream, device):
         out = _outputs(images, None, out)
         sums, weights = _sums(device, stream, count), _weights(block_size, device)
-    launch = functools.partial(_launch, Variant("adaptive.cu", channels), device, stream)
+    kernel = functools.partial(launch, Variant("adaptive.cu", channels), device, stream)
     tiles = (count, -(-width // TILE), -(-height // TILE))
-    launch(tiles, "adaptive", shared, (_pointer(images), _pointer(out.mask), _pointer(sums), _pointer(weights), v))
-    results = (_pointer(out.mask), _pointer(out.threshold), _pointer(out.separability), _pointer(sums))
-    launch((count, 8), "finish", 0, (*results, v))
+    kernel(tiles, "adaptive", shared, (pointer(images), pointer(out.mask), pointer(sums), pointer(weights), v))
+    results = (pointer(out.mask), pointer(out.threshold), pointer(out.separability), pointer(sums))
+    kernel((count, 8), "finish", 0, (*results, v))
     return out
-
-
-def _launch(
-    variant: Variant,
-    device: int,
-    stream: int,
-    grid: tuple[int, ...],
-    name: str,
-    shared: int,
-    arguments: tuple[Any, ...],
-) -> None:
-    cupy = import_cupy()
-    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
-        kernel(variant, name, device)(grid, (THREADS,), arguments, shared_mem=shared)
 
 
 def _input(images: Any) -> tuple[torch.Tensor, int]:
@@ -262,10 +247,6 @@ def _constants(normalise: Normalise) -> Any:
     """The kernel's scale and shift, as `threshold.normalised` rounds them."""
     scale, shift = spec.scale_and_shift(normalise.mean, normalise.std)
     return np.array((scale, shift), _NORMALISE)
-
-
-def _pointer(tensor: torch.Tensor | None) -> Any:
-    return np.uint64(tensor.data_ptr() if tensor is not None else 0)
 
 
 _workspaces: dict[tuple[int, int], torch.Tensor] = {}

@@ -4,12 +4,12 @@ A CUDA batch is labelled by the project's kernels, a CPU batch by OpenCV and Num
 `threshold.py` states, but where OpenCV's float32 Gaussian rounds the other way.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from medsass.config import LABELS, POLARITIES
-from medsass.labels import ops, threshold
+from medsass.labels import ops, refine, threshold
 from medsass.labels.normalise import Normalise
 
 
@@ -17,8 +17,9 @@ from medsass.labels.normalise import Normalise
 class Labels:
     """What a `Labeler` says of a batch; tensors on the batch's device.
 
-    mask: (N, H, W) uint8 in {0, 1}.
-    threshold: (N,) float32 gray level; NaN for the adaptive methods, whose threshold differs from pixel to pixel.
+    mask: (N, H, W) uint8 in {0, 1}, refined.
+    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
+        threshold differs from pixel to pixel.
     separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
         (for the adaptive methods: of the pixels above and not above their own threshold).
     input: the network's input (N, 3, H, W), channels-last, where a `Normalise` was given, else None.
@@ -39,6 +40,7 @@ class Labeler:
         the image's border).
     ght: (nu, tau, kappa, omega) of GHT; the default is minimum error thresholding, its reference's own default.
     block_size, offset: side of the adaptive methods' neighbourhood in pixels, odd, and the constant C they subtract.
+    refine: steps before and after the threshold, such as "blur:3,border,holes": `refine.STEPS`. None by default.
     Raises `ValueError` for a value outside of these.
     """
 
@@ -47,6 +49,9 @@ class Labeler:
     ght: tuple[float, ...] = (0.0, 0.0, 0.0, 0.5)
     block_size: int = 51
     offset: float = 0.0
+    refine: str = ""
+    _before: str = field(init=False, repr=False, compare=False)
+    _after: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.method not in LABELS:
@@ -56,6 +61,9 @@ class Labeler:
         threshold.check_ght(self.ght)
         if self.block_size < 3 or self.block_size % 2 == 0:
             raise ValueError(f"block_size must be odd and at least 3; got {self.block_size}")
+        steps = refine.parse(self.refine)
+        object.__setattr__(self, "_before", refine.text(refine.before(steps)))
+        object.__setattr__(self, "_after", refine.text(refine.after(steps)))
 
     def __call__(self, images: torch.Tensor, normalise: Normalise | None = None) -> Labels:
         """Label `images`: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 gray, or (N, H, W) uint16 for Otsu and GHT, whose
@@ -64,10 +72,23 @@ class Labeler:
         Raises `ValueError` for anything else.
         """
         self._check(images, normalise)
+        outside = None
+        if self._before:
+            gray, outside = ops.before(images, self._before)
+            labels = self._label(gray, None)
+            if normalise:
+                labels = replace(labels, input=ops.input(images, *_numbers(normalise)))
+        else:
+            labels = self._label(images, normalise)
+        if outside is None and not self._after:
+            return labels
+        return replace(labels, mask=ops.after(labels.mask, outside, self._after))
+
+    def _label(self, images: torch.Tensor, normalise: Normalise | None) -> Labels:
         options = (self.method, self.polarity, list(self.ght), self.block_size, self.offset)
         if normalise is None:
             return Labels(*ops.label(images, *options))
-        return Labels(*ops.label_input(images, *options, list(normalise.mean), list(normalise.std), normalise.dtype))
+        return Labels(*ops.label_input(images, *options, *_numbers(normalise)))
 
     def _check(self, images: torch.Tensor, normalise: Normalise | None) -> None:
         seen = f"got {tuple(images.shape)}, {images.dtype}"
@@ -78,3 +99,9 @@ class Labeler:
             raise ValueError(f"images must not be empty; {seen}")
         if images.dtype == torch.uint16 and (self.method.startswith("adaptive") or normalise):
             raise ValueError(f"adaptive labels and normalised input are made of uint8 images; {seen}")
+        if images.dtype == torch.uint16 and self._before:
+            raise ValueError(f"{self._before} works on uint8 images, before their threshold; {seen}")
+
+
+def _numbers(normalise: Normalise) -> tuple[list[float], list[float], torch.dtype]:
+    return list(normalise.mean), list(normalise.std), normalise.dtype

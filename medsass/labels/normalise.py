@@ -1,5 +1,6 @@
 """The network's input beside the labels: which numbers, in which type."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,15 @@ def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]
     """(N, H, W, 3) or (N, H, W) uint8 -> (N, 3, H, W) of `dtype`, channels-last in memory: `threshold.normalised`, with
     one gray channel standing for three.
     """
-    scale, shift = (torch.from_numpy(constant).to(images.device) for constant in spec.scale_and_shift(mean, std))
+    scale, shift = _constants(tuple(mean), tuple(std), images.device)
     rgb = images if images.ndim == 4 else images.unsqueeze(-1)
     return (rgb * scale + shift).to(dtype).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept on the device: a CUDA graph that is being recorded must not copy them from the host."""
+    scale, shift = (torch.from_numpy(constant).to(device) for constant in spec.scale_and_shift(mean, std))
+    return scale, shift

@@ -1,6 +1,7 @@
-"""Labelling as operators of torch, so that `torch.compile` traces through it: `medsass::label`, `medsass::label_input`.
+"""Labelling as operators of torch, so that `torch.compile` traces through it: `medsass::label`, `medsass::label_input`,
+`medsass::input`, and for refinements `medsass::before` and `medsass::after`.
 
-Both choose the CUDA kernels or the CPU by where the images are, and have a fake kernel that gives the shapes alone.
+They choose the CUDA kernels or the CPU by where the images are, and have a fake kernel that gives the shapes alone.
 """
 
 from collections.abc import Sequence
@@ -8,12 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from medsass.labels import cpu, cuda
+from medsass.labels import cpu, cuda, refine
 from medsass.labels.normalise import Normalise, normalised
 
 # Spelled out, because what torch infers from type hints differs between its versions.
 _OPTIONS = "Tensor images, str method, str polarity, float[] ght, int block_size, float offset"
 
+Two = tuple[torch.Tensor, torch.Tensor]
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -70,16 +72,52 @@ def label_input(
         out = cuda.label(images.contiguous(), polarity, ght if method == "ght" else None, Normalise(mean, std, dtype))
         assert out.input is not None
         return out.mask, out.threshold, out.separability, out.input
-    return *label(images, method, polarity, ght, block_size, offset), normalised(images, mean, std, dtype).contiguous(
-        memory_format=torch.channels_last
-    )
+    return *label(images, method, polarity, ght, block_size, offset), input(images, mean, std, dtype)
 
 
 @label_input.register_fake
 def _(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float,
-    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,  # noqa: ARG001
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
 ) -> Four:  # fmt: skip
+    return *label(images, method, polarity, ght, block_size, offset), input(images, mean, std, dtype)
+
+
+@torch.library.custom_op(
+    "medsass::input", mutates_args=(), schema="(Tensor images, float[] mean, float[] std, ScalarType dtype) -> Tensor"
+)
+def input(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:  # noqa: A001
+    """The network's input (N, 3, H, W) of `dtype`, channels-last, where it is not made with the labels."""
+    return normalised(images, mean, std, dtype).contiguous(memory_format=torch.channels_last)
+
+
+@input.register_fake
+def _(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:  # noqa: ARG001
     n, h, w = images.shape[:3]
-    values = images.new_empty((n, 3, h, w), dtype=dtype).to(memory_format=torch.channels_last)
-    return *label(images, method, polarity, ght, block_size, offset), values
+    return images.new_empty((n, 3, h, w), dtype=dtype).to(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("medsass::before", mutates_args=(), schema="(Tensor images, str steps) -> (Tensor, Tensor)")
+def before(images: torch.Tensor, steps: str) -> Two:
+    """What the steps make of a uint8 batch before the threshold: gray image, and 1 where it is not of the field of view."""
+    gray, outside = refine.of_images(images, refine.parse(steps))
+    return (gray.clone(memory_format=torch.contiguous_format) if gray is images else gray), outside
+
+
+@before.register_fake
+def _(images: torch.Tensor, steps: str) -> Two:  # noqa: ARG001
+    shape = images.shape[:3]
+    return images.new_empty(shape), images.new_empty(shape)
+
+
+@torch.library.custom_op(
+    "medsass::after", mutates_args=(), schema="(Tensor mask, Tensor? outside, str steps) -> Tensor"
+)
+def after(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:
+    """What the steps make of a mask (N, H, W) uint8 in {0, 1}; nothing in `outside` is foreground."""
+    return refine.of_mask(mask, outside, refine.parse(steps))
+
+
+@after.register_fake
+def _(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:  # noqa: ARG001
+    return torch.empty_like(mask, memory_format=torch.contiguous_format)

@@ -46,4 +46,6 @@ def build(config: TrainConfig, polarity: str) -> MedSASS:
 
 def labeler(config: TrainConfig, polarity: str) -> Labeler:
     """The labeler of a run; `evaluate` scores its bare labels too."""
-    return Labeler(config.labels, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset)
+    return Labeler(
+        config.labels, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, config.refine
+    )

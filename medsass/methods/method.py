@@ -14,6 +14,7 @@ from torch import nn
 from medsass.config import METHODS, TrainConfig
 from medsass.data.augment import Augment, View
 from medsass.data.loader import Batch
+from medsass.labels import refine
 from medsass.models import checkpoint, network, vit_unet
 
 
@@ -128,6 +129,7 @@ class Encoder(nn.Module):
 
 def check(config: TrainConfig) -> None:
     """Raise `ValueError` naming the option that the method or the model cannot do. Nothing is built."""
+    refine.parse(config.refine)  # whatever the method, its labels are what `evaluate` compares with
     multiple = network.multiple(config.model)
     if config.size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
@@ -187,4 +189,4 @@ def check_baseline(config: TrainConfig, vit: bool = False) -> None:
 
 
 # Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.
-_SEGMENTATION = ("labels", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")

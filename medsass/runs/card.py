@@ -115,7 +115,9 @@ def _labels(trained: TrainConfig, facts: dict[str, Any]) -> str:
     """What the training took for the truth."""
     if not facts["segments"]:
         return "none"
-    return "the shards' masks" if trained.method == "supervised" else f"{trained.labels} pseudo-labels"
+    if trained.method == "supervised":
+        return "the shards' masks"
+    return f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
 
 
 def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from medsass import files
 from medsass.config import LabelConfig, numbers
 from medsass.data import manifest, remote, sources, tar
 from medsass.data.manifest import Manifest
-from medsass.labels import Labeler, Labels
+from medsass.labels import Labeler, Labels, refine
 from medsass.runs import console, device, directory
 
 CSV = "labels.csv"
@@ -44,14 +44,17 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
 
     Masks of a folder take its images' relative paths, masks of shards, which may be at an address, are
     `<split>/<key>.png`. Images are labelled at their own size; Otsu and GHT find the threshold of 16-bit gray images in
-    the file's own levels. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
+    the file's own levels, unless a step of --refine comes before it. Returns those that could not be read, with the reason. Raises `ValueError` or `OSError` before
     anything is written where the source holds no image, two would write one mask, or a mask is there already.
     """
     where = device.resolve(config.device)
     directory.check_local(config.out, "OUT")
     dataset = _dataset(config.source)
     polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
-    labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset)
+    labeler = Labeler(
+        config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, config.refine
+    )
+    deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(config.refine))
     total = sum(split.samples for split in dataset.splits.values()) if dataset else len(_images(config.source))
     _check(config, _names(config, dataset) if dataset else _of_folder(config))
     rows: list[tuple[object, ...]] = []
@@ -60,7 +63,7 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
         for item in _of_shards(config, dataset) if dataset else _of_folder(config):
             bar.advance(1)
             try:
-                image = item.read(deep=not config.method.startswith("adaptive"))
+                image = item.read(deep)
                 labels = labeler(torch.from_numpy(np.require(image, requirements="W"))[None].to(where))
             except (ValueError, OSError) as error:
                 failed.append((config.source / item.name, str(error)))

@@ -35,7 +35,8 @@ def _task(config: TrainConfig, chosen: Method, polarity: str) -> str:
         share = f"{config.label_fraction:.0%} of the " if config.label_fraction < 1 else ""
         return f"{config.method} with {share}ground truth"
     if chosen.segments:
-        return f"{config.method} with {config.labels} labels, foreground {polarity}"
+        refined = f" refined by {config.refine}" if config.refine else ""
+        return f"{config.method} with {config.labels} labels{refined}, foreground {polarity}"
     return f"{config.method}, encoder alone"
 
 

@@ -10,6 +10,7 @@ import torch
 from medsass.config import TrainConfig, plain
 from medsass.data import manifest, remote
 from medsass.data.manifest import Manifest
+from medsass.labels import refine
 from medsass.methods import method
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
@@ -268,6 +269,11 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
         raise ValueError(
             f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
             "take --labels otsu or ght, or make shards with: medsass shard --depth 8"
+        )
+    if dataset.depth == 16 and (steps := refine.before(refine.parse(config.refine))):
+        raise ValueError(
+            f"--refine {refine.text(steps)} is for 8-bit images, and {config.shards} holds 16-bit ones; "
+            "drop the step, or make shards with: medsass shard --depth 8"
         )
 
 

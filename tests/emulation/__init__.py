@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from medsass.labels import compiler
 from medsass.labels import threshold as spec
+from medsass.labels.blur import weights
+from medsass.labels.components import blocks_of
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -33,6 +35,14 @@ class Window(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")]
 
 
+class Sizes(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in ("height", "width", "blocks", "diagonal")]
+
+
+class Blur(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in ("height", "width", "radius")] + [("pixels", ctypes.c_uint64)]
+
+
 @dataclass(frozen=True)
 class Result:
     """What a kernel wrote: as `cuda.Outputs`, in NumPy; bfloat16 input as its bits. `workspace` as it was left."""
@@ -48,11 +58,7 @@ class Result:
 def library(variant: compiler.Variant) -> ctypes.CDLL:
     """The shared library of a variant, compiled once for each text."""
     text = f'#include "{HERE / "cuda.h"}"\n{compiler.source(variant)}\n'
-    text += (
-        f'#define LABEL\n#include "{HERE / "launch.cpp"}"\n'
-        if variant.file == "label.cu"
-        else f'#include "{HERE / "launch.cpp"}"\n'
-    )
+    text += f'#define {variant.file.removesuffix(".cu").upper()}\n#include "{HERE / "launch.cpp"}"\n'
     everything = text + (HERE / "cuda.h").read_text() + (HERE / "launch.cpp").read_text()
     folder = Path(tempfile.gettempdir()) / "medsass-emulation"
     folder.mkdir(exist_ok=True)
@@ -111,6 +117,28 @@ def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_siz
     )
     code.run_adaptive(_at(images), _at(mask), _at(threshold), _at(separability), _at(sums), n, _at(weights), window)
     return Result(mask, threshold, separability, None, sums.view(np.uint8))
+
+
+def components(masks: NDArray[np.uint8], connectivity: int) -> NDArray[np.int32]:
+    """Run `begin`, `join` and `flatten` of components.cu on (N, H, W) masks, with the labels poisoned before."""
+    masks = np.ascontiguousarray(masks)
+    n, h, w = masks.shape
+    code = library(compiler.Variant("components.cu", 1))
+    labels = np.full((n, h, w), 0x5A5A5A5A, np.int32)
+    sizes = Sizes(h, w, blocks_of(h, w), int(connectivity == 8))
+    code.run_components(_at(masks), _at(labels), n, sizes)
+    return labels
+
+
+def blur(gray: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    """Run `across` and `down` of blur.cu on (N, H, W) gray images, with every output poisoned before."""
+    gray = np.ascontiguousarray(gray)
+    sums, smooth = np.full(gray.shape, 0xA5A5A5A5, np.uint32), np.full_like(gray, POISON)
+    radius = len(weights(sigma)) // 2
+    half = np.array(weights(sigma)[radius:], np.uint32)
+    code = library(compiler.Variant("blur.cu", 1))
+    code.run_blur(_at(gray), _at(sums), _at(smooth), _at(half), Blur(*gray.shape[1:], radius, gray.size))
+    return smooth
 
 
 def _at(array: NDArray[Any] | None) -> ctypes.c_void_p:

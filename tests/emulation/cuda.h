@@ -183,6 +183,13 @@ T atomicMax(T* to, U value) {
     *to = std::max(old, (T)value);
     return old;
 }
+template <class T, class U>
+T atomicMin(T* to, U value) {
+    emulation::yield();  // others may come between what led here and the exchange
+    T old = *to;
+    *to = std::min(old, (T)value);
+    return old;
+}
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
     return (unsigned)(((unsigned long long)high << 32 | low) >> (by & 31));
@@ -193,6 +200,7 @@ inline unsigned __vsetgtu4(unsigned a, unsigned b) {
     return result;
 }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
+inline int __clz(unsigned value) { return value ? __builtin_clz(value) : 32; }
 inline int __ffs(unsigned value) { return __builtin_ffs((int)value); }
 
 inline void emulated_yield() { emulation::yield(); }

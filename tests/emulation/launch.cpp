@@ -27,6 +27,17 @@ extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, f
                       [&] { measure(images, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
     emulation::launch(blocks, THREADS, 16, [&] { apply(images, masks, workspace, g); });
 }
+#elif defined COMPONENTS
+extern "C" void run_components(const u8* masks, int* labels, int count, Sizes s) {
+    dim3 blocks = {(unsigned)(count * s.blocks), 1, 1};
+    for (auto kernel : {begin, join, flatten}) emulation::launch(blocks, THREADS, 0, [&] { kernel(masks, labels, s); });
+}
+#elif defined BLUR
+extern "C" void run_blur(const u8* gray, u32* sums, u8* smooth, const u32* weights, Blur b) {
+    dim3 blocks = {(unsigned)((b.pixels + THREADS - 1) / THREADS), 1, 1};
+    emulation::launch(blocks, THREADS, 0, [&] { across(gray, sums, weights, b); });
+    emulation::launch(blocks, THREADS, 0, [&] { down(sums, smooth, weights, b); });
+}
 #else
 extern "C" size_t sums_bytes() { return sizeof(Sums); }
 

@@ -21,6 +21,8 @@ MOST_REGISTERS = 64  # 65,536 a multiprocessor, two blocks of 512 threads on it
 FILES = {
     "label.cu": ["common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "label.cu"],
     "adaptive.cu": ["common.cuh", "pixels.cuh", "adaptive.cu"],
+    "components.cu": ["common.cuh", "components.cu"],
+    "blur.cu": ["common.cuh", "blur.cu"],
 }
 
 
@@ -62,7 +64,7 @@ def test_failed_compilation_shows_the_log(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_variants_are_distinct() -> None:
     variants = compiler.variants()
-    assert len(variants) == len(set(variants)) == 20
+    assert len(variants) == len(set(variants)) == 22
     assert set(MAIN.values()) <= set(variants)
 
 

@@ -227,7 +227,7 @@ def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Laun
     def write_down(_: Any, __: Any, ___: Any, grid: tuple[int, ...], name: str, shared: int, ____: Any) -> None:
         launched.append((name, grid, shared))
 
-    monkeypatch.setattr(cuda, "_launch", write_down)
+    monkeypatch.setattr(cuda, "launch", write_down)
     monkeypatch.setattr(cuda, "_input", lambda images: (images, 0))
     monkeypatch.setattr(cuda, "limits", lambda _: limits)
     monkeypatch.setattr(cuda, "_on", lambda *_: contextlib.nullcontext())

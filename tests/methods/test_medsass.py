@@ -9,6 +9,7 @@ import torch
 
 from medsass.config import TrainConfig
 from medsass.data.loader import Batch
+from medsass.labels import Labeler
 from medsass.methods import losses, medsass, method
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8))
@@ -58,3 +59,15 @@ def test_the_loss_is_the_one_that_was_chosen(name: str) -> None:
 def test_a_share_of_the_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="--label-fraction is for --method supervised; medsass reads no labels"):
         _made(label_fraction=0.5)
+
+
+def test_the_target_is_refined_as_asked_for() -> None:
+    target = _made(refine="blur:7,border").target(Batch(IMAGES))
+    assert torch.equal(target, Labeler("otsu", "bright", refine="blur:7,border")(IMAGES).mask)
+    assert not torch.equal(target, _made().target(Batch(IMAGES)))
+
+
+@pytest.mark.parametrize("name", ["medsass", "supervised"])
+def test_steps_that_are_none_are_refused_before_anything_is_built(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^refine: a step must be one of .*; got 'sharpen'$"):
+        method.check(_config(method=name, refine="border,sharpen"))

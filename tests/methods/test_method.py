@@ -77,8 +77,8 @@ def test_weights_are_those_of_what_is_kept(keeps: str) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("crop", 0.5), ("flip", False), ("jitter", 0.0), ("hue", 0.0), ("labels", "ght"), ("loss", "focal"),
-     ("label_fraction", 0.5)],
+    [("crop", 0.5), ("flip", False), ("jitter", 0.0), ("hue", 0.0), ("labels", "ght"), ("refine", "border"),
+     ("loss", "focal"), ("label_fraction", 0.5)],
 )  # fmt: skip
 def test_options_of_segmentation_are_refused_where_an_encoder_is_trained(option: str, value: object) -> None:
     name = option.replace("_", "-")

@@ -48,6 +48,11 @@ def test_the_card_says_how_the_run_was_made(tmp_path: Path) -> None:
     assert {"torch", "timm", "segmentation-models-pytorch"} <= card["versions"]["exported with"].keys()
 
 
+def test_the_card_says_how_labels_were_refined(tmp_path: Path) -> None:
+    card, _, text = card_of(make_run(tmp_path, refine="blur:3,border"))
+    assert card["training"]["labels"] == row(text, "labels") == "otsu pseudo-labels refined by blur:3,border"
+
+
 def test_the_card_says_what_goes_in(tmp_path: Path) -> None:
     card, _, text = card_of(make_run(tmp_path))
     given = card["input"]

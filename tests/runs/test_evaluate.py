@@ -18,6 +18,7 @@ from torch import nn
 from medsass.config import EvaluateConfig, PredictConfig, ShardConfig
 from medsass.data import shard
 from medsass.data.loader import Loader, LoaderConfig
+from medsass.labels import Labeler
 from medsass.models import network
 from medsass.runs import evaluate as module
 from medsass.runs.evaluate import evaluate
@@ -81,6 +82,21 @@ def test_label_scores_equal_opencvs_otsu_on_the_same_images(
     masks = [cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1] for gray in grays]
     for name, value in _expected(masks, truths).items():
         assert result["labels"][name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_the_labels_of_a_run_that_refines_are_refined(
+    result: dict[str, Any], trained: Path, shards: Path, tmp_path: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    run, (images, truths) = shutil.copytree(trained, tmp_path / "run"), batches
+    content = json.loads((run / "config.json").read_text())
+    content["train"]["refine"] = "border,open:7"
+    (run / "config.json").write_text(json.dumps(content))
+    scores = evaluate(EvaluateConfig(run, shards, device="cpu", threads=1))
+    masks = list(Labeler("otsu", "bright", refine="border,open:7")(images).mask.numpy())
+    for name, value in _expected(masks, truths).items():
+        assert scores["labels"][name] == pytest.approx(value, abs=1e-9), name
+        assert scores[name] == result[name], name
+    assert scores["labels"]["iou"] != result["labels"]["iou"]
 
 
 def test_foreground_everywhere_scores_the_mean_share_of_foreground(

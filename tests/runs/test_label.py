@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import filters
+from scipy import ndimage
+from skimage import filters, measure, segmentation
 
 from medsass.config import LabelConfig
 from medsass.runs.label import label
@@ -169,3 +170,28 @@ def test_labels_of_shards_that_are_there_are_refused_before_a_tar_is_read(
     monkeypatch.setattr("medsass.data.tar.read", lambda _: pytest.fail("read"))
     with pytest.raises(FileExistsError, match=r"train_002\.png exists; .*--overwrite"):
         label(LabelConfig(shards, tmp_path / "out", device="cpu"))
+
+
+def test_masks_are_refined_as_asked_for(nuclei_folder: Path, tmp_path: Path) -> None:
+    label(LabelConfig(nuclei_folder / "images", tmp_path, polarity="bright", refine="border,holes", device="cpu"))
+    for row in _rows(tmp_path)[:10]:
+        _, mask = _otsu(nuclei_folder / "images" / row["source"])
+        cleared = segmentation.clear_border(measure.label(mask > 0, connectivity=2)) > 0
+        expected = cleared if cleared.sum() * 16 >= (mask > 0).sum() else mask > 0
+        assert np.array_equal(np.asarray(Image.open(tmp_path / row["mask"])) > 0, ndimage.binary_fill_holes(expected))
+
+
+def test_a_step_before_the_threshold_reads_16_bit_images_in_8_bits(tmp_path: Path) -> None:
+    deep = np.where(np.indices((40, 40)).sum(0) < 40, 1000, 40_000).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "x.png")
+    config = LabelConfig(tmp_path, tmp_path / "out", polarity="bright", refine="blur:6", device="cpu")
+    assert label(config) == []
+    (row,) = _rows(tmp_path / "out")
+    assert float(row["threshold"]) < 256
+    assert np.mean((np.asarray(Image.open(tmp_path / "out" / "x.png")) > 0) == (deep == 40_000)) > 0.9
+
+
+def test_steps_that_are_none_are_refused_before_anything_is_written(nuclei_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^refine: blur takes a length"):
+        label(LabelConfig(nuclei_folder / "images", tmp_path / "out", refine="blur:wide", device="cpu"))
+    assert not (tmp_path / "out").exists()

@@ -326,6 +326,15 @@ def test_adaptive_labels_of_16_bit_shards_are_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("method", ["medsass", "supervised"])
+def test_steps_before_the_threshold_of_16_bit_shards_are_refused_before_anything_is_written(
+    deep: Path, tmp_path: Path, method: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^--refine vignette,blur:3 is for 8-bit images, and .*--depth 8$"):
+        train(tiny(deep, tmp_path / "run", refine="vignette,blur:3,border", method=method))
+    assert not (tmp_path / "run").exists()
+
+
 def test_ght_labels_of_16_bit_shards_train(deep: Path, tmp_path: Path) -> None:
     assert train(tiny(deep, tmp_path / "run", labels="ght", epochs=1))["val_loss"] < 1
 
