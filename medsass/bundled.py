@@ -21,8 +21,8 @@ def folder(name: str) -> Path:
 
 def methods() -> tuple[str, ...]:
     """Names of the training methods: the modules in methods/ with a function `build` of a `TrainConfig`, found in their text
-    without importing any.
+    without importing any; an underscore of the module is a hyphen of the name.
     """
     paths = sorted((_PACKAGE / "methods").glob("*.py"))
     found = re.compile(r"^def build\(\s*config: TrainConfig", re.MULTILINE)
-    return tuple(path.stem for path in paths if found.search(path.read_text("utf-8")))
+    return tuple(path.stem.replace("_", "-") for path in paths if found.search(path.read_text("utf-8")))

@@ -159,6 +159,10 @@ class TrainConfig:
     model: str = option("unet-resnet50", "network, trained from scratch", choices=MODELS)
     labels: str = option("otsu", "threshold that makes the pseudo-labels", choices=LABELS)
     polarity: str = option("recipe", "which side of the threshold is foreground", choices=("recipe", *POLARITIES))
+    parts: str = option(
+        "weights,consistency,teacher",
+        "medsass-plus: which of its parts are on, separated by commas; none switches all off",
+    )
     loss: str = option("focal-tversky", "loss between prediction and target", choices=LOSSES)
     scope: str = option(
         "auto", "what is kept: the network (E+D), or its encoder (E); auto: the network where the method trains one",
@@ -233,6 +237,33 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """`medsass tune SHARDS`."""
+
+    shards: Path
+    out: Path = option(Path("labels.toml"), "write the choice into this TOML file, for train --config")
+    sheet: Path | None = option(None, "draw images with the masks of the best few into this PNG file")
+    images: int = option(96, "images of the training split that are looked at", least=8)
+    size: int = option(224, "they are resized to N x N pixels, best the size that will be trained at", least=32)
+    polarity: str = option(
+        "recipe",
+        "which side of the threshold is foreground; auto takes the one that holds less of the images' frames",
+        choices=("recipe", *POLARITIES),
+    )
+    learn: int = option(
+        0, "order so many of the best also by how well a small network that learns them on one half of the images gives them "
+        "on the other; takes minutes on a CPU", least=0,
+    )  # fmt: skip
+    score: bool = option(False, "also say how well the ranking follows the shards' masks, which have no part in it")
+    seed: int = option(0, "seed of the choice of images, of their other light and of the small networks", least=0)
+    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
+    threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """`medsass evaluate RUN SHARDS`."""
 
@@ -244,6 +275,7 @@ class EvaluateConfig:
         "trained on SHARDS' training labels upon the frozen encoder; auto: network, or linear of an encoder alone",
         choices=PROTOCOLS,
     )  # fmt: skip
+    flips: bool = option(False, "average the network's probabilities over the four flips of each image")
     batch_size: int = option(16, "images a step; does not change the scores of network and paper", least=1)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
@@ -296,6 +328,7 @@ class PredictConfig:
         None, "pyramid level of slides that is read; 0 is full resolution; by default that of the run's shards", least=0
     )
     overlay: bool = option(False, "also write the image with the mask's outline; of slides an overview")
+    flips: bool = option(False, "average the network's probabilities over the four flips of each image")
     probability: bool = option(False, "also write the foreground probability, 0..1 as 0..65535, PNG (slides: TIFF)")
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in the folder")

@@ -13,7 +13,11 @@ from medsass.labels import refine
 A, B = Path("a"), Path("b")
 
 BAD_TRAIN = [
-    ("method", "moco", "--method must be one of byol, dino, mae, medsass, simmim, simsiam, supervised; got 'moco'"),
+    (
+        "method",
+        "moco",
+        "--method must be one of byol, dino, mae, medsass, medsass-plus, simmim, simsiam, supervised; got 'moco'",
+    ),
     ("model", "vgg", "--model must be one of unet-resnet50, unet-resnet18, unet-vit-small, unet-vit-tiny; got 'vgg'"),
     ("labels", "kmeans", "--labels must be one of otsu, ght, adaptive-mean, adaptive-gaussian; got 'kmeans'"),
     ("polarity", "grey", "--polarity must be one of recipe, bright, dark, auto; got 'grey'"),

@@ -1,5 +1,6 @@
-"""Losses between (N, 1, H, W) logits and (N, H, W) targets in {0, 1}: a function each, all to a scalar tensor.
+"""Losses between (N, 1, H, W) logits and (N, H, W) targets in [0, 1]: a function each, all to a scalar tensor.
 
+A third argument, (N, H, W) weights, says how much each pixel counts in sums and means; without it all count 1.
 TP, FP and FN are soft: sums over the whole batch of p y, p (1 - y) and (1 - p) y, with p = sigmoid(logit). Where several
 processes share a batch, the sums are over all of it, so that the loss does not depend on their number.
 """
@@ -13,40 +14,47 @@ from torch.nn import functional as F
 from medsass.methods import collective
 
 _FP, _FN = 0.3, 0.7  # alpha and beta of Tversky
-_focal = smp.losses.FocalLoss("binary", alpha=0.25, gamma=2.0)
+_focal = smp.losses.FocalLoss("binary", reduction="none", alpha=0.25, gamma=2.0)
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
-def tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """1 - TP / (TP + 0.3 FP + 0.7 FN) (Salehi et al. 2017, with the weights of Abraham and Khan 2019).
 
     0 where the whole batch's target is empty: there is nothing to find, and no gradient.
     """
     p, y = logits.float().sigmoid().squeeze(1), target.float()
-    both, found, wanted = collective.total(torch.stack([(p * y).sum(), p.sum(), y.sum()]))
+    sums = [_weighted(item, weight).sum() for item in (p * y, p, y)]
+    both, found, wanted = collective.total(torch.stack(sums))
     index = both / (both + _FP * (found - both) + _FN * (wanted - both)).clamp_min(1e-7)
     return torch.as_tensor((1 - index) * (wanted > 0))
 
 
-def focal_tversky(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def focal_tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Tversky ** (1 / gamma) with gamma = 4 / 3 (Abraham and Khan 2019), the paper's loss.
 
     The power's slope is infinite at 0: below 1e-6 the loss is held there, with gradient 0 in place of NaN.
     """
-    return tversky(logits, target).clamp_min(1e-6) ** 0.75
+    return tversky(logits, target, weight).clamp_min(1e-6) ** 0.75
 
 
-def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def focal(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Mean over pixels of -a (1 - q)^2 ln q, q the probability given to the true class, a = 0.25 for foreground and
     0.75 for background (Lin et al. 2017).
     """
-    return torch.as_tensor(_focal(logits.float(), target.float().unsqueeze(1)))
+    loss = torch.as_tensor(_focal(logits.float(), target.float().unsqueeze(1))).view(target.shape)
+    return _weighted(loss, weight).mean()
 
 
-def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Mean over pixels of -ln q, q the probability given to the true class."""
-    return F.binary_cross_entropy_with_logits(logits.float(), target.float().unsqueeze(1))
+    loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(1), target.float(), reduction="none")
+    return _weighted(loss, weight).mean()
+
+
+def _weighted(values: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+    return values if weight is None else values * weight
 
 
 LOSSES: dict[str, Loss] = {

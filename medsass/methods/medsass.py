@@ -4,7 +4,7 @@ import torch
 
 from medsass.config import TrainConfig, numbers
 from medsass.data.loader import Batch
-from medsass.labels import Labeler
+from medsass.labels import Labeler, Labels
 from medsass.labels.normalise import Normalise
 from medsass.methods.segmentation import Segmentation
 from medsass.models import network
@@ -23,18 +23,25 @@ class MedSASS(Segmentation):
 
     def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """As `Segmentation.prepare`; of 8-bit images one kernel makes both, in the type that the network computes in."""
+        labels, images = self.labelled(batch)
+        return labels.mask, images
+
+    def labelled(self, batch: Batch) -> tuple[Labels, torch.Tensor]:
+        """All that the labeler says of the batch, and the network's input."""
         images = batch.images
         if images.dtype != torch.uint8:
-            return super().prepare(batch)
+            return self.labeler(images), network.normalise(images)
         kind = images.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
         labels = self.labeler(images, Normalise(network.MEAN, network.STD, dtype))
         assert labels.input is not None
-        return labels.mask, labels.input
+        return labels, labels.input
 
 
 def check(config: TrainConfig) -> None:
-    """Raise `ValueError` for a share of labels that are never read."""
+    """Raise `ValueError` for a share of labels that are never read, and for parts that MedSASS does not have."""
+    if config.method == "medsass" and config.parts != TrainConfig.parts:
+        raise ValueError("--parts is for --method medsass-plus; drop it")
     if config.label_fraction < 1:
         raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
 

@@ -111,9 +111,18 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """What follows each step of the optimiser, such as a teacher's moving average."""
 
+    @property
+    def kept(self) -> nn.Module:
+        """What is stored for later use, and judged in validation: the network, or what follows it."""
+        return self.network
+
+    def networks(self) -> tuple[nn.Module, ...]:
+        """All that runs in a step and is worth compiling."""
+        return (self.network,)
+
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is stored for later use: the network's state dict, or of it what is named `encoder.*`."""
-        state = self.network.state_dict()
+        """What is stored for later use: the state dict of `kept`, or of it what is named `encoder.*`."""
+        state = self.kept.state_dict()
         if self.keeps == "network":
             return state
         return {name: value for name, value in state.items() if name.startswith("encoder.")}
@@ -148,7 +157,7 @@ def make(config: TrainConfig, polarity: str) -> Method:
 
 def _module(config: TrainConfig) -> Any:
     assert config.method in METHODS
-    return importlib.import_module(f"medsass.methods.{config.method}")
+    return importlib.import_module(f"medsass.methods.{config.method.replace('-', '_')}")
 
 
 def user_view(config: TrainConfig) -> View:
@@ -189,4 +198,4 @@ def check_baseline(config: TrainConfig, vit: bool = False) -> None:
 
 
 # Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.
-_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+_SEGMENTATION = ("labels", "refine", "parts", "loss", "crop", "flip", "jitter", "hue", "label_fraction")

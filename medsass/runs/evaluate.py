@@ -18,6 +18,7 @@ from medsass.labels import Labeler
 from medsass.methods.losses import focal_tversky
 from medsass.methods.medsass import labeler
 from medsass.methods.method import Regime
+from medsass.methods.teacher import averaged
 from medsass.models import checkpoint, encoder, network
 from medsass.runs import console, device, directory, head, metrics, panels
 
@@ -128,6 +129,7 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
     head.check_depth(config.run, config.shards, facts)
     loader = _loader(config, trained, where, config.split)
     segment = _SEGMENTS[protocol](config, trained, where)
+    segment = averaged(segment) if config.flips else segment
     return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
 
 

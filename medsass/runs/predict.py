@@ -1,6 +1,6 @@
 """`medsass predict`: masks for images, slides or folders of them, at each image's own size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from medsass.config import PredictConfig
 from medsass.data import sources
+from medsass.methods.teacher import averaged
 from medsass.models import checkpoint
 from medsass.models.network import normalise
 from medsass.runs import console, device, directory, outputs, stitch, subject
@@ -43,7 +44,7 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     jobs = list(_jobs(config))
     _check(jobs, config)
     model = checkpoint.load_model(config.run / directory.WEIGHTS, trained.model).to(where)
-    network = partial(probabilities, model, size=trained.size, where=where)
+    network = partial(probabilities, averaged(model) if config.flips else model, size=trained.size, where=where)
     tile = config.tile or facts["tile"] or trained.size
     rule, depth = facts["range"], facts["depth"]
     failed = []
@@ -58,7 +59,9 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     return failed
 
 
-def probabilities(model: torch.nn.Module, images: NDArray[Any], size: int, where: str) -> NDArray[np.float32]:
+def probabilities(
+    model: Callable[[torch.Tensor], torch.Tensor], images: NDArray[Any], size: int, where: str
+) -> NDArray[np.float32]:
     """(N, H, W) float32 in [0, 1]: foreground probability of (N, H, W, 3) uint8 RGB or (N, H, W) uint16 gray images.
 
     The network sees each image at size x size, resized with antialiasing and rounded to whole values, as in training;

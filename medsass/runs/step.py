@@ -60,7 +60,8 @@ class Step:
         self._whole = config.batch_size // (ranks.world * config.accumulate)
         self._run: nn.Module = _parallel(method) if ranks.world > 1 else method
         if self.compiled:
-            method.network.compile(dynamic=False)
+            for network in method.networks():
+                network.compile(dynamic=False)
         self._recording: _Recording | None = None
 
     def __call__(self, parts: Sequence[Batch], progress: float) -> list[Outcome]:

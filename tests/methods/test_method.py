@@ -57,10 +57,10 @@ def test_a_patience_stops_the_run_and_does_not_make_the_validation_loss_rank(
 
 
 def test_methods_are_found_and_made_by_their_names() -> None:
-    assert set(METHODS) == {"medsass", "supervised", *(name for name, _ in baselines.KINDS)}
-    for name, model in [("medsass", "unet-resnet18"), *baselines.KINDS]:
+    assert set(METHODS) == {"medsass", "medsass-plus", "supervised", *(name for name, _ in baselines.KINDS)}
+    for name, model in [("medsass", "unet-resnet18"), ("medsass-plus", "unet-resnet18"), *baselines.KINDS]:
         chosen = baselines.made(name, model)
-        assert type(chosen).__module__ == f"medsass.methods.{name}"
+        assert type(chosen).__module__ == f"medsass.methods.{name.replace('-', '_')}"
         assert {view.size for view in chosen.views} >= {32}
         assert {key.split(".")[0] for key in chosen.weights()} >= {"encoder"}
 

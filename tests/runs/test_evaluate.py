@@ -74,6 +74,34 @@ def test_scores_equal_those_computed_from_the_models_outputs(
         assert result[name] == pytest.approx(value, abs=1e-9), name
 
 
+def test_scores_of_flips_are_of_their_mean_probability(
+    trained: Path, shards: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
+) -> None:
+    images, truths = batches
+    model = network.build("unet-resnet18")
+    model.load_state_dict(load_file(trained / "model.safetensors"))
+    seen = network.normalise(images)
+    with torch.no_grad():
+        flipped = [model.eval()(seen.flip(axes))[:, 0].sigmoid().flip(axes) for axes in ((-1,), (-2,), (-1, -2))]
+        mean = (model(seen)[:, 0].sigmoid() + sum(flipped)) / 4
+    result = evaluate(EvaluateConfig(trained, shards, device="cpu", threads=1, flips=True))
+    expected = _expected(list((mean > 0.5).numpy()), truths)
+    for name, value in expected.items():
+        assert result[name] == pytest.approx(value, abs=2e-3), name
+
+
+def test_predict_averages_over_flips_too(trained: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    image = next(iter((nuclei_folder / "images").iterdir()))
+    found = []
+    for flips in (False, True):
+        options = PredictConfig(trained, (image,), tmp_path / str(flips), probability=True, flips=flips, device="cpu")
+        assert predict(options) == []
+        (path,) = (tmp_path / str(flips)).glob("*prob*")
+        found.append(np.asarray(Image.open(path)).astype(float))
+    assert found[0].shape == found[1].shape
+    assert 0 < np.abs(found[0] - found[1]).mean() < 0.1 * 65535
+
+
 def test_label_scores_equal_opencvs_otsu_on_the_same_images(
     result: dict[str, Any], batches: tuple[torch.Tensor, list[np.ndarray]]
 ) -> None:

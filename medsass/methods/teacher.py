@@ -1,0 +1,94 @@
+"""A teacher that follows the network: its masks are steadier than the threshold's, and take over where they are.
+
+The moving average of weights is Tarvainen and Valpola's (Mean teachers, 2017, section 3).
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from medsass.labels.criteria import overlap
+
+FIRST_MOMENTUM = (
+    0.97  # of the moving average; it goes to 1 by half a cosine, as in BYOL (Grill et al. 2020, section 3.2)
+)
+BEGIN, END, MOST = 0.3, 0.8, 0.8  # progress at which the teacher begins and ends to take over, and its largest share
+LEAST_AGREEMENT = (
+    0.5  # IoU with the threshold's mask below which an image's teacher is not heard: it may have collapsed
+)
+FLIPS = ((), (-1,), (-2,), (-2, -1))
+
+
+class Opinion(NamedTuple):
+    """What a teacher says. probability: (N, H, W) float32 in [0, 1]. stability: (N,) float32 in [0, 1], the IoU of its masks
+    of the image as it is and flipped.
+    """
+
+    probability: torch.Tensor
+    stability: torch.Tensor
+
+
+class Teacher(nn.Module):
+    """A copy of `network` that no gradient reaches."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Teacher":  # noqa: ARG002
+        """It always is as when it is used: batch statistics are its own."""
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> Opinion:
+        """images: (N, 3, H, W), as the network sees them."""
+        plain, flipped = (torch.sigmoid(_flipped(self.network, images, flip)) for flip in FLIPS[:2])
+        return Opinion((plain + flipped) / 2, overlap(plain > 0.5, flipped > 0.5))
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module, progress: float) -> None:
+        """One step of the moving average, with the momentum of that share of the training; batch statistics are copied."""
+        momentum = 1 - (1 - FIRST_MOMENTUM) * (math.cos(math.pi * progress) + 1) / 2
+        torch._foreach_lerp_(_list(self.network.parameters()), _list(network.parameters()), 1 - momentum)
+        torch._foreach_copy_(_list(self.network.buffers()), _list(network.buffers()))
+
+
+def share(progress: float) -> float:
+    """How much of the target a perfectly stable teacher makes up."""
+    return MOST * min(1.0, max(0.0, (progress - BEGIN) / (END - BEGIN)))
+
+
+def blended(mask: torch.Tensor, opinion: Opinion, most: torch.Tensor) -> torch.Tensor:
+    """(N, H, W) float32 in [0, 1]: (1 - k) mask + k probability, of each image with k = most * stability, or 0 where the
+    teacher's mask overlaps with `mask` by less than LEAST_AGREEMENT. mask: (N, H, W) uint8. most: 0-dimensional.
+    """
+    agrees = overlap(opinion.probability > 0.5, mask > 0) >= LEAST_AGREEMENT
+    k = (most * opinion.stability * agrees)[:, None, None]
+    return torch.lerp(mask.float(), opinion.probability, k)
+
+
+def averaged(segment: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`segment`, (N, 3, H, W) to (N, 1, H, W) logits, as the mean of its probabilities over the four flips of the image."""
+
+    def mean(images: torch.Tensor) -> torch.Tensor:
+        found = [torch.sigmoid(_flipped(segment, images, flip)) for flip in FLIPS]
+        return torch.logit(torch.stack(found).mean(0), eps=1e-6)[:, None]
+
+    return mean
+
+
+def _flipped(
+    segment: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, flip: tuple[int, ...]
+) -> torch.Tensor:
+    """(N, H, W) float32 logits of the images flipped, flipped back."""
+    if not flip:
+        return segment(images)[:, 0].float()
+    return segment(images.flip(flip).contiguous(memory_format=torch.channels_last))[:, 0].float().flip(flip)
+
+
+def _list(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    return list(tensors)

@@ -1,0 +1,56 @@
+"""Weights of pixels and images against the formula in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from medsass.data.loader import Batch
+from medsass.labels import Labeler, Labels
+from medsass.methods import confidence
+
+RNG = np.random.default_rng(3)
+
+
+def _labels(mask: torch.Tensor, threshold: float, separability: float) -> Labels:
+    n = len(mask)
+    return Labels(mask, torch.full((n,), threshold), torch.full((n,), separability))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_weights_grow_with_the_distance_from_the_threshold(dtype: type) -> None:
+    image = RNG.integers(0, 200, (1, 9, 7)).astype(dtype)
+    found = confidence.weights(Batch(torch.from_numpy(image)), _labels(torch.zeros(1, 9, 7), 90.0, 1.0))
+    gray = image.astype(np.float64)
+    expected = np.minimum(1, np.abs(gray - 90) / (0.5 * gray.std()))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+
+
+def test_colour_images_are_weighed_by_their_gray_level() -> None:
+    image = RNG.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    labels = Labeler()(torch.from_numpy(image))
+    found = confidence.weights(Batch(torch.from_numpy(image)), labels)
+    for i in range(2):
+        gray = image[i] @ np.array([0.299, 0.587, 0.114])
+        pixel = np.minimum(1, np.abs(gray - float(labels.threshold[i])) / (0.5 * gray.std()))
+        share = np.clip((float(labels.separability[i]) - 0.3) / 0.3, 0, 1)
+        np.testing.assert_allclose(found[i].numpy(), pixel * share, atol=1e-3)
+
+
+@pytest.mark.parametrize(("separability", "weight"), [(0.0, 0.0), (0.3, 0.0), (0.45, 0.5), (0.6, 1.0), (1.0, 1.0)])
+def test_images_without_two_classes_do_not_count(separability: float, weight: float) -> None:
+    image = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    image[0, :2] = 255
+    found = confidence.weights(Batch(image), _labels(image, 100.0, separability))
+    assert found.flatten().tolist() == pytest.approx([weight] * 16, abs=1e-6)
+
+
+def test_adaptive_labels_weigh_by_their_image_alone() -> None:
+    image = torch.from_numpy(RNG.integers(0, 256, (1, 9, 9)).astype(np.uint8))
+    found = confidence.weights(Batch(image), _labels(image, float("nan"), 0.6))
+    assert found.flatten().tolist() == pytest.approx([1.0] * 81)
+
+
+def test_a_constant_image_weighs_nothing() -> None:
+    image = torch.full((1, 6, 6), 9, dtype=torch.uint8)
+    found = confidence.weights(Batch(image), Labeler()(image))
+    assert found.eq(0).all()

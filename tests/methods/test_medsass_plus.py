@@ -1,0 +1,113 @@
+"""MedSASS beyond its teacher: each part alone and none of them, guards, and what is kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medsass.config import TrainConfig
+from medsass.data.loader import Batch
+from medsass.methods import medsass_plus, method, teacher
+from medsass.methods.medsass_plus import MedSASSPlus
+from medsass.models import network
+
+RNG = np.random.default_rng(0)
+IMAGES = torch.from_numpy(RNG.integers(0, 256, (3, 32, 32, 3)).astype(np.uint8))
+
+
+def _made(name: str = "medsass-plus", **options: object) -> method.Method:
+    torch.manual_seed(0)
+    config = TrainConfig(Path("shards"), Path("run"), method=name, model="unet-resnet18", **options)  # type: ignore[arg-type]
+    return method.make(config, "bright")
+
+
+def test_without_its_parts_it_is_medsass() -> None:
+    plus, plain = _made(parts="none"), _made("medsass")
+    assert plus.train()(Batch(IMAGES), 0.5).loss.item() == plain.train()(Batch(IMAGES), 0.5).loss.item()
+    assert set(plus.weights()) == set(plain.weights())
+
+
+def test_all_parts_are_on_unless_left_away() -> None:
+    made = _made()
+    assert isinstance(made, MedSASSPlus)
+    assert made.parts == medsass_plus.PARTS
+
+
+@pytest.mark.parametrize("part", medsass_plus.PARTS)
+def test_a_part_is_on_alone(part: str) -> None:
+    made = _made(parts=part)
+    assert isinstance(made, MedSASSPlus)
+    assert (made.teacher is not None) == (part == "teacher")
+    outcome = made.train()(Batch(IMAGES), 0.0)
+    outcome.loss.backward()  # type: ignore[no-untyped-call]
+    plain = _made("medsass").train()(Batch(IMAGES), 0.0)
+    assert outcome.target is not None
+    assert plain.target is not None
+    assert torch.equal(outcome.target, plain.target)
+    # a teacher that has no share yet changes nothing; the others do
+    assert (outcome.loss.item() == pytest.approx(plain.loss.item(), abs=1e-6)) == (part == "teacher")
+
+
+def test_a_part_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="--parts: 'luck' is none of weights, consistency, teacher"):
+        _made(parts="teacher,luck")
+    with pytest.raises(ValueError, match="--parts is for --method medsass-plus"):
+        _made("medsass", parts="teacher")
+
+
+def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _made(parts="teacher")
+    assert isinstance(made, MedSASSPlus)
+    assert made.teacher is not None
+    seen: list[torch.Tensor] = []
+    original = made.loss
+
+    def spy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(target.float())
+        return original(logits, target, weight)
+
+    made.loss = spy
+    mask = made.target(Batch(IMAGES)).float()  # type: ignore[operator]
+    sure = teacher.Opinion(mask * 0.5 + 0.3, torch.ones(3))
+    monkeypatch.setattr(made.teacher, "forward", lambda _: sure)
+    for progress in (0.0, 1.0):
+        made.after_step(progress)
+        made.train()(Batch(IMAGES), progress)
+    torch.testing.assert_close(seen[0], mask)
+    torch.testing.assert_close(seen[1], 0.2 * mask + 0.8 * (mask * 0.5 + 0.3))
+
+
+def test_what_is_kept_and_judged_is_the_teacher() -> None:
+    made = _made()
+    assert isinstance(made, MedSASSPlus)
+    assert made.teacher is not None
+    with torch.no_grad():
+        for item in made.network.parameters():
+            item.add_(0.01)
+    kept = made.weights()
+    assert all(torch.equal(value, kept[name]) for name, value in made.teacher.network.state_dict().items())
+    with torch.no_grad():
+        outcome = made.eval()(Batch(IMAGES), 1.0)
+        expected = made.teacher.network(network.normalise(IMAGES))
+    torch.testing.assert_close(outcome.logits, expected, atol=1e-3, rtol=1e-3)
+    encoder = _made(scope="encoder").weights()
+    assert encoder
+    assert all(name.startswith("encoder.") for name in encoder)
+
+
+def test_changed_images_keep_their_mean_over_many_and_differ() -> None:
+    images = torch.ones(400, 3, 4, 4)
+    torch.manual_seed(1)
+    found = medsass_plus.changed(images)
+    assert found.mean().item() == pytest.approx(1, abs=0.03)
+    assert found[0, 0].mean() != found[0, 1].mean()
+    assert 0.07 < (found - found.mean((2, 3), keepdim=True)).std().item() < 0.11
+    assert found.amax() < 1 + 0.25 + 0.25 + 0.6
+
+
+def test_the_share_goes_through_a_checkpoint() -> None:
+    made, other = _made(), _made()
+    made.after_step(0.9)
+    other.load_state_dict(made.state_dict())
+    assert float(other.share) == pytest.approx(0.8)  # type: ignore[arg-type]

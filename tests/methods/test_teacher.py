@@ -1,0 +1,91 @@
+"""A teacher's average, its opinion and its share, against formulas."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medsass.methods import teacher
+from medsass.methods.teacher import Opinion, Teacher
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 3, padding=1))
+
+
+def test_a_teacher_begins_as_a_copy_that_no_gradient_reaches() -> None:
+    net = _net()
+    made = Teacher(net)
+    for a, b in zip(net.parameters(), made.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert a.data_ptr() != b.data_ptr()
+        assert not b.requires_grad
+    made.train()
+    assert not made.network.training
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+def test_a_teacher_is_the_moving_average_of_its_network(progress: float) -> None:
+    net = _net()
+    made = Teacher(net)
+    before = copy.deepcopy(made)
+    with torch.no_grad():
+        for item in net.parameters():
+            item.add_(1)
+    net[1].running_mean += 3  # type: ignore[operator, index]
+    made.follow(net, progress)
+    momentum = 1 - 0.03 * (math.cos(math.pi * progress) + 1) / 2
+    for old, new, item in zip(before.parameters(), made.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(new, momentum * old + (1 - momentum) * item)
+    assert torch.equal(made.network[1].running_mean, net[1].running_mean)  # type: ignore[index]
+
+
+def test_an_opinion_is_the_mean_of_two_flips_and_their_overlap() -> None:
+    made, images = Teacher(_net()), torch.randn(2, 3, 8, 8)
+    found = made(images)
+    plain = made.network(images)[:, 0].sigmoid()
+    flipped = made.network(images.flip(-1))[:, 0].sigmoid().flip(-1)
+    torch.testing.assert_close(found.probability, (plain + flipped) / 2)
+    for i in range(2):
+        a, b = (item[i].detach().numpy() > 0.5 for item in (plain, flipped))
+        assert float(found.stability[i]) == pytest.approx((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0, 0), (0.3, 0), (0.55, 0.4), (0.8, 0.8), (1, 0.8)])
+def test_the_teacher_takes_over_in_the_middle_of_the_training(progress: float, share: float) -> None:
+    assert teacher.share(progress) == pytest.approx(share)
+
+
+def test_the_target_moves_by_share_and_stability_and_only_where_the_teacher_has_not_collapsed() -> None:
+    mask = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    mask[:, :2] = 1
+    probability = mask.float() * 0.9
+    probability[2] = 0.1  # nothing
+    found = teacher.blended(mask, Opinion(probability, torch.tensor([1.0, 0.5, 1.0])), torch.tensor(0.8))
+    assert found[0, 0, 0].item() == pytest.approx(1 - 0.8 * 0.1)
+    assert found[1, 0, 0].item() == pytest.approx(1 - 0.4 * 0.1)
+    assert torch.equal(found[2], mask[2].float())
+    assert found[:, 3].eq(0).all()
+
+
+def test_averaging_over_flips_does_not_depend_on_the_flip() -> None:
+    segment = teacher.averaged(_net().eval())
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        found = segment(images)
+        for flip in ((-1,), (-2,), (-1, -2)):
+            torch.testing.assert_close(segment(images.flip(flip)).flip(flip), found, atol=1e-5, rtol=1e-5)
+
+
+def test_averaging_is_the_mean_of_probabilities() -> None:
+    net, images = _net().eval(), torch.randn(1, 3, 6, 6)
+    with torch.no_grad():
+        all_ = [net(images.flip(f))[:, 0].sigmoid().flip(f) for f in ((-1,), (-2,), (-1, -2))]
+        expected = np.mean([net(images)[:, 0].sigmoid().numpy(), *(item.numpy() for item in all_)], axis=0)
+        found = teacher.averaged(net)(images)
+    assert found.shape == (1, 1, 6, 6)
+    np.testing.assert_allclose(found[:, 0].sigmoid().numpy(), expected, atol=1e-5)
