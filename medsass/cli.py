@@ -29,6 +29,7 @@ from medsass.config import (
     ProbeConfig,
     ShardConfig,
     TrainConfig,
+    TuneConfig,
     VerifyConfig,
     is_argument,
 )  # fmt: skip
@@ -195,6 +196,15 @@ def verify(config: VerifyConfig) -> None:
 def info(config: InfoConfig) -> None:
     """Say what the shards hold, and draw a contact sheet."""
     from medsass.runs.info import info as run
+
+    run(config)
+
+
+@main.command()
+@options(TuneConfig)
+def tune(config: TuneConfig) -> None:
+    """Choose threshold, polarity and refinement for SHARDS without their masks, as a TOML file for train."""
+    from medsass.runs.tune import tune as run
 
     run(config)
 

@@ -1,0 +1,61 @@
+"""The ways to label that `tune` chooses among: threshold, polarity and refinement."""
+
+from dataclasses import dataclass
+from itertools import product
+
+from medsass.labels import Labeler
+
+# Of a 224-pixel image a neighbourhood of half its side: what stands out from a ground whose level drifts.
+THRESHOLDS = {"otsu": 51, "ght": 51, "adaptive-mean": 111}
+REFINEMENTS = (
+    "",
+    "border",
+    "holes",
+    "border,holes",
+    "blur:1.5",
+    "blur:3",
+    "blur:3,holes",
+    "blur:3,border",
+    "blur:3,border,holes",
+    "blur:3,border,holes,largest",
+    "blur:3,border,open:3,largest:2",
+    "vignette,blur:3,border,holes",
+    "vignette,blur:3,border,open:3,largest:2",
+    "open:1,min:0.001",
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to label; the names of the fields are those of `train`'s options."""
+
+    labels: str
+    polarity: str
+    refine: str
+    block_size: int
+
+    @property
+    def name(self) -> str:
+        """All of it in a few words."""
+        return f"{self.labels} {self.polarity} {self.refine or 'none'}"
+
+    def labeler(self, size: int) -> Labeler:
+        """What labels images of that size so."""
+        block = max(3, round(self.block_size * size / 224) // 2 * 2 + 1)
+        return Labeler(self.labels, self.polarity, block_size=block, refine=self.refine)
+
+
+def candidates(polarity: str, depth: int) -> list[Candidate]:
+    """All of them. polarity: "bright" or "dark". depth: 16-bit images are neither blurred nor thresholded by
+    neighbourhoods.
+    """
+    made = [
+        Candidate(name, polarity, refine, block) for (name, block), refine in product(THRESHOLDS.items(), REFINEMENTS)
+    ]
+    if depth == 8:
+        return made
+    return [item for item in made if not item.labels.startswith("adaptive") and not {"blur", "vignette"} & _names(item)]
+
+
+def _names(item: Candidate) -> set[str]:
+    return {step.partition(":")[0] for step in item.refine.split(",")}

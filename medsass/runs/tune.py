@@ -1,0 +1,154 @@
+"""`medsass tune`: which threshold, polarity and refinement make the likeliest labels of these shards, without their truth."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from medsass import files
+from medsass.config import TuneConfig
+from medsass.data import remote
+from medsass.data.loader import Loader, LoaderConfig
+from medsass.labels import criteria
+from medsass.runs import candidates as choices
+from medsass.runs import console, device, directory, judge, panels, warn
+from medsass.runs.candidates import Candidate
+from medsass.runs.judge import Judged
+from medsass.runs.learnability import learnability
+
+_SHOWN, _LEARNT = 10, 6
+_SHEET_IMAGES, _SHEET_CANDIDATES = 6, 4
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates from the best to the worst. values: by criterion (C,), NaN where it was not computed. iou: (C,) the mean
+    IoU with the truth, None where it was not asked for.
+    """
+
+    candidates: list[Candidate]
+    scores: NDArray[np.float64]
+    values: dict[str, NDArray[np.float64]]
+    iou: NDArray[np.float64] | None
+
+
+def tune(config: TuneConfig) -> Ranking:
+    """Rank all candidates on images of the training split, print the ranking, draw the best and write the choice.
+
+    The truth has no part in the ranking, and is read with `score` alone. Returns the ranking. Raises `ValueError` or
+    `OSError` that say what is wrong and what to do.
+    """
+    dataset = remote.load(config.shards)
+    for path in (config.out, config.sheet):
+        if path:
+            directory.check_local(path, "--out" if path == config.out else "--sheet")
+    where = device.resolve(config.device)
+    images, truth = _images(config, where)
+    polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
+    if polarity == "auto":
+        polarity = judge.side(images)
+        console.err.print(f"foreground {polarity}: that side of the threshold holds less of the images' frames")
+    found = choices.candidates(polarity, dataset.depth)
+    with console.progress("tune", len(found)):
+        judged = judge.judge(images, found, config.seed)
+    order, scores, learnt = _order(judged, images, config)
+    iou = None
+    if truth is not None:
+        iou = np.array([float(criteria.overlap(mask, truth).mean()) for mask in judged.masks])[order]
+    values = {**judged.values, "learnability": learnt}
+    ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
+    show(ranking)
+    for line in warn.doubts(judged.values, int(order[0])):
+        console.err.print(f"warning: {line}")
+    if config.sheet:
+        sheet(config, images, truth, judged, order)
+        console.out.print(f"contact sheet: {config.sheet}")
+    write(config, ranking)
+    return ranking
+
+
+def _images(config: TuneConfig, where: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    split = remote.load(config.shards).split("train")
+    total = split.masks if config.score else split.samples
+    share = min(1.0, round(config.images / max(1, total), 6)) or 1.0
+    loader = Loader(LoaderConfig(config.shards, "train", config.size, 16, where, masks=config.score, seed=config.seed,
+                                 threads=config.threads, fraction=share))  # fmt: skip
+    batches = list(loader)
+    truth = torch.cat([batch.masks for batch in batches if batch.masks is not None]) if config.score else None
+    return torch.cat([batch.images for batch in batches]), truth
+
+
+def _order(
+    judged: Judged, images: torch.Tensor, config: TuneConfig
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Candidates from the best to the worst, their scores, and the learnability of the first few, which then are in the
+    order of its product with the score.
+    """
+    scores = judged.scores
+    order = np.argsort(-scores, kind="stable")
+    learnt = np.full(len(scores), np.nan)
+    first = order[: config.learn]
+    for i in first:
+        learnt[i] = learnability(images, judged.masks[i], config.seed)
+    order[: config.learn] = first[np.argsort(-scores[first] * learnt[first], kind="stable")]
+    return order, scores, learnt
+
+
+def show(ranking: Ranking) -> None:
+    """Print the first of the ranking, and how well it follows the truth where that is known."""
+    names = list(ranking.values)
+    rows = []
+    for i, item in enumerate(ranking.candidates[:_SHOWN]):
+        values = [f"{ranking.values[name][i]:.3f}" if np.isfinite(ranking.values[name][i]) else "" for name in names]
+        truth = [f"{ranking.iou[i]:.4f}"] if ranking.iou is not None else []
+        rows.append([f"{i + 1}", item.name, f"{ranking.scores[i]:.3f}", *values, *truth])
+    heads = ["", "labels", "score", *names, *(["IoU"] if ranking.iou is not None else [])]
+    console.out.print(console.table(heads, rows))
+    if ranking.iou is not None:
+        best = int(np.argmax(ranking.iou))
+        console.out.print(
+            f"with the truth: rank correlation {correlation(ranking):.2f} (Spearman); chosen {ranking.iou[0]:.4f}, best "
+            f"{ranking.iou[best]:.4f} by {ranking.candidates[best].name}, at place {best + 1} of {len(ranking.iou)}"
+        )
+
+
+def correlation(ranking: Ranking) -> float:
+    """Spearman's rank correlation of scores and IoU."""
+    assert ranking.iou is not None
+    return float(stats.spearmanr(ranking.scores, ranking.iou).statistic)
+
+
+def sheet(config: TuneConfig, images: torch.Tensor, truth: torch.Tensor | None, judged: Judged, order: Any) -> None:
+    """Draw some images with the masks of the best candidates as outlines."""
+    assert config.sheet is not None
+    rows: list[list[panels.Tile]] = []
+    best = [int(i) for i in order[:_SHEET_CANDIDATES]]
+    for n in np.linspace(0, len(images) - 1, _SHEET_IMAGES).round().astype(int).tolist():
+        image = images[n].cpu().numpy()
+        row: list[panels.Tile] = [(image, "")]
+        row += [(truth[n].cpu().numpy(), "")] if truth is not None else []
+        row += [(panels.outlined(image, judged.masks[i, n].cpu().numpy()), "") for i in best]
+        rows.append(row)
+    heads = ["image", *(["truth"] if truth is not None else []), *(judged.candidates[i].name for i in best)]
+    panels.sheet(rows, config.sheet, heads)
+
+
+def write(config: TuneConfig, ranking: Ranking) -> None:
+    """Write the best candidate as options of `train`."""
+    best = ranking.candidates[0]
+    block = best.labeler(config.size).block_size
+    text = "\n".join(
+        [
+            f"# chosen by medsass tune on {config.images} images of {config.shards}, without their truth",
+            f'labels = "{best.labels}"',
+            f'polarity = "{best.polarity}"',
+            f'refine = "{best.refine}"',
+            *([f"block-size = {block}"] if best.labels.startswith("adaptive") else []),
+            "",
+        ]
+    )
+    files.write(config.out, text)
+    console.out.print(f"written: {config.out}   Next: medsass train {config.shards} RUN --config {config.out}")

@@ -1,0 +1,115 @@
+"""`medsass tune`: ranks without the truth, writes what `train` takes, and says how well it did where the truth is known."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from scipy import stats
+
+from medsass import cli
+from medsass.config import TuneConfig
+from medsass.runs import candidates, tune, warn
+from medsass.runs.candidates import Candidate
+from tests.conftest import tiny
+
+FEW = ("", "blur:3", "border", "open:1,min:0.001")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few() -> Iterator[None]:
+    """Fewer refinements, and small networks that learn for a moment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "REFINEMENTS", FEW)
+        patch.setattr("medsass.runs.learnability.STEPS", 5)
+        yield
+
+
+def _config(shards: Path, folder: Path, **options: object) -> TuneConfig:
+    values = {"out": folder / "labels.toml", "images": 8, "size": 64, "device": "cpu", "threads": 1, "learn": 0}
+    return TuneConfig(shards, **{**values, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuned")
+
+
+@pytest.fixture(scope="module")
+def ranking(shards: Path, folder: Path) -> tune.Ranking:
+    return tune.tune(_config(shards, folder, score=True, learn=3, sheet=folder / "sheet.png"))
+
+
+def test_generated_nuclei_are_bright_and_the_ranking_says_so(ranking: tune.Ranking) -> None:
+    assert ranking.candidates[0].polarity == "bright"
+    assert ranking.iou is not None
+    assert ranking.iou[0] > 0.8 * ranking.iou.max()
+    assert len(ranking.candidates) == len(ranking.iou) == 3 * len(FEW)
+    assert tune.correlation(ranking) == pytest.approx(stats.spearmanr(ranking.scores, ranking.iou).statistic)
+
+
+def test_the_choice_is_what_train_takes(ranking: tune.Ranking, shards: Path, folder: Path, tmp_path: Path) -> None:
+    written = tomllib.loads((folder / "labels.toml").read_text())
+    best = ranking.candidates[0]
+    assert (written["labels"], written["polarity"], written["refine"]) == (best.labels, best.polarity, best.refine)
+    assert {name.replace("-", "_") for name in written} <= set(tiny(shards, tmp_path).__dataclass_fields__)
+    options = [
+        "--config",
+        folder / "labels.toml",
+        "--model",
+        "unet-resnet18",
+        "--size",
+        32,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+    ]
+    found = CliRunner().invoke(cli.main, ["train", str(shards), str(tmp_path / "run"), *map(str, options)])
+    assert found.exit_code == 0, found.output
+
+
+def test_the_sheet_is_drawn(ranking: tune.Ranking, folder: Path) -> None:  # noqa: ARG001
+    assert Image.open(folder / "sheet.png").size[0] > 4 * 160
+
+
+def test_the_truth_has_no_part_in_the_ranking(shards: Path, tmp_path: Path) -> None:
+    blind = tune.tune(_config(shards, tmp_path))
+    known = tune.tune(_config(shards, tmp_path, score=True))
+    assert blind.iou is None
+    assert [item.name for item in blind.candidates] == [item.name for item in known.candidates]
+    assert np.array_equal(blind.scores, known.scores)
+
+
+def test_learnability_is_known_of_the_first_alone(ranking: tune.Ranking) -> None:
+    assert np.isfinite(ranking.values["learnability"][:3]).all()
+    assert np.isnan(ranking.values["learnability"][3:]).all()
+
+
+def test_a_polarity_that_is_given_is_kept(shards: Path, tmp_path: Path) -> None:
+    found = tune.tune(_config(shards, tmp_path, polarity="dark"))
+    assert {item.polarity for item in found.candidates} == {"dark"}
+
+
+def test_adaptive_choices_name_their_neighbourhood(tmp_path: Path) -> None:
+    best = Candidate("adaptive-mean", "dark", "border", 111)
+    ranking = tune.Ranking([best], np.ones(1), {}, None)
+    tune.write(_config(tmp_path, tmp_path), ranking)
+    assert tomllib.loads((tmp_path / "labels.toml").read_text())["block-size"] == 33
+
+
+def test_doubts_are_of_what_was_chosen() -> None:
+    fine = {name: np.array([1.0, least - 0.1]) for name, (least, _) in warn.SIGNS.items()}
+    assert warn.doubts(fine, 0) == []
+    (line,) = warn.doubts(fine, 1)
+    assert all(name in line for name in warn.SIGNS)
+    assert "--method supervised" in line
+
+
+def test_missing_shards_are_one_line(tmp_path: Path) -> None:
+    found = CliRunner().invoke(cli.main, ["tune", str(tmp_path / "none")])
+    assert found.exit_code == 2
+    assert len(found.output.strip().splitlines()) == 1
