@@ -21,6 +21,10 @@ class Meter:
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
+    def asked(self) -> None:
+        """The step's data is asked for now; without this call it was when the step before was on its way."""
+        self._left = monotonic()
+
     def ready(self) -> None:
         """The step's data is there."""
         if self._on_gpu:

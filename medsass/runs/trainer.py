@@ -164,6 +164,7 @@ class Trainer:
             )
 
     def _next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
+        self.meter.asked()  # what was done since the last step was no waiting
         with record_function("wait for data"):
             return list(islice(batches, count))
 

@@ -20,6 +20,16 @@ def test_the_time_in_the_loaders_hands_is_waiting(monkeypatch: pytest.MonkeyPatc
     assert measured.read() == {"images_per_second": pytest.approx(6.0), "waited": pytest.approx(0.3)}
 
 
+def test_what_is_done_between_two_steps_is_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 5.0, 6.0, 10.0])  # made, done, asked, ready, read
+    monkeypatch.setattr(meter, "monotonic", lambda: next(times))
+    made = meter.Meter("cpu")
+    made.done(4)
+    made.asked()
+    made.ready()
+    assert made.read()["waited"] == pytest.approx(0.1)
+
+
 def test_text_says_what_a_user_wants_to_know() -> None:
     assert meter.text({"waited": 0.126}) == "waited 13%"
     assert meter.text({"waited": 0.0, "gpu_memory": 12.34e9}) == "waited 0%  12.3 GB of GPU memory"
