@@ -6,6 +6,7 @@ BENCHMARKS = (
     "line",
     "shard",
     "polarity",
+    "tune",
     "labels",
     "refine",
     "train",

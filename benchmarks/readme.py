@@ -232,6 +232,33 @@ def polarity(results: dict[str, Result]) -> str:
     return table(["dataset", "dark", "bright", "foreground everywhere", "measured on"], rows)
 
 
+def tuned(results: dict[str, Result]) -> str:
+    """What `medsass tune` chooses without the truth, and what that is worth."""
+    rows = [
+        [
+            f"{row['dataset']} ({row['split']}, {row['images']:,} images)",
+            f"{row['side_found']} ({row['side']})",
+            f"`{row['chosen']}`",
+            f"{row['correlation']:.2f}",
+            f"{row['otsu_iou']:.3f}",
+            f"{row['chosen_iou']:.3f}",
+            measured(name, content),
+        ]
+        for name, content in results.items()
+        for row in content["rows"]
+    ]
+    heads = [
+        "dataset",
+        "side found (given)",
+        "chosen",
+        "rank correlation",
+        "IoU, bare Otsu",
+        "IoU, chosen",
+        "measured on",
+    ]
+    return table(heads, rows)
+
+
 Table = Callable[[dict[str, Result]], str]
 PAPER_TABLES = ("1", "1b", "2b", "3", "4")
 TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and how its results become a table
@@ -246,6 +273,7 @@ TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and h
     "loader-targets": ("loader", aims),
     "loader": ("loader", loader.readme_table),
     "scaling": ("scaling", scaled),
+    "tune": ("tune", tuned),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }

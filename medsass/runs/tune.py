@@ -46,7 +46,7 @@ def tune(config: TuneConfig) -> Ranking:
         if path:
             directory.check_local(path, "--out" if path == config.out else "--sheet")
     where = device.resolve(config.device)
-    images, truth = _images(config, where)
+    images, truth = images_of(config, where)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
     if polarity == "auto":
         polarity = judge.side(images)
@@ -70,7 +70,10 @@ def tune(config: TuneConfig) -> Ranking:
     return ranking
 
 
-def _images(config: TuneConfig, where: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+def images_of(config: TuneConfig, where: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The training images that are looked at, (N, size, size, 3) uint8 RGB or (N, size, size) uint16, and with `score` their
+    masks, (N, size, size) uint8 in {0, 1}.
+    """
     split = remote.load(config.shards).split("train")
     total = split.masks if config.score else split.samples
     share = min(1.0, round(config.images / max(1, total), 6)) or 1.0

@@ -92,10 +92,11 @@ def test_a_neighbourhood_grows_with_the_image() -> None:
     assert [way.labeler(size).block_size for size in (224, 112, 448)] == [111, 57, 223]
 
 
-def test_what_follows_from_the_image_is_learnt_and_chance_is_not() -> None:
+def test_what_follows_from_the_image_is_learnt_and_chance_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learnability, "SIDE", 32)
+    monkeypatch.setattr(learnability, "STEPS", 40)
     images, truth = _scenes(24)
     chance = torch.from_numpy((np.random.default_rng(1).random(truth.shape) < 0.3).astype(np.uint8))
-    found = [learnability.learnability(images, labels) for labels in (truth, chance, truth)]
-    assert found[0] > 0.7
-    assert found[1] < 0.45
-    assert found[0] == found[2]
+    of_truth, of_chance = (learnability.learnability(images, labels) for labels in (truth, chance))
+    assert of_truth > 0.6
+    assert of_truth > of_chance + 0.2

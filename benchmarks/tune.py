@@ -1,0 +1,81 @@
+"""How well `medsass tune` chooses labels without the truth, on real images: no network is trained here.
+
+    python -m benchmarks.tune [DATA]
+
+Of each dataset, on some training images: which side of the threshold it takes where none is given, the rank correlation of
+its scores with the IoU of all candidates (the side given by the recipe), and which it chooses. On the split that is scored,
+of which nothing was chosen: the mean IoU of bare Otsu and of the chosen labels with the truth. The criteria that vote were
+themselves chosen on training images of these very sets, so that other sets have to prove them.
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from benchmarks import result
+from medsass.config import ShardConfig, TuneConfig
+from medsass.data import remote, shard
+from medsass.data.loader import Loader, LoaderConfig
+from medsass.labels import Labeler, criteria
+from medsass.runs import judge
+from medsass.runs.tune import correlation, images_of, tune
+
+SPLITS = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}
+SIZE, IMAGES = 224, 48
+
+
+def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any]:
+    """One row."""
+    shards = folder / dataset
+    shard.write(ShardConfig(data / dataset, shards, recipe=dataset))
+    config = TuneConfig(shards, out=folder / f"{dataset}.toml", images=IMAGES, size=SIZE, score=True, device=where)
+    ranking = tune(config)
+    assert ranking.iou is not None
+    best, polarity = ranking.candidates[0], remote.load(shards).polarity
+    labelers = {"otsu": Labeler("otsu", polarity), "chosen": best.labeler(SIZE)}
+    scores: dict[str, list[float]] = {name: [] for name in labelers}
+    for batch in Loader(LoaderConfig(shards, SPLITS[dataset], SIZE, 16, where, masks=True)):
+        assert batch.masks is not None
+        for name, labeler in labelers.items():
+            scores[name] += criteria.overlap(labeler(batch.images).mask, batch.masks).tolist()
+    return {
+        "dataset": dataset,
+        "split": SPLITS[dataset],
+        "images": len(scores["otsu"]),
+        "looked_at": len(images_of(config, where)[0]),
+        "side": polarity,
+        "side_found": judge.side(images_of(config, where)[0]),
+        "candidates": len(ranking.candidates),
+        "correlation": correlation(ranking),
+        "chosen": best.name,
+        "best": ranking.candidates[int(ranking.iou.argmax())].name,
+        "best_iou_looked_at": float(ranking.iou.max()),
+        "chosen_iou_looked_at": float(ranking.iou[0]),
+        "otsu_iou": mean(scores["otsu"]),
+        "chosen_iou": mean(scores["chosen"]),
+    }
+
+
+def targets(rows: list[dict[str, Any]]) -> list[result.Target]:
+    """Of labels alone; what a training makes of them is another question."""
+    gains = [row["chosen_iou"] - row["otsu_iou"] for row in rows]
+    return [
+        result.Target("mean IoU over the sets, chosen labels over bare Otsu", "IoU", ">=", 0.10, mean(gains)),
+        result.Target("the same on the worst set", "IoU", ">=", -0.02, min(gains)),
+    ]
+
+
+def main() -> None:
+    """Measure and save."""
+    data = result.data("tune", SPLITS)
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [measure(dataset, data, Path(folder), where) for dataset in SPLITS]
+    result.save("tune", where, rows, targets(rows), {})
+
+
+if __name__ == "__main__":
+    main()
