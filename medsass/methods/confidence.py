@@ -15,14 +15,13 @@ def weights(batch: Batch, labels: Labels) -> torch.Tensor:
     """(N, H, W) float32 in [0, 1]: the product of a pixel's and its image's weight.
 
     Pixel: min(1, |g - t| / (REACH s)), g its gray level, t the threshold, s the standard deviation of the image's gray
-    levels; 1 for adaptive labels, whose threshold differs from pixel to pixel. Image: separability, which is Otsu's
-    criterion eta (Otsu 1979, section II), from 0 at LEAST to 1 at FULL in a straight line.
+    levels. Image: separability, which is Otsu's criterion eta (Otsu 1979, section II), from 0 at LEAST to 1 at FULL in a
+    straight line. Adaptive labels, whose threshold differs from pixel to pixel, count in full.
     """
     images = batch.images.float()
     red, green, blue = _GRAY
     gray = images if images.ndim == 3 else red * images[..., 0] + green * images[..., 1] + blue * images[..., 2]
     spread = gray.std((1, 2), correction=0).clamp_min(1e-6)
     distance = (gray - labels.threshold[:, None, None]).abs() / (REACH * spread)[:, None, None]
-    pixel = distance.nan_to_num(1.0).clamp_max(1)
     image = ((labels.separability - LEAST) / (FULL - LEAST)).clamp(0, 1)
-    return pixel * image[:, None, None]
+    return (distance.clamp_max(1) * image[:, None, None]).nan_to_num(1.0)

@@ -59,7 +59,7 @@ class MedSASSPlus(MedSASS):
     def after_step(self, progress: float) -> None:
         """Let the teacher follow, and take over a little more."""
         if self.teacher:
-            self.teacher.follow(self.network, progress)
+            self.teacher.follow(self.network)
             self.share.fill_(teacher.share(progress))
 
     @property

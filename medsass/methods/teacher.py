@@ -1,10 +1,11 @@
 """A teacher that follows the network: its masks are steadier than the threshold's, and take over where they are.
 
-The moving average of weights is Tarvainen and Valpola's (Mean teachers, 2017, section 3).
+The moving average of weights is Tarvainen and Valpola's (Mean teachers, 2017, section 3), with the power function's course
+of Karras et al. (Analyzing and improving the training dynamics of diffusion models, 2024, section 3.1): it reaches back over
+a fixed share of the steps done so far, so that it means the same in short trainings and in long ones.
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -13,9 +14,7 @@ from torch import nn
 
 from medsass.labels.criteria import overlap
 
-FIRST_MOMENTUM = (
-    0.97  # of the moving average; it goes to 1 by half a cosine, as in BYOL (Grill et al. 2020, section 3.2)
-)
+GAMMA = 6.94  # of the power function: the average reaches back over some tenth of the steps so far (sigma_rel = 0.10)
 BEGIN, END, MOST = 0.3, 0.8, 0.8  # progress at which the teacher begins and ends to take over, and its largest share
 LEAST_AGREEMENT = (
     0.5  # IoU with the threshold's mask below which an image's teacher is not heard: it may have collapsed
@@ -38,6 +37,8 @@ class Teacher(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.steps: torch.Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def train(self, mode: bool = True) -> "Teacher":  # noqa: ARG002
         """It always is as when it is used: batch statistics are its own."""
@@ -50,10 +51,16 @@ class Teacher(nn.Module):
         return Opinion((plain + flipped) / 2, overlap(plain > 0.5, flipped > 0.5))
 
     @torch.no_grad()
-    def follow(self, network: nn.Module, progress: float) -> None:
-        """One step of the moving average, with the momentum of that share of the training; batch statistics are copied."""
-        momentum = 1 - (1 - FIRST_MOMENTUM) * (math.cos(math.pi * progress) + 1) / 2
-        torch._foreach_lerp_(_list(self.network.parameters()), _list(network.parameters()), 1 - momentum)
+    def follow(self, network: nn.Module) -> None:
+        """Step t of the moving average, t = 1, 2, ..., with the momentum (1 - 1 / t) ** (GAMMA + 1); the first takes the
+        network as it is. Batch statistics are copied.
+        """
+        self.steps += 1
+        rate = 1 - (1 - 1 / self.steps) ** (GAMMA + 1)  # stays on the device: nothing waits for it
+        ours = _list(self.network.parameters())
+        change = torch._foreach_sub(_list(network.parameters()), ours)
+        torch._foreach_mul_(change, rate)
+        torch._foreach_add_(ours, change)
         torch._foreach_copy_(_list(self.network.buffers()), _list(network.buffers()))
 
 

@@ -44,9 +44,9 @@ def test_images_without_two_classes_do_not_count(separability: float, weight: fl
     assert found.flatten().tolist() == pytest.approx([weight] * 16, abs=1e-6)
 
 
-def test_adaptive_labels_weigh_by_their_image_alone() -> None:
+def test_adaptive_labels_count_in_full() -> None:
     image = torch.from_numpy(RNG.integers(0, 256, (1, 9, 9)).astype(np.uint8))
-    found = confidence.weights(Batch(image), _labels(image, float("nan"), 0.6))
+    found = confidence.weights(Batch(image), _labels(image, float("nan"), 0.1))
     assert found.flatten().tolist() == pytest.approx([1.0] * 81)
 
 

@@ -1,8 +1,5 @@
 """A teacher's average, its opinion and its share, against formulas."""
 
-import copy
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -28,20 +25,32 @@ def test_a_teacher_begins_as_a_copy_that_no_gradient_reaches() -> None:
     assert not made.network.training
 
 
-@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
-def test_a_teacher_is_the_moving_average_of_its_network(progress: float) -> None:
+def test_a_teacher_is_an_average_of_its_network_over_a_share_of_the_steps_so_far() -> None:
     net = _net()
     made = Teacher(net)
-    before = copy.deepcopy(made)
-    with torch.no_grad():
-        for item in net.parameters():
-            item.add_(1)
-    net[1].running_mean += 3  # type: ignore[operator, index]
-    made.follow(net, progress)
-    momentum = 1 - 0.03 * (math.cos(math.pi * progress) + 1) / 2
-    for old, new, item in zip(before.parameters(), made.parameters(), net.parameters(), strict=True):
-        torch.testing.assert_close(new, momentum * old + (1 - momentum) * item)
-    assert torch.equal(made.network[1].running_mean, net[1].running_mean)  # type: ignore[index]
+    seen: list[torch.Tensor] = []
+    for step in range(1, 201):
+        with torch.no_grad():
+            for item in net.parameters():
+                item.add_(torch.randn_like(item))
+        net[1].running_mean += step  # type: ignore[operator, index]
+        seen.append(next(net.parameters()).detach().clone())
+        made.follow(net)
+        assert torch.equal(made.network[1].running_mean, net[1].running_mean)  # type: ignore[index]
+        # the weights that the power function's course unrolls to (Karras et al. 2024): a step's is the
+        # difference of (s / t) ** (gamma + 1), but for the product's rounding in whole steps
+        left, shares = 1.0, np.zeros(step)
+        for s in range(step, 0, -1):
+            momentum = (1 - 1 / s) ** (teacher.GAMMA + 1)
+            shares[s - 1] = left * (1 - momentum)
+            left *= momentum
+        if step in (1, 2, 50, 200):
+            wanted = sum(float(share) * weights for share, weights in zip(shares, seen, strict=True))
+            torch.testing.assert_close(next(made.parameters()), torch.as_tensor(wanted), rtol=1e-4, atol=1e-4)
+    steps = np.arange(1, 201)
+    centre = (shares * steps).sum()
+    spread = np.sqrt((shares * (steps - centre) ** 2).sum()) / 200
+    assert spread == pytest.approx(0.10, abs=0.01)  # sigma_rel of that gamma, section 3.1
 
 
 def test_an_opinion_is_the_mean_of_two_flips_and_their_overlap() -> None:
