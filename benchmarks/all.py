@@ -1,4 +1,4 @@
-"""Every benchmark but `paper`, which takes hours on a GPU, one after the other, then README's tables: what `make gpu` runs."""
+"""Every benchmark but `paper` and `beyond`, which take hours, one after the other, then README's tables: what `make gpu` runs."""
 
 import runpy
 

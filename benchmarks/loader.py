@@ -24,12 +24,12 @@ import torch
 from benchmarks import loaders, peers, result
 from benchmarks.images import CASES, Case, Source, prepare
 from benchmarks.loaders import Batches, Way
+from benchmarks.markdown import Result, measured, table
 
 _LEAST = 4  # batches to warm up and to measure: more than are made ready while a way starts
 _NETWORK = "unet-resnet50"  # of which the step is that the GPU's loader has to feed
 
 Row = dict[str, Any]
-Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,6 @@ def targets(rows: Sequence[Row], step: float | None) -> list[result.Target]:
 
 def readme_table(results: dict[str, Result]) -> str:
     """For README: a row a way and case, each beside decoding alone and the DataLoader with PIL."""
-    from benchmarks import readme
-
     lines = []
     for name, content in results.items():
         for row in content["rows"]:
@@ -200,9 +198,9 @@ def readme_table(results: dict[str, Result]) -> str:
             cached = "" if row["cached"] == "none" else f", cached on the {row['cached']}"
             place = "GPU" if row["device"] == "cuda" else "CPU"
             lines.append([row["case"], f"{row['by']}, {place}{cached}", f"{row['images_per_second']:,.0f}", share, over,
-                          readme.measured(name, content)])  # fmt: skip
+                          measured(name, content)])  # fmt: skip
     heads = ["images", "batches by", "images/s", "of decoding alone", "over DataLoader with PIL", "measured on"]
-    return readme.table(heads, lines)
+    return table(heads, lines)
 
 
 def chart(rows: Sequence[Row], path: Path) -> None:

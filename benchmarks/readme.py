@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import loader, paper, roofline
+from benchmarks import beyond, loader, paper, refine, roofline, tune
+from benchmarks.markdown import Result, measured, table
 from benchmarks.result import RESULTS
 from medsass import files
 from medsass.runs import grid, markup, pivot, tables
 
 README = Path(__file__).parents[1] / "README.md"
-Result = dict[str, Any]
 
 
 def line(results: dict[str, Result]) -> str:
@@ -232,33 +232,6 @@ def polarity(results: dict[str, Result]) -> str:
     return table(["dataset", "dark", "bright", "foreground everywhere", "measured on"], rows)
 
 
-def tuned(results: dict[str, Result]) -> str:
-    """What `medsass tune` chooses without the truth, and what that is worth."""
-    rows = [
-        [
-            f"{row['dataset']} ({row['split']}, {row['images']:,} images)",
-            f"{row['side_found']} ({row['side']})",
-            f"`{row['chosen']}`",
-            f"{row['correlation']:.2f}",
-            f"{row['otsu_iou']:.3f}",
-            f"{row['chosen_iou']:.3f}",
-            measured(name, content),
-        ]
-        for name, content in results.items()
-        for row in content["rows"]
-    ]
-    heads = [
-        "dataset",
-        "side found (given)",
-        "chosen",
-        "rank correlation",
-        "IoU, bare Otsu",
-        "IoU, chosen",
-        "measured on",
-    ]
-    return table(heads, rows)
-
-
 Table = Callable[[dict[str, Result]], str]
 PAPER_TABLES = ("1", "1b", "2b", "3", "4")
 TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and how its results become a table
@@ -273,21 +246,13 @@ TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and h
     "loader-targets": ("loader", aims),
     "loader": ("loader", loader.readme_table),
     "scaling": ("scaling", scaled),
-    "tune": ("tune", tuned),
+    "tune": ("tune", tune.readme_table),
+    "beyond-targets": ("beyond", aims),
+    "beyond": ("beyond", beyond.readme_table),
+    "refine": ("refine", refine.readme_table),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }
-
-
-def measured(name: str, content: Result) -> str:
-    """Where and when a result was measured, as a link to its file."""
-    return f"[{content['device']}, {content['date']}](benchmarks/results/{name})"
-
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, first column to the left and the others to the right."""
-    rule = ["---", *("---:" for _ in heads[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, rule, *rows])
 
 
 def render(text: str) -> str:

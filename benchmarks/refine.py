@@ -13,6 +13,7 @@ import sys
 import torch
 
 from benchmarks import labels, result, roofline
+from benchmarks.markdown import Result, measured, table
 from medsass.labels import Labeler
 
 STEPS = ("", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest", "vignette,blur:3,border,holes")  # fmt: skip
@@ -43,6 +44,26 @@ def run(text: str, batch: int, images: torch.Tensor) -> roofline.Row:
         "microseconds_per_image": timing.seconds * 1e6 / batch,
         "wrong": wrong,
     }
+
+
+def readme_table(results: dict[str, Result]) -> str:
+    """What a step of a refinement costs, beside the threshold that it follows: of each machine's largest batch."""
+    rows = []
+    for name, content in results.items():
+        largest = max(row["batch"] for row in content["rows"])
+        found = {row["refine"]: row["microseconds_per_image"] for row in content["rows"] if row["batch"] == largest}
+        for text, cost in found.items():
+            label = f"`{text}`" if text else "none: gray, Otsu, mask"
+            rows.append(
+                [
+                    label,
+                    f"{cost:,.1f}",
+                    f"{cost - found['']:+,.1f}" if text else "",
+                    f"{largest}",
+                    measured(name, content),
+                ]
+            )
+    return table(["refinement", "µs an image", "more than the threshold", "batch", "measured on"], rows)
 
 
 def main() -> None:

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from benchmarks import result
+from benchmarks.markdown import Result, measured, table
 from medsass.config import ShardConfig, TuneConfig
 from medsass.data import remote, shard
 from medsass.data.loader import Loader, LoaderConfig
 from medsass.labels import Labeler, criteria
 from medsass.runs import judge
-from medsass.runs.tune import correlation, images_of, tune
+from medsass.runs.glimpse import glimpse
+from medsass.runs.tune import correlation, tune
 
 SPLITS = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}
 SIZE, IMAGES = 224, 48
@@ -33,6 +35,7 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
     shard.write(ShardConfig(data / dataset, shards, recipe=dataset))
     config = TuneConfig(shards, out=folder / f"{dataset}.toml", images=IMAGES, size=SIZE, score=True, device=where)
     ranking = tune(config)
+    images, _ = glimpse(shards, IMAGES, SIZE, where, masks=True)
     assert ranking.iou is not None
     best, polarity = ranking.candidates[0], remote.load(shards).polarity
     labelers = {"otsu": Labeler("otsu", polarity), "chosen": best.labeler(SIZE)}
@@ -45,9 +48,9 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
         "dataset": dataset,
         "split": SPLITS[dataset],
         "images": len(scores["otsu"]),
-        "looked_at": len(images_of(config, where)[0]),
+        "looked_at": len(images),
         "side": polarity,
-        "side_found": judge.side(images_of(config, where)[0]),
+        "side_found": judge.side(images),
         "candidates": len(ranking.candidates),
         "correlation": correlation(ranking),
         "chosen": best.name,
@@ -66,6 +69,33 @@ def targets(rows: list[dict[str, Any]]) -> list[result.Target]:
         result.Target("mean IoU over the sets, chosen labels over bare Otsu", "IoU", ">=", 0.10, mean(gains)),
         result.Target("the same on the worst set", "IoU", ">=", -0.02, min(gains)),
     ]
+
+
+def readme_table(results: dict[str, Result]) -> str:
+    """What `medsass tune` chooses without the truth, and what that is worth."""
+    rows = [
+        [
+            f"{row['dataset']} ({row['split']}, {row['images']:,} images)",
+            f"{row['side_found']} ({row['side']})",
+            f"`{row['chosen']}`",
+            f"{row['correlation']:.2f}",
+            f"{row['otsu_iou']:.3f}",
+            f"{row['chosen_iou']:.3f}",
+            measured(name, content),
+        ]
+        for name, content in results.items()
+        for row in content["rows"]
+    ]
+    heads = [
+        "dataset",
+        "side found (given)",
+        "chosen",
+        "rank correlation",
+        "IoU, bare Otsu",
+        "IoU, chosen",
+        "measured on",
+    ]
+    return table(heads, rows)
 
 
 def main() -> None:

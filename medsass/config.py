@@ -197,8 +197,9 @@ class TrainConfig:
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
         "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
-        "open:R, close:R, min:SHARE, largest:K",
+        "open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
+    chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
@@ -301,7 +302,7 @@ class LabelConfig:
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
         "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
-        "open:R, close:R, min:SHARE, largest:K",
+        "open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in OUT")

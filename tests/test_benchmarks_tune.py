@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import readme, result, tune
+from benchmarks import result, tune
 from medsass.data.loader import Loader, LoaderConfig
 from medsass.labels import Labeler, criteria
 from medsass.runs import candidates
@@ -34,5 +34,5 @@ def test_the_whole_program(
     assert row["looked_at"] == 8
     assert row["side_found"] == "bright"
     assert saved["targets"][0]["value"] == pytest.approx(row["chosen_iou"] - row["otsu_iou"])
-    line = readme.tuned({"cpu-tune.json": saved}).splitlines()[2]
+    line = tune.readme_table({"cpu-tune.json": saved}).splitlines()[2]
     assert line.startswith(f"| isic2017 (test, {len(images)} images) | bright (auto) | `{row['chosen']}` |")

@@ -54,6 +54,11 @@ class Manifest:
         return str(self.recipe["polarity"])
 
     @property
+    def refine(self) -> str:
+        """The recipe's steps that refine labels, "" for none."""
+        return str(self.recipe.get("refine", ""))  # shards of older versions have none
+
+    @property
     def depth(self) -> int:
         """Bits of a stored channel: 8, or 16 where images are (H, W) uint16."""
         return int(self.options.get("depth", 8))

@@ -77,7 +77,7 @@ class Recipe:
     with one group at least; otherwise each group goes by its own hash, and stays where it is when images are added.
     `groups` maps names to regular expressions with `(?P<group>...)` on the image's path: images of one group (a patient,
     a slide) stay in one split; the first is taken, or the one that --group-by names. `tile` and `range` are the defaults
-    of --tile and --range. `note` is told to whoever uses the recipe.
+    of --tile and --range. `refine` is what --refine recipe means. `note` is told to whoever uses the recipe.
     """
 
     name: str
@@ -88,6 +88,7 @@ class Recipe:
     citation: str = ""
     note: str = ""
     polarity: str = "auto"
+    refine: str = ""
     tile: int = 0
     range: str = "minmax"
     exact_splits: bool = False

@@ -138,7 +138,8 @@ class Encoder(nn.Module):
 
 def check(config: TrainConfig) -> None:
     """Raise `ValueError` naming the option that the method or the model cannot do. Nothing is built."""
-    refine.parse(config.refine)  # whatever the method, its labels are what `evaluate` compares with
+    if config.refine != "recipe":
+        refine.parse(config.refine)  # whatever the method, its labels are what `evaluate` compares with
     multiple = network.multiple(config.model)
     if config.size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")

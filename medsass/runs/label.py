@@ -51,10 +51,9 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     directory.check_local(config.out, "OUT")
     dataset = _dataset(config.source)
     polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
-    labeler = Labeler(
-        config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, config.refine
-    )
-    deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(config.refine))
+    steps = config.refine if config.refine != "recipe" else (dataset.refine if dataset else "")
+    labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, steps)
+    deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(labeler.refine))
     total = sum(split.samples for split in dataset.splits.values()) if dataset else len(_images(config.source))
     _check(config, _names(config, dataset) if dataset else _of_folder(config))
     rows: list[tuple[object, ...]] = []

@@ -12,9 +12,10 @@ from medsass.data import manifest, remote
 from medsass.data.manifest import Manifest
 from medsass.labels import refine
 from medsass.methods import method
+from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
-from medsass.runs import console, device, directory, head, log, profile, report, stop
+from medsass.runs import console, device, directory, head, log, profile, report, stop, warn
 from medsass.runs import ranks as processes
 from medsass.runs.keeper import Keeper
 from medsass.runs.ranks import Ranks
@@ -58,9 +59,11 @@ class _Run:
     """A training and its run directory."""
 
     def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
+        dataset = remote.load(config.shards)
+        if config.refine == "recipe":
+            config = replace(config, refine=dataset.refine)
         self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
         ranks.first_alone(lambda: _check(config, ranks))
-        dataset = remote.load(config.shards)
         self.polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
         last = config.run / directory.LAST
         if config.resume:
@@ -120,6 +123,8 @@ class _Run:
         """Train to the end."""
         config, trainer, regime = self.config, self.trainer, self.trainer.regime
         report.announce(config, trainer, self.polarity)
+        if isinstance(trainer.method, MedSASS) and not config.resume and self.ranks.first:
+            warn.say(warn.of_run(config, trainer.method.labeler, self.where))
         left = config.epochs * trainer.steps_an_epoch - trainer.number
         folder = config.run / directory.PROFILE if config.profile else None
         too_large = False

@@ -1,5 +1,6 @@
 """`medsass tune`: which threshold, polarity and refinement make the likeliest labels of these shards, without their truth."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,12 @@ from scipy import stats
 
 from medsass import files
 from medsass.config import TuneConfig
-from medsass.data import remote
-from medsass.data.loader import Loader, LoaderConfig
+from medsass.data import manifest, remote
 from medsass.labels import criteria
 from medsass.runs import candidates as choices
 from medsass.runs import console, device, directory, judge, panels, warn
 from medsass.runs.candidates import Candidate
+from medsass.runs.glimpse import glimpse
 from medsass.runs.judge import Judged
 from medsass.runs.learnability import learnability
 
@@ -46,7 +47,7 @@ def tune(config: TuneConfig) -> Ranking:
         if path:
             directory.check_local(path, "--out" if path == config.out else "--sheet")
     where = device.resolve(config.device)
-    images, truth = images_of(config, where)
+    images, truth = glimpse(config.shards, config.images, config.size, where, config.seed, config.threads, config.score)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
     if polarity == "auto":
         polarity = judge.side(images)
@@ -61,27 +62,12 @@ def tune(config: TuneConfig) -> Ranking:
     values = {**judged.values, "learnability": learnt}
     ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
     show(ranking)
-    for line in warn.doubts(judged.values, int(order[0])):
-        console.err.print(f"warning: {line}")
+    warn.say(warn.of_choice(judged.values, int(order[0])))
     if config.sheet:
         sheet(config, images, truth, judged, order)
         console.out.print(f"contact sheet: {config.sheet}")
     write(config, ranking)
     return ranking
-
-
-def images_of(config: TuneConfig, where: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The training images that are looked at, (N, size, size, 3) uint8 RGB or (N, size, size) uint16, and with `score` their
-    masks, (N, size, size) uint8 in {0, 1}.
-    """
-    split = remote.load(config.shards).split("train")
-    total = split.masks if config.score else split.samples
-    share = min(1.0, round(config.images / max(1, total), 6)) or 1.0
-    loader = Loader(LoaderConfig(config.shards, "train", config.size, 16, where, masks=config.score, seed=config.seed,
-                                 threads=config.threads, fraction=share))  # fmt: skip
-    batches = list(loader)
-    truth = torch.cat([batch.masks for batch in batches if batch.masks is not None]) if config.score else None
-    return torch.cat([batch.images for batch in batches]), truth
 
 
 def _order(
@@ -142,14 +128,19 @@ def sheet(config: TuneConfig, images: torch.Tensor, truth: torch.Tensor | None, 
 def write(config: TuneConfig, ranking: Ranking) -> None:
     """Write the best candidate as options of `train`."""
     best = ranking.candidates[0]
+    chosen_on = (
+        f"{config.images} images of {config.shards}, sha256 {manifest.digest(config.shards)}, at {config.size} x "
+        f"{config.size}, seed {config.seed}"
+    )
     block = best.labeler(config.size).block_size
     text = "\n".join(
         [
-            f"# chosen by medsass tune on {config.images} images of {config.shards}, without their truth",
+            "# chosen by medsass tune, without the truth",
             f'labels = "{best.labels}"',
             f'polarity = "{best.polarity}"',
             f'refine = "{best.refine}"',
             *([f"block-size = {block}"] if best.labels.startswith("adaptive") else []),
+            f"chosen-on = {json.dumps(chosen_on, ensure_ascii=False)}",
             "",
         ]
     )

@@ -5,6 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.config import TrainConfig
+from medsass.labels import Labeler, criteria, refine
+from medsass.runs import console, judge
+from medsass.runs.glimpse import glimpse
+
 # Of the chosen labels, as means over the images. On four sets (dermoscopy, X-rays, two kinds of fluorescence; some 50 images
 # each) the best labels of either side were above these where their IoU was 0.64 or more, and below one where it was less.
 SIGNS = {
@@ -13,16 +18,42 @@ SIGNS = {
 }
 
 
-def doubts(values: Mapping[str, NDArray[np.float64]], chosen: int) -> list[str]:
-    """A sentence for each sign that the chosen labels show. values: by criterion (C,)."""
-    found = [
-        f"{what} ({name} {values[name][chosen]:.2f}, below {least:.2f})"
-        for name, (least, what) in SIGNS.items()
-        if name in values and values[name][chosen] < least
-    ]
+LOOKED = 48  # training images that `of_run` looks at
+
+_ELSE = "where no threshold finds the objects, a few masks and --method supervised will do more"
+
+
+def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
+    """What speaks against the labels that `tune` chose, or "". values: by criterion (C,)."""
+    found = signs({name: float(values[name][chosen]) for name in SIGNS})
     if not found:
-        return []
-    return [
-        f"even the best labels may be of little use: {'; '.join(found)}. Look at them (--sheet) before you train; "
-        "where no threshold finds the objects, a few masks and --method supervised will do more"
-    ]
+        return ""
+    return f"even the best labels may be of little use: {found}. Look at them (--sheet) before you train; {_ELSE}"
+
+
+def of_run(config: TrainConfig, labeler: Labeler, where: str) -> str:
+    """What speaks against the labels that a run is about to learn, or "". Reads `LOOKED` training images."""
+    images, _ = glimpse(config.shards, LOOKED, config.size, where, config.seed, config.threads)
+    gray, mask = refine.gray_of(images) if images.ndim == 4 else images, judge.masks(labeler, images)
+    found = signs({name: float(criteria.CRITERIA[name](gray.float(), mask).mean()) for name in SIGNS})
+    if not found:
+        return ""
+    return (
+        f"these labels may be of little use: {found}. medsass tune {config.shards} looks for better ones and draws them; "
+        f"{_ELSE}"
+    )
+
+
+def signs(values: Mapping[str, float]) -> str:
+    """A few words for each sign, "" where there is none. values: of each criterion of SIGNS the mean over images."""
+    return "; ".join(
+        f"{what} ({name} {values[name]:.2f}, below {least:.2f})"
+        for name, (least, what) in SIGNS.items()
+        if values[name] < least
+    )
+
+
+def say(warning: str) -> None:
+    """Print it, where there is one."""
+    if warning:
+        console.err.print(f"warning: {warning}")

@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medsass.config import ShardConfig
+from medsass.config import LabelConfig, ShardConfig
 from medsass.data import manifest, shard
 from medsass.methods.method import Regime
+from medsass.runs import directory
 from medsass.runs import train as module
+from medsass.runs.label import label
 from medsass.runs.train import train
 from medsass.runs.trainer import Trainer
 from tests import built, trainings
@@ -276,6 +278,29 @@ def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> No
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
         train(tiny(tmp_path, tmp_path / "run"))
+
+
+def test_refine_recipe_takes_the_steps_of_the_recipe_and_the_run_names_them(
+    nuclei_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'name = "mine"\npolarity = "bright"\nrefine = "blur:2,open:1"\n[[images]]\npath = "images/*.png"\n'
+        'masks = "masks/{stem}.png"\n[splits]\ntrain = 0.7\nval = 0.3\n'
+    )
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    shard.write(ShardConfig(nuclei_folder, shards, recipe=str(recipe)))
+    train(tiny(shards, run, epochs=1, refine="recipe"))
+    assert directory.stored(run)[0].refine == "blur:2,open:1"
+    train(tiny(shards, run, epochs=1, refine="recipe", resume=True))  # the same options
+    label(LabelConfig(shards, tmp_path / "recipe", refine="recipe", device="cpu"))
+    label(LabelConfig(shards, tmp_path / "named", refine="blur:2,open:1", device="cpu"))
+    label(LabelConfig(shards, tmp_path / "bare", device="cpu"))
+    found, named, bare = (
+        {path.name: path.read_bytes() for path in sorted((tmp_path / name).rglob("*.png"))}
+        for name in ("recipe", "named", "bare")
+    )
+    assert found == named != bare
 
 
 def test_polarity_recipe_takes_the_polarity_of_the_recipe(

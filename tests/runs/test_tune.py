@@ -1,5 +1,6 @@
 """`medsass tune`: ranks without the truth, writes what `train` takes, and says how well it did where the truth is known."""
 
+import hashlib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from scipy import stats
 
 from medsass import cli
 from medsass.config import TuneConfig
-from medsass.runs import candidates, tune, warn
+from medsass.runs import candidates, directory, tune
 from medsass.runs.candidates import Candidate
 from tests.conftest import tiny
 
@@ -70,6 +71,10 @@ def test_the_choice_is_what_train_takes(ranking: tune.Ranking, shards: Path, fol
     ]
     found = CliRunner().invoke(cli.main, ["train", str(shards), str(tmp_path / "run"), *map(str, options)])
     assert found.exit_code == 0, found.output
+    stored = directory.stored(tmp_path / "run")[0]
+    assert (stored.labels, stored.polarity, stored.refine) == (best.labels, best.polarity, best.refine)
+    assert str(shards) in stored.chosen_on
+    assert hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest() in stored.chosen_on
 
 
 def test_the_sheet_is_drawn(ranking: tune.Ranking, folder: Path) -> None:  # noqa: ARG001
@@ -94,19 +99,11 @@ def test_a_polarity_that_is_given_is_kept(shards: Path, tmp_path: Path) -> None:
     assert {item.polarity for item in found.candidates} == {"dark"}
 
 
-def test_adaptive_choices_name_their_neighbourhood(tmp_path: Path) -> None:
+def test_adaptive_choices_name_their_neighbourhood(shards: Path, tmp_path: Path) -> None:
     best = Candidate("adaptive-mean", "dark", "border", 111)
     ranking = tune.Ranking([best], np.ones(1), {}, None)
-    tune.write(_config(tmp_path, tmp_path), ranking)
+    tune.write(_config(shards, tmp_path), ranking)
     assert tomllib.loads((tmp_path / "labels.toml").read_text())["block-size"] == 33
-
-
-def test_doubts_are_of_what_was_chosen() -> None:
-    fine = {name: np.array([1.0, least - 0.1]) for name, (least, _) in warn.SIGNS.items()}
-    assert warn.doubts(fine, 0) == []
-    (line,) = warn.doubts(fine, 1)
-    assert all(name in line for name in warn.SIGNS)
-    assert "--method supervised" in line
 
 
 def test_missing_shards_are_one_line(tmp_path: Path) -> None:

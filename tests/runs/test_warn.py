@@ -1,0 +1,71 @@
+"""Warnings of labels that will hardly be of use: where they come, and that they name what was seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from medsass.config import ShardConfig
+from medsass.data import shard
+from medsass.labels import Labeler
+from medsass.runs import warn
+from medsass.runs.glimpse import glimpse
+from medsass.runs.train import train
+from tests.conftest import tiny
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of images in which there is nothing: each a smooth ramp with noise upon it."""
+    folder = tmp_path_factory.mktemp("noise")
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(60, 190, 64)
+    (folder / "images").mkdir()
+    for i in range(16):
+        pixels = np.rot90(np.tile(ramp, (64, 1)), i) + rng.normal(0, 30, (64, 64))
+        cv2.imwrite(str(folder / "images" / f"{i}.png"), pixels.clip(0, 255).astype(np.uint8))
+    shard.write(ShardConfig(folder, folder / "shards", images="images/*.png"))
+    return folder / "shards"
+
+
+def test_a_choice_is_doubted_by_its_own_values() -> None:
+    values = {name: np.array([1.0, least - 0.1]) for name, (least, _) in warn.SIGNS.items()}
+    assert warn.of_choice(values, 0) == ""
+    line = warn.of_choice(values, 1)
+    assert all(name in line for name in warn.SIGNS)
+    assert "--method supervised" in line
+
+
+def test_labels_of_nothing_are_doubted_before_they_are_learnt(
+    noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(replace(tiny(noise, tmp_path / "run"), epochs=1))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: these labels")]
+    assert "contrast" in line
+
+
+def test_labels_of_nuclei_are_not(shards: Path, tmp_path: Path) -> None:
+    assert warn.of_run(tiny(shards, tmp_path), Labeler("otsu", "bright"), "cpu") == ""
+
+
+def test_labels_that_cover_nearly_all_are_doubted(shards: Path, tmp_path: Path) -> None:
+    assert "size" in warn.of_run(tiny(shards, tmp_path), Labeler("otsu", "dark"), "cpu")
+
+
+def test_training_with_the_truth_is_not_warned(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(replace(tiny(shards, tmp_path / "run"), epochs=1, method="supervised", polarity="dark"))
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_glimpse_is_of_whole_images_and_of_the_seed(shards: Path) -> None:
+    images, truth = glimpse(shards, 8, 32, "cpu", masks=True)
+    again, none = glimpse(shards, 8, 32, "cpu")
+    assert images.shape == (len(images), 32, 32, 3)
+    assert truth is not None
+    assert truth.shape == images.shape[:3]
+    assert none is None
+    assert len(again) == len(images)
