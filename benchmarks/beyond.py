@@ -252,17 +252,16 @@ def main() -> None:
     benches = [Bench(dataset, out / dataset, plan(where), where) for dataset in SPLITS]
     for bench in benches:
         bench.prepare(data / bench.dataset)
-    # arms that score another's run anew come after all trainings; a seed of everything comes before the next
-    first = [arm for arm in ARMS if _first(arm) == arm]
+    # a seed of everything comes before the next, and what scores another's run anew after all trainings
+    cells = sorted(product(SEEDS, benches, ARMS), key=lambda cell: _first(cell[2]) != cell[2])
     with ThreadPoolExecutor(plan(where).workers) as pool:
-        for arms in (first, [arm for arm in ARMS if arm not in first]):
-            list(pool.map(_told, ((bench, arm, seed) for seed, bench, arm in product(SEEDS, benches, arms))))
+        list(pool.map(_told, cells))
     rows = [bench.score(arm, seed) for bench in benches for arm in ARMS for seed in SEEDS]
     result.save("beyond", where, [*rows, *(bench.about() for bench in benches)], targets(rows), {})
 
 
-def _told(cell: tuple[Bench, Arm, int]) -> None:
-    bench, arm, seed = cell
+def _told(cell: tuple[int, Bench, Arm]) -> None:
+    seed, bench, arm = cell
     print(f"{bench.dataset}, {arm.name}, seed {seed}: {bench.score(arm, seed)['iou']:.4f}", file=sys.stderr)
 
 

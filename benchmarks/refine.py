@@ -16,7 +16,7 @@ from benchmarks import labels, result, roofline
 from benchmarks.markdown import Result, measured, table
 from medsass.labels import Labeler
 
-STEPS = ("", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest", "vignette,blur:3,border,holes")  # fmt: skip
+STEPS = ("", "darkest", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest", "vignette,blur:3,border,holes")  # fmt: skip
 BATCHES = {"cpu": (16,), "cuda": (16, 64, 256, 1024)}
 SHOWN = 32  # images of a batch whose masks are compared
 

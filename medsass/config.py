@@ -196,8 +196,8 @@ class TrainConfig:
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
-        "open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, blur:SIGMA, "
+        "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
@@ -301,8 +301,8 @@ class LabelConfig:
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of blur:SIGMA, vignette, border, holes, "
-        "open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, blur:SIGMA, "
+        "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in OUT")

@@ -23,12 +23,14 @@ class Labels:
     separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
         (for the adaptive methods: of the pixels above and not above their own threshold).
     input: the network's input (N, 3, H, W), channels-last, where a `Normalise` was given, else None.
+    gray: (N, H, W) uint8, what was thresholded, where steps of the refinement made it; else None.
     """
 
     mask: torch.Tensor
     threshold: torch.Tensor
     separability: torch.Tensor
     input: torch.Tensor | None = None
+    gray: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Labeler:
         outside = None
         if self._before:
             gray, outside = ops.before(images, self._before)
-            labels = self._label(gray, None)
+            labels = replace(self._label(gray, None), gray=gray)
             if normalise:
                 labels = replace(labels, input=ops.input(images, *_numbers(normalise)))
         else:

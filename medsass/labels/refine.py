@@ -1,6 +1,6 @@
 """Refinement of pseudo-labels: small steps before and after the threshold, named in one line such as "blur:3,border,holes".
 
-`blur` and `vignette` change the gray image that is thresholded, the others the mask. Lengths are in pixels of an image
+`darkest` and `brightest` choose the gray image that is thresholded, `blur` and `vignette` change it, the others the mask. Lengths are in pixels of an image
 whose shorter side has 224 and grow with it, so that a word means the same at every size. Every step is computed for the
 batch where the batch is, in whole numbers: masks are equal on CPU and GPU, and do not depend on the batch.
 """
@@ -19,6 +19,8 @@ SIDE = 224  # of the image in whose pixels lengths are given
 MOST_LENGTH = 56.0
 
 STEPS = {
+    "darkest": "darkest takes the lowest channel for gray, in which stains and pigments are dark",
+    "brightest": "brightest takes the highest channel for gray, in which what glows in one colour is bright",
     "blur": "blur:SIGMA smooths the image",
     "vignette": "vignette leaves out dark corners and margins",
     "border": "border removes components that touch the image's border, unless nearly nothing would be left",
@@ -53,6 +55,9 @@ def parse(text: str) -> tuple[Step, ...]:
                 f"refine: {step.name} works on the image, before the threshold, and must stand before {steps[late].name}; "
                 f"got '{text}'"
             )
+    for step in steps[1:]:
+        if step.name in _GRAYS:
+            raise ValueError(f"refine: {step.name} makes the gray image, and must be the first step; got '{text}'")
     return steps
 
 
@@ -138,7 +143,17 @@ def _close(mask: torch.Tensor, outside: torch.Tensor, step: Step) -> torch.Tenso
     return morphology.closed(mask, radius(_value(step), mask.shape))
 
 
-_BEFORE: dict[str, Callable[[Image, Step], Image]] = {"blur": _blur, "vignette": _vignette}
+# How RGB becomes gray, in place of `gray_of`. The lowest channel is the "dark channel" of He et al. (2009) without its
+# neighbourhood: white, light and gray things keep their level, and coloured ones fall to that of what they absorb.
+_GRAYS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "darkest": lambda images: images.amin(3),
+    "brightest": lambda images: images.amax(3),
+}
+_BEFORE: dict[str, Callable[[Image, Step], Image]] = {
+    **dict.fromkeys(_GRAYS, lambda image, _: image),  # done already
+    "blur": _blur,
+    "vignette": _vignette,
+}
 _AFTER: dict[str, Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]] = {
     "border": lambda mask, outside, _: regions.clear_border(mask, outside),
     "holes": lambda mask, _, __: regions.fill_holes(mask),
@@ -158,7 +173,8 @@ def of_images(images: torch.Tensor, steps: tuple[Step, ...]) -> Image:
     """(N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray -> the gray image to threshold and what lies outside of the field of
     view, both (N, H, W) uint8.
     """
-    gray = gray_of(images) if images.ndim == 4 else images
+    make = _GRAYS.get(steps[0].name, gray_of) if steps else gray_of
+    gray = make(images) if images.ndim == 4 else images
     image = gray, torch.zeros_like(gray)
     return functools.reduce(lambda so_far, step: _BEFORE[step.name](so_far, step), before(steps), image)
 

@@ -45,13 +45,18 @@ class Candidate:
         return Labeler(self.labels, self.polarity, block_size=block, refine=self.refine)
 
 
-def candidates(polarity: str, depth: int) -> list[Candidate]:
+def candidates(polarity: str, depth: int, colour: bool = False) -> list[Candidate]:
     """All of them. polarity: "bright" or "dark". depth: 16-bit images are neither blurred nor thresholded by
-    neighbourhoods.
+    neighbourhoods. colour: of images in colour Otsu's threshold is tried on the channel, too, in which the foreground
+    stands out most.
     """
     made = [
         Candidate(name, polarity, refine, block) for (name, block), refine in product(THRESHOLDS.items(), REFINEMENTS)
     ]
+    if colour:
+        channel = {"dark": "darkest", "bright": "brightest"}[polarity]
+        steps = (f"{channel},{refine}".removesuffix(",") for refine in REFINEMENTS)
+        made += [Candidate("otsu", polarity, refine, THRESHOLDS["otsu"]) for refine in steps]
     if depth == 8:
         return made
     return [item for item in made if not item.labels.startswith("adaptive") and not {"blur", "vignette"} & _names(item)]

@@ -12,6 +12,7 @@ from medsass.runs.candidates import Candidate
 
 _BATCH = 16
 _CROP = 8  # a crop leaves away one in so many of each side, at both ends
+_TINT = 4.0  # levels: JPEG's rounding makes less of gray images
 _GAMMA, _GAIN, _NOISE = 0.3, 0.2, 5.0  # of `relit`
 
 # The criteria that rank. On some 50 training images each of four sets (dermoscopy, X-rays, two kinds of fluorescence; 42
@@ -48,6 +49,11 @@ def side(images: torch.Tensor) -> str:
         frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, 1:-1, 0], mask[:, 1:-1, -1]], 1)
         shares.append(float(frame.mean()))
     return "bright" if shares[0] <= shares[1] else "dark"
+
+
+def coloured(images: torch.Tensor) -> bool:
+    """Whether images are in colour: the channels of a pixel differ by more than `_TINT` levels on the average."""
+    return images.ndim == 4 and float((images.amax(3) - images.amin(3)).float().mean()) > _TINT
 
 
 def judge(images: torch.Tensor, candidates: Sequence[Candidate], seed: int = 0) -> Judged:

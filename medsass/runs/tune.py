@@ -52,7 +52,7 @@ def tune(config: TuneConfig) -> Ranking:
     if polarity == "auto":
         polarity = judge.side(images)
         console.err.print(f"foreground {polarity}: that side of the threshold holds less of the images' frames")
-    found = choices.candidates(polarity, dataset.depth)
+    found = choices.candidates(polarity, dataset.depth, judge.coloured(images))
     with console.progress("tune", len(found)):
         judged = judge.judge(images, found, config.seed)
     order, scores, learnt = _order(judged, images, config)

@@ -1,7 +1,9 @@
 """The grammar of refinements, and labels refined by it: composed, batch by batch, on the CPU and (with one) on a GPU."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +20,21 @@ from tests.labels.test_vignette import dermoscope, nuclei
 from tests.masks import batches
 
 gpu = pytest.mark.gpu
-EVERYTHING = "vignette,blur:2,border,holes,open:1.5,close:3,min:0.001,largest:3"
-EACH = ("blur:3", "vignette", "border", "holes", "open:3", "close:4", "min:0.01", "largest", "largest:2", EVERYTHING)
+EVERYTHING = "darkest,vignette,blur:2,border,holes,open:1.5,close:3,min:0.001,largest:3"
+EACH = (
+    "darkest",
+    "brightest",
+    "blur:3",
+    "vignette",
+    "border",
+    "holes",
+    "open:3",
+    "close:4",
+    "min:0.01",
+    "largest",
+    "largest:2",
+    EVERYTHING,
+)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 lengths = st.floats(1e-3, 56)
@@ -48,16 +63,21 @@ def test_text_becomes_steps() -> None:
     )
 
 
-@given(st.lists(_before, max_size=3), st.lists(_after, max_size=4))
-def test_steps_come_back_from_their_text(before: list[Step], after: list[Step]) -> None:
-    steps = (*before, *after)
+_gray = st.lists(st.sampled_from([Step("darkest"), Step("brightest")]), max_size=1)
+
+
+@given(_gray, st.lists(_before, max_size=3), st.lists(_after, max_size=4))
+def test_steps_come_back_from_their_text(gray: list[Step], before: list[Step], after: list[Step]) -> None:
+    steps = (*gray, *before, *after)
     assert parse(refine.text(steps)) == steps
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sharpen", "a step must be one of blur, vignette, border, holes, open, close, min, largest; got 'sharpen'"),
+        ("sharpen", "a step must be one of darkest, brightest, blur, vignette, border, holes, open, close, min, largest; got 'sharpen'"),
+        ("blur:2,darkest", "darkest makes the gray image, and must be the first step; got 'blur:2,darkest'"),
+        ("darkest:2", "darkest takes no value; got 'darkest:2'"),
         ("border,", "a step must be one of .*; got ''"),
         ("Border", "got 'Border'"),
         ("border:3", "border takes no value; got 'border:3'"),
@@ -86,6 +106,7 @@ def test_other_text_is_refused_with_the_rule_and_what_was_seen(text: str, messag
 
 def test_every_step_has_its_help_and_is_applied_somewhere() -> None:
     assert set(refine.STEPS) == set(refine._BEFORE) | set(refine._AFTER)
+    assert set(refine._GRAYS) < set(refine._BEFORE)
     assert all(line.startswith(name) for name, line in refine.STEPS.items())
 
 
@@ -100,6 +121,34 @@ def _batch() -> torch.Tensor:
     """(6, 112, 112, 3): dermoscopes and nuclei, tinted."""
     grays = [dermoscope(112, seed)[0] for seed in range(3)] + [nuclei(112, 20, seed) for seed in range(3)]
     return torch.from_numpy(np.stack(grays)[..., None] * np.array([1, 0.8, 0.9])).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("step", "combine"), [("darkest", cv2.min), ("brightest", cv2.max)])
+def test_a_channel_in_place_of_gray_is_opencvs(step: str, combine: Callable[..., Any]) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3)).astype(np.uint8))
+    labels = Labeler("otsu", "dark", refine=step)(images)
+    assert labels.gray is not None
+    for image, mask, level, gray in zip(images.numpy(), labels.mask, labels.threshold, labels.gray, strict=True):
+        red, green, blue = cv2.split(image)
+        channel = combine(combine(red, green), blue)
+        assert np.array_equal(gray, channel)
+        expected, above = cv2.threshold(channel, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        assert level == expected
+        assert np.array_equal(mask, 1 - above)
+    gray_images = images[..., 0].contiguous()
+    plain, same = (Labeler("otsu", "dark", refine=text)(gray_images) for text in ("", step))
+    assert torch.equal(plain.mask, same.mask)
+
+
+def test_a_brown_lesion_is_darkest_where_a_shadow_is_as_gray() -> None:
+    image = np.full((64, 64, 3), (200, 160, 140), np.uint8)
+    image[:, 56:] = 150  # gray level 150 of a shadow, 147 of the lesion
+    cv2.circle(image, (28, 32), 12, (190, 140, 70), -1)
+    truth = cv2.circle(np.zeros((64, 64), np.uint8), (28, 32), 12, 1, -1)
+    images = torch.from_numpy(image)[None]
+    bare, darkest = (Labeler("otsu", "dark", refine=text)(images).mask[0].numpy() for text in ("", "darkest"))
+    assert bare.sum() == truth.sum() + 8 * 64
+    assert np.array_equal(darkest, truth)
 
 
 def test_blur_border_holes_is_opencvs_threshold_scikit_images_border_and_scipys_holes() -> None:
@@ -171,7 +220,7 @@ def test_nothing_outside_of_the_field_of_view_is_foreground(masks: np.ndarray, t
     assert result.amax() <= 1
 
 
-@pytest.mark.parametrize("text", ["blur:2", "vignette", "vignette,holes"])
+@pytest.mark.parametrize("text", ["blur:2", "vignette", "vignette,holes", "darkest"])
 def test_16_bit_images_have_no_steps_before_the_threshold(text: str) -> None:
     with pytest.raises(
         ValueError, match=r"works on uint8 images, before their threshold; got \(1, 4, 4\), torch.uint16"
@@ -189,7 +238,7 @@ def test_16_bit_masks_are_refined() -> None:
 
 def test_the_operators_are_sound() -> None:
     images, mask = _batch()[:2, :30, :40].contiguous(), torch.from_numpy(np.random.default_rng(0).integers(0, 2, (2, 9, 8), np.uint8))  # fmt: skip
-    for text in ("", "vignette,blur:9"):
+    for text in ("", "vignette,blur:9", "darkest"):
         torch.library.opcheck(ops.before, (images, text))
         torch.library.opcheck(ops.before, (images[..., 0].contiguous(), text))
     for text in ("", "border,holes,open:40,min:0.1,largest"):

@@ -1,5 +1,6 @@
 """Weights of pixels and images against the formula in NumPy."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,20 @@ def test_colour_images_are_weighed_by_their_gray_level() -> None:
         pixel = np.minimum(1, np.abs(gray - float(labels.threshold[i])) / (0.5 * gray.std()))
         share = np.clip((float(labels.separability[i]) - 0.3) / 0.3, 0, 1)
         np.testing.assert_allclose(found[i].numpy(), pixel * share, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", ["darkest", "blur:3", "brightest,blur:2"])
+def test_distances_are_of_what_was_thresholded(steps: str) -> None:
+    image = cv2.GaussianBlur(RNG.integers(0, 256, (40, 40, 3)).astype(np.uint8), (0, 0), 3)
+    images = torch.from_numpy(cv2.normalize(image, image, 0, 255, cv2.NORM_MINMAX))[None]
+    labels = Labeler("otsu", "bright", refine=steps)(images)
+    found = confidence.weights(Batch(images), labels)[0]
+    assert labels.gray is not None
+    inside = labels.gray[0] > labels.threshold[0]
+    assert torch.equal(inside, labels.mask[0] > 0)
+    distance = (labels.gray[0].float() - labels.threshold[0]).abs()
+    order = distance.flatten().argsort()
+    assert (found.flatten()[order].diff() >= -1e-6).all()
 
 
 @pytest.mark.parametrize(("separability", "weight"), [(0.0, 0.0), (0.3, 0.0), (0.45, 0.5), (0.6, 1.0), (1.0, 1.0)])

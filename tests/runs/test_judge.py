@@ -87,6 +87,22 @@ def test_candidates_take_the_side_that_is_given_and_none_comes_twice() -> None:
     assert len({way.name for way in candidates("dark", 8)}) == len(candidates("dark", 8))
 
 
+def test_colour_images_have_candidates_of_the_channel_that_shows_their_foreground() -> None:
+    for polarity, step in (("dark", "darkest"), ("bright", "brightest")):
+        plain, colour = candidates(polarity, 8), candidates(polarity, 8, colour=True)
+        more = colour[len(plain) :]
+        assert colour[: len(plain)] == plain
+        assert all(way.refine.split(",")[0] == step for way in more)
+        assert len({way.name for way in colour}) == len(colour)
+
+
+def test_tinted_images_are_in_colour_and_gray_ones_are_not() -> None:
+    gray = _scenes(2)[0]
+    assert not judge.coloured(gray)
+    assert not judge.coloured(gray[..., 0])
+    assert judge.coloured((gray.float() * torch.tensor([1.0, 0.5, 0.8])).byte())
+
+
 def test_a_neighbourhood_grows_with_the_image() -> None:
     way = Candidate("adaptive-mean", "dark", "", 111)
     assert [way.labeler(size).block_size for size in (224, 112, 448)] == [111, 57, 223]
