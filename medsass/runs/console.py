@@ -58,11 +58,14 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
         yield Bar(bar, title, total)
 
 
-def table(columns: list[str], rows: list[list[str]]) -> Table:
-    """A plain table: first column to the left, the others to the right."""
+def table(columns: list[str], rows: list[list[str]], long: int | None = None) -> Table:
+    """A plain table: first column to the left, the others to the right, but for the number `long`, whose text stands to the
+    left and goes on in another line where there is no room.
+    """
     result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        left = index in (0, long)
+        result.add_column(column, justify="left" if left else "right", no_wrap=index != long, overflow="fold")
     for row in rows:
         result.add_row(*map(Text, row))
     return result

@@ -1,6 +1,7 @@
 """The pictures: rows of images and masks with captions, outlines, and the training curve."""
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
     above the columns.
     """
     columns = max(len(row) for row in rows)
-    step, top = _TILE + _CAPTION + _GAP, _GAP + (_CAPTION if heads else 0)
+    font = ImageFont.load_default(12)
+    wrapped = [_wrapped(head, font) for head in heads]
+    step, top = _TILE + _CAPTION + _GAP, _GAP + _CAPTION * max(map(len, wrapped), default=0)
     canvas = Image.new("RGB", (_GAP + columns * (_TILE + _GAP), top + len(rows) * step), _PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
-    for column, head in enumerate(heads):
-        draw.text((_GAP + column * (_TILE + _GAP), 3), head, _INK, font)
+    draw = ImageDraw.Draw(canvas)
+    for column, lines in enumerate(wrapped):
+        draw.text((_GAP + column * (_TILE + _GAP), 3), "\n".join(lines), _INK, font)
     for y, row in enumerate(rows):
         for x, (image, caption) in enumerate(row):
             corner = _GAP + x * (_TILE + _GAP), top + y * step
@@ -41,6 +44,16 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
             draw.text((corner[0], corner[1] + _TILE + 2), _fit(caption, draw, font), _INK, font)
     with files.atomic(path) as file:
         canvas.save(file, "PNG")
+
+
+def _wrapped(text: str, font: Any) -> list[str]:
+    """`text` in lines of a tile's width, broken behind blanks and commas."""
+    lines = [""]
+    for word in re.findall(r"[^ ,]*[ ,]?", text):
+        if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > _TILE:
+            lines.append("")
+        lines[-1] += word
+    return lines
 
 
 def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

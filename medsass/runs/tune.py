@@ -20,7 +20,8 @@ from medsass.runs.glimpse import glimpse
 from medsass.runs.judge import Judged
 from medsass.runs.learnability import learnability
 
-_SHOWN, _LEARNT = 10, 6
+_SHOWN = 10
+_WIDE = 150  # columns of a terminal in which all criteria have room
 _SHEET_IMAGES, _SHEET_CANDIDATES = 6, 4
 
 
@@ -88,14 +89,18 @@ def _order(
 
 def show(ranking: Ranking) -> None:
     """Print the first of the ranking, and how well it follows the truth where that is known."""
-    names = list(ranking.values)
+    others = [name for name in ranking.values if name not in judge.VOTES and np.isfinite(ranking.values[name]).any()]
+    wide = console.out.width >= _WIDE
+    names = [*judge.VOTES, *(others if wide else [])]
     rows = []
     for i, item in enumerate(ranking.candidates[:_SHOWN]):
         values = [f"{ranking.values[name][i]:.3f}" if np.isfinite(ranking.values[name][i]) else "" for name in names]
         truth = [f"{ranking.iou[i]:.4f}"] if ranking.iou is not None else []
         rows.append([f"{i + 1}", item.name, f"{ranking.scores[i]:.3f}", *values, *truth])
     heads = ["", "labels", "score", *names, *(["IoU"] if ranking.iou is not None else [])]
-    console.out.print(console.table(heads, rows))
+    console.out.print(console.table(heads, rows, long=1))
+    if not wide:
+        console.out.print(f"in {_WIDE} columns also, without a vote: {', '.join(others)}")
     if ranking.iou is not None:
         best = int(np.argmax(ranking.iou))
         console.out.print(

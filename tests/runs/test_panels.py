@@ -17,6 +17,21 @@ def _draw(path: Path, rows: list[list[panels.Tile]], heads: tuple[str, ...] = ()
         return np.asarray(image.convert("RGB"))
 
 
+def test_a_long_head_goes_on_in_another_line_and_into_no_other_column(tmp_path: Path) -> None:
+    tile = np.zeros((8, 8), np.uint8)
+    text = "otsu dark darkest,vignette,blur:3,border,open:3,largest:2"
+    one = _draw(tmp_path / "one.png", [[(tile, "")] * 2], ("a", ""))
+    long = _draw(tmp_path / "long.png", [[(tile, "")] * 2], (text, ""))
+    more = len(long) - len(one)
+    assert more > 0
+    assert more % panels._CAPTION == 0
+    right = panels._GAP + panels._TILE
+    top = panels._CAPTION * (1 + more // panels._CAPTION)
+    assert (long[:top, :right] < 200).any()
+    assert (long[:top, right + panels._GAP :] == 255).all()
+    assert "".join(panels._wrapped(text, panels.ImageFont.load_default(12))) == text
+
+
 @pytest.mark.parametrize("heads", [(), ("a", "b", "c")])
 def test_a_sheet_has_a_place_for_each_tile(tmp_path: Path, heads: tuple[str, ...]) -> None:
     tile = (np.full((10, 10, 3), 9, np.uint8), "x")
