@@ -22,11 +22,7 @@ from medsass.methods.teacher import Teacher
 
 PARTS = ("weights", "consistency", "teacher")
 
-_GAIN, _SHIFT, _NOISE = (
-    0.25,
-    0.25,
-    0.1,
-)  # of the normalised input: each channel's scale and shift, and each value's noise
+_GAIN, _SHIFT, _NOISE = 0.25, 0.25, 0.1  # of each channel's deviation in the image
 
 
 class MedSASSPlus(MedSASS):
@@ -73,11 +69,14 @@ class MedSASSPlus(MedSASS):
 
 
 def changed(images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) normalised images with other colours, other light and noise: x (1 + a) + b + c, a and b uniform in
-    +-0.25 for each image and channel, c normal with deviation 0.1 for each value.
+    """(N, 3, H, W) normalised images with other colours, other light and noise, each in proportion to what the image shows:
+    m + (1 + a) (x - m) + s (b + c), m and s mean and standard deviation of each image's channel, a and b uniform in +-0.25
+    for each image and channel, c normal with deviation 0.1 for each value.
     """
-    a, b = (2 * torch.rand(2, len(images), 3, 1, 1, device=images.device, dtype=images.dtype) - 1).unbind()
-    return images * (1 + _GAIN * a) + _SHIFT * b + _NOISE * torch.randn_like(images)
+    spread, mean = torch.std_mean(images, (2, 3), correction=0, keepdim=True)
+    a, b = (2 * torch.rand(2, *mean.shape, device=images.device, dtype=images.dtype) - 1).unbind()
+    noise = _SHIFT * b + _NOISE * torch.randn_like(images)
+    return mean + (1 + _GAIN * a) * (images - mean) + spread * noise
 
 
 def parts(config: TrainConfig) -> tuple[str, ...]:

@@ -23,11 +23,11 @@ FLIPS = ((), (-1,), (-2,), (-2, -1))
 
 
 class Opinion(NamedTuple):
-    """What a teacher says. probability: (N, H, W) float32 in [0, 1]. stability: (N,) float32 in [0, 1], the IoU of its masks
-    of the image as it is and flipped.
+    """What a teacher says. logits: (N, H, W) float32. stability: (N,) float32 in [0, 1], the IoU of its masks of the image as
+    it is and flipped.
     """
 
-    probability: torch.Tensor
+    logits: torch.Tensor
     stability: torch.Tensor
 
 
@@ -47,8 +47,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> Opinion:
         """images: (N, 3, H, W), as the network sees them."""
-        plain, flipped = (torch.sigmoid(_flipped(self.network, images, flip)) for flip in FLIPS[:2])
-        return Opinion((plain + flipped) / 2, overlap(plain > 0.5, flipped > 0.5))
+        plain, flipped = (_flipped(self.network, images, flip) for flip in FLIPS[:2])
+        return Opinion((plain + flipped) / 2, overlap(plain > 0, flipped > 0))
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
@@ -70,12 +70,28 @@ def share(progress: float) -> float:
 
 
 def blended(mask: torch.Tensor, opinion: Opinion, most: torch.Tensor) -> torch.Tensor:
-    """(N, H, W) float32 in [0, 1]: (1 - k) mask + k probability, of each image with k = most * stability, or 0 where the
-    teacher's mask overlaps with `mask` by less than LEAST_AGREEMENT. mask: (N, H, W) uint8. most: 0-dimensional.
+    """(N, H, W) float32 in [0, 1]: (1 - k) mask + k p, p the teacher's `aligned` probability, of each image with
+    k = most * stability, or 0 where the teacher's mask overlaps with `mask` by less than LEAST_AGREEMENT. mask: (N, H, W)
+    uint8. most: 0-dimensional.
     """
-    agrees = overlap(opinion.probability > 0.5, mask > 0) >= LEAST_AGREEMENT
+    probability = aligned(opinion.logits, mask)
+    agrees = overlap(probability > 0.5, mask > 0) >= LEAST_AGREEMENT
     k = (most * opinion.stability * agrees)[:, None, None]
-    return torch.lerp(mask.float(), opinion.probability, k)
+    return torch.lerp(mask.float(), probability, k)
+
+
+def aligned(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(N, H, W) float32 probabilities, shifted so that as many of the batch's pixels are above 1/2 as `mask` holds.
+
+    A loss that counts misses more than false alarms makes masks that are too large, and a network that learns from its own
+    would make them larger and larger. So the teacher says where, and the threshold how much (distribution alignment:
+    Berthelot et al., ReMixMatch, 2020, section 3.1).
+    """
+    ordered = logits.flatten().sort(descending=True).values
+    count = mask.sum(dtype=torch.int64)
+    last = ordered[(count - 1).clamp_min(0)[None]]
+    next_ = ordered[count.clamp_max(len(ordered) - 1)[None]]
+    return torch.sigmoid(logits - (last + next_) / 2)
 
 
 def averaged(segment: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:

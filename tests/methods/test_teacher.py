@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from medsass.methods import teacher
@@ -56,11 +58,11 @@ def test_a_teacher_is_an_average_of_its_network_over_a_share_of_the_steps_so_far
 def test_an_opinion_is_the_mean_of_two_flips_and_their_overlap() -> None:
     made, images = Teacher(_net()), torch.randn(2, 3, 8, 8)
     found = made(images)
-    plain = made.network(images)[:, 0].sigmoid()
-    flipped = made.network(images.flip(-1))[:, 0].sigmoid().flip(-1)
-    torch.testing.assert_close(found.probability, (plain + flipped) / 2)
+    plain = made.network(images)[:, 0]
+    flipped = made.network(images.flip(-1))[:, 0].flip(-1)
+    torch.testing.assert_close(found.logits, (plain + flipped) / 2)
     for i in range(2):
-        a, b = (item[i].detach().numpy() > 0.5 for item in (plain, flipped))
+        a, b = (item[i].detach().numpy() > 0 for item in (plain, flipped))
         assert float(found.stability[i]) == pytest.approx((a & b).sum() / (a | b).sum())
 
 
@@ -72,13 +74,23 @@ def test_the_teacher_takes_over_in_the_middle_of_the_training(progress: float, s
 def test_the_target_moves_by_share_and_stability_and_only_where_the_teacher_has_not_collapsed() -> None:
     mask = torch.zeros(3, 4, 4, dtype=torch.uint8)
     mask[:, :2] = 1
-    probability = mask.float() * 0.9
-    probability[2] = 0.1  # nothing
-    found = teacher.blended(mask, Opinion(probability, torch.tensor([1.0, 0.5, 1.0])), torch.tensor(0.8))
-    assert found[0, 0, 0].item() == pytest.approx(1 - 0.8 * 0.1)
-    assert found[1, 0, 0].item() == pytest.approx(1 - 0.4 * 0.1)
+    logits = torch.where(mask > 0, 2.0, -2.0)
+    logits[2] = -logits[2]  # the other side
+    sure = torch.sigmoid(torch.tensor(2.0)).item()
+    found = teacher.blended(mask, Opinion(logits, torch.tensor([1.0, 0.5, 1.0])), torch.tensor(0.8))
+    assert found[0, 0, 0].item() == pytest.approx(1 - 0.8 * (1 - sure))
+    assert found[1, 0, 0].item() == pytest.approx(1 - 0.4 * (1 - sure))
     assert torch.equal(found[2], mask[2].float())
-    assert found[:, 3].eq(0).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(-3, 3))
+def test_a_teacher_says_where_and_the_threshold_how_much(seed: int, share: float, bias: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 7, 9, generator=rng) + bias
+    mask = (torch.rand(2, 7, 9, generator=rng) < share).byte()
+    found = teacher.aligned(logits, mask)
+    assert int((found > 0.5).sum()) == pytest.approx(int(mask.sum()), abs=1)
+    assert (found.flatten()[logits.flatten().argsort()].diff() >= 0).all()
 
 
 def test_averaging_over_flips_does_not_depend_on_the_flip() -> None:
