@@ -20,7 +20,7 @@ class LabelConfig:
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, blur:SIGMA, "
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, blur:SIGMA, "
         "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
@@ -43,7 +43,7 @@ class TuneConfig:
     size: int = option(224, "they are resized to N x N pixels, best the size that will be trained at", least=32)
     polarity: str = option(
         "recipe",
-        "which side of the threshold is foreground; auto takes the one that holds less of the images' frames",
+        "which side of the threshold is foreground; auto: dark of colour images on a light ground, else what holds less of the images' frames",
         choices=("recipe", *POLARITIES),
     )
     learn: int = option(

@@ -67,7 +67,7 @@ class TrainConfig:
     block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
     offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
     refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, blur:SIGMA, "
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, blur:SIGMA, "
         "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
     )  # fmt: skip
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")

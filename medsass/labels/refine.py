@@ -1,6 +1,6 @@
 """Refinement of pseudo-labels: small steps before and after the threshold, named in one line such as "blur:3,border,holes".
 
-`darkest` and `brightest` choose the gray image that is thresholded, `blur` and `vignette` change it, the others the mask. Lengths are in pixels of an image
+`darkest`, `brightest`, `red`, `green` and `blue` choose the gray image that is thresholded, `blur` and `vignette` change it, the others the mask. Lengths are in pixels of an image
 whose shorter side has 224 and grow with it, so that a word means the same at every size. Every step is computed for the
 batch where the batch is, in whole numbers: masks are equal on CPU and GPU, and do not depend on the batch.
 """
@@ -21,6 +21,9 @@ MOST_LENGTH = 56.0
 STEPS = {
     "darkest": "darkest takes the lowest channel for gray, in which stains and pigments are dark",
     "brightest": "brightest takes the highest channel for gray, in which what glows in one colour is bright",
+    "red": "red takes the red channel for gray, in which blue stains are dark and pink ones light",
+    "green": "green takes the green channel for gray",
+    "blue": "blue takes the blue channel for gray",
     "blur": "blur:SIGMA smooths the image",
     "vignette": "vignette leaves out dark corners and margins",
     "border": "border removes components that touch the image's border, unless nearly nothing would be left",
@@ -148,6 +151,9 @@ def _close(mask: torch.Tensor, outside: torch.Tensor, step: Step) -> torch.Tenso
 _GRAYS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "darkest": lambda images: images.amin(3),
     "brightest": lambda images: images.amax(3),
+    "red": lambda images: images[..., 0].contiguous(),
+    "green": lambda images: images[..., 1].contiguous(),
+    "blue": lambda images: images[..., 2].contiguous(),
 }
 _BEFORE: dict[str, Callable[[Image, Step], Image]] = {
     **dict.fromkeys(_GRAYS, lambda image, _: image),  # done already

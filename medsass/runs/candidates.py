@@ -23,6 +23,9 @@ REFINEMENTS = (
     "vignette,blur:3,border,open:3,largest:2",
     "open:1,min:0.001",
 )
+# What pigments absorb differs, so that the darkest channel shows most of them; haematoxylin and Giemsa's azure are dark in
+# red light, in which eosin is not (absorption as in Ruifrok and Johnston 2001, table 1).
+CHANNELS = {"dark": ("darkest", "red"), "bright": ("brightest",)}
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,15 @@ class Candidate:
 
 def candidates(polarity: str, depth: int, colour: bool = False) -> list[Candidate]:
     """All of them. polarity: "bright" or "dark". depth: 16-bit images are neither blurred nor thresholded by
-    neighbourhoods. colour: of images in colour Otsu's threshold is tried on the channel, too, in which the foreground
-    stands out most.
+    neighbourhoods. colour: of images in colour Otsu's threshold is tried on `CHANNELS`, too.
     """
     made = [
         Candidate(name, polarity, refine, block) for (name, block), refine in product(THRESHOLDS.items(), REFINEMENTS)
     ]
     if colour:
-        channel = {"dark": "darkest", "bright": "brightest"}[polarity]
-        steps = (f"{channel},{refine}".removesuffix(",") for refine in REFINEMENTS)
+        steps = (
+            f"{channel},{refine}".removesuffix(",") for channel, refine in product(CHANNELS[polarity], REFINEMENTS)
+        )
         made += [Candidate("otsu", polarity, refine, THRESHOLDS["otsu"]) for refine in steps]
     if depth == 8:
         return made

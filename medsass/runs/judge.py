@@ -12,6 +12,7 @@ from medsass.runs.candidates import Candidate
 
 _BATCH = 16
 _CROP = 8  # a crop leaves away one in so many of each side, at both ends
+_LIGHT = 128  # level
 _TINT = 4.0  # levels: JPEG's rounding makes less of gray images
 _GAMMA, _GAIN, _NOISE = 0.3, 0.2, 5.0  # of `relit`
 
@@ -39,9 +40,14 @@ class Judged:
 
 
 def side(images: torch.Tensor) -> str:
-    """The foreground's side of the threshold for a whole set, "bright" or "dark": the one that holds less of the images'
-    frames on the average, where what lies outside of the field of view is neither. images: as `judge` takes them.
+    """The foreground's side of the threshold for a whole set, "bright" or "dark". images: as `judge` takes them.
+
+    Of colour images with a light ground it is the dark one: what is stained or pigmented absorbs light (Beer and Lambert's
+    law), and takes up most of many sections. Of others it is the side that holds less of the images' frames on the average,
+    where what lies outside of the field of view is neither.
     """
+    if light(images):
+        return "dark"
     step = "vignette" if images.dtype == torch.uint8 else ""
     shares = []
     for polarity in ("bright", "dark"):
@@ -49,6 +55,17 @@ def side(images: torch.Tensor) -> str:
         frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, 1:-1, 0], mask[:, 1:-1, -1]], 1)
         shares.append(float(frame.mean()))
     return "bright" if shares[0] <= shares[1] else "dark"
+
+
+def light(images: torch.Tensor) -> bool:
+    """Whether images are in colour and have a light ground: of most of them one pixel in twenty has no channel below
+    `_LIGHT`.
+    """
+    if not coloured(images):
+        return False
+    lowest = images.amin(3).flatten(1)
+    share = (lowest >= _LIGHT).float().mean(1)
+    return float((share >= 0.05).float().mean()) > 0.5
 
 
 def coloured(images: torch.Tensor) -> bool:

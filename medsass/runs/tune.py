@@ -52,7 +52,9 @@ def tune(config: TuneConfig) -> Ranking:
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
     if polarity == "auto":
         polarity = judge.side(images)
-        console.err.print(f"foreground {polarity}: that side of the threshold holds less of the images' frames")
+        light = "what is stained or pigmented is dark on a light ground"
+        frame = "that side of the threshold holds less of the images' frames"
+        console.err.print(f"foreground {polarity}: {light if judge.light(images) else frame}")
     found = choices.candidates(polarity, dataset.depth, judge.coloured(images))
     with console.progress("tune", len(found)):
         judged = judge.judge(images, found, config.seed)

@@ -24,6 +24,9 @@ EVERYTHING = "darkest,vignette,blur:2,border,holes,open:1.5,close:3,min:0.001,la
 EACH = (
     "darkest",
     "brightest",
+    "red",
+    "green",
+    "blue",
     "blur:3",
     "vignette",
     "border",
@@ -75,7 +78,7 @@ def test_steps_come_back_from_their_text(gray: list[Step], before: list[Step], a
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sharpen", "a step must be one of darkest, brightest, blur, vignette, border, holes, open, close, min, largest; got 'sharpen'"),
+        ("sharpen", "a step must be one of darkest, brightest, red, green, blue, blur, vignette, border, holes, open, close, min, largest; got 'sharpen'"),
         ("blur:2,darkest", "darkest makes the gray image, and must be the first step; got 'blur:2,darkest'"),
         ("darkest:2", "darkest takes no value; got 'darkest:2'"),
         ("border,", "a step must be one of .*; got ''"),
@@ -123,14 +126,23 @@ def _batch() -> torch.Tensor:
     return torch.from_numpy(np.stack(grays)[..., None] * np.array([1, 0.8, 0.9])).to(torch.uint8)
 
 
-@pytest.mark.parametrize(("step", "combine"), [("darkest", cv2.min), ("brightest", cv2.max)])
+@pytest.mark.parametrize(
+    ("step", "combine"),
+    [
+        ("darkest", lambda r, g, b: cv2.min(cv2.min(r, g), b)),
+        ("brightest", lambda r, g, b: cv2.max(cv2.max(r, g), b)),
+        ("red", lambda r, _, __: r),
+        ("green", lambda _, g, __: g),
+        ("blue", lambda _, __, b: b),
+    ],
+)
 def test_a_channel_in_place_of_gray_is_opencvs(step: str, combine: Callable[..., Any]) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3)).astype(np.uint8))
     labels = Labeler("otsu", "dark", refine=step)(images)
     assert labels.gray is not None
     for image, mask, level, gray in zip(images.numpy(), labels.mask, labels.threshold, labels.gray, strict=True):
         red, green, blue = cv2.split(image)
-        channel = combine(combine(red, green), blue)
+        channel = combine(red, green, blue)
         assert np.array_equal(gray, channel)
         expected, above = cv2.threshold(channel, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
         assert level == expected

@@ -1,11 +1,12 @@
 """Judging ways to label, on scenes of which it is known which way is right."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from medsass.labels import criteria
+from medsass.labels import criteria, refine
 from medsass.runs import judge, learnability
 from medsass.runs.candidates import Candidate, candidates
 from medsass.runs.judge import Judged
@@ -88,12 +89,32 @@ def test_candidates_take_the_side_that_is_given_and_none_comes_twice() -> None:
 
 
 def test_colour_images_have_candidates_of_the_channel_that_shows_their_foreground() -> None:
-    for polarity, step in (("dark", "darkest"), ("bright", "brightest")):
+    for polarity, steps in (("dark", {"darkest", "red"}), ("bright", {"brightest"})):
         plain, colour = candidates(polarity, 8), candidates(polarity, 8, colour=True)
         more = colour[len(plain) :]
         assert colour[: len(plain)] == plain
-        assert all(way.refine.split(",")[0] == step for way in more)
+        assert {way.refine.split(",")[0] for way in more} == steps
         assert len({way.name for way in colour}) == len(colour)
+
+
+def test_what_is_stained_is_dark_even_where_it_covers_most() -> None:
+    """Sections fill their frames: white gaps are the smaller side, and are not what is looked for."""
+    rng = np.random.default_rng(0)
+    images = np.full((6, 64, 64, 3), (200, 110, 160), np.uint8)  # eosin
+    for image in images:
+        for _ in range(12):
+            cv2.circle(image, rng.integers(0, 64, 2).tolist(), 4, (90, 60, 140), -1)  # haematoxylin
+        cv2.circle(image, rng.integers(10, 54, 2).tolist(), 14, (245, 243, 246), -1)  # a gap
+    stained = torch.from_numpy(images)
+    gray = torch.from_numpy(np.repeat(refine.gray_of(stained).numpy()[..., None], 3, 3))
+    assert (judge.light(stained), judge.side(stained)) == (True, "dark")
+    assert (judge.light(gray), judge.side(gray)) == (False, "bright")
+
+
+def test_what_glows_in_colour_has_no_light_ground() -> None:
+    glowing = (_scenes(4)[0].float() * torch.tensor([0.1, 0.2, 1.0])).byte()
+    assert judge.coloured(glowing)
+    assert (judge.light(glowing), judge.side(glowing)) == (False, "bright")
 
 
 def test_tinted_images_are_in_colour_and_gray_ones_are_not() -> None:
