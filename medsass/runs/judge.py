@@ -76,27 +76,33 @@ def coloured(images: torch.Tensor) -> bool:
 def judge(images: torch.Tensor, candidates: Sequence[Candidate], seed: int = 0) -> Judged:
     """images: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8 or uint16.
 
-    `criteria.CRITERIA` and `criteria.agreement` of each candidate's masks, and
-    stability: IoU of its masks with those of the images in another light (`relit`);
-    crop: IoU of its masks with those of the images without their margin, which a threshold of the whole image may shift.
+    What `looked` says of each candidate's masks, `criteria.agreement`, and stability: IoU of its masks with those of the
+    images in another light (`relit`).
     """
-    gray = (refine.gray_of(images) if images.ndim == 4 else images).float()
-    other, within = relit(images, seed), _inner(images).contiguous()
+    other = relit(images, seed)
     values: dict[str, list[torch.Tensor]] = {}
     found_masks = []
     for candidate in candidates:
         labeler = candidate.labeler(min(images.shape[1:3]))
-        mask = masks(labeler, images)
+        mask, found = looked(labeler, images)
         found_masks.append(mask)
-        found = {name: criterion(gray, mask) for name, criterion in criteria.CRITERIA.items()}
         found["stability"] = criteria.overlap(masks(labeler, other), mask)
-        found["crop"] = criteria.overlap(masks(labeler, within), _inner(mask))
         for name, value in found.items():
             values.setdefault(name, []).append(value)
     stacked = torch.stack(found_masks)
     table = {name: torch.stack(value) for name, value in values.items()}
     table["agreement"] = torch.cat([criteria.agreement(stacked[:, part]) for part in _parts(len(images))], 1)
     return Judged(candidates, {name: value.double().mean(1).cpu().numpy() for name, value in table.items()}, stacked)
+
+
+def looked(labeler: Labeler, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """A labeler's masks (N, H, W) uint8 and, of each, (N,) float32: `criteria.CRITERIA`, and crop, the IoU with the masks of
+    the images without their margin, which a threshold of the whole image may shift.
+    """
+    gray, mask = (refine.gray_of(images) if images.ndim == 4 else images).float(), masks(labeler, images)
+    found = {name: criterion(gray, mask) for name, criterion in criteria.CRITERIA.items()}
+    found["crop"] = criteria.overlap(masks(labeler, _inner(images).contiguous()), _inner(mask))
+    return mask, found
 
 
 def relit(images: torch.Tensor, seed: int) -> torch.Tensor:

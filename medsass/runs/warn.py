@@ -6,18 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import TrainConfig
-from medsass.labels import Labeler, criteria, refine
+from medsass.labels import Labeler
 from medsass.runs import console, judge
 from medsass.runs.glimpse import glimpse
 
-# Of the chosen labels, as means over the images. On four sets (dermoscopy, X-rays, two kinds of fluorescence; some 50 images
-# each) the best labels of either side were above these where their IoU was 0.64 or more, and below one where it was less.
+# Of the criteria that vote in `tune`, as means over the images. On four sets (dermoscopy, X-rays, two kinds of fluorescence;
+# some 50 images each) the best labels were above all of these where their IoU was 0.64 or more, and below one where it was
+# less; Otsu's bare ones on the wrong side, and on X-rays on either, were below one as well.
 SIGNS = {
     "contrast": (0.75, "their outlines hardly follow edges of the image"),
     "size": (0.70, "they cover nearly nothing, or nearly all, of many images"),
+    "frame": (0.80, "they run along the images' frames"),
+    "crop": (0.75, "they change where the images' margins are cut off"),
 }
-
-
 LOOKED = 48  # training images that `of_run` looks at
 
 _ELSE = "where no threshold finds the objects, a few masks and --method supervised will do more"
@@ -34,8 +35,8 @@ def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
 def of_run(config: TrainConfig, labeler: Labeler, where: str) -> str:
     """What speaks against the labels that a run is about to learn, or "". Reads `LOOKED` training images."""
     images, _ = glimpse(config.shards, LOOKED, config.size, where, config.seed, config.threads)
-    gray, mask = refine.gray_of(images) if images.ndim == 4 else images, judge.masks(labeler, images)
-    found = signs({name: float(criteria.CRITERIA[name](gray.float(), mask).mean()) for name in SIGNS})
+    _, values = judge.looked(labeler, images)
+    found = signs({name: float(values[name].mean()) for name in SIGNS})
     if not found:
         return ""
     return (

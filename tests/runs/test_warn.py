@@ -10,7 +10,7 @@ import pytest
 from medsass.config import ShardConfig
 from medsass.data import shard
 from medsass.labels import Labeler
-from medsass.runs import warn
+from medsass.runs import judge, warn
 from medsass.runs.glimpse import glimpse
 from medsass.runs.train import train
 from tests.conftest import tiny
@@ -36,6 +36,32 @@ def test_a_choice_is_doubted_by_its_own_values() -> None:
     line = warn.of_choice(values, 1)
     assert all(name in line for name in warn.SIGNS)
     assert "--method supervised" in line
+
+
+def test_signs_are_of_the_criteria_that_vote() -> None:
+    assert set(warn.SIGNS) == set(judge.VOTES)
+
+
+def test_a_ring_at_the_frame_is_doubted(tmp_path: Path) -> None:
+    """As bare Otsu's labels of X-rays are: the dark margin is a class of its own."""
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        pixels = np.full((64, 64), 20.0)
+        pixels[8:-8, 8:-8] = 150
+        cv2.circle(pixels, (24, 32), 8, 110, -1)
+        cv2.imwrite(
+            str(tmp_path / f"images/{i}.png"), (pixels + rng.normal(0, 5, (64, 64))).clip(0, 255).astype(np.uint8)
+        )
+    shards = tmp_path / "shards"
+    shard.write(ShardConfig(tmp_path, shards, images="images/*.png"))
+    config = replace(tiny(shards, tmp_path / "run"), size=64)
+    bare, refined = (
+        warn.of_run(config, Labeler("otsu", "dark", refine=r), "cpu") for r in ("", "vignette,blur:3,border")
+    )
+    assert "frame" in bare
+    assert "crop" in bare
+    assert refined == ""
 
 
 def test_labels_of_nothing_are_doubted_before_they_are_learnt(
