@@ -53,7 +53,7 @@ def readme_table(results: dict[str, Result]) -> str:
         largest = max(row["batch"] for row in content["rows"])
         found = {row["refine"]: row["microseconds_per_image"] for row in content["rows"] if row["batch"] == largest}
         for text, cost in found.items():
-            label = f"`{text}`" if text else "none: gray, Otsu, mask"
+            label = f"Otsu and `{text}`" if text else "Otsu: gray, threshold, mask"
             rows.append(
                 [
                     label,
