@@ -175,7 +175,7 @@ class Bench:
     def about(self) -> Row:
         """What `tune` chose, and how well that follows the truth."""
         options = tomllib.loads(self.choice.read_text())
-        options.pop("chosen-on")  # a path of the machine
+        options.pop("chosen-on", None)  # a path of the machine
         return {"dataset": self.dataset, "choice": options, **json.loads(self.choice.with_suffix(".json").read_text())}
 
 
