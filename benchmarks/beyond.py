@@ -8,7 +8,7 @@ and all of it. What is scored is a split that nothing was chosen or trained on: 
 public, the validation split. The last epoch counts where a method ranks none, the lowest loss against the threshold's masks
 where it does; the truth has no part in that. OUT (`medsass-beyond` among temporary files unless given) keeps every run: the
 same command goes on where it was stopped. On a CPU every core does a training of its own, of a small network on a part of
-the images (`PLANS`).
+the images (`plan`).
 """
 
 import json
@@ -91,7 +91,7 @@ class Plan:
 
 
 def plan(where: str) -> Plan:
-    """A GPU's is nearly the paper's own; on a CPU the same would take days, and what `tune` chose by is the same there."""
+    """A GPU's is the paper's network and size; on a CPU the same would take days."""
     if where == "cuda":
         return Plan("unet-resnet50", 224, 16, 2500, isic=0, workers=1)
     return Plan("unet-resnet18", 96, 4, 200, isic=800, workers=os.cpu_count() or 1)
@@ -99,7 +99,7 @@ def plan(where: str) -> Plan:
 
 @dataclass(frozen=True)
 class Bench:
-    """One dataset, sharded and tuned. about: what its rows tell of the choice."""
+    """One dataset: its shards, the labels that `tune` chose for it, and its trainings, all in `folder`."""
 
     dataset: str
     folder: Path

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsass.config.options import DEVICES, LABELS, POLARITIES, check, option
+from medsass.config.options import (
+    DEVICES,
+    LABELS,
+    POLARITIES,
+    block_size_option,
+    check,
+    ght_option,
+    offset_option,
+    option,
+    refine_option,
+)
 
 
 @dataclass(frozen=True)
@@ -16,13 +26,10 @@ class LabelConfig:
     polarity: str = option(
         "recipe", "foreground side; recipe: the shards' own, auto for images", choices=("recipe", *POLARITIES)
     )
-    ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
-    block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
-    offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
-    refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, blur:SIGMA, "
-        "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
-    )  # fmt: skip
+    ght: str = ght_option()
+    block_size: int = block_size_option()
+    offset: float = offset_option()
+    refine: str = refine_option()
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
     overwrite: bool = option(False, "replace masks that are already in OUT")
 

@@ -25,6 +25,30 @@ def option(default: Any, text: str, *, choices: tuple[str | int, ...] = (), leas
     return field(default=default, metadata={"help": text, "choices": choices, "least": least})
 
 
+def ght_option() -> Any:
+    """GHT's parameters, of all that labels."""
+    return option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
+
+
+def block_size_option() -> Any:
+    """The adaptive thresholds' neighbourhood, of all that labels."""
+    return option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
+
+
+def offset_option() -> Any:
+    """The adaptive thresholds' constant, of all that labels."""
+    return option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
+
+
+def refine_option() -> Any:
+    """The refinement, of all that labels."""
+    return option(
+        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, "
+        "blur:SIGMA, vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' "
+        "recipe",
+    )  # fmt: skip
+
+
 def check(config: Any) -> None:
     """Raise `ValueError` naming the option, its rule and the value seen, if a field of `config` breaks its rule."""
     for item in fields(config):

@@ -12,8 +12,12 @@ from medsass.config.options import (
     MODELS,
     POLARITIES,
     PRECISIONS,
+    block_size_option,
     check,
+    ght_option,
+    offset_option,
     option,
+    refine_option,
 )
 
 
@@ -63,13 +67,10 @@ class TrainConfig:
     flip: bool = option(True, "random horizontal and vertical flips")
     jitter: float = option(0.2, "brightness, contrast and saturation vary by up to this share", least=0)
     hue: float = option(6.0, "hue varies by up to this many degrees", least=0)
-    ght: str = option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
-    block_size: int = option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
-    offset: float = option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
-    refine: str = option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, blur:SIGMA, "
-        "vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe",
-    )  # fmt: skip
+    ght: str = ght_option()
+    block_size: int = block_size_option()
+    offset: float = offset_option()
+    refine: str = refine_option()
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
     seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
     device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)

@@ -59,11 +59,10 @@ class _Run:
     """A training and its run directory."""
 
     def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
-        dataset = remote.load(config.shards)
-        if config.refine == "recipe":
-            config = replace(config, refine=dataset.refine)
-        self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
         ranks.first_alone(lambda: _check(config, ranks))
+        dataset = remote.load(config.shards)
+        config = _resolved(config, dataset)
+        self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
         self.polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
         last = config.run / directory.LAST
         if config.resume:
@@ -253,12 +252,18 @@ def _not_even_one(config: TrainConfig) -> str:
 def _check(config: TrainConfig, ranks: Ranks) -> None:
     """Raise what the user can mend before anything is built."""
     dataset = remote.load(config.shards)
+    config = _resolved(config, dataset)
     for split in ("train", "val"):
         dataset.split(split)
     _check_labels(config, dataset)
     _check_processes(config, ranks)
     method.check(config)
     log.check(config)
+
+
+def _resolved(config: TrainConfig, dataset: Manifest) -> TrainConfig:
+    """With the steps that the recipe names in the place of "recipe", so that the run says which they were."""
+    return replace(config, refine=dataset.refine) if config.refine == "recipe" else config
 
 
 def _check_processes(config: TrainConfig, ranks: Ranks) -> None:
