@@ -50,7 +50,8 @@ class TuneConfig:
     size: int = option(224, "they are resized to N x N pixels, best the size that will be trained at", least=32)
     polarity: str = option(
         "recipe",
-        "which side of the threshold is foreground; auto: dark of colour images on a light ground, else what holds less of the images' frames",
+        "which side of the threshold is foreground; auto: dark of colour images on a light ground, else what holds less "
+        "of the images' frames",
         choices=("recipe", *POLARITIES),
     )
     learn: int = option(

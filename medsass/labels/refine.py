@@ -1,8 +1,9 @@
 """Refinement of pseudo-labels: small steps before and after the threshold, named in one line such as "blur:3,border,holes".
 
-`darkest`, `brightest`, `red`, `green` and `blue` choose the gray image that is thresholded, `blur` and `vignette` change it, the others the mask. Lengths are in pixels of an image
-whose shorter side has 224 and grow with it, so that a word means the same at every size. Every step is computed for the
-batch where the batch is, in whole numbers: masks are equal on CPU and GPU, and do not depend on the batch.
+`darkest`, `brightest`, `red`, `green` and `blue` choose the gray image that is thresholded, `blur` and `vignette` change it,
+the others the mask. Lengths are in pixels of an image whose shorter side has 224 and grow with it, so that a word means the
+same at every size. Every step is computed for the batch where the batch is, in whole numbers: masks are equal on CPU and
+GPU, and do not depend on the batch.
 """
 
 import functools
@@ -51,9 +52,9 @@ def parse(text: str) -> tuple[Step, ...]:
     if text.strip() in ("", "none"):
         return ()
     steps = tuple(_step(part.strip()) for part in text.split(","))
-    late = next((i for i, step in enumerate(steps) if step.name not in _BEFORE), len(steps))
+    late = next((i for i, step in enumerate(steps) if not _early(step)), len(steps))
     for step in steps[late:]:
-        if step.name in _BEFORE:
+        if _early(step):
             raise ValueError(
                 f"refine: {step.name} works on the image, before the threshold, and must stand before {steps[late].name}; "
                 f"got '{text}'"
@@ -74,13 +75,17 @@ def _number(value: float) -> str:
 
 
 def before(steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """Those that change the image."""
-    return tuple(step for step in steps if step.name in _BEFORE)
+    """Those that make or change the gray image."""
+    return tuple(step for step in steps if _early(step))
 
 
 def after(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Those that change the mask."""
-    return tuple(step for step in steps if step.name not in _BEFORE)
+    return tuple(step for step in steps if not _early(step))
+
+
+def _early(step: Step) -> bool:
+    return step.name in _GRAYS or step.name in _BEFORE
 
 
 def _step(part: str) -> Step:
@@ -155,11 +160,7 @@ _GRAYS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "green": lambda images: images[..., 1].contiguous(),
     "blue": lambda images: images[..., 2].contiguous(),
 }
-_BEFORE: dict[str, Callable[[Image, Step], Image]] = {
-    **dict.fromkeys(_GRAYS, lambda image, _: image),  # done already
-    "blur": _blur,
-    "vignette": _vignette,
-}
+_BEFORE: dict[str, Callable[[Image, Step], Image]] = {"blur": _blur, "vignette": _vignette}
 _AFTER: dict[str, Callable[[torch.Tensor, torch.Tensor, Step], torch.Tensor]] = {
     "border": lambda mask, outside, _: regions.clear_border(mask, outside),
     "holes": lambda mask, _, __: regions.fill_holes(mask),
@@ -179,10 +180,12 @@ def of_images(images: torch.Tensor, steps: tuple[Step, ...]) -> Image:
     """(N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray -> the gray image to threshold and what lies outside of the field of
     view, both (N, H, W) uint8.
     """
-    make = _GRAYS.get(steps[0].name, gray_of) if steps else gray_of
-    gray = make(images) if images.ndim == 4 else images
+    early = before(steps)
+    make = _GRAYS.get(early[0].name) if early else None
+    gray = (make or gray_of)(images) if images.ndim == 4 else images
     image = gray, torch.zeros_like(gray)
-    return functools.reduce(lambda so_far, step: _BEFORE[step.name](so_far, step), before(steps), image)
+    changes = early[1:] if make else early
+    return functools.reduce(lambda so_far, step: _BEFORE[step.name](so_far, step), changes, image)
 
 
 def of_mask(mask: torch.Tensor, outside: torch.Tensor | None, steps: tuple[Step, ...]) -> torch.Tensor:

@@ -14,9 +14,9 @@ _GRAY = (9798 / 32768, 19235 / 32768, 3735 / 32768)  # OpenCV's, before rounding
 def weights(batch: Batch, labels: Labels) -> torch.Tensor:
     """(N, H, W) float32 in [0, 1]: the product of a pixel's and its image's weight.
 
-    Pixel: min(1, |g - t| / (REACH s)), g its gray level where it is thresholded, t the threshold, s the standard deviation of the image's gray
-    levels. Image: separability, which is Otsu's criterion eta (Otsu 1979, section II), from 0 at LEAST to 1 at FULL in a
-    straight line. Adaptive labels, whose threshold differs from pixel to pixel, count in full.
+    Pixel: min(1, |g - t| / (REACH s)), g its gray level where it is thresholded, t the threshold, s the standard deviation of
+    the image's gray levels. Image: separability, which is Otsu's criterion eta (Otsu 1979, section II), from 0 at LEAST to 1
+    at FULL in a straight line. Adaptive labels, whose threshold differs from pixel to pixel, count in full.
     """
     gray = _gray(batch.images if labels.gray is None else labels.gray)
     spread = gray.std((1, 2), correction=0).clamp_min(1e-6)

@@ -81,11 +81,11 @@ def blended(mask: torch.Tensor, opinion: Opinion, most: torch.Tensor) -> torch.T
 
 
 def aligned(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(N, H, W) float32 probabilities, shifted so that as many of the batch's pixels are above 1/2 as `mask` holds.
+    """(N, H, W) float32 probabilities, shifted so that as many pixels of these images are above 1/2 as `mask` holds.
 
     A loss that counts misses more than false alarms makes masks that are too large, and a network that learns from its own
     would make them larger and larger. So the teacher says where, and the threshold how much (distribution alignment:
-    Berthelot et al., ReMixMatch, 2020, section 3.1).
+    Berthelot et al., ReMixMatch, 2020, section 3.1). Where processes or --accumulate share a batch, each aligns its own part.
     """
     ordered = logits.flatten().sort(descending=True).values
     count = mask.sum(dtype=torch.int64)
