@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medsass.labels import blur
 from tests import emulation as em
-from tests.kernels.test_label import _between_walls
+from tests.kernels.labelled import between_walls
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 SIGMAS = (0.01, 0.5, 1.0, 3.0, 9.0)
@@ -41,7 +41,7 @@ def test_nothing_is_read_beside_the_images() -> None:
     for last in (True, False):
         child = os.fork()
         if child == 0:
-            em.blur(_between_walls(gray, last), 4.0)
+            em.blur(between_walls(gray, last), 4.0)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 

@@ -10,7 +10,7 @@ from skimage import measure
 
 from medsass.labels.components import components
 from tests import emulation as em
-from tests.kernels.test_label import _between_walls
+from tests.kernels.labelled import between_walls
 from tests.labels.test_components import by_first_pixel
 from tests.masks import KINDS, SHAPES, Mask, batches, make
 
@@ -55,6 +55,6 @@ def test_nothing_is_read_beside_the_masks() -> None:
     for last in (True, False):
         child = os.fork()
         if child == 0:
-            em.components(_between_walls(masks, last), 8)
+            em.components(between_walls(masks, last), 8)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
