@@ -2,8 +2,9 @@
 
 Parts, each of which `--parts` can leave away:
 - weights: pixels near the threshold and images without two classes count less (`confidence`);
-- consistency: the network sees the image changed once more after it was labelled, so that it must give the same mask to
-  other colours, other light and noise (strong augmentation after weak labelling: Sohn et al., FixMatch, 2020);
+- consistency: of every other image the network sees what was changed once more after it was labelled, so that it must give
+  the same mask to other colours, other light and noise (strong augmentation after weak labelling: Sohn et al., FixMatch,
+  2020);
 - teacher: a moving average of the network, heard on the image as it was labelled, replaces more and more of the
   threshold's mask (`teacher`). It is also what is kept of the training.
 Guards against collapse: an image's teacher is heard only where its mask overlaps with the threshold's, in proportion to
@@ -69,14 +70,23 @@ class MedSASSPlus(MedSASS):
 
 
 def changed(images: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) normalised images with other colours, other light and noise, each in proportion to what the image shows:
-    m + (1 + a) (x - m) + s (b + c), m and s mean and standard deviation of each image's channel, a and b uniform in +-0.25
-    for each image and channel, c normal with deviation 0.1 for each value.
+    """(N, 3, H, W) normalised images, half of them as they are, the others with other colours, other light and noise, each in
+    proportion to what the image shows: m + (1 + u a) (x - m) + u s (b + c), m and s mean and standard deviation of each
+    image's channel, u uniform in [-1, 1] for each image, 0 where it is negative, a and b uniform in +-0.25 for each image and
+    channel, c normal with deviation 0.1 for each value.
+
+    A network that met changed images only would be slow to learn what the others show, which are those that count.
     """
     spread, mean = torch.std_mean(images, (2, 3), correction=0, keepdim=True)
-    a, b = (2 * torch.rand(2, *mean.shape, device=images.device, dtype=images.dtype) - 1).unbind()
-    noise = _SHIFT * b + _NOISE * torch.randn_like(images)
-    return mean + (1 + _GAIN * a) * (images - mean) + spread * noise
+    a, b = _uniform(images, 2, *mean.shape).unbind()
+    u = _uniform(images, len(images), 1, 1, 1).clamp_min(0)
+    change = _SHIFT * b + _NOISE * torch.randn_like(images)
+    return mean + (1 + u * _GAIN * a) * (images - mean) + u * spread * change
+
+
+def _uniform(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    """In [-1, 1], where and of the type that `like` is."""
+    return 2 * torch.rand(shape, device=like.device, dtype=like.dtype) - 1
 
 
 def parts(config: TrainConfig) -> tuple[str, ...]:
