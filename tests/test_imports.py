@@ -92,10 +92,13 @@ def test_a_module_of_the_package_itself_imports_nothing_heavy() -> None:
 
 
 def test_tests_mirror_the_folders() -> None:
+    """test_NAME.py, or test_NAME_TOPIC.py where the tests of a module fill several files."""
     for path in sorted((ROOT / "tests").glob("*/test_*.py")):
-        name = f"{path.parent.name}/{path.stem.removeprefix('test_')}.py"
-        kernel = (ROOT / name).with_suffix(".cu")
-        assert (PACKAGE / name).is_file() or (ROOT / name).is_file() or kernel.is_file(), path
+        words = path.stem.split("_")[1:]
+        names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
+        modules = [folder / path.parent.name / f"{name}.py" for folder in (PACKAGE, ROOT) for name in names]
+        kernels = [ROOT / path.parent.name / f"{name}.cu" for name in names]
+        assert any(file.is_file() for file in modules + kernels), path
 
 
 def test_kernels_and_shards_are_no_packages_of_their_own() -> None:

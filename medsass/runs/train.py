@@ -10,12 +10,11 @@ import torch
 from medsass.config import TrainConfig, plain
 from medsass.data import manifest, remote
 from medsass.data.manifest import Manifest
-from medsass.labels import refine
 from medsass.methods import method
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
-from medsass.runs import console, device, directory, head, log, profile, report, stop, warn
+from medsass.runs import console, device, directory, head, log, profile, report, request, stop, warn
 from medsass.runs import ranks as processes
 from medsass.runs.keeper import Keeper
 from medsass.runs.ranks import Ranks
@@ -59,9 +58,9 @@ class _Run:
     """A training and its run directory."""
 
     def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
-        ranks.first_alone(lambda: _check(config, ranks))
+        ranks.first_alone(lambda: request.check(config, ranks))
         dataset = remote.load(config.shards)
-        config = _resolved(config, dataset)
+        config = request.resolved(config, dataset)
         self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
         self.polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
         last = config.run / directory.LAST
@@ -247,44 +246,6 @@ def _not_even_one(config: TrainConfig) -> str:
         f"not even one image of {config.size} x {config.size} fits the GPU's memory with {config.model}; "
         "take a smaller --size or --model"
     )
-
-
-def _check(config: TrainConfig, ranks: Ranks) -> None:
-    """Raise what the user can mend before anything is built."""
-    dataset = remote.load(config.shards)
-    config = _resolved(config, dataset)
-    for split in ("train", "val"):
-        dataset.split(split)
-    _check_labels(config, dataset)
-    _check_processes(config, ranks)
-    method.check(config)
-    log.check(config)
-
-
-def _resolved(config: TrainConfig, dataset: Manifest) -> TrainConfig:
-    """With the steps that the recipe names in the place of "recipe", so that the run says which they were."""
-    return replace(config, refine=dataset.refine) if config.refine == "recipe" else config
-
-
-def _check_processes(config: TrainConfig, ranks: Ranks) -> None:
-    if config.batch_size % (ranks.world * config.accumulate):
-        raise ValueError(
-            f"--batch-size {config.batch_size} must be a multiple of {ranks.world} processes times --accumulate "
-            f"{config.accumulate}"
-        )
-
-
-def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
-    if dataset.depth == 16 and config.labels.startswith("adaptive"):
-        raise ValueError(
-            f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
-            "take --labels otsu or ght, or make shards with: medsass shard --depth 8"
-        )
-    if dataset.depth == 16 and (steps := refine.before(refine.parse(config.refine))):
-        raise ValueError(
-            f"--refine {refine.text(steps)} is for 8-bit images, and {config.shards} holds 16-bit ones; "
-            "drop the step, or make shards with: medsass shard --depth 8"
-        )
 
 
 def _origin(config: TrainConfig) -> dict[str, Any] | None:
