@@ -34,6 +34,7 @@ class MedSASSPlus(MedSASS):
     def __init__(self, config: TrainConfig, polarity: str) -> None:
         super().__init__(config, polarity)
         self.parts = parts(config)
+        self.otsu = config.labels == "otsu"
         self.teacher = Teacher(self.network) if "teacher" in self.parts else None
         self.share: torch.Tensor
         self.register_buffer("share", torch.zeros(()))
@@ -49,7 +50,7 @@ class MedSASSPlus(MedSASS):
         target = labels.mask
         if self.teacher:
             target = teacher.blended(target, self.teacher(images), self.share)
-        weight = confidence.weights(batch, labels) if "weights" in self.parts else None
+        weight = confidence.weights(batch, labels, self.otsu) if "weights" in self.parts else None
         logits = self.network(changed(images) if "consistency" in self.parts else images)
         return Outcome(self.loss(logits, target, weight), logits, labels.mask)
 

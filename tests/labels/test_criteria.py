@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from skimage import measure
 from sklearn.metrics import jaccard_score
 
@@ -85,6 +86,16 @@ def test_contrast_is_half_of_a_random_outline_and_nearly_1_of_the_right_one() ->
     assert criteria.contrast(gray, mask).item() > 0.9
     noise = torch.from_numpy(RNG.normal(0, 1, (1, 64, 64)).astype(np.float32))
     assert criteria.contrast(noise, mask).item() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("row", [10, 50])
+def test_contrast_does_not_depend_on_where_equal_pixels_stand(row: int) -> None:
+    gray, mask = torch.zeros(1, 64, 64), torch.zeros(1, 64, 64, dtype=torch.uint8)
+    gray[0, 30:34, 30:34] = 200
+    mask[0, row : row + 4, 4:8] = 1
+    lengths = stats.rankdata(criteria._gradient(gray).flatten().numpy()) - 1
+    expected = lengths[criteria.outline(mask).flatten().numpy() > 0].mean() / (64 * 64 - 1)
+    assert criteria.contrast(gray, mask).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_compactness_is_about_that_of_scikit_image() -> None:

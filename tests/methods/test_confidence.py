@@ -33,7 +33,7 @@ def test_colour_images_are_weighed_by_their_gray_level() -> None:
     for i in range(2):
         gray = image[i] @ np.array([0.299, 0.587, 0.114])
         pixel = np.minimum(1, np.abs(gray - float(labels.threshold[i])) / (0.5 * gray.std()))
-        share = np.clip((float(labels.separability[i]) - 0.3) / 0.3, 0, 1)
+        share = np.clip((float(labels.separability[i]) - 0.5) / 0.3, 0, 1)
         np.testing.assert_allclose(found[i].numpy(), pixel * share, atol=1e-3)
 
 
@@ -51,12 +51,33 @@ def test_distances_are_of_what_was_thresholded(steps: str) -> None:
     assert (found.flatten()[order].diff() >= -1e-6).all()
 
 
-@pytest.mark.parametrize(("separability", "weight"), [(0.0, 0.0), (0.3, 0.0), (0.45, 0.5), (0.6, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(("separability", "weight"), [(0.0, 0.0), (0.5, 0.0), (0.65, 0.5), (0.8, 1.0), (1.0, 1.0)])
 def test_images_without_two_classes_do_not_count(separability: float, weight: float) -> None:
     image = torch.zeros(1, 4, 4, dtype=torch.uint8)
     image[0, :2] = 255
     found = confidence.weights(Batch(image), _labels(image, 100.0, separability))
     assert found.flatten().tolist() == pytest.approx([weight] * 16, abs=1e-6)
+
+
+def test_noise_of_one_class_counts_by_half_and_two_classes_in_full() -> None:
+    noise = RNG.normal(100, 10, (64, 64))
+    disk = np.hypot(*(np.mgrid[:64, :64] - 32)) < 12
+    images = torch.from_numpy(np.stack([noise, noise + 100 * disk]).round().astype(np.uint8))
+    one, two = confidence.weights(Batch(images), Labeler("otsu", "bright")(images)).amax((1, 2)).tolist()
+    assert one == pytest.approx((2 / np.pi - 0.5) / 0.3, abs=0.06)
+    assert two == 1
+
+
+def test_the_separability_of_other_thresholds_than_otsus_has_no_part() -> None:
+    noise = RNG.normal(100, 10, (64, 64))
+    noise[30:33, 30:33] = 250
+    images = torch.from_numpy(noise.round().astype(np.uint8))[None]
+    labels = Labeler("ght", "bright")(images)
+    assert labels.mask[0].nonzero().amin(0).tolist() == [30, 30]
+    assert int(labels.mask.sum()) == 9
+    assert labels.separability.item() < 0.5
+    found = confidence.weights(Batch(images), labels, otsu=False)[0]
+    assert found[30:33, 30:33].eq(1).all()
 
 
 def test_adaptive_labels_count_in_full() -> None:
