@@ -33,6 +33,7 @@ from benchmarks.markdown import Result, measured, table
 from medsass import files
 from medsass.config import ShardConfig, TuneConfig
 from medsass.data import remote, shard
+from medsass.runs import directory
 from medsass.runs.tune import correlation, tune
 from medsass.runs.warn import of_choice
 
@@ -153,6 +154,9 @@ class Bench:
                      "--batch-size", self.plan.batch, "--epochs", self.epochs(), "--patience", 0, "--seed", seed,
                      "--cache", "host", "--overwrite", *arm.options, *choice, *common)  # fmt: skip
             files.write(run / "done", "")
+        trained = directory.stored(run)[0]
+        if (trained.model, trained.size) != (self.plan.model, self.plan.size):
+            sys.exit(f"{run} is of another machine's plan, {trained.model} at {trained.size}; give another OUT")
         if not scores.is_file():
             flips = ("--flips",) if arm.flips else ()
             _medsass("evaluate", run, self.shards, "--split", SPLITS[self.dataset], "--json", scores, *flips, *common)
@@ -252,8 +256,8 @@ def readme_table(results: dict[str, Result]) -> str:
 
 
 def _spread(ious: list[float]) -> str:
-    seeds = "" if len(ious) >= len(SEEDS) else f" ({len(ious)} seeds)"
-    return f"{mean(ious):.3f} ± {stdev(ious):.3f}{seeds}"
+    seeds = "" if len(ious) >= len(SEEDS) else f" (seeds: {len(ious)})"
+    return f"{mean(ious):.3f}" + (f" ± {stdev(ious):.3f}" if len(ious) > 1 else "") + seeds
 
 
 def main() -> None:

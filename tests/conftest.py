@@ -50,6 +50,21 @@ def shards(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
+@pytest.fixture(scope="session")
+def some_without_masks(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 20 images, of which those with an even number have a mask: all for training."""
+    folder = tmp_path_factory.mktemp("some")
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+        for i in range(0, 20, 1 if kind == "images" else 2):
+            (folder / kind / f"{i:04d}.png").symlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
+    text = 'name = "some"\n[[images]]\npath = "images/*"\nmasks = "masks/*"\nsplit = "train"\n'
+    (folder / "some.toml").write_text(text)
+    out = tmp_path_factory.mktemp("some_shards") / "out"
+    shard.write(ShardConfig(folder, out, recipe=str(folder / "some.toml")))
+    return out
+
+
 def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
     """A training of a few seconds."""
     options = {"model": "unet-resnet18", "size": 32, "epochs": 2, "polarity": "bright", "device": "cpu", "threads": 1}

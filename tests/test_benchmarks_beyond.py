@@ -38,7 +38,9 @@ def commands(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     return called
 
 
-def test_the_whole_program(commands: list[tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_program(
+    commands: list[tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     beyond.main()
     saved = json.loads(capsys.readouterr().out.splitlines()[-1])
     rows = [row for row in saved["rows"] if "arm" in row]
@@ -73,6 +75,15 @@ def test_the_whole_program(commands: list[tuple[str, ...]], tmp_path: Path, caps
     assert [command[0] for command in commands[done:]] == ["evaluate"]
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["rows"] == saved["rows"]
+
+    monkeypatch.setattr(beyond, "plan", lambda _: Plan("unet-resnet50", 32, 16, 3, isic=0, workers=1))
+    with pytest.raises(SystemExit, match="of another machine's plan, unet-resnet18 at 32"):
+        beyond.main()
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert beyond._spread([0.5]) == "0.500 (seeds: 1)"
+    assert beyond._spread([0.5, 0.6, 0.7]) == "0.600 ± 0.100"
 
 
 def test_a_failed_command_ends_the_program_with_its_words(tmp_path: Path) -> None:

@@ -230,5 +230,7 @@ def readable() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, LookupError | TypeError | AttributeError):  # a reader's own stumbling, which says little
+            text = f"broken file ({type(error).__name__}: {text})"
         unknown = "cannot identify image file" in text
         raise ValueError("not an image file that can be read" if unknown else text) from error

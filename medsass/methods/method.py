@@ -179,6 +179,12 @@ def encoder_of(config: TrainConfig) -> Encoder:
     return Encoder(cast(nn.Module, network_of(config).encoder))
 
 
+def check_parts(config: TrainConfig) -> None:
+    """Raise `ValueError` for parts of MedSASS that the method does not have."""
+    if config.method != "medsass-plus" and config.parts != TrainConfig.parts:
+        raise ValueError(f"--parts is for --method medsass-plus, not {config.method}; drop it")
+
+
 def check_baseline(config: TrainConfig, vit: bool = False) -> None:
     """The `check` of a baseline: it trains an encoder alone, without labels, and augments as its paper does. vit: it is for
     vision transformers. Raises `ValueError` naming the option that does not fit.

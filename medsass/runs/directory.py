@@ -101,6 +101,17 @@ def check_local(path: Path, name: str) -> None:
         raise ValueError(f"{path}: {name} must be on this machine; only shards are read from addresses")
 
 
+def check_file(path: Path, name: str) -> None:
+    """Raise `ValueError` or `OSError` where no file can be written to `path`, the user's option `name`."""
+    check_local(path, name)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; {name} must name a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path}: there is no folder {path.parent} for {name}; make it first, or name another file"
+        )
+
+
 def _short(value: Any) -> str:
     """A value for a message; of a hash the beginning is enough."""
     text = "not given" if value is None else str(value)

@@ -81,12 +81,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     auto: network where the run keeps one, else linear.
 
     Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone and under
-    `everything` for foreground all over, whose mean IoU is the mean share of foreground; `split` and `protocol`.
+    `everything` for foreground all over, whose mean IoU is the mean share of foreground; `split`, `protocol` and `flips`.
     Raises `ValueError` or `OSError` that say what is wrong and what to do.
     """
     for name in ("json", "panel"):
         if path := getattr(config, name):
-            directory.check_local(path, f"--{name}")
+            directory.check_file(path, f"--{name}")
     protocol, examiner = _prepare(config)
     parts: dict[str, list[metrics.Counts]] = {"prediction": [], "labels": [], "everything": []}
     keys: list[str] = []
@@ -97,7 +97,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         keys += [info["key"] for info in scored.batch.info]
     counts = {name: metrics.concatenate(part) for name, part in parts.items()}
     scores = {name: {**metrics.scores(item), "images": len(keys)} for name, item in counts.items()}
-    result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol, **scores}
+    result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol,
+                              "flips": config.flips, **scores}  # fmt: skip
     if config.json:
         files.write(config.json, json.dumps(result, indent=1) + "\n")
     if config.panel:
@@ -112,7 +113,8 @@ def show(result: dict[str, Any]) -> None:
     console.out.print(
         f"{result['images']} images of split '{result['split']}', mean over images (iou dataset: all pixels together)"
     )
-    console.out.print(console.table(["", result["protocol"], "bare labels", "everything foreground"], rows))
+    protocol = f"{result['protocol']}, flips" if result["flips"] else result["protocol"]
+    console.out.print(console.table(["", protocol, "bare labels", "everything foreground"], rows))
 
 
 def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:

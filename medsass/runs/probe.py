@@ -36,7 +36,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     Raises `ValueError` or `OSError` that say what is wrong and what to do.
     """
     if config.json:
-        directory.check_local(config.json, "--json")
+        directory.check_file(config.json, "--json")
     trained, facts = directory.stored(config.run)
     where = device.resolve(config.device)
     head.check_depth(config.run, config.shards, facts)

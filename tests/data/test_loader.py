@@ -167,21 +167,6 @@ def test_unknown_split_names_those_that_exist(shards: Path) -> None:
         Loader(config(shards, split="trian"))
 
 
-@pytest.fixture(scope="module")
-def some_without_masks(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 20 images, of which those with an even number have a mask."""
-    folder = tmp_path_factory.mktemp("some")
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir()
-        for i in range(0, 20, 1 if kind == "images" else 2):
-            (folder / kind / f"{i:04d}.png").symlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
-    text = 'name = "some"\n[[images]]\npath = "images/*"\nmasks = "masks/*"\nsplit = "train"\n'
-    (folder / "some.toml").write_text(text)
-    out = tmp_path_factory.mktemp("some_shards") / "out"
-    shard.write(ShardConfig(folder, out, recipe=str(folder / "some.toml")))
-    return out
-
-
 def test_samples_without_a_mask_are_passed_over_where_masks_are_asked_for(some_without_masks: Path) -> None:
     loader = Loader(config(some_without_masks, augment=Augment()))
     for _ in range(2):

@@ -54,9 +54,10 @@ def batches(shards: Path) -> tuple[torch.Tensor, list[np.ndarray]]:
 
 
 def test_the_result_has_exactly_the_documented_keys(result: dict[str, Any], shards: Path) -> None:
-    assert result.keys() == SCORES | {"images", "split", "protocol", "labels", "everything"}
+    assert result.keys() == SCORES | {"images", "split", "protocol", "flips", "labels", "everything"}
     images = json.loads((shards / "manifest.json").read_text())["splits"]["test"]["samples"]
     assert (result["split"], result["protocol"], result["images"]) == ("test", "network", images)
+    assert result["flips"] is False
     for name in ("labels", "everything"):
         assert result[name].keys() == SCORES | {"images"}
         assert result[name]["images"] == images

@@ -29,14 +29,21 @@ def _scenes(count: int = 8, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]
 WAYS = [Candidate("otsu", side, step, 51) for side in ("bright", "dark") for step in ("", "blur:3", "largest")]
 
 
-def test_the_right_side_wins_and_scores_follow_the_truth() -> None:
+def test_the_side_is_right_and_scores_of_its_ways_follow_the_truth() -> None:
     images, truth = _scenes()
-    judged = judge.judge(images, WAYS)
-    iou = [float(criteria.overlap(mask, truth).mean()) for mask in judged.masks]
     assert judge.side(images) == "bright"
-    bright = [i for i, way in enumerate(WAYS) if way.polarity == "bright"]
-    best = max(bright, key=lambda i: judged.scores[i])
-    assert iou[best] > max(iou) - 0.05
+    ways = candidates("bright", 8)
+    judged = judge.judge(images, ways)
+    iou = np.array([float(criteria.overlap(mask, truth).mean()) for mask in judged.masks])
+    assert iou[judged.scores.argmax()] > iou.max() - 0.05
+    assert iou.max() - iou.min() > 0.3
+    assert stats.spearmanr(judged.scores, iou).statistic > 0.5
+
+
+def test_each_candidate_is_told_of() -> None:
+    calls: list[int] = []
+    judge.judge(_scenes(2)[0], WAYS, each=lambda: calls.append(1))
+    assert len(calls) == len(WAYS)
 
 
 def test_scores_are_geometric_means_of_the_votes() -> None:

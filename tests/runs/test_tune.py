@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from scipy import stats
 
 from medsass import cli
-from medsass.config import TuneConfig
+from medsass.config import ShardConfig, TuneConfig
+from medsass.data import manifest, shard
+from medsass.data.loader import Loader, LoaderConfig
+from medsass.labels import Labeler, criteria
 from medsass.runs import candidates, directory, tune
 from medsass.runs.candidates import Candidate
 from tests.conftest import tiny
@@ -89,6 +93,65 @@ def test_the_truth_has_no_part_in_the_ranking(shards: Path, tmp_path: Path) -> N
     assert np.array_equal(blind.scores, known.scores)
 
 
+def test_images_without_a_mask_are_looked_at_whether_or_not_the_others_are_scored(
+    some_without_masks: Path, tmp_path: Path
+) -> None:
+    options = {"images": 20, "size": 32, "polarity": "bright"}
+    blind = tune.tune(_config(some_without_masks, tmp_path, **options))
+    known = tune.tune(_config(some_without_masks, tmp_path, score=True, sheet=tmp_path / "sheet.png", **options))
+    assert np.array_equal(blind.scores, known.scores)
+    assert "20 images of" in tomllib.loads((tmp_path / "labels.toml").read_text())["chosen-on"]
+    masks = Loader(LoaderConfig(some_without_masks, "train", 32, 16, "cpu", masks=True))
+    bare = [item.name for item in known.candidates].index("otsu bright none")
+    found = [criteria.overlap(Labeler("otsu", "bright")(b.images).mask, b.masks) for b in masks if b.masks is not None]
+    assert known.iou is not None
+    assert known.iou[bare] == pytest.approx(float(torch.cat(found).mean()), abs=1e-6)
+
+
+def _line(shards: Path, *options: object) -> str:
+    """What a command that is refused says: one line."""
+    found = CliRunner().invoke(cli.main, ["tune", str(shards), *map(str, options)])
+    assert found.exit_code == 2
+    assert len(found.output.strip().splitlines()) == 1
+    return found.output
+
+
+@pytest.mark.parametrize("option", ["--out", "--sheet"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(option: str, shards: Path, tmp_path: Path) -> None:
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(tune, "glimpse", lambda *_: pytest.fail("looked at images first"))
+    with monkey.context():
+        assert "make it first" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path / "none" / "file")
+        assert "is a folder" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path)
+    monkey.undo()
+
+
+def test_a_file_that_tune_did_not_write_is_kept(
+    ranking: tune.Ranking, shards: Path, folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text('name = "mine"\n')
+    assert "was not written by medsass tune" in _line(shards, "--out", recipe)
+    assert recipe.read_text() == 'name = "mine"\n'
+    recipe.write_text((folder / "labels.toml").read_text() + "# seen\n")
+    tune.write(_config(shards, tmp_path, out=recipe), ranking, 8)
+    tune._check(_config(shards, tmp_path, out=recipe), manifest.load(shards))
+    assert "# seen" not in recipe.read_text()
+
+
+def test_what_the_images_cannot_give_is_refused(nuclei_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        (tmp_path / f"images/{i}.png").symlink_to(nuclei_folder / f"images/nuclei_000{i}.png")
+    (tmp_path / "one.toml").write_text(
+        'name = "one"\n[[images]]\npath = "images/0.png"\nsplit = "train"\n'
+        '[[images]]\npath = "images/1.png"\nsplit = "val"\n'
+    )
+    shard.write(ShardConfig(tmp_path, tmp_path / "shards", recipe=str(tmp_path / "one.toml")))
+    assert "has a mask for --score" in _line(tmp_path / "shards", "--out", tmp_path / "x.toml", "--score")
+    assert "two training images" in _line(tmp_path / "shards", "--out", tmp_path / "x.toml", "--learn", 1)
+
+
 def test_learnability_is_known_of_the_first_alone(ranking: tune.Ranking) -> None:
     assert np.isfinite(ranking.values["learnability"][:3]).all()
     assert np.isnan(ranking.values["learnability"][3:]).all()
@@ -102,8 +165,9 @@ def test_a_polarity_that_is_given_is_kept(shards: Path, tmp_path: Path) -> None:
 def test_adaptive_choices_name_their_neighbourhood(shards: Path, tmp_path: Path) -> None:
     best = Candidate("adaptive-mean", "dark", "border", 111)
     ranking = tune.Ranking([best], np.ones(1), {}, None)
-    tune.write(_config(shards, tmp_path), ranking)
-    assert tomllib.loads((tmp_path / "labels.toml").read_text())["block-size"] == 33
+    tune.write(_config(shards, tmp_path), ranking, 8)
+    written = tomllib.loads((tmp_path / "labels.toml").read_text())
+    assert (written["block-size"], written["size"]) == (33, 64)
 
 
 def test_missing_shards_are_one_line(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from medsass.config import ShardConfig
 from medsass.data import shard
+from medsass.data.loader import Loader, LoaderConfig
 from medsass.labels import Labeler
 from medsass.runs import judge, warn
 from medsass.runs.glimpse import glimpse
@@ -87,11 +89,14 @@ def test_training_with_the_truth_is_not_warned(
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_glimpse_is_of_whole_images_and_of_the_seed(shards: Path) -> None:
+def test_a_glimpse_is_of_some_whole_images_and_of_the_seed(shards: Path) -> None:
     images, truth = glimpse(shards, 8, 32, "cpu", masks=True)
     again, none = glimpse(shards, 8, 32, "cpu")
-    assert images.shape == (len(images), 32, 32, 3)
-    assert truth is not None
-    assert truth.shape == images.shape[:3]
-    assert none is None
-    assert len(again) == len(images)
+    everything = {image.numpy().tobytes() for image in glimpse(shards, 1000, 32, "cpu")[0]}
+    assert torch.equal(images, again)
+    assert (truth is not None, none) == (True, None)
+    assert 6 <= len(images) <= 10 < len(everything)
+    assert {image.numpy().tobytes() for image in images} < everything
+    assert not torch.equal(images, glimpse(shards, 8, 32, "cpu", seed=1)[0])
+    whole = torch.cat([batch.images for batch in Loader(LoaderConfig(shards, "train", 32, 16, "cpu"))])
+    assert everything == {image.numpy().tobytes() for image in whole}
