@@ -48,7 +48,7 @@ class MedSASSPlus(MedSASS):
             logits = self.kept(images)
             return Outcome(self.loss(logits, labels.mask), logits, labels.mask)
         target = labels.mask
-        if self.teacher:
+        if self.teacher and (images.is_cuda or self.share > 0):  # a GPU is not waited for, and replays the same step
             target = teacher.blended(target, self.teacher(images), self.share)
         weight = confidence.weights(batch, labels, self.otsu) if "weights" in self.parts else None
         logits = self.network(changed(images) if "consistency" in self.parts else images)

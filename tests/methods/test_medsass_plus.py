@@ -70,10 +70,12 @@ def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.
     made.loss = spy
     mask = made.target(Batch(IMAGES)).float()  # type: ignore[operator]
     sure = teacher.Opinion(mask * 4 - 3, torch.ones(3))
-    monkeypatch.setattr(made.teacher, "forward", lambda _: sure)
+    heard: list[torch.Tensor] = []
+    monkeypatch.setattr(made.teacher, "forward", lambda images: heard.append(images) or sure)  # type: ignore[func-returns-value]
     for progress in (0.0, 1.0):
         made.after_step(progress)
         made.train()(Batch(IMAGES), progress)
+    assert len(heard) == 1  # not while it has no share
     torch.testing.assert_close(seen[0], mask)
     torch.testing.assert_close(seen[1], 0.2 * mask + 0.8 * torch.sigmoid(4 * mask - 2))  # aligned: as many are above 0
 
