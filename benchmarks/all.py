@@ -8,7 +8,6 @@ BENCHMARKS = (
     "polarity",
     "tune",
     "labels",
-    "refine",
     "train",
     "loader",
     "scaling",

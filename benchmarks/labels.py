@@ -4,7 +4,7 @@
 
 On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
 the same run, and images a second beside every peer that is installed. On a CPU: images a second of `Labeler` and the CPU
-peers. DATA holds the real images. Every row's outputs are compared with `medsass.labels.threshold` outside of the timed
+peers. On both, what each step of a refinement adds (`benchmarks.refine`). DATA holds the real images. Every row's outputs are compared with `medsass.labels.threshold` outside of the timed
 region. `benchmarks/README.md` has the design, the prediction and the log.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers, result, roofline
+from benchmarks import peers, refine, result, roofline
 from medsass.labels import Labeler, Normalise, cuda
 from medsass.labels import threshold as spec
 
@@ -274,10 +274,7 @@ def main() -> None:
     data = result.data("labels")
     contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
     if contents == SYNTHETIC:
-        print(
-            f"real images: skipped, none in {data}; give their folder: python -m benchmarks.labels DATA",
-            file=sys.stderr,
-        )
+        print(f"real images: skipped, none in {data}: python -m benchmarks.labels DATA", file=sys.stderr)
     where, limits = "cpu", {}
     if torch.cuda.is_available():
         where, cache = "cuda", torch.cuda.get_device_properties(0).L2_cache_size
@@ -285,6 +282,9 @@ def main() -> None:
         rows = [on_gpu(case, data, cache, limits["copy_bytes_per_second"]) for case in gpu_cases(contents)]
     else:
         rows = [on_cpu(case, data) for case in cpu_cases(contents)]
+    for batch in refine.BATCHES[where]:
+        images = pictures(Case("otsu", 224, 224, 3, batch, contents[-1]), batch, data, where)
+        rows += refine.measure(images, contents[-1])
     sample = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
     rows += peers.measure(pictures(sample, sample.batch, data, "cpu").numpy(), sample.content, where)
     result.RESULTS.mkdir(exist_ok=True)

@@ -249,7 +249,7 @@ TABLES: dict[str, tuple[str, Table]] = {  # marker in README -> benchmark, and h
     "tune": ("tune", tune.readme_table),
     "beyond-targets": ("beyond", aims),
     "beyond": ("beyond", beyond.readme_table),
-    "refine": ("refine", refine.readme_table),
+    "refine": ("labels", refine.readme_table),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }

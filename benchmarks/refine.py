@@ -1,10 +1,8 @@
-"""What each step of a refinement costs, beside the threshold that it follows.
-
-    python -m benchmarks.refine [DATA]
+"""What each step of a refinement costs, beside the threshold that it follows: a part of `benchmarks.labels`.
 
 Otsu's labels of 224 x 224 RGB images by `Labeler`, bare and with one step more: on a GPU device time of a recorded call, with
 the project's kernels and torch's, on a CPU wall time. A step's cost is its row less the bare one. Masks of the GPU are
-compared with those of the CPU outside of the timed region. DATA holds the real images; without them they are noise.
+compared with those of the CPU outside of the timed region.
 """
 
 import functools
@@ -12,17 +10,22 @@ import sys
 
 import torch
 
-from benchmarks import labels, result, roofline
+from benchmarks import roofline
 from benchmarks.markdown import Result, measured, table
 from medsass.labels import Labeler
 
 STEPS = ("", "darkest", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest", "vignette,blur:3,border,holes")  # fmt: skip
 BATCHES = {"cpu": (16,), "cuda": (16, 64, 256, 1024)}
+METHOD = "otsu, refined"  # of its rows: they are not among the threshold's own
 SHOWN = 32  # images of a batch whose masks are compared
 
 
-def run(text: str, batch: int, images: torch.Tensor) -> roofline.Row:
-    """One row: Otsu with the steps of `text` on (batch, 224, 224, 3) images, where they are."""
+def measure(images: torch.Tensor, content: str) -> list[roofline.Row]:
+    """A row for each of STEPS on a batch of (N, 224, 224, 3) images, where they are."""
+    return [_row(text, images, content) for text in STEPS]
+
+
+def _row(text: str, images: torch.Tensor, content: str) -> roofline.Row:
     labeler = Labeler("otsu", "dark", refine=text)
     call = functools.partial(labeler, images)
     if images.is_cuda:
@@ -32,16 +35,22 @@ def run(text: str, batch: int, images: torch.Tensor) -> roofline.Row:
         timing = roofline.host_time(call)
     found, expected = call().mask[:SHOWN].cpu(), labeler(images[:SHOWN].cpu()).mask
     wrong = "" if torch.equal(found, expected) else f"{(found != expected).float().mean():.2%} of the mask"
+    batch, height, width, channels = images.shape
     print(f"otsu {text or 'bare'}, batch {batch}: {timing.seconds * 1e6:.1f} us {wrong}", file=sys.stderr)
     return {
         "by": "medsass",
         "device": images.device.type,
-        "method": "otsu",
+        "method": METHOD,
         "refine": text,
+        "height": height,
+        "width": width,
+        "channels": channels,
         "batch": batch,
+        "content": content,
+        "fused": False,
         "microseconds": timing.seconds * 1e6,
         "least_microseconds": timing.least * 1e6,
-        "microseconds_per_image": timing.seconds * 1e6 / batch,
+        "images_per_second": batch / timing.seconds,
         "wrong": wrong,
     }
 
@@ -50,36 +59,11 @@ def readme_table(results: dict[str, Result]) -> str:
     """What a step of a refinement costs, beside the threshold that it follows: of each machine's largest batch."""
     rows = []
     for name, content in results.items():
-        largest = max(row["batch"] for row in content["rows"])
-        found = {row["refine"]: row["microseconds_per_image"] for row in content["rows"] if row["batch"] == largest}
+        refined = [row for row in content["rows"] if row["method"] == METHOD]
+        largest = max((row["batch"] for row in refined), default=0)
+        found = {row["refine"]: row["microseconds"] / largest for row in refined if row["batch"] == largest}
         for text, cost in found.items():
             label = f"Otsu and `{text}`" if text else "Otsu: gray, threshold, mask"
-            rows.append(
-                [
-                    label,
-                    f"{cost:,.1f}",
-                    f"{cost - found['']:+,.1f}" if text else "",
-                    f"{largest}",
-                    measured(name, content),
-                ]
-            )
+            more = f"{cost - found['']:+,.1f}" if text else ""
+            rows.append([label, f"{cost:,.1f}", more, f"{largest}", measured(name, content)])
     return table(["refinement", "µs an image", "more than the threshold", "batch", "measured on"], rows)
-
-
-def main() -> None:
-    """Run all steps and batches, save the result; exit 1 where a mask was wrong."""
-    data = result.data("refine")
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    content = "uniform" if labels.real(data, 224, 224) is None else "real"
-    rows = []
-    for batch in BATCHES[where]:
-        images = labels.pictures(labels.Case("otsu", 224, 224, 3, batch, content), batch, data, where)
-        rows += [run(text, batch, images) | {"content": content} for text in STEPS]
-    result.save("refine", where, rows, [], {})
-    bad = [row for row in rows if row["wrong"]]
-    if bad:
-        sys.exit(f"benchmarks.refine: {len(bad)} rows differ between GPU and CPU, first: {bad[0]}")
-
-
-if __name__ == "__main__":
-    main()

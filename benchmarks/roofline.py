@@ -211,9 +211,13 @@ def _bars(ax: Any, rows: list[Row]) -> None:
 
 
 def comparable(rows: list[Row]) -> list[Row]:
-    """Of each library, method and size the largest batch, on the content of the last row, which is a peer's."""
+    """Of each library, method and size the largest batch, on the content of the last row, which is a peer's. No peer refines
+    its labels: rows of refinements are left out.
+    """
     found: dict[tuple[Any, ...], Row] = {}
     for row in rows:
+        if row.get("refine") is not None:
+            continue
         key = tuple(row[name] for name in ("by", "method", "height", "width", "channels", "fused"))
         if row["content"] == rows[-1]["content"] and row["batch"] >= found.get(key, row)["batch"]:
             found[key] = row

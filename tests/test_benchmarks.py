@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import labels, peers, readme, result, roofline
+from benchmarks import labels, peers, readme, refine, result, roofline
 from medsass.labels import Labeler, cuda
 from medsass.labels import threshold as spec
 
@@ -251,6 +251,20 @@ def test_a_launch_that_writes_nothing_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert row["wrong"] == "image 0: otsu threshold -1000.0"
 
 
+def test_refinements_stand_in_a_table_of_their_own() -> None:
+    images = labels.pictures(labels.Case("otsu", 24, 20, 3, 2, "uniform"), 2, Path("nowhere"), "cpu")
+    rows = [refine._row(text, images, "uniform") for text in ("", "border")]
+    threshold = _row(content="uniform", batch=1)
+    assert roofline.comparable([*rows, threshold]) == [threshold]
+    assert labels.targets([row | {"device": "cuda"} for row in rows]) == labels.targets([])
+    shown = refine.readme_table({"x.json": {"device": "x", "date": "2026-01-01", "rows": [threshold, *rows]}})
+    first, second = (row["microseconds"] / 2 for row in rows)
+    assert [line.split("|")[1:4] for line in shown.splitlines()[2:]] == [
+        [" Otsu: gray, threshold, mask ", f" {first:,.1f} ", "  "],
+        [" Otsu and `border` ", f" {second:,.1f} ", f" {second - first:+,.1f} "],
+    ]
+
+
 def test_a_failing_check_ends_the_program_after_the_result_is_saved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,12 +274,13 @@ def test_a_failing_check_ends_the_program_after_the_result_is_saved(
     monkeypatch.setattr(roofline, "REPEATS", 1)
     monkeypatch.setattr(labels, "cpu_cases", lambda contents: [labels.Case("otsu", 20, 20, 3, 2, contents[0])])
     monkeypatch.setattr(labels, "check", lambda *_: "the mask")
+    monkeypatch.setattr(refine, "STEPS", ("", "border"))
     monkeypatch.setattr(peers, "measure", lambda images, content, _: [_row(by="x", content=content, batch=len(images))])
     with pytest.raises(SystemExit, match="1 rows differ"):
         labels.main()
     shown = capsys.readouterr()
     assert "real images: skipped" in shown.err
     saved = json.loads(shown.out.splitlines()[-1])
-    assert [row["wrong"] for row in saved["rows"]] == ["the mask", ""]
+    assert [row["wrong"] for row in saved["rows"]] == ["the mask", "", "", ""]
     assert {target["value"] for target in saved["targets"]} == {None}
     assert sorted(path.suffix for path in (tmp_path / "results").iterdir()) == [".json", ".png"]
