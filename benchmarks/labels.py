@@ -4,8 +4,8 @@
 
 On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
 the same run, and images a second beside every peer that is installed. On a CPU: images a second of `Labeler` and the CPU
-peers. On both, what each step of a refinement adds (`benchmarks.refine`). DATA holds the real images. Every row's outputs are compared with `medsass.labels.threshold` outside of the timed
-region. `benchmarks/README.md` has the design, the prediction and the log.
+peers. On both, what each step of a refinement adds (`benchmarks.refine`). DATA holds the real images. Every row's outputs
+are compared with `medsass.labels.threshold` outside of the timed region. `benchmarks/README.md` has the design, the prediction and the log.
 """
 
 import functools
@@ -274,7 +274,7 @@ def main() -> None:
     data = result.data("labels")
     contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
     if contents == SYNTHETIC:
-        print(f"real images: skipped, none in {data}: python -m benchmarks.labels DATA", file=sys.stderr)
+        print(f"real images: skipped, none in {data}; give their folder as DATA", file=sys.stderr)
     where, limits = "cpu", {}
     if torch.cuda.is_available():
         where, cache = "cuda", torch.cuda.get_device_properties(0).L2_cache_size

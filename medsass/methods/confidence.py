@@ -1,4 +1,4 @@
-"""How much the pixels of a pseudo-label are to be believed: near the threshold less, in images without two classes less."""
+"""How much the pixels of a pseudo-label are to be believed: near the threshold less, in images of low separability less."""
 
 import torch
 
@@ -24,10 +24,10 @@ def weights(batch: Batch, labels: Labels, otsu: bool = True) -> torch.Tensor:
     gray = _gray(batch.images if labels.gray is None else labels.gray)
     spread = gray.std((1, 2), correction=0).clamp_min(1e-6)
     distance = (gray - labels.threshold[:, None, None]).abs() / (REACH * spread)[:, None, None]
-    pixel = distance.clamp_max(1)
+    found = distance.clamp_max(1)
     if otsu:
-        pixel = pixel * ((labels.separability - LEAST) / (FULL - LEAST)).clamp(0, 1)[:, None, None]
-    return pixel.nan_to_num(1.0)
+        found = found * ((labels.separability - LEAST) / (FULL - LEAST)).clamp(0, 1)[:, None, None]
+    return found.nan_to_num(1.0)
 
 
 def _gray(images: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ from medsass.config import TrainConfig, numbers
 from medsass.data.loader import Batch
 from medsass.labels import Labeler, Labels
 from medsass.labels.normalise import Normalise
-from medsass.methods.method import check_parts
 from medsass.methods.segmentation import Segmentation
 from medsass.models import network
 
@@ -40,8 +39,7 @@ class MedSASS(Segmentation):
 
 
 def check(config: TrainConfig) -> None:
-    """Raise `ValueError` for a share of labels that are never read, and for parts that MedSASS does not have."""
-    check_parts(config)
+    """Raise `ValueError` for a share of labels, which are never read."""
     if config.label_fraction < 1:
         raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
 

@@ -1,8 +1,8 @@
 """MedSASS beyond its teacher: what the threshold is unsure of weighs less, and a teacher takes over as it becomes stable.
 
 Parts, each of which `--parts` can leave away:
-- weights: pixels near the threshold and images without two classes count less (`confidence`);
-- consistency: of every other image the network sees what was changed once more after it was labelled, so that it must give
+- weights: pixels near the threshold and images of low separability count less (`confidence`);
+- consistency: half of the images are changed once more after they were labelled, so that the network must give
   the same mask to other colours, other light and noise (strong augmentation after weak labelling: Sohn et al., FixMatch,
   2020);
 - teacher: a moving average of the network, heard on the image as it was labelled, replaces more and more of the

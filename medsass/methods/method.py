@@ -143,6 +143,8 @@ def check(config: TrainConfig) -> None:
     multiple = network.multiple(config.model)
     if config.size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
+    if config.method != "medsass-plus" and config.parts != TrainConfig.parts:
+        raise ValueError(f"--parts is for --method medsass-plus, not {config.method}; drop it")
     getattr(_module(config), "check", lambda _: None)(config)
 
 
@@ -179,12 +181,6 @@ def encoder_of(config: TrainConfig) -> Encoder:
     return Encoder(cast(nn.Module, network_of(config).encoder))
 
 
-def check_parts(config: TrainConfig) -> None:
-    """Raise `ValueError` for parts of MedSASS that the method does not have."""
-    if config.method != "medsass-plus" and config.parts != TrainConfig.parts:
-        raise ValueError(f"--parts is for --method medsass-plus, not {config.method}; drop it")
-
-
 def check_baseline(config: TrainConfig, vit: bool = False) -> None:
     """The `check` of a baseline: it trains an encoder alone, without labels, and augments as its paper does. vit: it is for
     vision transformers. Raises `ValueError` naming the option that does not fit.
@@ -205,4 +201,4 @@ def check_baseline(config: TrainConfig, vit: bool = False) -> None:
 
 
 # Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.
-_SEGMENTATION = ("labels", "refine", "parts", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")

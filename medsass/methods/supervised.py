@@ -4,7 +4,6 @@ import torch
 
 from medsass.config import TrainConfig
 from medsass.data.loader import Batch
-from medsass.methods.method import check_parts
 from medsass.methods.segmentation import Segmentation
 
 
@@ -17,11 +16,6 @@ class Supervised(Segmentation):
         """The batch's ground truth."""
         assert batch.masks is not None
         return batch.masks
-
-
-def check(config: TrainConfig) -> None:
-    """Raise `ValueError` for parts, which are another method's."""
-    check_parts(config)
 
 
 def build(config: TrainConfig, polarity: str) -> Supervised:  # noqa: ARG001 - the contract's signature

@@ -52,7 +52,7 @@ def test_distances_are_of_what_was_thresholded(steps: str) -> None:
 
 
 @pytest.mark.parametrize(("separability", "weight"), [(0.0, 0.0), (0.5, 0.0), (0.65, 0.5), (0.8, 1.0), (1.0, 1.0)])
-def test_images_without_two_classes_do_not_count(separability: float, weight: float) -> None:
+def test_images_of_low_separability_count_less(separability: float, weight: float) -> None:
     image = torch.zeros(1, 4, 4, dtype=torch.uint8)
     image[0, :2] = 255
     found = confidence.weights(Batch(image), _labels(image, 100.0, separability))

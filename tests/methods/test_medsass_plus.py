@@ -52,8 +52,12 @@ def test_a_part_is_on_alone(part: str) -> None:
 def test_a_part_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="--parts: 'luck' is none of weights, consistency, teacher"):
         _made(parts="teacher,luck")
-    with pytest.raises(ValueError, match="--parts is for --method medsass-plus"):
-        _made("medsass", parts="teacher")
+
+
+@pytest.mark.parametrize("name", ["medsass", "supervised", "byol"])
+def test_other_methods_have_no_parts(name: str) -> None:
+    with pytest.raises(ValueError, match=f"--parts is for --method medsass-plus, not {name}; drop it"):
+        _made(name, parts="teacher")
 
 
 def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
