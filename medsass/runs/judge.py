@@ -18,7 +18,8 @@ _GAMMA, _GAIN, _NOISE = 0.3, 0.2, 5.0  # of `relit`
 
 # The criteria that rank. They were chosen by looking at the rank correlation of their mean with the IoU on some 50 training
 # images each of four sets (dermoscopy, X-rays, two kinds of fluorescence): other sets have to prove them. What they reach on
-# these, `benchmarks.tune` says. The other criteria have no vote: separation, for one, is Otsu's own aim, and cannot see what is wrong with it.
+# these, `benchmarks.tune` says. The other criteria have no vote: separation, for one, is Otsu's own aim, and cannot see what
+# is wrong with it.
 VOTES = ("crop", "contrast", "size", "frame")
 _LEAST = 1e-3  # of a criterion: so that one alone does not decide
 

@@ -72,8 +72,8 @@ def opened(path: Path, level: int, rule: str, depth: int) -> Iterator[Subject]:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """An image that the file system does not give, that needs a package, or on which its reader fails in any way, is one
-    that cannot be read. Where masks are written, an `OSError` stays one: a full disk is not the image's fault.
+    """An image that the file system does not give, or that needs a package, is one that cannot be read. Where masks are
+    written, an `OSError` stays one: a full disk is not the image's fault.
     """
     try:
         yield

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsass.data import picture
+from medsass.data import picture, sources
 from medsass.data.picture import Picture, View, readable
 from medsass.data.tiles import Box
 
@@ -134,3 +135,11 @@ def test_errors_of_the_machine_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, readable():
         raise error
     assert caught.value is error
+
+
+def test_a_reader_that_stumbles_is_a_broken_file_and_a_missing_one_stays_missing(tmp_path: Path) -> None:
+    (tmp_path / "broken.tif").write_bytes(b"II*\0garbagegarbage")
+    with pytest.raises(ValueError, match=r"^broken file \(IndexError: "):
+        sources.open_picture(tmp_path / "broken.tif", View())
+    with pytest.raises(FileNotFoundError), readable():
+        (tmp_path / "none").read_bytes()
