@@ -13,8 +13,14 @@ __device__ __forceinline__ void clear_columns(u32* columns) {
     for (int i = threadIdx.x; i < COLUMN_WORDS; i += THREADS) columns[i] = 0;
 }
 
-__device__ __forceinline__ void count(u32* columns, u32 level) {
-    atomicAdd(&columns[(level >> 1) * 32 + (threadIdx.x & 31)], 1u << ((level & 1) * 16));
+// Where the calling lane's counters begin.
+__device__ __forceinline__ u32* own_column(u32* columns) { return columns + (threadIdx.x & 31); }
+
+// Count the level in bits 16 to 23 of `key`, whatever its other bits hold. Levels 2 r and 2 r + 1 are the halves of row r's
+// words, so that key >> 10 is the row's place in bytes and bit 16 of the key is what the upper half counts in.
+__device__ __forceinline__ void count(u32* column, u32 key) {
+    u32 place = key >> 10 & (LEVELS / 2 - 1) << 7;
+    atomicAdd((u32*)((u8*)column + place), max(key & 1u << 16, 1u));
 }
 
 // counts[level] = sum over the lanes. Barriers before and after are the caller's.

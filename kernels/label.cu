@@ -2,17 +2,17 @@
 //
 // `label` reads every pixel once: a part of an image stays in the block's shared memory as gray bytes between histogram
 // and mask. An image that fits one block is one part; a larger one is shared by several blocks, which add up their
-// histograms in `workspace` and wait for the last of them to solve. They wait only for blocks that are running: parts
-// are handed out by a ticket in the order in which blocks start, and cuda.py launches `label` only where all parts of
-// an image can be resident at once. Where they can't, `measure` (histogram and verdict) and `apply` (mask, reading the
-// image again) do the same in two launches. uint16 images are read once more, for the range that their bins span.
+// histograms in `workspace` and wait for the last of them to solve. Then the grid is launched cooperatively: all its blocks
+// are resident, and each takes parts in turn, so that none waits for a block that has not started, whatever else runs.
+// Where an image has more parts than blocks can be resident, `measure` (histogram and verdict) and `apply` (mask, reading
+// the image again) do the same in two launches. uint16 images are read once more, for the range that their bins span.
 //
 // Bytes a 224 x 224 RGB image: 150,528 read, 50,176 written; with bfloat16 input 301,056 more.
 
-// grid: images * parts blocks; shared memory: BLOCK_BYTES + chunk + 48 bytes.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+// grid: images * parts blocks, or as many as are resident; shared memory: BLOCK_BYTES + chunk + 48 bytes.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restrict__ thresholds, float* __restrict__ separabilities,
-      Workspace* workspace, Geometry g, Parameters parameters
+      Shared* workspace, Geometry g, Parameters parameters
 #if INPUT
       , Value* __restrict__ inputs, Normalise f
 #endif
@@ -20,31 +20,35 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
     SHARED(memory);
     Block* block = (Block*)memory;
     u8* levels = memory + BLOCK_BYTES;
-    Part part = take_part(images, workspace, g, block);
-    Bins bins = {0, 1};
+    for (int number = blockIdx.x; number < g.images * g.parts; number += gridDim.x) {
+        Part part = part_of(images, g, number);
+        Shared* shared = workspace + part.image;
+        Bins bins = {0, 1};
 #if PIXEL_BITS == 16
-    bins = find_bins(part, workspace, g, block);
+        bins = find_bins(part, shared, g, block);
 #endif
-    int shift = (16 - min(head_of(part.pixels), part.count)) & 15;
-    u64 first = (u64)part.image * g.pixels + part.first;
+        int shift = (16 - min(head_of(part.pixels), part.count)) & 15;
+        u64 first = (u64)part.image * g.pixels + part.first;
 #if INPUT
-    read_part(part, bins, shift, block, levels, inputs + first * 3, f);
+        read_part<true>(part, bins, shift, block, levels, inputs + first * 3, f);
 #else
-    read_part(part, bins, shift, block, levels);
+        read_part<true>(part, bins, shift, block, levels);
 #endif
-    if (g.polarity == 2) read_border(part, bins, g, block);
-    decide(part, workspace, g, parameters, block);
-    if (threadIdx.x == 0 && (g.parts == 1 || block->last)) write_verdict(part, bins, block->solver.verdict, thresholds, separabilities);
-    write_mask(levels, shift, part.count, block->solver.verdict, masks + first);
-    leave(part, workspace, g, block);
+        if (g.polarity == 2 && g.parts > 1) read_border(part, bins, g, block);
+        bool decided = decide(shared, g, parameters, block);
+        if (g.polarity == 2 && g.parts == 1) turn(g, shift, block, levels);
+        if (threadIdx.x == 0 && decided) write_verdict(part, bins, block->solver.verdict, thresholds, separabilities);
+        write_mask(levels, shift, part.count, block->solver.verdict, masks + first);
+        __syncthreads();
+    }
 }
 
 // Histogram and verdict alone, for images whose parts cannot all be resident: no block waits for another.
 // 16-bit images need their range first; `ranges` launches before `measure` and puts it into the workspace.
 extern "C" __global__ void __launch_bounds__(THREADS)
-ranges(const Pixel* __restrict__ images, Workspace* workspace, Geometry g) {
+ranges(const Pixel* __restrict__ images, Shared* workspace, Geometry g) {
 #if PIXEL_BITS == 16
-    Shared* shared = &workspace->image[blockIdx.x / g.parts];
+    Shared* shared = workspace + blockIdx.x / g.parts;
     const Pixel* pixels = images + (u64)(blockIdx.x / g.parts) * g.pixels;
     int first = blockIdx.x % g.parts * g.chunk, end = min(first + g.chunk, g.pixels);
     u32 below_low = 0, high = 0;
@@ -66,8 +70,8 @@ __device__ Bins ranged(const Shared* shared) {
     return bins;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
-measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float* __restrict__ separabilities, Workspace* workspace,
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float* __restrict__ separabilities, Shared* workspace,
         Geometry g, Parameters parameters
 #if INPUT
         , Value* __restrict__ inputs, Normalise f
@@ -75,18 +79,13 @@ measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float*
 ) {
     SHARED(memory);
     Block* block = (Block*)memory;
-    Part part;
-    part.image = blockIdx.x / g.parts;
-    part.index = blockIdx.x % g.parts;
-    part.first = part.index * g.chunk;
-    part.count = min(g.pixels - part.first, g.chunk);
-    part.pixels = images + ((u64)part.image * g.pixels + part.first) * CHANNELS;
-    Shared* shared = &workspace->image[part.image];
+    Part part = part_of(images, g, blockIdx.x);
+    Shared* shared = workspace + part.image;
     Bins bins = ranged(shared);
 #if INPUT
-    read_part(part, bins, 0, block, 0, inputs + ((u64)part.image * g.pixels + part.first) * 3, f);
+    read_part<false>(part, bins, 0, block, 0, inputs + ((u64)part.image * g.pixels + part.first) * 3, f);
 #else
-    read_part(part, bins, 0, block, 0);
+    read_part<false>(part, bins, 0, block, 0);
 #endif
     if (g.polarity == 2) read_border(part, bins, g, block);
     if (!gather(shared, g, block)) return;
@@ -97,11 +96,11 @@ measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float*
     }
 }
 
-// The masks, from the verdicts that `measure` left in the workspace; the last block of an image zeroes its share of it.
+// The masks, from the verdicts that `measure` left in the workspace.
 extern "C" __global__ void __launch_bounds__(THREADS)
-apply(const Pixel* __restrict__ images, u8* __restrict__ masks, Workspace* workspace, Geometry g) {
+apply(const Pixel* __restrict__ images, u8* __restrict__ masks, const Shared* workspace, Geometry g) {
     int image = blockIdx.x / g.parts, first = blockIdx.x % g.parts * g.chunk, count = min(g.pixels - first, g.chunk);
-    Shared* shared = &workspace->image[image];
+    const Shared* shared = workspace + image;
     u64 start = (u64)image * g.pixels + first;
     const Pixel* pixels = images + start * CHANNELS;
     u8* mask = masks + start;
@@ -117,10 +116,10 @@ apply(const Pixel* __restrict__ images, u8* __restrict__ masks, Workspace* works
         Group four;
 #pragma unroll
         for (int w = 0; w < 4; w++) {
-            u32 word = 0;
+            u32 keys[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) word |= level_in_group(raw, 4 * w + j, bins) << (8 * j);
-            four.word[w] = mask_of(word, level4, dark4);
+            for (int j = 0; j < 4; j++) keys[j] = key_in_group(raw, 4 * w + j, bins);
+            four.word[w] = mask_of(levels_of(raw, w, keys), level4, dark4);
         }
         if (wide) {
             *(uint4*)(mask + i) = make_uint4(four.word[0], four.word[1], four.word[2], four.word[3]);
@@ -131,14 +130,5 @@ apply(const Pixel* __restrict__ images, u8* __restrict__ masks, Workspace* works
     for (int rest = threadIdx.x; rest < count - groups * 16; rest += THREADS) {
         int i = rest < head ? rest : tail + rest - head;
         mask[i] = (u8)((level_of(pixels, i, bins) > verdict.level) ^ verdict.dark);
-    }
-    __syncthreads();
-    SHARED(memory);
-    u32* last = (u32*)memory;
-    if (threadIdx.x == 0) *last = atomicAdd(&shared->left, 1) + 1 == (u32)g.parts;
-    __syncthreads();
-    if (*last) {
-        u32* words = (u32*)shared;
-        for (int i = threadIdx.x; i < (int)(sizeof(Shared) / 4); i += THREADS) words[i] = 0;
     }
 }

@@ -1,22 +1,17 @@
 // A block's part of an image: its place, histogram and mask, and what it shares with the image's other blocks.
 
 struct Geometry {
-    int pixels, height, width;  // of an image; pixels = height * width
-    int parts, chunk;           // blocks an image, and pixels a block: the last may have fewer
-    int polarity;               // 0 bright, 1 dark, 2 auto
+    int images, pixels, height, width;  // pixels = height * width, of an image
+    int parts, chunk;                   // blocks an image, and pixels a block: the last may have fewer
+    int polarity;                       // 0 bright, 1 dark, 2 auto
 };
 
-// Zero before the first launch; `label` and `measure` leave it zero.
-struct Shared {  // between the blocks of one image
+// What the blocks of one image share; zero before a launch.
+struct Shared {
     u32 counts[LEVELS], border[LEVELS];
-    u32 ranged, counted, solved, left;  // blocks that have done a step
-    u32 below_low, high;                // 65535 - lowest level, highest level: maxima, so that zero is neutral
+    u32 ranged, counted, solved;  // blocks that have done a step
+    u32 below_low, high;          // 65535 - lowest level, highest level: maxima, so that zero is neutral
     Verdict verdict;
-};
-
-struct Workspace {
-    u32 ticket, finished;
-    Shared image[1];  // one for each image
 };
 
 // A block's shared memory: this, then at BLOCK_BYTES the gray bytes. The solver takes the place of the columns, which
@@ -27,26 +22,24 @@ struct Block {
         Solver solver;
     };
     u32 counts[LEVELS], border[LEVELS];
-    u32 ticket, last, low, high;
+    u32 last, low, high;
     Bins bins;
 };
 
 static_assert(sizeof(Block) <= BLOCK_BYTES && BLOCK_BYTES % 16 == 0, "cuda.py and Block disagree");
-static_assert(sizeof(Workspace) - sizeof(Shared) == WORKSPACE_HEAD && sizeof(Shared) == SHARED_BYTES, "cuda.py and Shared disagree");
+static_assert(sizeof(Shared) == SHARED_BYTES, "cuda.py and Shared disagree");
 
 struct Part {
     int image, index, first, count;
     const Pixel* pixels;
 };
 
-__device__ Part take_part(const Pixel* images, Workspace* workspace, const Geometry& g, Block* block) {
-    if (threadIdx.x == 0) block->ticket = g.parts > 1 ? atomicAdd(&workspace->ticket, 1) : blockIdx.x;
-    __syncthreads();
+__device__ Part part_of(const Pixel* images, const Geometry& g, int number) {
     Part part;
-    part.image = block->ticket / g.parts;
-    part.index = block->ticket % g.parts;
+    part.image = number / g.parts;
+    part.index = number % g.parts;
     part.first = part.index * g.chunk;
-    part.count = g.pixels - part.first < g.chunk ? g.pixels - part.first : g.chunk;
+    part.count = min(g.pixels - part.first, g.chunk);
     part.pixels = images + ((u64)part.image * g.pixels + part.first) * CHANNELS;
     return part;
 }
@@ -59,7 +52,7 @@ __device__ void wait_for(u32* flag, u32 value) {
 
 #if PIXEL_BITS == 16
 // The lowest level of the image and the width of its range, from all its blocks.
-__device__ Bins find_bins(const Part& part, Workspace* workspace, const Geometry& g, Block* block) {
+__device__ Bins find_bins(const Part& part, Shared* shared, const Geometry& g, Block* block) {
     u32 below_low = 0, high = 0;
     if (threadIdx.x == 0) block->low = block->high = 0;
     __syncthreads();
@@ -73,7 +66,6 @@ __device__ Bins find_bins(const Part& part, Workspace* workspace, const Geometry
     __syncthreads();
     if (threadIdx.x == 0) {
         if (g.parts > 1) {
-            Shared* shared = &workspace->image[part.image];
             atomicMax(&shared->below_low, block->low);
             atomicMax(&shared->high, block->high);
             __threadfence();
@@ -90,45 +82,55 @@ __device__ Bins find_bins(const Part& part, Workspace* workspace, const Geometry
 }
 #endif
 
-// Histogram of the part into block->counts; its gray bytes into `levels` (pixel i at shift + i) and the network's input
-// into `out`, unless these are null.
-__device__ void read_part(const Part& part, Bins bins, int shift, Block* block, u8* levels
+// Histogram of the part into block->counts; with `keep` its gray bytes into `levels` (pixel i at shift + i), and the network's
+// input into `out`.
+template <bool keep>
+__device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift, Block* block, u8* levels
 #if INPUT
-                          , Value* out, const Normalise& f
+                                          , Value* out, const Normalise& f
 #endif
 ) {
+    u32* column = own_column(block->columns);
     clear_columns(block->columns);
     __syncthreads();
     int head = min(head_of(part.pixels), part.count), groups = (part.count - head) / 16, tail = head + groups * 16;
+#if AHEAD  // a group is small: the next one is loaded while this one is counted
+    u32 next[GROUP_WORDS];
+    if (threadIdx.x < groups) load_group(part.pixels + (u64)(head + threadIdx.x * 16) * CHANNELS, next);
+#endif
     for (int group = threadIdx.x; group < groups; group += THREADS) {
         int i = head + group * 16;
         u32 raw[GROUP_WORDS];
+#if AHEAD
+#pragma unroll
+        for (int w = 0; w < GROUP_WORDS; w++) raw[w] = next[w];
+        if (group + THREADS < groups) load_group(part.pixels + (u64)(i + 16 * THREADS) * CHANNELS, next);
+#else
         load_group(part.pixels + (u64)i * CHANNELS, raw);
+#endif
 #if INPUT
-        if (out) store_group(out + (u64)i * 3, raw, f);
+        store_group(out + (u64)i * 3, raw, f);
 #endif
         Group four;
 #pragma unroll
         for (int w = 0; w < 4; w++) {
-            u32 word = 0;
+            u32 keys[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                u32 level = level_in_group(raw, 4 * w + j, bins);
-                count(block->columns, level);
-                word |= level << (8 * j);
+                keys[j] = key_in_group(raw, 4 * w + j, bins);
+                count(column, keys[j]);
             }
-            four.word[w] = word;
+            four.word[w] = levels_of(raw, w, keys);
         }
-        if (levels) *(uint4*)(levels + shift + i) = make_uint4(four.word[0], four.word[1], four.word[2], four.word[3]);
+        if (keep) *(uint4*)(levels + shift + i) = make_uint4(four.word[0], four.word[1], four.word[2], four.word[3]);
     }
     for (int rest = threadIdx.x; rest < part.count - groups * 16; rest += THREADS) {
         int i = rest < head ? rest : tail + rest - head;
         u32 level = level_of(part.pixels, i, bins);
-        count(block->columns, level);
-        if (levels) levels[shift + i] = (u8)level;
+        count(column, level << 16);
+        if (keep) levels[shift + i] = (u8)level;
 #if INPUT
-        if (out)
-            for (int c = 0; c < 3; c++) store_value(out + (u64)i * 3 + c, part.pixels[CHANNELS == 3 ? 3 * i + c : i], c, f);
+        for (int c = 0; c < 3; c++) store_value(out + (u64)i * 3 + c, part.pixels[CHANNELS == 3 ? 3 * i + c : i], c, f);
 #endif
     }
     __syncthreads();
@@ -136,23 +138,46 @@ __device__ void read_part(const Part& part, Bins bins, int shift, Block* block, 
     __syncthreads();
 }
 
-// Histogram of the part's pixels on the image's outermost ring into block->border.
+// The image's outermost ring: how many pixels it has, and where in the image its r-th pixel lies.
+__device__ __forceinline__ int ring_of(const Geometry& g) {
+    return g.height < 2 || g.width < 2 ? g.pixels : 2 * (g.height + g.width) - 4;
+}
+
+__device__ __forceinline__ int place_on_ring(const Geometry& g, int r) {
+    if (g.height < 2 || g.width < 2 || r < g.width) return r;  // a single row or column is all border; the top row
+    if (r < 2 * g.width) return (g.height - 2) * g.width + r;  // the bottom row
+    int s = r - 2 * g.width;
+    return (1 + s / 2) * g.width + (s & 1) * (g.width - 1);  // both sides without the corners
+}
+
+// Histogram of the part's pixels on the ring into block->border, of an image that several blocks share.
 __device__ void read_border(const Part& part, Bins bins, const Geometry& g, Block* block) {
+    u32* column = own_column(block->columns);
     clear_columns(block->columns);
     __syncthreads();
-    int flat = g.height < 2 || g.width < 2;  // a single row or column is all border
-    int ring = flat ? g.pixels : 2 * (g.height + g.width) - 4;
+    int ring = ring_of(g);
     for (int r = threadIdx.x; r < ring; r += THREADS) {
-        int i = r;  // top row, bottom row, then both sides without the corners
-        if (!flat && r >= g.width) {
-            int s = r - 2 * g.width;
-            i = r < 2 * g.width ? (g.height - 1) * g.width + r - g.width : (1 + s / 2) * g.width + (s & 1) * (g.width - 1);
-        }
-        i -= part.first;
-        if (i >= 0 && i < part.count) count(block->columns, level_of(part.pixels, i, bins));
+        int i = place_on_ring(g, r) - part.first;
+        if (i >= 0 && i < part.count) count(column, level_of(part.pixels, i, bins) << 16);
     }
     __syncthreads();
     merge_columns(block->columns, block->border);
+    __syncthreads();
+}
+
+// The side of the foreground of an image that one block has whole: its ring is looked at in the levels that are kept, once
+// the threshold is known, without a histogram of its own.
+__device__ void turn(const Geometry& g, int shift, Block* block, const u8* levels) {
+    int ring = ring_of(g);
+    u32 level = block->solver.verdict.level, above = 0;
+    for (int r = threadIdx.x; r < ring; r += THREADS) above += levels[shift + place_on_ring(g, r)] > level;
+    above = warp_sum(above);
+    if ((threadIdx.x & 31) == 0) block->counts[threadIdx.x / 32] = above;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int w = 1; w < WARPS; w++) above += block->counts[w];
+        block->solver.verdict.dark = 2 * above > (u32)ring;
+    }
     __syncthreads();
 }
 
@@ -176,46 +201,27 @@ __device__ bool gather(Shared* shared, const Geometry& g, Block* block) {
     return true;
 }
 
-// The image's verdict, from the histograms of all its parts; in block->solver.verdict for every thread.
-__device__ void decide(const Part& part, Workspace* workspace, const Geometry& g, Parameters parameters, Block* block) {
-    if (g.parts == 1) {
-        solve(block->counts, block->border, g.polarity, parameters, &block->solver);
-        return;
-    }
-    Shared* shared = &workspace->image[part.image];
-    if (gather(shared, g, block)) {
-        solve(block->counts, block->border, g.polarity, parameters, &block->solver);
-        if (threadIdx.x == 0) {
+// The image's verdict, in block->solver.verdict for every thread; true in the block that found it. Of an image that is one
+// part the side is not yet found where polarity is auto: see `turn`.
+__device__ __forceinline__ bool decide(Shared* shared, const Geometry& g, Parameters parameters, Block* block) {
+    bool whole = g.parts == 1;
+    if (whole || gather(shared, g, block)) {
+        solve(block->counts, whole ? 0 : block->border, g.polarity, parameters, &block->solver);
+        if (!whole && threadIdx.x == 0) {
             shared->verdict = block->solver.verdict;
             __threadfence();
             atomicAdd(&shared->solved, 1);
         }
-    } else {
-        if (threadIdx.x == 0) {
-            wait_for(&shared->solved, 1);
-            const volatile Verdict* from = &shared->verdict;
-            block->solver.verdict.level = from->level;
-            block->solver.verdict.dark = from->dark;
-        }
-        __syncthreads();
+        return true;
     }
-}
-
-// The last block to leave an image zeroes what its blocks shared; the last of all, the ticket.
-__device__ void leave(const Part& part, Workspace* workspace, const Geometry& g, Block* block) {
-    if (g.parts == 1) return;
-    Shared* shared = &workspace->image[part.image];
+    if (threadIdx.x == 0) {
+        wait_for(&shared->solved, 1);
+        const volatile Verdict* from = &shared->verdict;
+        block->solver.verdict.level = from->level;
+        block->solver.verdict.dark = from->dark;
+    }
     __syncthreads();
-    if (threadIdx.x == 0) block->last = atomicAdd(&shared->left, 1) + 1 == (u32)g.parts;
-    __syncthreads();
-    if (block->last) {
-        u32* words = (u32*)shared;
-        for (int i = threadIdx.x; i < (int)(sizeof(Shared) / 4); i += THREADS) words[i] = 0;
-    }
-    if (threadIdx.x == 0 && atomicAdd(&workspace->finished, 1) + 1 == gridDim.x) {
-        workspace->finished = 0;
-        workspace->ticket = 0;
-    }
+    return false;
 }
 
 __device__ void write_verdict(const Part& part, Bins bins, const Verdict& verdict, float* thresholds, float* separabilities) {

@@ -8,9 +8,14 @@ struct Group {
     u32 word[4];
 };
 
-__device__ __forceinline__ u32 gray_of(u32 red, u32 green, u32 blue) {
-    return (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15;  // OpenCV's RGB2GRAY, threshold.gray
-}
+// OpenCV's RGB2GRAY, threshold.gray: (9798 R + 19235 G + 3735 B + 16384) >> 15. Here everything is doubled, so that the
+// level is bits 16 to 23 of the sum: the key that `count` takes.
+#define RED 19596u
+#define GREEN 38470u
+#define BLUE 7470u
+#define HALF 32768u
+
+__device__ __forceinline__ u32 gray_of(u32 red, u32 green, u32 blue) { return (RED * red + GREEN * green + BLUE * blue + HALF) >> 16; }
 
 // How a 16-bit level becomes a bin: threshold.bins. For 8-bit images the level is the bin.
 struct Bins {
@@ -96,6 +101,7 @@ __device__ __forceinline__ u32 level_of(const Pixel* pixels, int i, Bins bins) {
 
 // The bytes of 16 pixels: 48 of RGB, 16 of gray, 32 of 16-bit gray; `pixels` lies on a 16-byte boundary.
 #define GROUP_WORDS (4 * CHANNELS * PIXEL_BITS / 8)
+#define AHEAD (GROUP_WORDS == 4)
 
 __device__ __forceinline__ void load_group(const Pixel* pixels, u32* raw) {
 #pragma unroll
@@ -108,12 +114,31 @@ __device__ __forceinline__ void load_group(const Pixel* pixels, u32* raw) {
     }
 }
 
-__device__ __forceinline__ u32 level_in_group(const u32* raw, int j, Bins bins) {
+// The level of pixel j of a group as a key. A pixel's three bytes lie in one word or two: __dp2a multiplies two of a word's
+// bytes by the halves of a word of weights and adds, so that two instructions make a gray level and none takes bytes apart.
+__device__ __forceinline__ u32 key_in_group(const u32* raw, int j, Bins bins) {
 #if CHANNELS == 3
-    return gray_of(byte_of(raw, 3 * j), byte_of(raw, 3 * j + 1), byte_of(raw, 3 * j + 2));
+    const u32 red_green = RED | GREEN << 16, blue_next = BLUE, last_red = RED << 16, green_blue = GREEN | BLUE << 16;
+    int word = 3 * j / 4;
+    switch (3 * j % 4) {
+        case 0: return __dp2a_hi(blue_next, raw[word], __dp2a_lo(red_green, raw[word], HALF));
+        case 1: return __dp2a_hi(green_blue, raw[word], __dp2a_lo(last_red, raw[word], HALF));
+        case 2: return __dp2a_lo(blue_next, raw[word + 1], __dp2a_hi(red_green, raw[word], HALF));
+        default: return __dp2a_lo(green_blue, raw[word + 1], __dp2a_hi(last_red, raw[word], HALF));
+    }
 #elif PIXEL_BITS == 16
-    return bin_of(raw[j >> 1] >> ((j & 1) * 16) & 0xffff, bins);
+    return bin_of(raw[j >> 1] >> ((j & 1) * 16) & 0xffff, bins) << 16;
 #else
-    return byte_of(raw, j);
+    int from = (j & 3) * 8;
+    return from < 16 ? raw[j >> 2] << (16 - from) : raw[j >> 2] >> (from - 16);
+#endif
+}
+
+// The levels of pixels 4 w to 4 w + 3 of a group as bytes, from their keys.
+__device__ __forceinline__ u32 levels_of(const u32* raw, int w, const u32* keys) {
+#if CHANNELS == 1 && PIXEL_BITS == 8
+    return raw[w];
+#else
+    return __byte_perm(__byte_perm(keys[0], keys[1], 0x0062), __byte_perm(keys[2], keys[3], 0x0062), 0x5410);
 #endif
 }

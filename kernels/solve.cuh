@@ -22,7 +22,7 @@ struct Solver {
     Prefix prefix;
     u64 warp_total[3][LEVELS / 32];
     double warp_best[LEVELS / 32];
-    u32 candidates[LEVELS / 32], level_sum[LEVELS / 32];
+    u32 candidates[LEVELS / 32], level_sum[LEVELS / 32], ring[LEVELS / 32], ring_above[LEVELS / 32];
     u64 total[3];
     Verdict verdict;
 };
@@ -67,7 +67,8 @@ __device__ __forceinline__ double ght_class(double weight, double sum, double sq
 }
 
 // Solve for counts[256] with all threads of the block; the result is in s->verdict after the closing barrier.
-// `border` counts the levels of the image's border, and is read where polarity is 2 (auto; 0 bright, 1 dark).
+// `border` counts the levels of the image's border, and is read where polarity is 2 (auto; 0 bright, 1 dark); without it
+// the caller finds the side.
 __device__ void solve(const u32* counts, const u32* border, int polarity, Parameters g, Solver* s) {
     int level = threadIdx.x, lane = level & 31, warp = level / 32;
     u64 n = 0, sum = 0, squares = 0;
@@ -183,16 +184,27 @@ __device__ void solve(const u32* counts, const u32* border, int polarity, Parame
             v.level = chosen;
             v.dark = polarity == 1;
             v.threshold = (float)threshold;
-            if (polarity == 2) {
-                u32 ring = 0, above = 0;
-                for (int i = 0; i < LEVELS; i++) {
-                    ring += border[i];
-                    above += i > (int)chosen ? border[i] : 0;
-                }
-                v.dark = 2 * above > ring;
-            }
         }
         s->verdict = v;
+    }
+    __syncthreads();
+    // 5. the side: the class that holds less of the border
+    if (polarity != 2 || !border) return;
+    if (level < LEVELS) {
+        u32 ring = warp_sum(border[level]), above = warp_sum(level > (int)s->verdict.level ? border[level] : 0);
+        if (lane == 0) {
+            s->ring[warp] = ring;
+            s->ring_above[warp] = above;
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        u32 ring = 0, above = 0;
+        for (int w = 0; w < LEVELS / 32; w++) {
+            ring += s->ring[w];
+            above += s->ring_above[w];
+        }
+        s->verdict.dark = 2 * above > ring;
     }
     __syncthreads();
 }

@@ -14,6 +14,11 @@ from medsass.runs.trainer import Trainer
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of this project's own tests."""
+    parser.addoption("--shapes", type=int, default=500, help="random shapes that a GPU labels (default: 500)")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` where torch sees none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]

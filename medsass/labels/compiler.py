@@ -8,7 +8,8 @@ from typing import Any
 from medsass import bundled
 
 THREADS = 512
-BLOCK_BYTES, WORKSPACE_HEAD, SHARED_BYTES = 18_560, 8, 2088  # of parts.cuh's structs, which it checks
+RESIDENT = 3  # blocks a multiprocessor: one loads while another solves and a third writes
+BLOCK_BYTES, SHARED_BYTES = 18_560, 2084  # of parts.cuh's structs, which it checks
 HEADERS = {
     "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"),
     "adaptive.cu": ("common.cuh", "pixels.cuh"),
@@ -59,8 +60,8 @@ def source(variant: Variant) -> str:
         "CHANNELS": variant.channels,
         "GHT": int(variant.ght),
         "INPUT": variant.input,
+        "RESIDENT": RESIDENT,
         "BLOCK_BYTES": BLOCK_BYTES,
-        "WORKSPACE_HEAD": WORKSPACE_HEAD,
         "SHARED_BYTES": SHARED_BYTES,
     }
     lines = [f"#define {name} {value}" for name, value in definitions.items()]

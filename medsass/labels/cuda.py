@@ -17,8 +17,8 @@ import torch
 from medsass.labels import threshold as spec
 from medsass.labels.compiler import (
     BLOCK_BYTES,
+    RESIDENT,
     SHARED_BYTES,
-    WORKSPACE_HEAD,
     Limits,
     Variant,
     import_cupy,
@@ -27,6 +27,7 @@ from medsass.labels.compiler import (
 from medsass.labels.launch import launch, pointer
 from medsass.labels.normalise import Normalise
 
+RESERVED = 1024  # bytes of shared memory that CUDA takes for itself a block
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
 MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
 MOST_BLOCK_SIZE = 255
@@ -36,7 +37,9 @@ REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _POLARITIES = {"bright": 0, "dark": 1, "auto": 2}
-_GEOMETRY = np.dtype([(name, np.int32) for name in ("pixels", "height", "width", "parts", "chunk", "polarity")])
+_GEOMETRY = np.dtype(
+    [(name, np.int32) for name in ("images", "pixels", "height", "width", "parts", "chunk", "polarity")]
+)
 _PARAMETERS = np.dtype([(name, np.float64) for name in ("nu", "tau2", "kappa", "omega")])
 _NORMALISE = np.dtype([("scale", np.float32, 3), ("shift", np.float32, 3)])
 _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")])
@@ -65,17 +68,21 @@ class Plan:
 
 def plan(pixels: int, limits: Limits) -> Plan:
     """Blocks and pixels a block for images of that many pixels: one block where it fits twice into a multiprocessor, so
-    that one loads while another solves; else several that share the image and wait for one another, as long as four
-    images' worth can be resident, so that up to four such launches at once cannot starve each other; else two launches
-    that read it twice.
+    that one loads while another solves; else several that share the image and wait for one another, where all of them can
+    be resident; else two launches that read it twice.
     """
-    room = min(limits.shared // 2 - 1024, limits.shared_block) - BLOCK_BYTES - SLACK
+    room = min(limits.shared // 2 - RESERVED, limits.shared_block) - BLOCK_BYTES - SLACK
     chunk = room // 16 * 16
     parts = math.ceil(pixels / chunk)
-    if parts <= max(1, limits.processors * 2 // 4):
+    if parts <= 2 * limits.processors:
         even = math.ceil(pixels / parts / 16) * 16
         return Plan(math.ceil(pixels / even), even, once=True)
     return Plan(math.ceil(pixels / REREAD_CHUNK), REREAD_CHUNK, once=False)
+
+
+def resident(shared: int, limits: Limits) -> int:
+    """How many blocks of `label` with that many bytes of shared memory a GPU holds at once."""
+    return limits.processors * min(RESIDENT, limits.shared // (shared + RESERVED))
 
 
 def label(
@@ -101,8 +108,8 @@ def label(
     chosen = plan(height * width, limits(device))
     with _on(stream, device):
         out = _outputs(images, normalise, out)
-        work = _workspace(device, stream, count) if chosen.parts > 1 or not chosen.once else None
-    g = np.array((height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
+        work = torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device) if chosen.parts > 1 else None
+    g = np.array((count, height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
     if ght is not None:
         spec.check_ght(ght)
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
@@ -110,19 +117,19 @@ def label(
     variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
     extra = (pointer(out.input), _constants(normalise)) if normalise else ()
     shared = BLOCK_BYTES + chosen.chunk + SLACK
-    kernel = functools.partial(launch, variant, device, stream, (count * chosen.parts,))
+    blocks = count * chosen.parts
     pixels, masks, results = pointer(images), pointer(out.mask), (pointer(out.threshold), pointer(out.separability))
     if chosen.once:
+        together = chosen.parts > 1  # blocks wait for one another
+        grid = (min(blocks, resident(shared, limits(device))) if together else blocks,)
+        kernel = functools.partial(launch, variant, device, stream, grid, cooperative=together)
         kernel("label", shared, (pixels, masks, *results, pointer(work), g, p, *extra))
         return out
+    kernel = functools.partial(launch, variant, device, stream, (blocks,))
     if bits == 16:
         kernel("ranges", 0, (pixels, pointer(work), g))
-    try:
-        kernel("measure", BLOCK_BYTES, (pixels, *results, pointer(work), g, p, *extra))
-        kernel("apply", 16, (pixels, masks, pointer(work), g))
-    except Exception:
-        _workspaces.pop((device, stream), None)  # `apply` did not zero it
-        raise
+    kernel("measure", BLOCK_BYTES, (pixels, *results, pointer(work), g, p, *extra))
+    kernel("apply", 0, (pixels, masks, pointer(work), g))
     return out
 
 
@@ -156,7 +163,7 @@ def adaptive(
         )
     with _on(stream, device):
         out = _outputs(images, None, out)
-        sums, weights = _sums(device, stream, count), _weights(block_size, device)
+        sums, weights = torch.zeros(count * 6, dtype=torch.int64, device=images.device), _weights(block_size, device)
     kernel = functools.partial(launch, Variant("adaptive.cu", channels), device, stream)
     tiles = (count, -(-width // TILE), -(-height // TILE))
     kernel(tiles, "adaptive", shared, (pointer(images), pointer(out.mask), pointer(sums), pointer(weights), v))
@@ -247,36 +254,6 @@ def _constants(normalise: Normalise) -> Any:
     """The kernel's scale and shift, as `threshold.normalised` rounds them."""
     scale, shift = spec.scale_and_shift(normalise.mean, normalise.std)
     return np.array((scale, shift), _NORMALISE)
-
-
-_workspaces: dict[tuple[int, int], torch.Tensor] = {}
-
-
-def _workspace(device: int, stream: int, count: int) -> torch.Tensor:
-    """Zeros that the blocks of an image share; kernels leave them zero, so that they serve every launch of a stream.
-
-    A graph that is being captured gets its own: it may be replayed on another stream.
-    """
-    size = WORKSPACE_HEAD + count * SHARED_BYTES
-    if torch.cuda.is_current_stream_capturing():
-        return torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device}")
-    found = _workspaces.get((device, stream))
-    if found is None or found.numel() < size:
-        found = _workspaces[device, stream] = torch.zeros(size, dtype=torch.uint8, device=f"cuda:{device}")
-    return found
-
-
-def _sums(device: int, stream: int, count: int) -> torch.Tensor:
-    """Six zeroed 64-bit sums for each image, in memory that a stream keeps; a graph gets its own, as in `_workspace`."""
-    if torch.cuda.is_current_stream_capturing():
-        return torch.zeros(count * 6, dtype=torch.int64, device=f"cuda:{device}")
-    found = _sum_buffers.get((device, stream))
-    if found is None or found.numel() < count * 6:
-        found = _sum_buffers[device, stream] = torch.empty(count * 6, dtype=torch.int64, device=f"cuda:{device}")
-    return found[: count * 6].zero_()
-
-
-_sum_buffers: dict[tuple[int, int], torch.Tensor] = {}
 
 
 @functools.cache

@@ -16,11 +16,18 @@ def launch(
     name: str,
     shared: int,
     arguments: tuple[Any, ...],
+    *,
+    cooperative: bool = False,
 ) -> None:
-    """Start the kernel `name` of a variant: `grid` blocks of `THREADS` threads with `shared` bytes each, on a stream."""
+    """Start the kernel `name` of a variant: `grid` blocks of `THREADS` threads with `shared` bytes each, on a stream.
+
+    cooperative: start only when all blocks can be resident at once, so that they may wait for one another.
+    """
     cupy = import_cupy()
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
-        kernel(variant, name, device)(grid, (THREADS,), arguments, shared_mem=shared)
+        # RawKernel's own flag would also compile for CUDA's device runtime, which no kernel here calls
+        started = kernel(variant, name, device).kernel
+        started(grid, (THREADS,), arguments, shared_mem=shared, enable_cooperative_groups=cooperative)
 
 
 def pointer(tensor: torch.Tensor | None) -> Any:

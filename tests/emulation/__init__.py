@@ -28,7 +28,7 @@ _DTYPES = {1: np.uint16, 2: np.float16, 3: np.float32}
 
 
 class Geometry(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int) for name in ("pixels", "height", "width", "parts", "chunk", "polarity")]
+    _fields_ = [(name, ctypes.c_int) for name in ("images", "pixels", "height", "width", "parts", "chunk", "polarity")]
 
 
 class Window(ctypes.Structure):
@@ -88,10 +88,10 @@ def label(
         "label.cu", 3 if images.ndim == 4 else 1, images.itemsize * 8, ght is not None, input_kind
     )
     chunk = -(-(h * w) // parts)
-    geometry = Geometry(h * w, h, w, -(-(h * w) // chunk), chunk, {"bright": 0, "dark": 1, "auto": 2}[polarity])
+    geometry = Geometry(n, h * w, h, w, -(-(h * w) // chunk), chunk, {"bright": 0, "dark": 1, "auto": 2}[polarity])
     mask = np.full((n, h, w), POISON, np.uint8)
     threshold, separability = np.full(n, np.inf, np.float32), np.full(n, np.inf, np.float32)
-    workspace = np.zeros(compiler.WORKSPACE_HEAD + n * compiler.SHARED_BYTES, np.uint8)
+    workspace = np.zeros(n * compiler.SHARED_BYTES, np.uint8)
     values = np.full((n, h, w, 3), 1, _DTYPES[input_kind]) if input_kind else None
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     parameters = np.array((nu, tau**2, kappa, omega))

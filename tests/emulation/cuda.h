@@ -194,6 +194,16 @@ inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
     return (unsigned)(((unsigned long long)high << 32 | low) >> (by & 31));
 }
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    unsigned long long both = (unsigned long long)y << 32 | x;
+    unsigned result = 0;
+    for (int i = 0; i < 4; i++) result |= (unsigned)(both >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return result;
+}
+inline unsigned __dp2a_lo(unsigned halves, unsigned bytes, unsigned sum) {
+    return sum + (halves & 0xffff) * (bytes & 255) + (halves >> 16) * (bytes >> 8 & 255);
+}
+inline unsigned __dp2a_hi(unsigned halves, unsigned bytes, unsigned sum) { return __dp2a_lo(halves, bytes >> 16, sum); }
 inline unsigned __vsetgtu4(unsigned a, unsigned b) {
     unsigned result = 0;
     for (int i = 0; i < 32; i += 8) result |= (unsigned)((a >> i & 255) > (b >> i & 255)) << i;

@@ -13,13 +13,13 @@ static Normalise constants(const float* values) {
 #define ALSO_INPUT
 #endif
 
-extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Workspace* workspace, int count,
+extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Shared* workspace, int count,
                           Geometry g, const double* ght, Value* inputs, const float* normalise) {
     emulation::launch({(unsigned)(count * g.parts), 1, 1}, THREADS, BLOCK_BYTES + g.chunk + 48,
                       [&] { label(images, masks, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
 }
 
-extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Workspace* workspace, int count,
+extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Shared* workspace, int count,
                             Geometry g, const double* ght, Value* inputs, const float* normalise) {
     dim3 blocks = {(unsigned)(count * g.parts), 1, 1};
     emulation::launch(blocks, THREADS, 0, [&] { ranges(images, workspace, g); });

@@ -114,7 +114,6 @@ def label_and_check(
 ) -> em.Result:
     result = em.label(images, polarity, ght, 0, layout[0], once=layout[1])
     check(images, polarity, ght, result)
-    assert not result.workspace.any()
     return result
 
 

@@ -48,10 +48,10 @@ def test_nothing_is_written_beside_a_mask_that_lies_anywhere(form: str, offset: 
     n, h, w = images.shape[:3]
     buffer = np.full(n * h * w + 160, em.POISON, np.uint8)
     start = 64 + -(buffer.ctypes.data + 64) % 16 + offset
-    results, workspace = np.zeros((2, n), np.float32), np.zeros(cuda.WORKSPACE_HEAD + n * cuda.SHARED_BYTES, np.uint8)
+    results, workspace = np.zeros((2, n), np.float32), np.zeros(n * cuda.SHARED_BYTES, np.uint8)
     library = em.library(cuda.Variant("label.cu", 3 if form == "rgb" else 1))
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (images, buffer[start:], *results, workspace)]
-    geometry, parameters = em.Geometry(h * w, h, w, 1, h * w, 0), np.zeros(4)
+    geometry, parameters = em.Geometry(n, h * w, h, w, 1, h * w, 0), np.zeros(4)
     tail = (ctypes.c_void_p(parameters.ctypes.data), ctypes.c_void_p(0), ctypes.c_void_p(0))
     (library.run_label if once else library.run_measure)(*pointers, n, geometry, *tail)
     mask = buffer[start : start + h * w].reshape(h, w)

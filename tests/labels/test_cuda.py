@@ -220,15 +220,15 @@ def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Laun
     """What `cuda` launches from here on, which is only written down: batches may lie on the CPU."""
     launched: list[Launch] = []
 
-    def write_down(_: Any, __: Any, ___: Any, grid: tuple[int, ...], name: str, shared: int, ____: Any) -> None:
+    def write_down(
+        _: Any, __: Any, ___: Any, grid: tuple[int, ...], name: str, shared: int, *____: Any, **_____: Any
+    ) -> None:
         launched.append((name, grid, shared))
 
     monkeypatch.setattr(cuda, "launch", write_down)
     monkeypatch.setattr(cuda, "_input", lambda images: (images, 0))
     monkeypatch.setattr(cuda, "limits", lambda _: limits)
     monkeypatch.setattr(cuda, "_on", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(cuda, "_workspace", lambda *_: torch.zeros(1))
-    monkeypatch.setattr(cuda, "_sums", lambda *_: torch.zeros(1))
     monkeypatch.setattr(cuda, "_weights", lambda *_: torch.zeros(1))
     return launched
 

@@ -46,11 +46,6 @@ def _arrays(out: cuda.Outputs) -> Any:
     return cuda.Outputs(out.mask.cpu().numpy(), out.threshold.cpu().numpy(), out.separability.cpu().numpy())  # type: ignore[arg-type]
 
 
-def _workspaces_are_zero() -> bool:
-    torch.cuda.synchronize()
-    return not any(bool(workspace.any()) for workspace in cuda._workspaces.values())
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("polarity", POLARITIES)
 @pytest.mark.parametrize("form", FORMS)
@@ -73,19 +68,17 @@ def test_gpu_labels_of_usual_sizes_are_as_stated(form: str, size: tuple[int, int
     n, *shape = size
     for seed, ght in enumerate((None, GHT["documents"])):
         _label_and_check(_batch(n, (shape[0], shape[1]), form, seed), "auto", ght)
-    assert _workspaces_are_zero()
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gpu_image_that_is_read_twice_is_as_stated(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "plan", lambda pixels, _: cuda.Plan(-(-pixels // 4096), 4096, once=False))
     _label_and_check(_batch(3, (233, 301), form, 2), "auto")
-    assert _workspaces_are_zero()
 
 
-def test_gpu_10_000_random_shapes_are_as_stated() -> None:
+def test_gpu_random_shapes_are_as_stated(request: pytest.FixtureRequest) -> None:
     rng = np.random.default_rng(2026)
-    for seed in range(10_000):
+    for seed in range(request.config.getoption("--shapes")):
         shape = int(rng.integers(1, 48)), int(rng.integers(1, 48))
         form, polarity = str(rng.choice(FORMS)), str(rng.choice(POLARITIES))
         _label_and_check(_batch(int(rng.integers(1, 5)), shape, form, seed), polarity)
@@ -225,8 +218,8 @@ def test_gpu_label_never_waits_for_the_device(shape: tuple[int, int]) -> None:
     check(images, "auto", None, _arrays(out))
 
 
-def test_gpu_large_images_on_two_streams_at_once_are_as_stated() -> None:
-    batches = [_batch(8, (1408, 1876), "gray", seed) for seed in (13, 14)]
+def test_gpu_large_images_on_eight_streams_at_once_are_as_stated() -> None:
+    batches = [_batch(4, (1408, 1876), "gray", seed) for seed in range(8)]
     on_gpu, streams = [_on_gpu(batch) for batch in batches], [torch.cuda.Stream() for _ in batches]
     outs = [_poisoned(images) for images in on_gpu]
     torch.cuda.synchronize()
@@ -237,21 +230,18 @@ def test_gpu_large_images_on_two_streams_at_once_are_as_stated() -> None:
     torch.cuda.synchronize()
     for batch, out in zip(batches, outs, strict=True):
         check(batch, "auto", None, _arrays(out))
-    assert _workspaces_are_zero()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_gpu_images_of_several_parts_leave_the_workspace_clean(form: str) -> None:
+def test_gpu_images_of_several_parts_are_as_stated(form: str) -> None:
     for seed in range(50):
         n = 1 + seed % 3
         _label_and_check(_batch(n, (480 + seed, 512 - seed), form, seed), "auto")
-    assert _workspaces_are_zero()
 
 
 def test_gpu_batch_that_grows_and_shrinks_is_as_stated() -> None:
     for seed, n in enumerate((1, 9, 2, 17, 1)):
         _label_and_check(_batch(n, (401, 399), "gray", seed), "auto")
-    assert _workspaces_are_zero()
 
 
 def test_gpu_ties_take_the_first_maximiser_at_every_block_count() -> None:
