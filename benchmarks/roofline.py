@@ -5,6 +5,7 @@ a large device-to-device copy measured in the same run.
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 
 WARM_UPS, REPEATS = 3, 25
+WARM_SECONDS = 0.2  # a GPU that was idle, as while a kernel compiles, takes so long to reach its clock
 LEAST_LAUNCHES = 20  # in one event pair, so that what the pair itself costs is small
 TURNS = 4  # buffers rotate through so many times the L2 cache: nothing is found in it from the turn before
 MEMORY = 8 << 30  # bytes that the sets of buffers of a case may take together
-COPY_BYTES = 1 << 30
+COPY_BYTES = (1 << 28, 1 << 30, 1 << 32)
 INPUT_BYTES = 6  # a pixel of the network's input: three bfloat16
 
 Call = Callable[[], object]
@@ -69,8 +71,10 @@ def host_time(call: Call, launches: int = 1) -> Timing:
 
 def device_time(call: Call, launches: int = 1) -> Timing:
     """Seconds of a launch on the GPU, by device events; `call` enqueues `launches` of them on the current stream."""
-    for _ in range(WARM_UPS):
+    end_of_warming = perf_counter() + WARM_SECONDS
+    while perf_counter() < end_of_warming:
         call()
+        torch.cuda.synchronize()
     pairs = [(_event(), _event()) for _ in range(REPEATS)]
     torch.cuda.synchronize()
     for start, end in pairs:
@@ -110,11 +114,19 @@ def captured(calls: Sequence[Call]) -> Call:
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second, read plus written, of a device-to-device copy: timed as the kernels are."""
-    source = torch.randint(0, 256, (COPY_BYTES,), dtype=torch.uint8, device="cuda")
+    """Bytes a second, read plus written, from device memory to device memory: the fastest of the driver's copy and a kernel
+    that writes what it reads, of several sizes, timed as the kernels are.
+    """
+    source = torch.randint(0, 256, (max(COPY_BYTES),), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    calls = [partial(target.copy_, source)] * LEAST_LAUNCHES
-    return 2 * COPY_BYTES / device_time(captured(calls), len(calls)).seconds
+    found = []
+    for size in COPY_BYTES:
+        words, to = (tensor[:size].view(torch.int64) for tensor in (source, target))
+        for way in (partial(to.copy_, words), partial(torch.bitwise_not, words, out=to)):
+            seconds = device_time(in_turn([way] * LEAST_LAUNCHES), LEAST_LAUNCHES).seconds
+            found.append(2 * size / seconds)
+            print(f"copy of {size >> 20} MiB: {found[-1] / 1e9:.0f} GB/s", file=sys.stderr)
+    return max(found)
 
 
 def select(rows: list[Row], **wanted: Any) -> list[Row]:

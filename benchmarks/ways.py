@@ -21,7 +21,7 @@ from medsass.runs.meter import Meter
 from medsass.runs.ranks import ALONE
 from medsass.runs.trainer import Trainer
 
-_WARM = 12  # steps before the clock starts: they compile, record, and fill the queues
+_WARM = 12  # steps before the clock starts, and an epoch's end: they compile, record, and fill the queues
 _MATRIX = {"cuda": (8192, torch.bfloat16), "cpu": (2048, torch.float32)}
 
 Steps = Iterator[int]  # each step done, as the number of its images

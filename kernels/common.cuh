@@ -5,8 +5,9 @@
 //   PIXEL_BITS   8 or 16; 16-bit images are single-channel and become 256 bins over their own range
 //   CHANNELS     3 (interleaved RGB) or 1
 //   GHT          1: generalised histogram thresholding; 0: Otsu
+//   LATER        cycles that half of the blocks begin later, so that some load while others solve
 //   RESIDENT     blocks a multiprocessor is to hold at once, which bounds the registers a thread
-//   BLOCK_BYTES, SHARED_BYTES   sizes that cuda.py allocates by; parts.cuh checks them
+//   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes that cuda.py allocates by; parts.cuh checks them
 //   INPUT        also write the network's input: 0 no, 1 bfloat16, 2 float16, 3 float32
 // No library header is included, so that the source compiles with NVRTC, nvcc, and a host compiler that emulates blocks.
 // Floating point contraction is off (--fmad=false): scores are to be those of the NumPy statement.
@@ -70,6 +71,12 @@ __device__ __forceinline__ void pause() {  // between two looks at a flag that a
 #endif
 }
 
+__device__ __forceinline__ void wait_cycles(int cycles) {
+#ifndef EMULATED
+    for (long long end = clock64() + cycles; clock64() < end;) pause();
+#endif
+}
+
 __device__ __forceinline__ u32 bits_of(float value) {
 #ifdef EMULATED
     return emulated_bits(value);
@@ -83,6 +90,15 @@ __device__ __forceinline__ float not_a_number() {
     return emulated_nan();
 #else
     return __int_as_float(0x7fc00000);
+#endif
+}
+
+// Store 16 bytes by one instruction. Of a plain store the compiler may make four, which take four times the traffic to L2.
+__device__ __forceinline__ void store_16(void* to, uint4 value) {
+#ifdef EMULATED
+    *(uint4*)to = value;
+#else
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w) : "memory");
 #endif
 }
 

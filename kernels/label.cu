@@ -9,7 +9,7 @@
 //
 // Bytes a 224 x 224 RGB image: 150,528 read, 50,176 written; with bfloat16 input 301,056 more.
 
-// grid: images * parts blocks, or as many as are resident; shared memory: BLOCK_BYTES + chunk + 48 bytes.
+// grid: images * parts blocks, or as many as are resident; shared memory: BLOCK_BYTES + STAGE_BYTES + chunk + 48 bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restrict__ thresholds, float* __restrict__ separabilities,
       Shared* workspace, Geometry g, Parameters parameters
@@ -19,7 +19,9 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
 ) {
     SHARED(memory);
     Block* block = (Block*)memory;
-    u8* levels = memory + BLOCK_BYTES;
+    u8 *stage = memory + BLOCK_BYTES, *kept = stage + STAGE_BYTES;
+    fetch(part_of(images, g, blockIdx.x), threadIdx.x / 32, stage);
+    if (2 * blockIdx.x >= gridDim.x && g.images * g.parts > 2 * gridDim.x) wait_cycles(LATER);
     for (int number = blockIdx.x; number < g.images * g.parts; number += gridDim.x) {
         Part part = part_of(images, g, number);
         Shared* shared = workspace + part.image;
@@ -27,13 +29,16 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
 #if PIXEL_BITS == 16
         bins = find_bins(part, shared, g, block);
 #endif
-        int shift = (16 - min(head_of(part.pixels), part.count)) & 15;
+        int shift = (16 - part.head) & 15;
         u64 first = (u64)part.image * g.pixels + part.first;
 #if INPUT
-        read_part<true>(part, bins, shift, block, levels, inputs + first * 3, f);
+        read_part<KEPT>(part, bins, shift, block, stage, kept, inputs + first * 3, f);
 #else
-        read_part<true>(part, bins, shift, block, levels);
+        read_part<KEPT>(part, bins, shift, block, stage, kept);
 #endif
+        const u8* levels = KEPT ? kept : (const u8*)part.pixels - shift;
+        int next = number + gridDim.x;
+        if (next < g.images * g.parts) fetch(part_of(images, g, next), threadIdx.x / 32, stage);
         if (g.polarity == 2 && g.parts > 1) read_border(part, bins, g, block);
         bool decided = decide(shared, g, parameters, block);
         if (g.polarity == 2 && g.parts == 1) turn(g, shift, block, levels);
@@ -81,11 +86,13 @@ measure(const Pixel* __restrict__ images, float* __restrict__ thresholds, float*
     Block* block = (Block*)memory;
     Part part = part_of(images, g, blockIdx.x);
     Shared* shared = workspace + part.image;
+    u8* stage = memory + BLOCK_BYTES;
+    fetch(part, threadIdx.x / 32, stage);
     Bins bins = ranged(shared);
 #if INPUT
-    read_part<false>(part, bins, 0, block, 0, inputs + ((u64)part.image * g.pixels + part.first) * 3, f);
+    read_part<false>(part, bins, 0, block, stage, 0, inputs + ((u64)part.image * g.pixels + part.first) * 3, f);
 #else
-    read_part<false>(part, bins, 0, block, 0);
+    read_part<false>(part, bins, 0, block, stage, 0);
 #endif
     if (g.polarity == 2) read_border(part, bins, g, block);
     if (!gather(shared, g, block)) return;
@@ -107,7 +114,7 @@ apply(const Pixel* __restrict__ images, u8* __restrict__ masks, const Shared* wo
     Verdict verdict = shared->verdict;
     Bins bins = ranged(shared);
     int head = min(head_of(pixels), count), groups = (count - head) / 16, tail = head + groups * 16;
-    u32 level4 = verdict.level * 0x01010101u, dark4 = verdict.dark * 0x01010101u;
+    u32 below2 = (255 - verdict.level) * 0x00010001u, dark4 = verdict.dark * 0x01010101u;
     bool wide = (((u64)(mask + head)) & 15) == 0;
     for (int group = threadIdx.x; group < groups; group += THREADS) {
         int i = head + group * 16;
@@ -119,7 +126,7 @@ apply(const Pixel* __restrict__ images, u8* __restrict__ masks, const Shared* wo
             u32 keys[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) keys[j] = key_in_group(raw, 4 * w + j, bins);
-            four.word[w] = mask_of(levels_of(raw, w, keys), level4, dark4);
+            four.word[w] = mask_of(levels_of(raw, w, keys), below2, dark4);
         }
         if (wide) {
             *(uint4*)(mask + i) = make_uint4(four.word[0], four.word[1], four.word[2], four.word[3]);

@@ -14,7 +14,7 @@ struct Shared {
     Verdict verdict;
 };
 
-// A block's shared memory: this, then at BLOCK_BYTES the gray bytes. The solver takes the place of the columns, which
+// A block's shared memory: this, then at BLOCK_BYTES each warp's stage, where there is one, and the gray bytes. The solver takes the place of the columns, which
 // are merged into counts and border by then.
 struct Block {
     union {
@@ -30,7 +30,8 @@ static_assert(sizeof(Block) <= BLOCK_BYTES && BLOCK_BYTES % 16 == 0, "cuda.py an
 static_assert(sizeof(Shared) == SHARED_BYTES, "cuda.py and Shared disagree");
 
 struct Part {
-    int image, index, first, count;
+    int image, index, first, count;  // pixels first to first + count - 1 of the image
+    int head, groups;                // pixels before the first group, and how many groups of 16 there are
     const Pixel* pixels;
 };
 
@@ -41,6 +42,8 @@ __device__ Part part_of(const Pixel* images, const Geometry& g, int number) {
     part.first = part.index * g.chunk;
     part.count = min(g.pixels - part.first, g.chunk);
     part.pixels = images + ((u64)part.image * g.pixels + part.first) * CHANNELS;
+    part.head = min(head_of(part.pixels), part.count);
+    part.groups = (part.count - part.head) / 16;
     return part;
 }
 
@@ -82,34 +85,90 @@ __device__ Bins find_bins(const Part& part, Shared* shared, const Geometry& g, B
 }
 #endif
 
-// Histogram of the part into block->counts; with `keep` its gray bytes into `levels` (pixel i at shift + i), and the network's
-// input into `out`.
+// A warp takes a group a lane in each turn: 512 pixels that lie together. Their RGB bytes are copied to a stage of the
+// warp's own, all lanes side by side, while the turn before is counted, and a lane finds its 48 bytes there. Gray bytes lie
+// side by side as they are: no stage.
+#define TURN_BYTES (32 * GROUP_BYTES)
+#if STAGE_BYTES
+static_assert(STAGE_BYTES == WARPS * TURN_BYTES, "compiler.py and the stage disagree");
+#endif
+
+// Ask for a part's pixels of a turn.
+__device__ __forceinline__ void fetch(const Part& part, int turn, u8* stage) {
+#if STAGE_BYTES
+    const u8* from = (const u8*)(part.pixels + part.head * CHANNELS);
+    int first = turn * TURN_BYTES + (threadIdx.x & 31) * 16, end = part.groups * GROUP_BYTES;
+    u8* to = stage + threadIdx.x / 32 * TURN_BYTES - turn * TURN_BYTES;
+#pragma unroll
+    for (int i = 0; i < TURN_BYTES; i += 512)
+        if (first + i < end) copy_16(to + first + i, from + first + i);
+#endif
+}
+
+// Histogram of the part, whose first turn is fetched, into block->counts; with `keep` its gray bytes into `levels` (pixel i
+// at shift + i), and the network's input into `out`.
 template <bool keep>
-__device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift, Block* block, u8* levels
+__device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift, Block* block, u8* stage, u8* levels
 #if INPUT
                                           , Value* out, const Normalise& f
 #endif
 ) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
     u32* column = own_column(block->columns);
     clear_columns(block->columns);
     __syncthreads();
-    int head = min(head_of(part.pixels), part.count), groups = (part.count - head) / 16, tail = head + groups * 16;
-#if AHEAD  // a group is small: the next one is loaded while this one is counted
-    u32 next[GROUP_WORDS];
-    if (threadIdx.x < groups) load_group(part.pixels + (u64)(head + threadIdx.x * 16) * CHANNELS, next);
-#endif
-    for (int group = threadIdx.x; group < groups; group += THREADS) {
-        int i = head + group * 16;
-        u32 raw[GROUP_WORDS];
-#if AHEAD
-#pragma unroll
-        for (int w = 0; w < GROUP_WORDS; w++) raw[w] = next[w];
-        if (group + THREADS < groups) load_group(part.pixels + (u64)(i + 16 * THREADS) * CHANNELS, next);
-#else
-        load_group(part.pixels + (u64)i * CHANNELS, raw);
-#endif
 #if INPUT
-        store_group(out + (u64)i * 3, raw, f);
+    bool wide = (((u64)(out + part.head * 3)) & 15) == 0;
+#endif
+#if INPUT && STAGE_BYTES
+    // A lane stores VALUES values that lie side by side with its neighbours', and so begins at another channel.
+    Normalise own;
+    int begin = lane * VALUES % 3;
+    for (int c = 0; c < 3; c++) {
+        int channel = (begin + c) % 3;
+        own.scale[c] = channel == 0 ? f.scale[0] : channel == 1 ? f.scale[1] : f.scale[2];
+        own.shift[c] = channel == 0 ? f.shift[0] : channel == 1 ? f.shift[1] : f.shift[2];
+    }
+#endif
+    for (int turn = warp; turn * 32 < part.groups; turn += WARPS) {
+        int group = turn * 32 + lane, i = part.head + group * 16;
+        u32 raw[GROUP_WORDS];
+#if STAGE_BYTES
+        const u8* mine = stage + warp * TURN_BYTES;
+        arrived();
+        load_group(mine + lane * GROUP_BYTES, raw);
+#if INPUT
+        u32 bytes[GROUP_WORDS];
+#pragma unroll
+        for (int w = 0; w < GROUP_WORDS; w++) bytes[w] = ((const u32*)mine)[(w / (VALUES / 4) * 32 + lane) * (VALUES / 4) + w % (VALUES / 4)];
+#endif
+        __syncwarp();
+        fetch(part, turn + WARPS, stage);
+#if INPUT
+        Value* values = out + (part.head + turn * 512) * 3;
+        int end = part.groups * GROUP_BYTES - turn * TURN_BYTES;
+#pragma unroll
+        for (int w = 0; w < GROUP_WORDS; w += VALUES / 4) {
+            int unit = w / (VALUES / 4) * 32;
+            if ((unit + lane) * VALUES < end) store_values(values + (unit + lane) * VALUES, bytes + w, unit * VALUES % 3, own, wide);
+        }
+#endif
+        if (group >= part.groups) continue;
+#else
+        if (group >= part.groups) continue;
+        load_group(part.pixels + (u64)i * CHANNELS, raw);
+#if INPUT
+#pragma unroll
+        for (int v = 0; v < 48; v += VALUES) {
+            u32 bytes[VALUES / 4];
+#pragma unroll
+            for (int w = 0; w < VALUES / 4; w++) {  // each gray byte three times
+                int b = v + 4 * w;
+                bytes[w] = byte_of(raw, b / 3) | byte_of(raw, (b + 1) / 3) << 8 | byte_of(raw, (b + 2) / 3) << 16 | byte_of(raw, (b + 3) / 3) << 24;
+            }
+            store_values(out + (u64)i * 3 + v, bytes, v % 3, f, wide);
+        }
+#endif
 #endif
         Group four;
 #pragma unroll
@@ -124,8 +183,8 @@ __device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift
         }
         if (keep) *(uint4*)(levels + shift + i) = make_uint4(four.word[0], four.word[1], four.word[2], four.word[3]);
     }
-    for (int rest = threadIdx.x; rest < part.count - groups * 16; rest += THREADS) {
-        int i = rest < head ? rest : tail + rest - head;
+    for (int rest = threadIdx.x; rest < part.count - part.groups * 16; rest += THREADS) {
+        int i = rest < part.head ? rest : part.groups * 16 + rest;
         u32 level = level_of(part.pixels, i, bins);
         count(column, level << 16);
         if (keep) levels[shift + i] = (u8)level;
@@ -236,33 +295,31 @@ __device__ void write_verdict(const Part& part, Bins bins, const Verdict& verdic
 }
 
 // Four levels -> four mask bytes.
-__device__ __forceinline__ u32 mask_of(u32 word, u32 level4, u32 dark4) { return __vsetgtu4(word, level4) ^ dark4; }
+// A level and 255 - `level` add up to more than 255 where it is above: the carry, taken of two bytes at a time.
+__device__ __forceinline__ u32 mask_of(u32 word, u32 below2, u32 dark4) {
+    u32 even = (word & 0x00ff00ffu) + below2, odd = (word >> 8 & 0x00ff00ffu) + below2;
+    return __byte_perm(even, odd, 0x7351) ^ dark4;
+}
 
-// The mask of `count` pixels whose levels are bytes in shared memory, pixel i at levels[shift + i].
+// The mask of `count` pixels, of which pixel i has the level levels[shift + i]; `levels` is aligned to 16 bytes.
 __device__ void write_mask(const u8* levels, int shift, int count, const Verdict& verdict, u8* mask) {
-    u32 level4 = verdict.level * 0x01010101u, dark4 = verdict.dark * 0x01010101u;
-    int head = min((16 - (int)((u64)mask & 15)) & 15, count), groups = (count - head) / 16, tail = head + groups * 16;
-    const u32* words = (const u32*)levels;
+    u32 below2 = (255 - verdict.level) * 0x00010001u, dark4 = verdict.dark * 0x01010101u;
+    int head = min((16 - (int)((u64)mask & 15)) & 15, count), groups = (count - head) / 16, from = shift + head;
+    if (from & 15 && groups) groups--;  // mask and levels are aligned differently: a group ends among the words of the next
+    int tail = head + groups * 16;
     for (int group = threadIdx.x; group < groups; group += THREADS) {
-        int i = head + group * 16, at = shift + i;
-        Group four;
-        if ((at & 15) == 0) {
-            uint4 all = *(const uint4*)(levels + at);
-            four.word[0] = all.x;
-            four.word[1] = all.y;
-            four.word[2] = all.z;
-            four.word[3] = all.w;
-        } else {  // mask and image are aligned differently: shift across words
-            u32 low = words[at >> 2];
-#pragma unroll
-            for (int w = 0; w < 4; w++) {
-                u32 high = words[(at >> 2) + w + 1];
-                four.word[w] = __funnelshift_r(low, high, (at & 3) * 8);
-                low = high;
-            }
+        int at = from + group * 16;
+        uint4 four;
+        if ((from & 15) == 0) {
+            four = *(const uint4*)(levels + at);
+        } else {
+            const u32* words = (const u32*)levels + (at >> 2);
+            u32 by = (at & 3) * 8;
+            four = make_uint4(__funnelshift_r(words[0], words[1], by), __funnelshift_r(words[1], words[2], by),
+                              __funnelshift_r(words[2], words[3], by), __funnelshift_r(words[3], words[4], by));
         }
-        *(uint4*)(mask + i) = make_uint4(mask_of(four.word[0], level4, dark4), mask_of(four.word[1], level4, dark4),
-                                         mask_of(four.word[2], level4, dark4), mask_of(four.word[3], level4, dark4));
+        store_16(mask + head + group * 16, make_uint4(mask_of(four.x, below2, dark4), mask_of(four.y, below2, dark4),
+                                                      mask_of(four.z, below2, dark4), mask_of(four.w, below2, dark4)));
     }
     for (int rest = threadIdx.x; rest < count - groups * 16; rest += THREADS) {
         int i = rest < head ? rest : tail + rest - head;

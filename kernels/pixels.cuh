@@ -58,35 +58,22 @@ __device__ __forceinline__ void store_value(Value* out, u32 x, int channel, cons
 #endif
 }
 
-// 48 values of 16 pixels; value j is channel j % 3 of pixel j / 3, in memory order of a channels-last tensor.
-__device__ __forceinline__ void store_group(Value* out, const u32* raw, const Normalise& f) {
-#if CHANNELS == 3
-#define RAW(j) byte_of(raw, j)
-#else
-#define RAW(j) byte_of(raw, (j) / 3)
-#endif
-    const int per = INPUT == 3 ? 4 : 8;  // values in 16 bytes
-    if (((u64)out & 15) == 0) {
+#define VALUES (INPUT == 3 ? 4 : 8)  // in 16 bytes of the network's input
+
+// 16 bytes of input from VALUES bytes of pixels; byte j's channel is `first` + j. They lie at `out`, aligned or not.
+__device__ __forceinline__ void store_values(Value* out, const u32* bytes, int first, const Normalise& f, bool wide) {
+#define AT(j) normalised(byte_of(bytes, j), (first + (j)) % 3, f)
+    if (!wide) {
 #pragma unroll
-        for (int j = 0; j < 48; j += per) {
-            uint4 four;
-#if INPUT == 3
-            four.x = bits_of(normalised(RAW(j), j % 3, f));
-            four.y = bits_of(normalised(RAW(j + 1), (j + 1) % 3, f));
-            four.z = bits_of(normalised(RAW(j + 2), (j + 2) % 3, f));
-            four.w = bits_of(normalised(RAW(j + 3), (j + 3) % 3, f));
-#else
-            four.x = pack(normalised(RAW(j), j % 3, f), normalised(RAW(j + 1), (j + 1) % 3, f));
-            four.y = pack(normalised(RAW(j + 2), (j + 2) % 3, f), normalised(RAW(j + 3), (j + 3) % 3, f));
-            four.z = pack(normalised(RAW(j + 4), (j + 4) % 3, f), normalised(RAW(j + 5), (j + 5) % 3, f));
-            four.w = pack(normalised(RAW(j + 6), (j + 6) % 3, f), normalised(RAW(j + 7), (j + 7) % 3, f));
-#endif
-            *(uint4*)(out + j) = four;
-        }
-    } else {
-        for (int j = 0; j < 48; j++) store_value(out + j, RAW(j), j % 3, f);
+        for (int j = 0; j < VALUES; j++) store_value(out + j, byte_of(bytes, j), (first + j) % 3, f);
+        return;
     }
-#undef RAW
+#if INPUT == 3
+    store_16(out, make_uint4(bits_of(AT(0)), bits_of(AT(1)), bits_of(AT(2)), bits_of(AT(3))));
+#else
+    store_16(out, make_uint4(pack(AT(0), AT(1)), pack(AT(2), AT(3)), pack(AT(4), AT(5)), pack(AT(6), AT(7))));
+#endif
+#undef AT
 }
 #endif
 
@@ -99,19 +86,41 @@ __device__ __forceinline__ u32 level_of(const Pixel* pixels, int i, Bins bins) {
 #endif
 }
 
-// The bytes of 16 pixels: 48 of RGB, 16 of gray, 32 of 16-bit gray; `pixels` lies on a 16-byte boundary.
-#define GROUP_WORDS (4 * CHANNELS * PIXEL_BITS / 8)
-#define AHEAD (GROUP_WORDS == 4)
+// The bytes of 16 pixels: 48 of RGB, 16 of gray, 32 of 16-bit gray.
+#define GROUP_BYTES (2 * CHANNELS * PIXEL_BITS)
+#define GROUP_WORDS (GROUP_BYTES / 4)
 
-__device__ __forceinline__ void load_group(const Pixel* pixels, u32* raw) {
+// Whether a block keeps its levels in shared memory. An 8-bit gray image is its own levels: it is small enough to be still
+// in the L2 cache when the mask is made, and more blocks fit a multiprocessor than with a copy of it each.
+#define KEPT (CHANNELS == 3 || PIXEL_BITS == 16)
+
+// From anywhere aligned to 16 bytes.
+__device__ __forceinline__ void load_group(const void* from, u32* raw) {
 #pragma unroll
     for (int i = 0; i < GROUP_WORDS / 4; i++) {
-        uint4 four = ((const uint4*)pixels)[i];
+        uint4 four = ((const uint4*)from)[i];
         raw[4 * i] = four.x;
         raw[4 * i + 1] = four.y;
         raw[4 * i + 2] = four.z;
         raw[4 * i + 3] = four.w;
     }
+}
+
+// Copy 16 bytes from device to shared memory; the copy is there after `arrived`. Before sm_80 it is there at once.
+__device__ __forceinline__ void copy_16(u8* to, const u8* from) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+#else
+    *(uint4*)to = *(const uint4*)from;
+#endif
+}
+
+// All copies of the warp are there for each of its lanes.
+__device__ __forceinline__ void arrived() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+    __syncwarp();
 }
 
 // The level of pixel j of a group as a key. A pixel's three bytes lie in one word or two: __dp2a multiplies two of a word's

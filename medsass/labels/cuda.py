@@ -17,7 +17,6 @@ import torch
 from medsass.labels import threshold as spec
 from medsass.labels.compiler import (
     BLOCK_BYTES,
-    RESIDENT,
     SHARED_BYTES,
     Limits,
     Variant,
@@ -34,6 +33,7 @@ MOST_BLOCK_SIZE = 255
 TILE = 32  # adaptive.cu
 MOST_SIDE = 65_535 * TILE  # tiles are the second and third dimension of the grid
 REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
+GRAY_CHUNK = 96 << 10  # most pixels a block where none are kept, so that what all blocks work on fits an L2 cache
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _POLARITIES = {"bright": 0, "dark": 1, "auto": 2}
@@ -66,23 +66,32 @@ class Plan:
     once: bool
 
 
-def plan(pixels: int, limits: Limits) -> Plan:
-    """Blocks and pixels a block for images of that many pixels: one block where it fits twice into a multiprocessor, so
-    that one loads while another solves; else several that share the image and wait for one another, where all of them can
-    be resident; else two launches that read it twice.
+def plan(pixels: int, variant: Variant, limits: Limits) -> Plan:
+    """Blocks and pixels a block for images of that many pixels: one block where it fits, better twice into a
+    multiprocessor, so that one loads while another solves; else several that share the image and wait for one another,
+    where all of them can be resident; else two launches that read it twice.
     """
-    room = min(limits.shared // 2 - RESERVED, limits.shared_block) - BLOCK_BYTES - SLACK
-    chunk = room // 16 * 16
-    parts = math.ceil(pixels / chunk)
-    if parts <= 2 * limits.processors:
-        even = math.ceil(pixels / parts / 16) * 16
-        return Plan(math.ceil(pixels / even), even, once=True)
-    return Plan(math.ceil(pixels / REREAD_CHUNK), REREAD_CHUNK, once=False)
+    head = BLOCK_BYTES + variant.stage + SLACK
+    rooms = {n: (min(limits.shared // n - RESERVED, limits.shared_block) - head) // 16 * 16 for n in (2, 1)}
+    if not variant.keeps:
+        rooms = {2: GRAY_CHUNK}
+    counts = [1 for room in rooms.values() if pixels <= room]
+    counts += [-(-pixels // room) for n, room in rooms.items() if 0 < pixels <= n * limits.processors * room]
+    if not counts:
+        return Plan(math.ceil(pixels / REREAD_CHUNK), REREAD_CHUNK, once=False)
+    chunk = math.ceil(pixels / counts[0] / 16) * 16
+    return Plan(math.ceil(pixels / chunk), chunk, once=True)
 
 
-def resident(shared: int, limits: Limits) -> int:
-    """How many blocks of `label` with that many bytes of shared memory a GPU holds at once."""
-    return limits.processors * min(RESIDENT, limits.shared // (shared + RESERVED))
+def shared(plan: Plan, variant: Variant) -> int:
+    """Bytes of shared memory of a block of `label`, or of `measure` where pixels are read twice."""
+    kept = plan.chunk + SLACK if plan.once and variant.keeps else 0
+    return BLOCK_BYTES + variant.stage + kept
+
+
+def resident(plan: Plan, variant: Variant, limits: Limits) -> int:
+    """How many blocks of `label` a GPU holds at once."""
+    return limits.processors * min(variant.resident, limits.shared // (shared(plan, variant) + RESERVED))
 
 
 def label(
@@ -105,7 +114,8 @@ def label(
         raise ValueError("normalised input is made of uint8 images; got uint16")
     count, height, width = images.shape[:3]
     device = images.device.index
-    chosen = plan(height * width, limits(device))
+    variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
+    chosen = plan(height * width, variant, limits(device))
     with _on(stream, device):
         out = _outputs(images, normalise, out)
         work = torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device) if chosen.parts > 1 else None
@@ -114,21 +124,19 @@ def label(
         spec.check_ght(ght)
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
     p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
-    variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
     extra = (pointer(out.input), _constants(normalise)) if normalise else ()
-    shared = BLOCK_BYTES + chosen.chunk + SLACK
     blocks = count * chosen.parts
     pixels, masks, results = pointer(images), pointer(out.mask), (pointer(out.threshold), pointer(out.separability))
     if chosen.once:
+        grid = (min(blocks, resident(chosen, variant, limits(device))),)
         together = chosen.parts > 1  # blocks wait for one another
-        grid = (min(blocks, resident(shared, limits(device))) if together else blocks,)
         kernel = functools.partial(launch, variant, device, stream, grid, cooperative=together)
-        kernel("label", shared, (pixels, masks, *results, pointer(work), g, p, *extra))
+        kernel("label", shared(chosen, variant), (pixels, masks, *results, pointer(work), g, p, *extra))
         return out
     kernel = functools.partial(launch, variant, device, stream, (blocks,))
     if bits == 16:
         kernel("ranges", 0, (pixels, pointer(work), g))
-    kernel("measure", BLOCK_BYTES, (pixels, *results, pointer(work), g, p, *extra))
+    kernel("measure", shared(chosen, variant), (pixels, *results, pointer(work), g, p, *extra))
     kernel("apply", 0, (pixels, masks, pointer(work), g))
     return out
 

@@ -160,6 +160,7 @@ using std::min;
 
 inline void __syncthreads() { emulation::meet(emulation::current->block->meeting); }
 inline void __threadfence() {}
+inline void __syncwarp() { emulation::meet(emulation::warp().meeting); }
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
     return emulation::exchange(value, (int)emulation::lane() ^ mask);
@@ -204,11 +205,6 @@ inline unsigned __dp2a_lo(unsigned halves, unsigned bytes, unsigned sum) {
     return sum + (halves & 0xffff) * (bytes & 255) + (halves >> 16) * (bytes >> 8 & 255);
 }
 inline unsigned __dp2a_hi(unsigned halves, unsigned bytes, unsigned sum) { return __dp2a_lo(halves, bytes >> 16, sum); }
-inline unsigned __vsetgtu4(unsigned a, unsigned b) {
-    unsigned result = 0;
-    for (int i = 0; i < 32; i += 8) result |= (unsigned)((a >> i & 255) > (b >> i & 255)) << i;
-    return result;
-}
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __clz(unsigned value) { return value ? __builtin_clz(value) : 32; }
 inline int __ffs(unsigned value) { return __builtin_ffs((int)value); }

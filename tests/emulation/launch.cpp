@@ -15,7 +15,8 @@ static Normalise constants(const float* values) {
 
 extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Shared* workspace, int count,
                           Geometry g, const double* ght, Value* inputs, const float* normalise) {
-    emulation::launch({(unsigned)(count * g.parts), 1, 1}, THREADS, BLOCK_BYTES + g.chunk + 48,
+    unsigned half = (count * g.parts + 1) / 2, blocks = half < g.parts ? g.parts : half;  // so that blocks come round
+    emulation::launch({blocks, 1, 1}, THREADS, BLOCK_BYTES + STAGE_BYTES + KEPT * (g.chunk + 48),
                       [&] { label(images, masks, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
 }
 
@@ -23,7 +24,7 @@ extern "C" void run_measure(const Pixel* images, u8* masks, float* thresholds, f
                             Geometry g, const double* ght, Value* inputs, const float* normalise) {
     dim3 blocks = {(unsigned)(count * g.parts), 1, 1};
     emulation::launch(blocks, THREADS, 0, [&] { ranges(images, workspace, g); });
-    emulation::launch(blocks, THREADS, BLOCK_BYTES,
+    emulation::launch(blocks, THREADS, BLOCK_BYTES + STAGE_BYTES,
                       [&] { measure(images, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
     emulation::launch(blocks, THREADS, 16, [&] { apply(images, masks, workspace, g); });
 }

@@ -17,60 +17,75 @@ A100 = cuda.Limits(167_936, 166_912, 108)
 T4 = cuda.Limits(65_536, 65_536, 40)
 RTX4090 = cuda.Limits(102_400, 101_376, 128)
 DEVICES = {"H200": H200, "A100": A100, "T4": T4, "RTX 4090": RTX4090}
-COUNTABLE = 1 << 20  # histogram.cuh: pixels a block may count
-RESERVED = 1024  # bytes of shared memory that CUDA takes for itself a block
+RGB, GRAY = cuda.Variant("label.cu"), cuda.Variant("label.cu", 1)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 on_devices = pytest.mark.parametrize("limits", DEVICES.values(), ids=DEVICES.keys())
 
 
-@pytest.mark.parametrize("side", [1, 64, 224, 256, 299])
-def test_small_image_is_one_part_on_an_h200(side: int) -> None:
-    plan = cuda.plan(side * side, H200)
+on_variants = pytest.mark.parametrize("variant", [RGB, GRAY], ids=["RGB", "gray"])
+
+
+@pytest.mark.parametrize(("side", "variant"), [(1, RGB), (64, RGB), (224, RGB), (299, RGB), (224, GRAY), (299, GRAY)])
+def test_small_image_is_one_part_on_an_h200(side: int, variant: cuda.Variant) -> None:
+    plan = cuda.plan(side * side, variant, H200)
     assert (plan.parts, plan.once) == (1, True)
 
 
 def test_dermoscopic_image_is_read_once_on_an_h200() -> None:
-    plan = cuda.plan(1408 * 1876, H200)
+    plan = cuda.plan(1408 * 1876, RGB, H200)
     assert plan.once
     assert plan.parts > 1
 
 
 @on_devices
 def test_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
-    assert not cuda.plan(cuda.MOST_PIXELS, limits).once
+    assert not cuda.plan(cuda.MOST_PIXELS, RGB, limits).once
 
 
 @on_devices
+@on_variants
 @settings(deadline=None, max_examples=300)
 @given(st.one_of(st.integers(1, 1 << 22), st.integers(1, cuda.MOST_PIXELS)))
-def test_parts_cover_the_image_and_none_is_empty(limits: cuda.Limits, pixels: int) -> None:
-    plan = cuda.plan(pixels, limits)
+def test_parts_cover_the_image_and_none_is_empty(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
+    plan = cuda.plan(pixels, variant, limits)
     assert (plan.parts - 1) * plan.chunk < pixels <= plan.parts * plan.chunk
-    assert plan.chunk <= COUNTABLE
 
 
 @on_devices
+@on_variants
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 1 << 24))
-def test_two_blocks_fit_a_multiprocessor(limits: cuda.Limits, pixels: int) -> None:
-    plan = cuda.plan(pixels, limits)
-    block = cuda.BLOCK_BYTES + (plan.chunk + cuda.SLACK if plan.once else 0)
-    assert 2 * (block + RESERVED) <= limits.shared
+def test_a_block_fits_a_multiprocessor(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
+    plan = cuda.plan(pixels, variant, limits)
+    block = cuda.shared(plan, variant)
+    assert block + cuda.RESERVED <= limits.shared
     assert block <= limits.shared_block
 
 
+@pytest.mark.parametrize("limits", [H200, A100], ids=["H200", "A100"])
+def test_two_blocks_of_the_papers_images_fit_a_multiprocessor(limits: cuda.Limits) -> None:
+    for variant in (RGB, GRAY):
+        assert (
+            cuda.resident(cuda.plan(224 * 224, variant, limits), variant, limits)
+            >= (2 if limits == H200 else 1) * limits.processors
+        )
+
+
 @on_devices
+@on_variants
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 1 << 24))
-def test_parts_that_wait_for_one_another_can_all_be_resident(limits: cuda.Limits, pixels: int) -> None:
-    plan = cuda.plan(pixels, limits)
-    assert not plan.once or plan.parts <= 2 * limits.processors
+def test_parts_that_wait_for_one_another_can_all_be_resident(
+    limits: cuda.Limits, variant: cuda.Variant, pixels: int
+) -> None:
+    plan = cuda.plan(pixels, variant, limits)
+    assert not plan.once or plan.parts <= cuda.resident(plan, variant, limits)
 
 
 @on_devices
 def test_parts_begin_on_16_pixel_boundaries(limits: cuda.Limits) -> None:
-    assert all(cuda.plan(pixels, limits).chunk % 16 == 0 for pixels in range(1, 3_000_000, 9_973))
+    assert all(cuda.plan(pixels, RGB, limits).chunk % 16 == 0 for pixels in range(1, 3_000_000, 9_973))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +251,7 @@ def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Laun
 def test_image_that_fits_is_one_launch_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = _launches(monkeypatch, H200)
     cuda.label(torch.zeros(5, 224, 224, 3, dtype=torch.uint8), "bright")
-    assert launched == [("label", (5,), cuda.BLOCK_BYTES + 224 * 224 + cuda.SLACK)]
+    assert launched == [("label", (5,), cuda.BLOCK_BYTES + RGB.stage + 224 * 224 + cuda.SLACK)]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_gpu_labels_of_usual_sizes_are_as_stated(form: str, size: tuple[int, int
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gpu_image_that_is_read_twice_is_as_stated(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "plan", lambda pixels, _: cuda.Plan(-(-pixels // 4096), 4096, once=False))
+    monkeypatch.setattr(cuda, "plan", lambda pixels, *_: cuda.Plan(-(-pixels // 4096), 4096, once=False))
     _label_and_check(_batch(3, (233, 301), form, 2), "auto")
 
 
