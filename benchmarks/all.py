@@ -1,24 +1,71 @@
-"""Every benchmark but `paper` and `beyond`, which take hours, one after the other, then README's tables: what `make gpu` runs."""
+"""Every benchmark but `paper` and `beyond`, which take hours, by value: what `make gpu` runs.
 
-import runpy
+    python -m benchmarks.all [DATA] [--minutes M] [--only NAMES] [--device cpu|cuda] [--out FOLDER] [--fresh]
 
-BENCHMARKS = (
-    "line",
-    "shard",
-    "polarity",
-    "tune",
-    "labels",
-    "train",
-    "loader",
-    "scaling",
-)  # loader reads what train wrote
+On a GPU the kernels come first, then training's ceiling and line, then the loader, then what is left of each: parts taken
+away, peers. Each program is a process of its own with a share of the minutes, saves what it measures at once, and goes on
+where it stopped when it is started again on the same card, so that neither a kill nor a crash loses more than one
+measurement. Without --minutes all is measured. What measures the CPU alone runs on a CPU alone. Nothing needs the network.
+Last, README's tables are made anew, where the results are those of the repository.
+"""
+
+import subprocess
+import sys
+from time import monotonic
+
+from benchmarks import result, sheet
+
+# Programs with the share of the minutes after which the next one's turn comes. What is left then goes on in the same order.
+SHARES = {
+    "cuda": {"labels": 0.25, "train": 0.6, "loader": 0.8, "atomics": 1.0},
+    "cpu": {"labels": 0.2, "train": 0.4, "loader": 0.6, "line": 0.7, "shard": 0.8, "polarity": 0.85, "tune": 0.95, "scaling": 1.0},
+}  # fmt: skip
+WHOLE = ("line", "shard", "polarity", "tune", "scaling")  # have no cells: they end in time or have measured nothing
+GRACE = 20.0  # seconds that a measurement may take longer than its program's share
 
 
 def main() -> None:
-    """Run them all; the first that fails ends the run."""
-    for name in BENCHMARKS:
-        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
-    runpy.run_module("benchmarks.readme", run_name="__main__")
+    """Run the programs in turn; exit 1 where one failed, by name."""
+    made = sheet.parser("all")
+    made.add_argument("--minutes", type=float, default=float("inf"), help="what all may take together")
+    made.add_argument("--only", default="", help="programs to run, separated by commas")
+    given = made.parse_args()
+    where = sheet.device(given.device)
+    unknown = set(filter(None, given.only.split(","))) - SHARES[where].keys()
+    if unknown:
+        sys.exit(
+            f"--only must name some of {', '.join(SHARES[where])} on this device; got {', '.join(sorted(unknown))}"
+        )
+    chosen = [name for name in SHARES[where] if name in given.only.split(",") or not given.only]
+    options = sheet.Options(given.data, given.out, where, 0, given.fresh)
+    begin, whole = monotonic(), given.minutes * 60
+    ends: dict[str, str] = {}
+    for last in (False, True):
+        for name in chosen:
+            left = (whole if last else whole * SHARES[where][name]) - (monotonic() - begin)
+            if ends.get(name, "unfinished") != "unfinished" or left <= 0:
+                continue
+            ends[name] = run(name, options, left)
+            print(f"benchmarks.{name}: {ends[name]} after {monotonic() - begin:.0f} s", file=sys.stderr)
+    if given.out == result.RESULTS:
+        subprocess.run([sys.executable, "-m", "benchmarks.readme"], check=True)
+    failed = [f"{name} ({end})" for name, end in ends.items() if end not in ("done", "unfinished")]
+    if failed:
+        sys.exit(f"benchmarks.all: failed: {', '.join(failed)}; the others are measured")
+
+
+def run(name: str, options: sheet.Options, seconds: float) -> str:
+    """Run a program for about so long: "done", "unfinished" where something is left to measure, or how it failed."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options.arguments]
+    command += [] if seconds == float("inf") else ["--seconds", f"{seconds:.0f}"]
+    if name in WHOLE:
+        command = [sys.executable, "-m", f"benchmarks.{name}", str(options.data)]
+    try:
+        limit = None if seconds == float("inf") else seconds + GRACE
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=limit, check=False).returncode
+    except subprocess.TimeoutExpired:
+        return "unfinished"
+    return {0: "done", sheet.UNFINISHED: "unfinished"}.get(code, f"exit status {code}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a shared-memory addition costs: the labelling kernel's histogram makes one for each pixel.   python -m benchmarks.atomics
+"""What a shared-memory addition costs: the labelling kernel's histogram makes one for each pixel (python -m benchmarks.atomics).
 
 Every warp of a full multiprocessor adds to its own words over and over; the clock of the multiprocessor says how many cycles
 lie between two such instructions. `ways` lanes share a bank, or the very word: 1 is what `histogram.cuh` does.
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import result
+from benchmarks import result, sheet
+from benchmarks.sheet import Cell, Sheet
 from medsass.labels.compiler import import_cupy
 
 THREADS, BLOCKS, ROUNDS = 512, 3, 4096  # as `label` runs: three blocks a multiprocessor
@@ -66,9 +67,16 @@ def measure(what: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure all kinds and save the result."""
-    if not torch.cuda.is_available():
+    chosen = sheet.options("atomics")
+    if chosen.where != "cuda":
         sys.exit("benchmarks.atomics: needs an NVIDIA GPU, torch sees none")
-    result.save("atomics", "cuda", [measure(what) for what in KINDS], [], {})
+    grown = Sheet("atomics", chosen)
+    grown.fill([Cell(what, partial(_rows, what)) for what in KINDS], lambda _: [])
+    result.show(grown.path)
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    return [measure(what)]
 
 
 if __name__ == "__main__":

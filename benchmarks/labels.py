@@ -12,6 +12,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers, refine, result, roofline
+from benchmarks import peers, refine, result, roofline, sheet
+from benchmarks.sheet import Cell, Sheet
 from medsass.labels import Labeler, Normalise, cuda
 from medsass.labels import threshold as spec
 
@@ -60,17 +62,25 @@ class Case:
 
 
 def gpu_cases(contents: Iterable[str]) -> list[Case]:
-    """The grid on a GPU: every batch for Otsu at 224 x 224, then the other methods, and the other sizes."""
+    """The grid on a GPU, the most valuable first: what targets are about, then every batch, method and size."""
     contents = tuple(contents)
-    cases = [Case("otsu", 224, 224, 3, n, c) for n, c in product((1, 4, 16, 64, 256, 1024, 2048, 8192), contents)]
-    cases += [Case("otsu", 224, 224, 1, n, c) for n, c in product((1, 16, 64, 256, 1024, 8192), contents)]
-    cases += [Case("otsu", 224, 224, 3, n, c, True) for n, c in product((16, 64, 256, 1024, 8192), contents)]
-    cases += [Case("ght", 224, 224, 3, n, c) for n, c in product((16, 1024, 8192), contents)]
-    cases += [Case("ght", 224, 224, 1, 1024, c) for c in contents]
+    rgb, gray = partial(Case, "otsu", 224, 224, 3), partial(Case, "otsu", 224, 224, 1)
+    cases = [rgb(1024, c) for c in contents] + [rgb(1024, c, True) for c in contents]
+    cases += [gray(1024, c) for c in contents] + [rgb(16, c) for c in contents]
+    cases += [Case("ght", 224, 224, 3, 1024, c) for c in contents]
+    cases += (
+        [rgb(8192, c) for c in contents] + [gray(8192, c) for c in contents] + [rgb(8192, c, True) for c in contents]
+    )
+    cases += [Case("otsu", *LARGE, 3, 64, c) for c in contents]
+    cases += [rgb(n, c) for n, c in product((1, 4, 64, 256, 2048), contents)]
+    cases += [gray(n, c) for n, c in product((1, 16, 64, 256), contents)]
+    cases += [rgb(n, c, True) for n, c in product((16, 64, 256), contents)]
     cases += [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS[2:], (16, 1024), contents)]
+    cases += [Case("ght", 224, 224, 3, n, c) for n, c in product((16, 8192), contents)]
+    cases += [Case("ght", 224, 224, 1, 1024, c) for c in contents]
     for side, n in ((299, 64), (299, 512), (512, 16), (512, 256)):
         cases += [Case("otsu", side, side, 3, n, c) for c in contents]
-    cases += [Case("otsu", *LARGE, 3, n, c) for n, c in product((1, 16, 64), contents)]
+    cases += [Case("otsu", *LARGE, 3, n, c) for n, c in product((1, 16), contents)]
     cases += [Case(m, *LARGE, 3, 16, contents[-1]) for m in METHODS[1:]]
     return cases
 
@@ -220,7 +230,7 @@ def on_gpu(case: Case, data: Path, cache: int, copy: float) -> roofline.Row:
     images = pictures(case, count * case.batch, data, "cuda")
     images = images.view(count, case.batch, *images.shape[1:])
     outs = [outputs(case) for _ in range(count)]
-    calls = [functools.partial(launch, case, images[i], outs[i]) for i in range(count)]
+    calls = [partial(launch, case, images[i], outs[i]) for i in range(count)]
     turns = [calls[i] for i in roofline.rotation(count)]
     replay = roofline.captured(turns)
     timing = roofline.device_time(replay, len(turns))
@@ -269,30 +279,60 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
     return made
 
 
-def main() -> None:
-    """Run the grid and the peers, draw the chart, save the result; exit 1 where an output was wrong."""
-    data = result.data("labels")
+def cells(chosen: sheet.Options, copy: float) -> list[Cell]:
+    """All that is measured: the grid, then refinements, then peers."""
+    where, data = chosen.where, chosen.data
     contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
     if contents == SYNTHETIC:
         print(f"real images: skipped, none in {data}; give their folder as DATA", file=sys.stderr)
-    where, limits = "cpu", {}
-    if torch.cuda.is_available():
-        where, cache = "cuda", torch.cuda.get_device_properties(0).L2_cache_size
-        limits = {"copy_bytes_per_second": roofline.copy_bandwidth(), "l2_bytes": float(cache)}
-        rows = [on_gpu(case, data, cache, limits["copy_bytes_per_second"]) for case in gpu_cases(contents)]
+    if where == "cuda":
+        cache = torch.cuda.get_device_properties(0).L2_cache_size
+        made = [Cell(key(case), partial(_only, on_gpu, case, data, cache, copy)) for case in gpu_cases(contents)]
     else:
-        rows = [on_cpu(case, data) for case in cpu_cases(contents)]
+        made = [Cell(key(case), partial(_only, on_cpu, case, data)) for case in cpu_cases(contents)]
     for batch in refine.BATCHES[where]:
-        images = pictures(Case("otsu", 224, 224, 3, batch, contents[-1]), batch, data, where)
-        rows += refine.measure(images, contents[-1])
+        made.append(Cell(f"refinements, batch {batch}", partial(_refinements, batch, contents[-1], data, where)))
     sample = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
-    rows += peers.measure(pictures(sample, sample.batch, data, "cpu").numpy(), sample.content, where)
-    result.RESULTS.mkdir(exist_ok=True)
-    roofline.chart(rows, limits, result.RESULTS / f"{result.device(where)}-labels.png")
-    result.save("labels", where, rows, targets(rows), limits)
-    bad = [r for r in rows if r.get("wrong")]
+    return [*made, *(Cell(f"peer {peer.name}", partial(_peer, peer, sample, data, where)) for peer in peers.of(where))]
+
+
+def key(case: Case) -> str:
+    """The case in words, as its cell is called."""
+    fused = " fused" if case.fused else ""
+    return f"{case.method} {case.height}x{case.width}x{case.channels}{fused} {case.content}, batch {case.batch}"
+
+
+def _only(measure: Callable[..., roofline.Row], *arguments: Any) -> list[roofline.Row]:
+    try:
+        return [measure(*arguments)]
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _refinements(batch: int, content: str, data: Path, where: str) -> list[roofline.Row]:
+    return refine.measure(pictures(Case("otsu", 224, 224, 3, batch, content), batch, data, where), content)
+
+
+def _peer(peer: peers.Peer, sample: Case, data: Path, where: str) -> list[roofline.Row]:
+    return peers.measure(peer, pictures(sample, sample.batch, data, "cpu").numpy(), sample.content, where)
+
+
+def main() -> None:
+    """Measure what is missing, draw the chart; exit 1 where an output was wrong, 3 where something is left."""
+    chosen = sheet.options("labels")
+    grown = Sheet("labels", chosen)
+    if chosen.where == "cuda":
+        l2 = float(torch.cuda.get_device_properties(0).L2_cache_size)
+        grown.limits = {"copy_bytes_per_second": roofline.copy_bandwidth(), "l2_bytes": l2}
+    done = grown.fill(cells(chosen, grown.limits.get("copy_bytes_per_second", 0.0)), targets)
+    roofline.chart(grown.rows, grown.limits, grown.path.with_suffix(".png"))
+    result.show(grown.path)
+    bad = [r for r in grown.rows if r.get("wrong")]
     if bad:
         sys.exit(f"benchmarks.labels: {len(bad)} rows differ from medsass.labels.threshold, first: {bad[0]}")
+    if not done:
+        sys.exit(sheet.UNFINISHED)
 
 
 if __name__ == "__main__":

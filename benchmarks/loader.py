@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -21,10 +22,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import loaders, peers, result
+from benchmarks import loaders, peers, result, sheet
 from benchmarks.images import CASES, Case, Source, prepare
 from benchmarks.loaders import Batches, Way
 from benchmarks.markdown import Result, measured, table
+from benchmarks.sheet import Cell, Sheet
 
 _LEAST = 4  # batches to warm up and to measure: more than are made ready while a way starts
 _NETWORK = "unet-resnet50"  # of which the step is that the GPU's loader has to feed
@@ -236,25 +238,41 @@ def chart(rows: Sequence[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure all, save and draw."""
-    data = result.data("loader", [case.folder for case in CASES])
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    ways = loaders.of(where, peers.cores())
-    rows: list[Row] = []
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            rows += measure(case, prepare(case, data, Path(folder)), ways, PLANS[where])
-    for name, ratio in sorted(ratios(rows).items(), key=lambda item: item[1]):
+    """Measure what is missing, a case a cell, and draw; exit 3 where something is left."""
+    chosen = sheet.options("loader")
+    result.check(chosen.data, "loader", [case.folder for case in CASES])
+    ways = loaders.of(chosen.where, peers.cores())
+    trained = chosen.out / f"{result.device(chosen.where)}-train.json"
+    step = consumed(json.loads(trained.read_text()) if trained.is_file() else None)
+    grown = Sheet("loader", chosen)
+    cells = [Cell(case.name, partial(_case, case, chosen.data, ways, PLANS[chosen.where])) for case in CASES]
+
+    def aims(rows: list[Row]) -> list[result.Target]:
+        grown.limits = decoding(rows)
+        return targets(rows, step)
+
+    done = grown.fill(cells, aims)
+    for name, ratio in sorted(ratios(grown.rows).items(), key=lambda item: item[1]):
         print(f"{name}: medsass on the CPU is {ratio:.2f} times {loaders.PIL}", file=sys.stderr)
-    limits = {
+    if grown.rows:
+        chart(grown.rows, grown.path.with_suffix(".png"))
+    result.show(grown.path)
+    if not done:
+        sys.exit(sheet.UNFINISHED)
+
+
+def decoding(rows: Sequence[Row]) -> dict[str, float]:
+    """Images a second of decoding alone, by case and device."""
+    return {
         f"decode_images_per_second, {row['case']}, {row['device']}": row["images_per_second"]
         for row in rows
         if row["by"] == loaders.DECODING
     }
-    trained = result.RESULTS / f"{result.device(where)}-train.json"
-    step = consumed(json.loads(trained.read_text()) if trained.is_file() else None)
-    path = result.save("loader", where, rows, targets(rows, step), limits)
-    chart(rows, path.with_suffix(".png"))
+
+
+def _case(case: Case, data: Path, ways: Sequence[Way], plan: Plan) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(case, prepare(case, data, Path(folder)), ways, plan)
 
 
 if __name__ == "__main__":

@@ -209,23 +209,16 @@ ELSEWHERE = {
 }
 
 
-def measure(images: Images, content: str, where: str) -> list[dict[str, Any]]:
-    """A row for each peer that is installed and works on `where`; the others are named with the reason."""
-    rows = [_attempt(peer, images, content, "cpu") for peer in ON_CPU]
-    rows += [_attempt(peer, images, content, where) for peer in ELSEWHERE[where]]
-    return [row for row in rows if row]
+def of(where: str) -> tuple[Peer, ...]:
+    """The peers on a kind of machine: those on its device first."""
+    return (*ELSEWHERE[where], *ON_CPU)
 
 
-def _attempt(peer: Peer, images: Images, content: str, where: str) -> dict[str, Any] | None:
-    """The row of a peer, or None and a printed word: no peer's failure ends the run."""
-    reason = unusable(peer.module)
-    if not reason:
-        try:
-            return _row(peer, images[: peer.most], content, where)
-        except Exception as error:  # a peer may fail in any way
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    print(f"{peer.name}: skipped, {reason}", file=sys.stderr)
-    return None
+def measure(peer: Peer, images: Images, content: str, where: str) -> list[dict[str, Any]]:
+    """The row of a peer. Raises `RuntimeError` with the reason where it is not installed or cannot be used."""
+    if reason := unusable(peer.module):
+        raise RuntimeError(reason)
+    return [_row(peer, images[: peer.most], content, "cpu" if peer in ON_CPU else where)]
 
 
 def unusable(module: str) -> str:

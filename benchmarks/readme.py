@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import beyond, loader, paper, refine, roofline, tune
 from benchmarks.markdown import Result, measured, table
 from benchmarks.result import RESULTS
+from benchmarks.train import merged
 from medsass import files
 from medsass.runs import grid, markup, pivot, tables
 
@@ -101,7 +102,7 @@ def training(results: dict[str, Result]) -> str:
     """
     rows = []
     for name, content in results.items():
-        found = [row for row in content["rows"] if "images_per_second" in row]
+        found = merged([row for row in content["rows"] if "images_per_second" in row])
         ceilings = {_case(row): row["images_per_second"] for row in found if row["way"] == "ceiling"}
         for row in found:
             memory = row["peak_memory"]
@@ -109,7 +110,7 @@ def training(results: dict[str, Result]) -> str:
                 [
                     f"{row['model']} {row['size']}², batch {row['batch']}: {row['way']}",
                     f"{row['images_per_second']:,.1f}",
-                    f"{row['images_per_second'] / ceilings[_case(row)]:.2f}",
+                    f"{row['images_per_second'] / ceilings[_case(row)]:.2f}" if _case(row) in ceilings else "",
                     "" if content["device"].startswith("cpu-") else f"{row['of_matrix_peak']:.0%}",
                     f"{row['waited']:.1%}",
                     f"{memory / 1e9:.1f} GB" if memory else "",

@@ -45,7 +45,11 @@ def data(benchmark: str, folders: Iterable[str] = ()) -> Path:
     """DATA of the command line, the folder of the real images; `../shared/data` unless given. Ends the program where one
     of `folders` is not in it.
     """
-    found = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    return check(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data"), benchmark, folders)
+
+
+def check(found: Path, benchmark: str, folders: Iterable[str]) -> Path:
+    """The folder of the real images. Ends the program where one of `folders` is not in it."""
     missing = next((folder for folder in folders if not (found / folder).is_dir()), None)
     if missing is not None:
         sys.exit(
@@ -68,23 +72,36 @@ def save(
     benchmark: str, where: str, rows: list[dict[str, Any]], targets: list[Target], limits: dict[str, float]
 ) -> Path:
     """Write the result, print it as one line, and return its path."""
-    name = device(where)
+    path = RESULTS / f"{device(where)}-{benchmark}.json"
+    write(path, benchmark, where, rows, targets, limits)
+    show(path)
+    return path
+
+
+def write(
+    path: Path, benchmark: str, where: str, rows: list[dict[str, Any]], targets: list[Target],
+    limits: dict[str, float], about: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write a result whole or not at all; `about` is whatever else is to be said of it."""
     result = {
         "benchmark": benchmark,
-        "device": name,
+        "device": device(where),
         "date": datetime.date.today().isoformat(),
         "versions": {"python": platform.python_version(), **_versions()},
         "command": f"python -m benchmarks.{benchmark}",
         "limits": limits,
+        **(about or {}),
         "rows": rows,
         "targets": [asdict(target) for target in targets],
     }
-    path = RESULTS / f"{name}-{benchmark}.json"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, json.dumps(result, indent=1) + "\n")
+
+
+def show(path: Path) -> None:
+    """A program's last line: its result."""
     print(f"{path}", file=sys.stderr)
-    print(json.dumps(result))
-    return path
+    print(json.dumps(json.loads(path.read_text())))
 
 
 def _versions() -> dict[str, str]:

@@ -57,7 +57,9 @@ def sizes(shards: Path, where: str) -> list[Row]:
     for _ in range(_TURNS):
         for side, found in paces.items():
             config = TrainConfig(shards, Path("run"), model=model, size=side, batch_size=BATCH, device=where)
-            found.append(ways.run(Way("line", "", partial(ways.line, config, where)), _SECONDS).images_per_second)
+            found.append(
+                ways.run(Way("line", "", partial(ways.line, config, where)), _SECONDS, where).images_per_second
+            )
     return [
         {"kind": "size", "model": model, "size": side, "batch": BATCH, "images_per_second": median(found),
          "least": min(found), "most": max(found), "turns": len(found), "flops_an_image": ways.flops(model, side)}

@@ -13,18 +13,18 @@ training images of 256 x 256 pixels are stored as JPEG.
 """
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from time import monotonic
 from typing import Any
 
-import torch
-
-from benchmarks import ablations, result, ways
-from benchmarks.ways import Pace
+from benchmarks import ablations, result, sheet, ways
+from benchmarks.sheet import Cell, Sheet
+from benchmarks.ways import Way
 from medsass.config import ShardConfig, TrainConfig
 from medsass.data import shard
 from medsass.runs import device
@@ -52,7 +52,7 @@ class Plan:
 
 PLANS = {
     "cuda": Plan(
-        tuple(Case(model, 224, batch) for model in ("unet-resnet50", "unet-vit-small") for batch in (16, 64, 256)),
+        tuple(Case(model, 224, batch) for model in ("unet-resnet50", "unet-vit-small") for batch in (64, 256, 16)),
         Case("unet-resnet50", 224, 64), 4.0, 3,
     ),
     "cpu": Plan((Case("unet-resnet18", 96, 16),), Case("unet-resnet18", 96, 16), 8.0, 3),
@@ -60,59 +60,83 @@ PLANS = {
 
 
 def main() -> None:
-    """Measure, save, draw."""
-    data = result.data("train", ["isic2017"])
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    plan = PLANS[where]
-    limits = {"matrix_flops": ways.matrix_peak(where)}
+    """Measure what is missing, draw; exit 3 where something is left."""
+    chosen = sheet.options("train")
+    result.check(chosen.data, "train", ["isic2017"])
+    grown = Sheet("train", chosen)
+    grown.limits = {"matrix_flops": ways.matrix_peak(chosen.where)}
     with tempfile.TemporaryDirectory() as name:
         shards = Path(name, "shards")
-        shard.write(ShardConfig(data / "isic2017", shards, recipe="isic2017", encode="jpeg"))
-        rows = []
-        for case in plan.cases:
-            config = TrainConfig(
-                shards, Path(name, "run"), model=case.model, size=case.size, batch_size=case.batch, device=where
-            )
-            rows += measure(case, config, where, case == plan.ablated, plan, limits["matrix_flops"])
-        if where == "cuda":
-            rows.append(paper_run(TrainConfig(shards, Path(name, "paper"), patience=0, device=where)))
-    path = result.save("train", where, rows, targets(rows, where), limits)
-    ways.draw(rows, path.with_suffix(".png"))
+        shard.write(ShardConfig(chosen.data / "isic2017", shards, recipe="isic2017", encode="jpeg"))
+        made = cells(shards, chosen.where, grown.limits["matrix_flops"])
+        done = grown.fill(made, lambda rows: targets(merged(rows), chosen.where))
+    if merged(grown.rows):
+        ways.draw(merged(grown.rows), grown.path.with_suffix(".png"))
+    result.show(grown.path)
+    if not done:
+        sys.exit(sheet.UNFINISHED)
 
 
-def measure(
-    case: Case, config: TrainConfig, where: str, ablated: bool, plan: Plan, peak: float
-) -> list[dict[str, Any]]:
-    """A row a way."""
-    chosen = ways.of(config, where) + (ablations.of(config, where) if ablated else [])
-    paces: dict[str, list[Pace]] = {way.name: [] for way in chosen}
-    flops = ways.flops(case.model, case.size)
-    for _ in range(plan.turns):
-        for way in chosen:
-            device.seed(0, where)
-            paces[way.name].append(ways.run(way, plan.seconds))
-    rows = []
-    for way in chosen:
-        speeds = [pace.images_per_second for pace in paces[way.name]]
-        middle = median(speeds)
-        rows.append(
-            {
-                "model": case.model,
-                "size": case.size,
-                "batch": case.batch,
-                "way": way.name,
-                "what": way.what,
-                "images_per_second": middle,
-                "least": min(speeds),
-                "most": max(speeds),
-                "turns": len(speeds),
-                "waited": median(pace.waited for pace in paces[way.name]),
-                "peak_memory": max(pace.memory for pace in paces[way.name]) or None,
-                "flops_an_image": flops,
-                "of_matrix_peak": flops * middle / peak,
-            }
+def cells(shards: Path, where: str, peak: float) -> list[Cell]:
+    """A cell a turn of a way: first each case's ceiling and line, then the paper's run, further turns, and the other ways."""
+    plan, first, later, last = PLANS[where], list[Cell](), list[Cell](), list[Cell]()
+    for case in plan.cases:
+        config = TrainConfig(
+            shards, shards.parent / "run", model=case.model, size=case.size, batch_size=case.batch, device=where
         )
-    return rows
+        for way in ways.of(config, where):
+            mine = first if way.name in ("ceiling", "line") else later
+            mine += [_cell(case, way, turn, where, plan.seconds, peak) for turn in range(1)]
+            later += [_cell(case, way, turn, where, plan.seconds, peak) for turn in range(1, plan.turns)]
+        if case == plan.ablated:
+            chosen = ablations.of(config, where)
+            last = [_cell(case, way, turn, where, plan.seconds, peak) for turn in range(plan.turns) for way in chosen]
+    run = TrainConfig(shards, shards.parent / "paper", patience=0, device=where, overwrite=True)
+    paper = [Cell("paper run", lambda: [paper_run(run)])] if where == "cuda" else []
+    return [*first, *paper, *later, *last]
+
+
+def _cell(case: Case, way: Way, turn: int, where: str, seconds: float, peak: float) -> Cell:
+    key = f"{case.model} {case.size}, batch {case.batch}, {way.name}, turn {turn + 1}"
+    return Cell(key, lambda: [measure(case, way, where, seconds, peak)])
+
+
+def measure(case: Case, way: Way, where: str, seconds: float, peak: float) -> dict[str, Any]:
+    """A turn of a way."""
+    device.seed(0, where)
+    pace, flops = ways.run(way, seconds, where), ways.flops(case.model, case.size)
+    speed = pace.images_per_second
+    print(f"{case}, {way.name}: {speed:,.0f} images/s, data wait {pace.waited:.1%}", file=sys.stderr)
+    return {
+        **asdict(case),
+        "way": way.name,
+        "what": way.what,
+        "images_per_second": speed,
+        "least": speed,
+        "most": speed,
+        "turns": 1,
+        "waited": pace.waited,
+        "peak_memory": pace.memory or None,
+        "flops_an_image": flops,
+        "of_matrix_peak": flops * speed / peak,
+    }
+
+
+def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a way and case, from those of its turns: medians, the least, the most."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in ("model", "size", "batch", "way")), []).append(row)
+    return [_merged(group) for group in groups.values()]
+
+
+def _merged(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if len(turns) == 1:
+        return turns[0]
+    middles = {name: median(t[name] for t in turns) for name in ("images_per_second", "waited", "of_matrix_peak")}
+    memory = max((t["peak_memory"] for t in turns if t["peak_memory"]), default=None)
+    ends = {"least": min(t["least"] for t in turns), "most": max(t["most"] for t in turns)}
+    return {**turns[0], **middles, **ends, "peak_memory": memory, "turns": len(turns)}
 
 
 def paper_run(config: TrainConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The ways of training that `benchmarks.train` compares, and what measures them."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,10 +39,11 @@ class Way:
 
 @dataclass(frozen=True)
 class Running:
-    """A training that goes on for ever: its steps, and the share of the time spent waiting for data since `reset`."""
+    """A training that goes on for ever: its steps, and the share of the time spent waiting for data since last asked."""
 
     steps: Steps
     waited: Callable[[], float]
+    epoch: int = 0  # steps of an epoch, whose last batch may be smaller and be computed in another way
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Pace:
     memory: int
 
 
-def run(way: Way, seconds: float) -> Pace:
+def run(way: Way, seconds: float, where: str) -> Pace:
     """Start it, warm it up and measure whole steps for that long."""
-    on_gpu = torch.cuda.is_available()
+    on_gpu = where == "cuda"
     running = way.start()
-    for _ in range(_WARM if on_gpu else 2):
+    for _ in range(max(_WARM, running.epoch + 2) if on_gpu else 2):
         next(running.steps)
     if on_gpu:
         torch.cuda.synchronize()
@@ -73,6 +75,7 @@ def run(way: Way, seconds: float) -> Pace:
     pace = Pace(images / passed, running.waited(), memory)
     del running
     torch.compiler.reset()
+    gc.collect()  # a compiled network is a reference cycle of torch's own
     if on_gpu:
         torch.cuda.empty_cache()
     return pace
@@ -96,7 +99,7 @@ def line(config: TrainConfig, where: str, change: Callable[[Trainer], None] | No
     trainer = _trainer(config, where)
     if change:
         change(trainer)
-    return Running(_epochs(trainer), partial(_waited, trainer))
+    return Running(_epochs(trainer), partial(_waited, trainer), trainer.steps_an_epoch)
 
 
 def _epochs(trainer: Trainer) -> Steps:

@@ -9,6 +9,8 @@
 
 #define TILE 32
 #define FRACTION 24  // bits of a weight along one axis
+#define ACROSS 8     // pixels along which one thread keeps a running sum, of rows and of columns
+#define DOWN 4
 
 struct Window {
     int height, width, block_size, delta;  // delta = ceil(C)
@@ -57,33 +59,43 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
 #endif
     }
     __syncthreads();
-    // 2. weighted sums along rows
-    for (int i = threadIdx.x; i < side * TILE; i += THREADS) {
-        const u8* row = gray + i / TILE * side + i % TILE;
+    // 2. weighted sums along rows; equal weights: sums that run along ACROSS pixels
+    int run = v.gaussian ? 1 : ACROSS;
+    for (int task = threadIdx.x; task < side * TILE / run; task += THREADS) {
+        int first = task * run;
+        const u8* row = gray + first / TILE * side + first % TILE;
         u32 sum = 0;
         for (int k = 0; k < v.block_size; k++) sum += row[k] * (v.gaussian ? weights[k] : 1u);
-        across[i] = sum;
+        across[first] = sum;
+        for (int j = 1; j < run; j++) across[first + j] = sum += row[j + v.block_size - 1] - row[j - 1];
     }
     __syncthreads();
     // 3. along columns, then compare
     u64 above = 0, above_levels = 0, levels = 0, squares = 0, border_above = 0, border = 0;
-    for (int i = threadIdx.x; i < TILE * TILE; i += THREADS) {
-        int x = x0 + i % TILE, y = y0 + i / TILE;
-        if (x >= v.width || y >= v.height) continue;
+    u64 area = (u64)v.block_size * v.block_size;
+    run = v.gaussian ? 1 : DOWN;
+    for (int task = threadIdx.x; task < TILE * TILE / run; task += THREADS) {
         u64 sum = 0;
-        for (int k = 0; k < v.block_size; k++) sum += (u64)across[(i / TILE + k) * TILE + i % TILE] * (v.gaussian ? weights[k] : 1u);
-        u64 area = (u64)v.block_size * v.block_size;
-        int mean = v.gaussian ? round_even(sum) : (int)((2 * sum + area) / (2 * area));  // area is odd: the mean has no ties
-        u32 level = gray[(i / TILE + radius) * side + i % TILE + radius];
-        bool is_above = (int)level - mean > -v.delta;
-        masks[(u64)blockIdx.x * pixels + y * v.width + x] = (u8)(is_above ^ (v.polarity == 1));
-        above += is_above;
-        above_levels += is_above ? level : 0;
-        levels += level;
-        squares += level * level;
-        bool edge = x == 0 || y == 0 || x == v.width - 1 || y == v.height - 1;
-        border += edge;
-        border_above += edge && is_above;
+        for (int j = 0; j < run; j++) {
+            int column = task % TILE, line = task / TILE * run + j, x = x0 + column, y = y0 + line;
+            const u32* from = across + line * TILE + column;
+            if (j)
+                sum = sum + from[(v.block_size - 1) * TILE] - from[-TILE];
+            else
+                for (int k = 0; k < v.block_size; k++) sum += (u64)from[k * TILE] * (v.gaussian ? weights[k] : 1u);
+            if (x >= v.width || y >= v.height) continue;
+            int mean = v.gaussian ? round_even(sum) : (int)((2 * sum + area) / (2 * area));  // area is odd: no ties
+            u32 level = gray[(line + radius) * side + column + radius];
+            bool is_above = (int)level - mean > -v.delta;
+            masks[(u64)blockIdx.x * pixels + y * v.width + x] = (u8)(is_above ^ (v.polarity == 1));
+            above += is_above;
+            above_levels += is_above ? level : 0;
+            levels += level;
+            squares += level * level;
+            bool edge = x == 0 || y == 0 || x == v.width - 1 || y == v.height - 1;
+            border += edge;
+            border_above += edge && is_above;
+        }
     }
     Sums* s = sums + blockIdx.x;
     add(&s->above, above);

@@ -5,7 +5,6 @@
 //   PIXEL_BITS   8 or 16; 16-bit images are single-channel and become 256 bins over their own range
 //   CHANNELS     3 (interleaved RGB) or 1
 //   GHT          1: generalised histogram thresholding; 0: Otsu
-//   LATER        cycles that half of the blocks begin later, so that some load while others solve
 //   RESIDENT     blocks a multiprocessor is to hold at once, which bounds the registers a thread
 //   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes that cuda.py allocates by; parts.cuh checks them
 //   INPUT        also write the network's input: 0 no, 1 bfloat16, 2 float16, 3 float32
@@ -68,12 +67,6 @@ __device__ __forceinline__ void pause() {  // between two looks at a flag that a
     emulated_yield();
 #elif __CUDA_ARCH__ >= 700
     __nanosleep(40);
-#endif
-}
-
-__device__ __forceinline__ void wait_cycles(int cycles) {
-#ifndef EMULATED
-    for (long long end = clock64() + cycles; clock64() < end;) pause();
 #endif
 }
 

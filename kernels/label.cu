@@ -19,9 +19,8 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
 ) {
     SHARED(memory);
     Block* block = (Block*)memory;
-    u8 *stage = memory + BLOCK_BYTES, *kept = stage + STAGE_BYTES;
+    u8 *stage = memory + BLOCK_BYTES, *levels = stage + STAGE_BYTES;
     fetch(part_of(images, g, blockIdx.x), threadIdx.x / 32, stage);
-    if (2 * blockIdx.x >= gridDim.x && g.images * g.parts > 2 * gridDim.x) wait_cycles(LATER);
     for (int number = blockIdx.x; number < g.images * g.parts; number += gridDim.x) {
         Part part = part_of(images, g, number);
         Shared* shared = workspace + part.image;
@@ -32,11 +31,10 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
         int shift = (16 - part.head) & 15;
         u64 first = (u64)part.image * g.pixels + part.first;
 #if INPUT
-        read_part<KEPT>(part, bins, shift, block, stage, kept, inputs + first * 3, f);
+        read_part<true>(part, bins, shift, block, stage, levels, inputs + first * 3, f);
 #else
-        read_part<KEPT>(part, bins, shift, block, stage, kept);
+        read_part<true>(part, bins, shift, block, stage, levels);
 #endif
-        const u8* levels = KEPT ? kept : (const u8*)part.pixels - shift;
         int next = number + gridDim.x;
         if (next < g.images * g.parts) fetch(part_of(images, g, next), threadIdx.x / 32, stage);
         if (g.polarity == 2 && g.parts > 1) read_border(part, bins, g, block);

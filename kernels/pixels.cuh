@@ -90,10 +90,6 @@ __device__ __forceinline__ u32 level_of(const Pixel* pixels, int i, Bins bins) {
 #define GROUP_BYTES (2 * CHANNELS * PIXEL_BITS)
 #define GROUP_WORDS (GROUP_BYTES / 4)
 
-// Whether a block keeps its levels in shared memory. An 8-bit gray image is its own levels: it is small enough to be still
-// in the L2 cache when the mask is made, and more blocks fit a multiprocessor than with a copy of it each.
-#define KEPT (CHANNELS == 3 || PIXEL_BITS == 16)
-
 // From anywhere aligned to 16 bytes.
 __device__ __forceinline__ void load_group(const void* from, u32* raw) {
 #pragma unroll

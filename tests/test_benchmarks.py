@@ -167,20 +167,15 @@ def test_plain_torch_and_cpu_peers_agree_with_the_specification() -> None:
         prepared.close()
 
 
-def test_a_peer_that_is_absent_or_fails_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_peer_that_is_absent_or_fails_says_why() -> None:
     def fail(images: peers.Images) -> peers.Prepared:
         raise RuntimeError(f"no way with {len(images)} images")
 
     images = np.zeros((1, 8, 8, 3), np.uint8)
-    for peer in (
-        peers.Peer("Absent", "no_such_module", (), 1, "RGB", fail),
-        peers.Peer("Broken", "numpy", (), 1, "RGB", fail),
-    ):
-        assert peers._attempt(peer, images, "uniform", "cpu") is None
-    assert capsys.readouterr().err.splitlines() == [
-        "Absent: skipped, not installed",
-        "Broken: skipped, RuntimeError: no way with 1 images",
-    ]
+    with pytest.raises(RuntimeError, match=r"^not installed$"):
+        peers.measure(peers.Peer("Absent", "no_such_module", (), 1, "RGB", fail), images, "uniform", "cpu")
+    with pytest.raises(RuntimeError, match=r"^no way with 1 images$"):
+        peers.measure(peers.Peer("Broken", "numpy", (), 1, "RGB", fail), images, "uniform", "cpu")
 
 
 def test_the_first_set_that_data_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +270,10 @@ def test_a_failing_check_ends_the_program_after_the_result_is_saved(
     monkeypatch.setattr(labels, "cpu_cases", lambda contents: [labels.Case("otsu", 20, 20, 3, 2, contents[0])])
     monkeypatch.setattr(labels, "check", lambda *_: "the mask")
     monkeypatch.setattr(refine, "STEPS", ("", "border"))
-    monkeypatch.setattr(peers, "measure", lambda images, content, _: [_row(by="x", content=content, batch=len(images))])
+    monkeypatch.setattr(
+        peers, "measure", lambda _, images, content, __: [_row(by="x", content=content, batch=len(images))]
+    )
+    monkeypatch.setattr(peers, "of", lambda _: peers.ON_CPU[:1])
     with pytest.raises(SystemExit, match="1 rows differ"):
         labels.main()
     shown = capsys.readouterr()

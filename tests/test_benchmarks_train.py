@@ -41,7 +41,7 @@ def _named(shards: Path, name: str) -> Way:
 @pytest.mark.parametrize("name", CPU)
 def test_every_way_trains_and_ends(name: str, shards: Path) -> None:
     way = _named(shards, name)
-    pace = ways.run(way, 0.1)
+    pace = ways.run(way, 0.1, "cpu")
     assert pace.images_per_second > 0
     assert 0 <= pace.waited <= 1
     assert pace.memory == 0

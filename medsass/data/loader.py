@@ -21,6 +21,7 @@ from medsass.data import augment, cache, colour, decoder, pipeline, remote, samp
 from medsass.data.augment import Augment, View
 from medsass.data.cache import Cache
 from medsass.data.feed import FailedError, Feed
+from medsass.data.manifest import Manifest
 from medsass.data.order import Order
 from medsass.data.pipeline import Form
 from medsass.data.portion import Maker, Portion
@@ -96,6 +97,7 @@ class Loader:
     the same number of batches of the same size, for which the last step repeats samples where it must (`order.Order`);
     otherwise samples come as they are stored, each once, and a rank may have fewer batches than another.
 
+    dataset: the shards' manifest, where the caller has read it already.
     samples: the number of those that are read. depth: 8 or 16, the bits of a channel. cache_note: what to tell the user
     of the cache: the memory that it takes, or why there is none; "" where none was asked for.
     Raises `ValueError` for a split that does not exist or is empty, for a fraction that is none, for a batch size that
@@ -104,11 +106,11 @@ class Loader:
     where its tar file is damaged or cannot be read.
     """
 
-    def __init__(self, config: LoaderConfig) -> None:
+    def __init__(self, config: LoaderConfig, dataset: Manifest | None = None) -> None:
         self.config = config
         if config.masks and config.augment and config.augment.warp:
             raise ValueError("masks cannot follow Augment.warp; ask for masks or for warp, not for both")
-        dataset = remote.load(config.shards)
+        dataset = dataset or remote.load(config.shards)
         split = dataset.split(config.split)
         self.depth = dataset.depth
         total = split.masks if config.masks else split.samples

@@ -8,8 +8,6 @@ from typing import Any
 from medsass import bundled
 
 THREADS = 512
-GRAY_THREADS, GRAY_RESIDENT = 256, 8  # of label.cu for 8-bit gray: blocks are smaller, and more of them
-LATER = 6000
 BLOCK_BYTES, SHARED_BYTES = 18_560, 2084  # of parts.cuh's structs, which it checks
 HEADERS = {
     "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"),
@@ -31,24 +29,16 @@ class Variant:
     input: int = 0
 
     @property
-    def threads(self) -> int:
-        """Threads a block."""
-        return GRAY_THREADS if not self.keeps and self.file == "label.cu" else THREADS
+    def stage(self) -> int:
+        """Bytes of shared memory in which a block of `label` has pixels that are on their way: 48 a thread of RGB."""
+        return THREADS * 48 if self.channels == 3 else 0
 
     @property
     def resident(self) -> int:
-        """Blocks of `label` that a multiprocessor is to hold, so that some load while others solve and write."""
-        return (2 if self.stage else 3) if self.keeps else GRAY_RESIDENT
-
-    @property
-    def stage(self) -> int:
-        """Bytes of shared memory in which a block of `label` has pixels that are on their way: 48 a thread of RGB."""
-        return self.threads * 48 if self.channels == 3 else 0
-
-    @property
-    def keeps(self) -> bool:
-        """Whether a block of `label` keeps its gray levels in shared memory; an 8-bit gray image is its own."""
-        return self.channels == 3 or self.bits == 16
+        """Blocks of `label` that a multiprocessor is to hold, so that some load while others solve and write; a stage takes
+        the third one's room.
+        """
+        return 2 if self.stage else 3
 
 
 @dataclass(frozen=True)
@@ -76,8 +66,7 @@ def source(variant: Variant) -> str:
     CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
     """
     definitions = {
-        "THREADS": variant.threads,
-        "LATER": LATER,
+        "THREADS": THREADS,
         "PIXEL_BITS": variant.bits,
         "CHANNELS": variant.channels,
         "GHT": int(variant.ght),

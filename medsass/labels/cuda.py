@@ -33,7 +33,6 @@ MOST_BLOCK_SIZE = 255
 TILE = 32  # adaptive.cu
 MOST_SIDE = 65_535 * TILE  # tiles are the second and third dimension of the grid
 REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
-GRAY_CHUNK = 96 << 10  # most pixels a block where none are kept, so that what all blocks work on fits an L2 cache
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _POLARITIES = {"bright": 0, "dark": 1, "auto": 2}
@@ -73,8 +72,6 @@ def plan(pixels: int, variant: Variant, limits: Limits) -> Plan:
     """
     head = BLOCK_BYTES + variant.stage + SLACK
     rooms = {n: (min(limits.shared // n - RESERVED, limits.shared_block) - head) // 16 * 16 for n in (2, 1)}
-    if not variant.keeps:
-        rooms = {2: GRAY_CHUNK}
     counts = [1 for room in rooms.values() if pixels <= room]
     counts += [-(-pixels // room) for n, room in rooms.items() if 0 < pixels <= n * limits.processors * room]
     if not counts:
@@ -85,8 +82,7 @@ def plan(pixels: int, variant: Variant, limits: Limits) -> Plan:
 
 def shared(plan: Plan, variant: Variant) -> int:
     """Bytes of shared memory of a block of `label`, or of `measure` where pixels are read twice."""
-    kept = plan.chunk + SLACK if plan.once and variant.keeps else 0
-    return BLOCK_BYTES + variant.stage + kept
+    return BLOCK_BYTES + variant.stage + (plan.chunk + SLACK if plan.once else 0)
 
 
 def resident(plan: Plan, variant: Variant, limits: Limits) -> int:

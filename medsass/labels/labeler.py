@@ -93,7 +93,16 @@ class Labeler:
         return Labels(*ops.label_input(images, *options, *_numbers(normalise)))
 
     def _check(self, images: torch.Tensor, normalise: Normalise | None) -> None:
+        if not isinstance(images, torch.Tensor):
+            raise ValueError(
+                f"images must be a torch tensor; got {type(images).__name__}; an array becomes one by torch.from_numpy"
+            )
         seen = f"got {tuple(images.shape)}, {images.dtype}"
+        if images.ndim == 3 and images.shape[2] == 3:
+            raise ValueError(
+                "images must be a batch, (N, H, W, 3) RGB or (N, H, W) gray; this looks like one RGB image, (H, W, 3): pass "
+                f"images[None]; {seen}"
+            )
         rgb = images.ndim == 4 and images.shape[3] == 3 and images.dtype == torch.uint8
         if not rgb and not (images.ndim == 3 and images.dtype in (torch.uint8, torch.uint16)):
             raise ValueError(f"images must be (N, H, W, 3) uint8 RGB, (N, H, W) uint8 or (N, H, W) uint16; {seen}")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medsass.labels.compiler import Variant, import_cupy, kernel
+from medsass.labels.compiler import THREADS, Variant, import_cupy, kernel
 
 
 def launch(
@@ -19,7 +19,7 @@ def launch(
     *,
     cooperative: bool = False,
 ) -> None:
-    """Start the kernel `name` of a variant: `grid` blocks of its threads with `shared` bytes each, on a stream.
+    """Start the kernel `name` of a variant: `grid` blocks of `THREADS` threads with `shared` bytes each, on a stream.
 
     cooperative: start only when all blocks can be resident at once, so that they may wait for one another.
     """
@@ -27,7 +27,7 @@ def launch(
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
         # RawKernel's own flag would also compile for CUDA's device runtime, which no kernel here calls
         started = kernel(variant, name, device).kernel
-        started(grid, (variant.threads,), arguments, shared_mem=shared, enable_cooperative_groups=cooperative)
+        started(grid, (THREADS,), arguments, shared_mem=shared, enable_cooperative_groups=cooperative)
 
 
 def pointer(tensor: torch.Tensor | None) -> Any:

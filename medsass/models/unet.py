@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import segmentation_models_pytorch as smp
 import torch
 from segmentation_models_pytorch.base.modules import SCSEModule
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoderBlock
 from torch import nn
 from torch.nn import functional as F
 
@@ -54,7 +55,7 @@ class _Doubling(nn.Module):
     nearest: the gradient is then a sum over 2 x 2 pixels, where torch.compile makes atomic additions of interpolate's.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: UnetDecoderBlock) -> None:
         super().__init__()
         self.conv1, self.attention1 = block.conv1, block.attention1
         self.conv2, self.attention2 = block.conv2, block.attention2
@@ -82,8 +83,8 @@ class _ToOneChannel(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        self.weight, self.bias = convolution.weight, convolution.bias
-        self.padding = convolution.padding
+        assert convolution.bias is not None
+        self.weight, self.bias, self.padding = convolution.weight, convolution.bias, convolution.padding
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, 1, H, W)."""

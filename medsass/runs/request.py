@@ -11,8 +11,8 @@ from medsass.runs import log
 from medsass.runs.ranks import Ranks
 
 
-def check(config: TrainConfig, ranks: Ranks) -> None:
-    """Raise what the user can mend before anything is built."""
+def checked(config: TrainConfig, ranks: Ranks) -> Manifest:
+    """The manifest of the shards; raises what the user can mend before anything is built."""
     dataset = remote.load(config.shards)
     config = resolved(config, dataset)
     for split in ("train", "val"):
@@ -21,6 +21,7 @@ def check(config: TrainConfig, ranks: Ranks) -> None:
     _check_processes(config, ranks)
     method.check(config)
     log.check(config)
+    return dataset
 
 
 def resolved(config: TrainConfig, dataset: Manifest) -> TrainConfig:

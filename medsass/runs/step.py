@@ -20,6 +20,8 @@ from medsass.methods import optim
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.runs.ranks import Ranks
 
+_Eager = Callable[[Sequence[Batch], float], list[Outcome]]
+
 _ATTEMPTS = 3  # at a recording
 _WARM = 3  # steps before a recording: they compile, and make what the optimiser and cuDNN keep
 
@@ -69,8 +71,9 @@ class Step:
         whole = all(len(part.images) == self._whole for part in parts)
         optim.decay(self.optimizer, self.regime, progress)
         if self.recorded and whole:
-            self._recording = self._recording or _Recording(self._eager)
-            outcomes = [self._recording(parts[0], progress)]
+            self._recording = self._recording or _Recording()
+            outcomes = [self._recording(self._eager, parts[0], progress)]
+            self.recorded = not self._recording.failed
         else:
             with as_it_is(self.compiled and not whole):
                 outcomes = self._eager(parts, progress)
@@ -124,46 +127,55 @@ def _parallel(method: Method) -> nn.Module:
 class _Recording:
     """A step as a CUDA graph. The first calls run plainly, on the stream that the recording is made on.
 
-    Its outcome is overwritten by the next call, in the order of the current stream.
+    Its outcome is overwritten by the next call, in the order of the current stream. The step is passed to each call and not
+    kept: whoever owns both would else be a reference cycle, and the graph's memory be freed by the collector alone.
+    failed: whether no recording succeeded, and steps are to be run as they are.
     """
 
-    def __init__(self, step: Callable[[Sequence[Batch], float], list[Outcome]]) -> None:
-        self._step, self._calls, self._failed = step, 0, 0
+    def __init__(self) -> None:
+        self.failed = False
+        self._calls, self._attempts = 0, 0
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, batch: Batch, progress: float) -> Outcome:
+    def __call__(self, step: _Eager, batch: Batch, progress: float) -> Outcome:
         if not self._calls:
             masks = None if batch.masks is None else batch.masks.clone()
             self._batch = replace(batch, images=batch.images.clone(), masks=masks)
         self._fill(batch)
         self._calls += 1
-        if self._calls > _WARM and self._graph is None:
-            self._graph = self._recorded(progress)
+        if self._calls > _WARM and self._graph is None and not self.failed:
+            self._graph = self._recorded(step, progress)
         if self._graph is None:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                (outcome,) = self._step([self._batch], progress)
+                (outcome,) = step([self._batch], progress)
             torch.cuda.current_stream().wait_stream(self._stream)
             return outcome
         with record_function("replay"):
             self._graph.replay()
         return self._outcome
 
-    def _recorded(self, progress: float) -> "torch.cuda.CUDAGraph | None":
-        """The recording, or None where it was disturbed and is to be tried again: other threads, such as DALI's that frees
-        batches, go on calling CUDA meanwhile, and not all that they call may be called during a recording (DALI issue 6259).
+    def _recorded(self, step: _Eager, progress: float) -> "torch.cuda.CUDAGraph | None":
+        """The recording, or None where it was disturbed and is to be tried again, or given up after `_ATTEMPTS`: other threads
+        go on calling CUDA meanwhile, such as DALI's, which frees batches, and not all that they call may be called during a
+        recording (DALI issue 6259). So little is left for them to do: the caller holds its batch, and all that was asked has ended.
         """
+        torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                (self._outcome,) = self._step([self._batch], progress)
+                (self._outcome,) = step([self._batch], progress)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:
-            self._failed += 1
-            if self._failed == _ATTEMPTS:
-                raise
+        except RuntimeError as error:
+            self._attempts += 1
+            self.failed = self._attempts == _ATTEMPTS
+            if self.failed:
+                reason = str(error).splitlines()[0]
+                warnings.warn(
+                    f"steps could not be recorded as a CUDA graph and run as they are: {reason}", stacklevel=2
+                )
             return None
         return graph
 

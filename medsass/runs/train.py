@@ -58,10 +58,9 @@ class _Run:
     """A training and its run directory."""
 
     def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
-        ranks.first_alone(lambda: request.check(config, ranks))
-        dataset = remote.load(config.shards)
+        dataset = ranks.first_alone(lambda: request.checked(config, ranks)) or remote.load(config.shards)
         config = request.resolved(config, dataset)
-        self.config, self.where, self.ranks, self.stopping = config, where, ranks, stopping
+        self.config, self.where, self.ranks, self.stopping, self.dataset = config, where, ranks, stopping, dataset
         self.polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
         last = config.run / directory.LAST
         if config.resume:
@@ -69,7 +68,7 @@ class _Run:
         # A run that was killed before its first checkpoint begins anew.
         self.saved = checkpoint.load(last) if config.resume and last.is_file() else None
         self.trainer = self._trainer()
-        facts = self._facts(dataset)
+        facts = self._facts()
         if config.resume:
             directory.check_resume(config, facts)
             if self.saved:
@@ -87,9 +86,9 @@ class _Run:
         config = self.config
         device.seed(config.seed, self.where)
         chosen = method.make(replace(config, init=None) if self.saved else config, self.polarity)
-        return Trainer(config, chosen, self.where, self.ranks)
+        return Trainer(config, chosen, self.where, self.ranks, self.dataset)
 
-    def _facts(self, dataset: Manifest) -> dict[str, Any]:
+    def _facts(self) -> dict[str, Any]:
         """What a run directory says of its run beside the options."""
         config, chosen = self.config, self.trainer.method
         origin = directory.stored(config.run)[1]["init"] if config.resume else _origin(config)
@@ -103,7 +102,7 @@ class _Run:
             "init": origin,
             "regime": plain(self.trainer.regime),
             "precision": self.trainer.step.precision,
-            **_form(dataset),
+            **_form(self.dataset),
         }
 
     def _fit(self) -> None:
@@ -122,7 +121,7 @@ class _Run:
         config, trainer, regime = self.config, self.trainer, self.trainer.regime
         report.announce(config, trainer, self.polarity)
         if isinstance(trainer.method, MedSASS) and not config.resume and self.ranks.first:
-            warn.say(warn.of_run(config, trainer.method.labeler, self.where))
+            warn.say(warn.of_run(config, self.dataset, trainer.method.labeler, self.where))
         left = config.epochs * trainer.steps_an_epoch - trainer.number
         folder = config.run / directory.PROFILE if config.profile else None
         too_large = False

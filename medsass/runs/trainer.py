@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch.profiler import record_function
 
 from medsass.config import TrainConfig
-from medsass.data import cache, memory
+from medsass.data import cache, memory, remote
 from medsass.data.augment import View
 from medsass.data.loader import Batch, Loader, LoaderConfig
+from medsass.data.manifest import Manifest
 from medsass.methods import collective, optim
 from medsass.methods.method import Method, Outcome
 from medsass.runs import device, metrics
@@ -35,18 +36,21 @@ class Trainer:
 
     regime: the method's numbers as this run uses them. epoch: the one that `steps` goes on with, counted from 0; done: how
     many of its steps are done. meter: of the epoch that runs. pace: what `Meter.read` said after the last of them. samples: images, targets and
-    predictions of the first batch of the last validation.
+    predictions of the first batch of the last validation. dataset: the shards' manifest, where the caller has read it already.
     """
 
-    def __init__(self, config: TrainConfig, method: Method, where: str, ranks: Ranks) -> None:
+    def __init__(
+        self, config: TrainConfig, method: Method, where: str, ranks: Ranks, dataset: Manifest | None = None
+    ) -> None:
         self.config, self.device, self.ranks = config, where, ranks
+        dataset = dataset or remote.load(config.shards)
         self.method = method.to(where)
         self.regime = method.regime.of(config)
         if config.sync_batchnorm:
             self.method = _synchronised(self.method, where)
         self.step = Step(self.method, config, self.regime, where, ranks)
-        self.train_loader = self._loader("train", method.views)
-        self.val_loader = self._loader("val", method.val_views)
+        self.train_loader = self._loader("train", method.views, dataset)
+        self.val_loader = self._loader("val", method.val_views, dataset)
         self.epoch = self.done = 0
         self.meter, self.pace = Meter(where), dict[str, float]()
         self.samples: list[NDArray[Any]] = []
@@ -56,7 +60,7 @@ class Trainer:
         ] = {}  # by step, of its images: the last one before the last look, and since
         self._bad = torch.tensor(_NEVER, device=where)  # the first step whose loss was not finite
 
-    def _loader(self, split: str, views: tuple[View, ...]) -> Loader:
+    def _loader(self, split: str, views: tuple[View, ...], dataset: Manifest) -> Loader:
         c, (first, *more) = self.config, views
         training = split == "train"
         return Loader(
@@ -76,7 +80,8 @@ class Trainer:
                 more=tuple(more),
                 fraction=c.label_fraction if training else 1.0,
                 cache=c.cache,
-            )
+            ),
+            dataset,
         )
 
     @property

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import TrainConfig
+from medsass.data.manifest import Manifest
 from medsass.labels import Labeler
 from medsass.runs import console, judge
 from medsass.runs.glimpse import glimpse
@@ -32,9 +33,9 @@ def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
     return f"even the best labels may be of little use: {found}. Look at them (--sheet) before you train; {_ELSE}"
 
 
-def of_run(config: TrainConfig, labeler: Labeler, where: str) -> str:
-    """What speaks against the labels that a run is about to learn, or "". Reads `LOOKED` training images."""
-    images, _ = glimpse(config.shards, LOOKED, config.size, where, config.seed, config.threads)
+def of_run(config: TrainConfig, dataset: Manifest, labeler: Labeler, where: str) -> str:
+    """What speaks against the labels that a run is about to learn, or "". Reads `LOOKED` training images of `dataset`."""
+    images, _ = glimpse(config.shards, LOOKED, config.size, where, config.seed, config.threads, dataset=dataset)
     _, values = judge.looked(labeler, images)
     found = signs({name: float(values[name].mean()) for name in SIGNS})
     if not found:

@@ -16,7 +16,7 @@ static Normalise constants(const float* values) {
 extern "C" void run_label(const Pixel* images, u8* masks, float* thresholds, float* separabilities, Shared* workspace, int count,
                           Geometry g, const double* ght, Value* inputs, const float* normalise) {
     unsigned half = (count * g.parts + 1) / 2, blocks = half < g.parts ? g.parts : half;  // so that blocks come round
-    emulation::launch({blocks, 1, 1}, THREADS, BLOCK_BYTES + STAGE_BYTES + KEPT * (g.chunk + 48),
+    emulation::launch({blocks, 1, 1}, THREADS, BLOCK_BYTES + STAGE_BYTES + g.chunk + 48,
                       [&] { label(images, masks, thresholds, separabilities, workspace, g, parameters(ght) ALSO_INPUT); });
 }
 

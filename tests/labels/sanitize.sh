@@ -19,5 +19,5 @@ export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 for tool in memcheck racecheck; do
     echo "sanitize: $tool"
     compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes all \
-        "$python" -m pytest -m gpu tests/labels/test_cuda.py -p no:cacheprovider -k "$cases"
+        "$python" -m pytest -m gpu tests/labels/test_cuda_labels.py -p no:cacheprovider -k "$cases"
 done

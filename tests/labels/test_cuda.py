@@ -262,8 +262,8 @@ def test_image_that_does_not_fit_is_read_twice(
     dtype: torch.dtype, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched = _launches(monkeypatch, T4)
-    cuda.label(torch.zeros(2, 1408, 1876, dtype=dtype), "bright")
-    parts = -(-1408 * 1876 // cuda.REREAD_CHUNK)
+    cuda.label(torch.zeros(2, 2816, 1876, dtype=dtype), "bright")
+    parts = -(-2816 * 1876 // cuda.REREAD_CHUNK)
     assert [(name, grid) for name, grid, _ in launched] == [(name, (2 * parts,)) for name in names]
 
 

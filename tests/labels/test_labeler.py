@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -120,11 +121,14 @@ def test_labels_have_the_documented_types(images: torch.Tensor) -> None:
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "(1, 3, 4, 4)"),
         (torch.zeros(4, 4, dtype=torch.uint8), "(4, 4)"),
         (torch.zeros(1, 4, 4, 4, dtype=torch.uint8), "(1, 4, 4, 4)"),
+        (torch.zeros(256, 256, 3, dtype=torch.uint8), "images[None]; got (256, 256, 3)"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint16), "images[None]"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "got ndarray; an array becomes one by torch.from_numpy"),
         (torch.zeros(0, 4, 4, 3, dtype=torch.uint8), "(0, 4, 4, 3)"),
         (torch.zeros(2, 0, 4, dtype=torch.uint8), "(2, 0, 4)"),
     ],
 )
-def test_other_arrays_are_refused_with_what_was_seen(images: torch.Tensor, seen: str) -> None:
+def test_other_arrays_are_refused_with_what_was_seen(images: Any, seen: str) -> None:
     with pytest.raises(ValueError, match="images must") as error:
         Labeler()(images)
     assert seen in str(error.value)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medsass.config import ShardConfig
-from medsass.data import shard
+from medsass.data import manifest, shard
 from medsass.data.loader import Loader, LoaderConfig
 from medsass.labels import Labeler
 from medsass.runs import judge, warn
@@ -59,7 +59,8 @@ def test_a_ring_at_the_frame_is_doubted(tmp_path: Path) -> None:
     shard.write(ShardConfig(tmp_path, shards, images="images/*.png"))
     config = replace(tiny(shards, tmp_path / "run"), size=64)
     bare, refined = (
-        warn.of_run(config, Labeler("otsu", "dark", refine=r), "cpu") for r in ("", "vignette,blur:3,border")
+        warn.of_run(config, manifest.load(config.shards), Labeler("otsu", "dark", refine=r), "cpu")
+        for r in ("", "vignette,blur:3,border")
     )
     assert "frame" in bare
     assert "crop" in bare
@@ -75,11 +76,11 @@ def test_labels_of_nothing_are_doubted_before_they_are_learnt(
 
 
 def test_labels_of_nuclei_are_not(shards: Path, tmp_path: Path) -> None:
-    assert warn.of_run(tiny(shards, tmp_path), Labeler("otsu", "bright"), "cpu") == ""
+    assert warn.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "bright"), "cpu") == ""
 
 
 def test_labels_that_cover_nearly_all_are_doubted(shards: Path, tmp_path: Path) -> None:
-    assert "size" in warn.of_run(tiny(shards, tmp_path), Labeler("otsu", "dark"), "cpu")
+    assert "size" in warn.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "dark"), "cpu")
 
 
 def test_training_with_the_truth_is_not_warned(
