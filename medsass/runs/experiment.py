@@ -4,6 +4,7 @@ OUT holds `shards/<dataset>`, `cells/<cell>` (run directories), `scores/<cell>.j
 `logs/<cell>.log` (what its training printed), `tables/`, `tables.md` and `figures/`.
 """
 
+import gc
 import json
 import traceback
 from collections.abc import Sequence
@@ -186,6 +187,7 @@ def _run(tasks: Sequence[Task], todo: Sequence[Task], config: ExperimentConfig) 
     failed |= crew.take(todo[first:], workers.plan(config.jobs, config.threads, where, peak))
     if not (again := [task for task, reason in failed.items() if reason.startswith(_FULL)]):
         return list(failed)
+    gc.collect()
     torch.cuda.empty_cache()
     return [*(task for task in failed if task not in again), *_Crew(again).take(again, alone, apart=True)]
 
@@ -270,6 +272,7 @@ def _score(task: Task) -> dict[str, Any]:
     scores["seconds"] += monotonic() - start
     if on_gpu:
         scores["peak_memory"] = max(scores["peak_memory"] or 0, torch.cuda.max_memory_reserved())
+        gc.collect()  # a compiled network is a reference cycle of torch's own
         torch.cuda.empty_cache()
     return scores
 

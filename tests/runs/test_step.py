@@ -1,15 +1,22 @@
 """One step of the optimiser: what it runs in, and on a GPU that nothing waits and that recording changes nothing."""
 
+import contextlib
+import gc
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
 from medsass.config import TrainConfig
+from medsass.data.loader import Batch
 from medsass.methods import method
+from medsass.methods.method import Outcome
 from medsass.runs import device
 from medsass.runs.ranks import ALONE
-from medsass.runs.step import precision
+from medsass.runs.step import _parallel, _Recording, precision
 from medsass.runs.trainer import Trainer
 from tests.conftest import tiny
 
@@ -51,10 +58,138 @@ def test_bf16_on_a_cpu_learns_as_float32_does(shards: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
+class _Stream:
+    def wait_stream(self, _: object) -> None:
+        pass
+
+
+class _Graph:
+    replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """CUDA graphs that record nothing; of each word that is put into the list one recording fails with it."""
+    failures: list[str] = []
+
+    @contextlib.contextmanager
+    def graph(*_: object, **__: object) -> Iterator[None]:
+        yield
+        if failures:
+            raise RuntimeError(failures.pop())
+
+    for name, value in (
+        ("Stream", _Stream),
+        ("current_stream", _Stream),
+        ("stream", lambda _: contextlib.nullcontext()),
+        ("synchronize", lambda: None),
+        ("CUDAGraph", _Graph),
+        ("graph", graph),
+    ):
+        monkeypatch.setattr(torch.cuda, name, value)
+    return failures
+
+
+def _batch() -> Batch:
+    return Batch(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(("failures", "recorded"), [(0, True), (2, True), (3, False), (9, False)])
+def test_a_recording_that_fails_three_times_is_given_up_with_one_warning(
+    failures: int, recorded: bool, pretended: list[str]
+) -> None:
+    pretended += ["operation not permitted when stream is capturing"] * failures
+    done: list[float] = []
+
+    def step(parts: Sequence[Batch], progress: float) -> list[Outcome]:
+        done.append(progress)
+        return [Outcome(parts[0].images.float().mean())]
+
+    recording = _Recording()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for number in range(12):
+            assert recording(step, _batch(), number).loss == 0
+    assert recording.failed is not recorded
+    assert len(warned) == (not recorded)
+    assert (recording._graph is not None) is recorded
+    if not recorded:
+        assert "not permitted when stream is capturing" in str(warned[0].message)
+        assert {0, 1, 2, 6, 7, 8, 9, 10, 11} <= set(done)  # every call ran as it is
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_recorded_step_is_freed_without_the_collector(shards: Path) -> None:
+    trainer = _trainer(shards, "cpu", batch_size=4)
+    trainer.step.recorded = True
+    steps = trainer.steps()
+    for _ in range(6):
+        next(steps)
+    steps.close()
+    assert trainer.step._recording is not None
+    held = [weakref.ref(item) for item in (trainer.step, trainer.method, trainer.step.optimizer)]
+    trainer.train_loader.close()
+    gc.collect()
+    gc.disable()
+    try:
+        del trainer, steps
+        assert [ref() for ref in held] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def _losses(shards: Path, where: str, **options: object) -> list[float]:
+    trainer = _trainer(shards, where, batch_size=4, **options)
+    return [trainer._means._totals["loss"].item() for _ in trainer.steps()]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize(
+    ("options", "close"),
+    [
+        ({"precision": "fp32", "accumulate": 2}, 0.02),
+        ({"precision": "fp32", "cache": "device"}, 0.02),
+        ({"precision": "fp32", "refine": "blur:1,border,holes"}, 0.02),
+        ({"precision": "bf16"}, 0.05),
+        ({"precision": "fp16"}, 0.05),
+    ],
+    ids=str,
+)
+def test_a_gpu_learns_as_a_cpu_does(shards: Path, options: dict[str, object], close: float) -> None:
+    on_cpu = _losses(shards, "cpu", **{**options, "precision": "fp32"})
+    assert _losses(shards, "cuda", compile=False, **options) == pytest.approx(on_cpu, rel=close)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("compiled", [False, True])
+def test_medsass_plus_learns_on_a_gpu(shards: Path, graphs: bool) -> None:
+    losses = _losses(shards, "cuda", method="medsass-plus", graphs=graphs, compile=False)
+    means = [total / (number + 1) for number, total in enumerate(losses)]
+    assert all(0 < mean < 1 for mean in means)
+    assert means[-1] < means[0]
+
+
+@pytest.mark.gpu
+def test_one_process_of_several_computes_what_it_does_alone(shards: Path) -> None:
+    alone = _losses(shards, "cuda", precision="fp32", graphs=False, compile=False)
+    torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        trainer = _trainer(shards, "cuda", precision="fp32", graphs=False, compile=False, batch_size=4)
+        trainer.step._run = _parallel(trainer.method)
+        joined = [trainer._means._totals["loss"].item() for _ in trainer.steps()]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert joined == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("precision", "graphs", "compiled"),
+    [("bf16", False, False), ("bf16", True, True), ("fp16", False, True), ("fp32", True, False)],
+)
 def test_no_step_waits_for_the_gpu(shards: Path, precision: str, graphs: bool, compiled: bool) -> None:
     trainer = _trainer(shards, "cuda", precision=precision, graphs=graphs, compile=compiled, batch_size=4)
     steps = trainer.steps()
