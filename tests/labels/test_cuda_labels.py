@@ -96,7 +96,7 @@ def test_gpu_unaligned_images_are_as_stated(form: str, offset: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("form", ["rgb", "gray"])
-@pytest.mark.parametrize("shape", [(31, 45), (224, 224), (480, 481)])
+@pytest.mark.parametrize("shape", [(31, 45), (224, 224), (480, 481)], ids=str)
 def test_gpu_input_is_normalised_and_rounded_as_stated(shape: tuple[int, int], form: str, dtype: torch.dtype) -> None:
     images = _batch(3, shape, form, 3)
     normalise = replace(NORMALISE, dtype=dtype)
@@ -121,7 +121,7 @@ def test_gpu_every_byte_of_given_outputs_is_written(shape: tuple[int, int], form
 
 @pytest.mark.parametrize("gaussian", [False, True], ids=["mean", "gaussian"])
 @pytest.mark.parametrize("form", ["rgb", "gray"])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (33, 31), (224, 224), (480, 512)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (33, 31), (224, 224), (480, 512)], ids=str)
 def test_gpu_adaptive_is_as_stated(shape: tuple[int, int], form: str, gaussian: bool) -> None:
     state = spec.adaptive_gaussian if gaussian else spec.adaptive_mean
     for seed, (block, offset, polarity) in enumerate([(3, 0.5, "bright"), (51, -2.0, "auto"), (99, 7.3, "dark")]):
