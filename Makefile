@@ -16,9 +16,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-gpu: .venv/installed  ## on a machine with an NVIDIA GPU: its tests and every benchmark
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python -m benchmarks.all
+gpu: .venv/installed  ## on a machine with an NVIDIA GPU: its tests, then every benchmark, or what MINUTES allow
+	$(BIN)/python -m pytest -m gpu --numprocesses 8
+	$(BIN)/python -m benchmarks.all $(if $(MINUTES),--minutes $(MINUTES))
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "medsass needs Python >= 3.11; say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,9 +1,17 @@
 """The ResNet U-Nets: live parameters, and an encoder that is torchvision's and timm's."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import segmentation_models_pytorch as smp
 import timm
 import torch
+import torch._inductor.lowering
 import torchvision
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
 
 from medsass.models import network, unet
 
@@ -46,3 +54,59 @@ def test_logits_are_not_squashed() -> None:
     torch.manual_seed(0)
     logits = unet.build("unet-resnet18")(100 * torch.randn(2, 3, 32, 32))
     assert logits.min() < 0
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """smp's own U-Net of that shape, with the weights of unet-resnet18."""
+    peer: nn.Module = smp.Unet(
+        "resnet18", encoder_depth=3, encoder_weights=None, decoder_channels=(128, 64, 32), decoder_attention_type="scse"
+    )
+    peer.decoder.blocks[-1].attention1 = nn.Identity()
+    missing, unexpected = peer.load_state_dict(model.state_dict(), strict=False)
+    assert not unexpected
+    assert all(name.startswith(("encoder.layer3", "encoder.layer4")) for name in missing)
+    return peer.to(memory_format=torch.channels_last)
+
+
+def test_logits_and_gradients_are_those_of_smps_unet() -> None:
+    torch.manual_seed(0)
+    model = unet.build("unet-resnet18")
+    peer, images = _plain(model), torch.randn(2, 3, 64, 96).to(memory_format=torch.channels_last)
+    for net in (model, peer):
+        net(images).square().mean().backward()
+    torch.testing.assert_close(model(images), peer(images))
+    theirs = dict(peer.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 1)])
+def test_a_gpus_convolution_to_one_channel_is_torchs(kernel: int, padding: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(24, 1, kernel, padding=padding)
+    ours, images = unet._ToOneChannel(plain), torch.randn(2, 24, 7, 9, requires_grad=True)
+    results = [made(images) for made in (plain, ours, ours.channels_last)]
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+    wanted, _, found = (torch.autograd.grad(result.square().sum(), (images, plain.weight)) for result in results)
+    torch.testing.assert_close(found, wanted)
+
+
+def _compiled(model: nn.Module) -> set[str]:
+    """The operators of a compiled training step, forward and backward."""
+    seen: set[str] = set()
+
+    def listen(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        seen.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    backend = aot_autograd(fw_compiler=listen, bw_compiler=listen, decompositions=select_decomp_table())
+    torch._dynamo.reset()
+    torch.compile(model, backend=backend)(torch.randn(2, 3, 32, 32)).sum().backward()
+    return seen
+
+
+def test_no_gradient_is_compiled_into_atomic_additions_of_the_decoder() -> None:
+    model = unet.build("unet-resnet18")
+    assert "aten.index_put.default" in _compiled(_plain(model))  # what interpolate becomes
+    assert "aten.index_put.default" not in _compiled(model)
