@@ -55,8 +55,8 @@ class Pace:
     memory: int
 
 
-def run(way: Way, seconds: float, where: str) -> Pace:
-    """Start it, warm it up and measure whole steps for that long."""
+def run(way: Way, seconds: float, where: str = "cuda") -> Pace:
+    """Start it, warm it up and measure whole steps for that long, on the device `where`."""
     on_gpu = where == "cuda"
     running = way.start()
     for _ in range(max(_WARM, running.epoch + 2) if on_gpu else 2):

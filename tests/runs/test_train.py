@@ -369,3 +369,11 @@ def test_a_run_stores_the_form_of_its_shards(deep_run: Path) -> None:
     assert {name: content[name] for name in ("tile", "level", "depth", "range")} == {
         "tile": 64, "level": 1, "depth": 16, "range": "minmax"
     }  # fmt: skip
+
+
+def test_the_manifest_is_read_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = manifest.load
+    monkeypatch.setattr(manifest, "load", lambda folder: (read.append(folder), original(folder))[1])
+    train(tiny(shards, tmp_path / "run", epochs=1))
+    assert read == [shards]
