@@ -10,10 +10,9 @@ are compared with `medsass.labels.threshold` outside of the timed region. `bench
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import peers, refine, result, roofline, sheet
+from benchmarks.cases import LARGE, Case, cpu_cases, gpu_cases
 from benchmarks.sheet import Cell, Sheet
 from medsass.labels import Labeler, Normalise, cuda
 from medsass.labels import threshold as spec
 
 LABELER = Labeler()  # its defaults are what is timed: polarity auto, minimum error thresholding, 51 x 51
 NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.bfloat16)
-METHODS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
 SYNTHETIC = ("uniform", "constant", "two-level", "mostly-black")
 GLOBS = (
     "isic2017/ISIC-2017_Validation_Data/*.jpg",
@@ -39,55 +38,7 @@ GLOBS = (
 )
 GLOBS_LARGE = ("isic2017_fullsize/ISIC-2017_Validation_Data/*.jpg",)
 PER_GLOB = 16
-LARGE = (1408, 1876)
 POISON = 0xA5
-
-
-@dataclass(frozen=True)
-class Case:
-    """One thing to time: `fused` also writes the network's bfloat16 input."""
-
-    method: str
-    height: int
-    width: int
-    channels: int
-    batch: int
-    content: str
-    fused: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that a launch must move."""
-        return self.batch * roofline.bytes_of_image(self.height, self.width, self.channels, self.fused)
-
-
-def gpu_cases(contents: Iterable[str]) -> list[Case]:
-    """The grid on a GPU, the most valuable first: what targets are about, then every batch, method and size."""
-    contents = tuple(contents)
-    rgb, gray = partial(Case, "otsu", 224, 224, 3), partial(Case, "otsu", 224, 224, 1)
-    cases = [rgb(1024, c) for c in contents] + [rgb(1024, c, True) for c in contents]
-    cases += [gray(1024, c) for c in contents] + [rgb(16, c) for c in contents]
-    cases += [Case("ght", 224, 224, 3, 1024, c) for c in contents]
-    cases += (
-        [rgb(8192, c) for c in contents] + [gray(8192, c) for c in contents] + [rgb(8192, c, True) for c in contents]
-    )
-    cases += [Case("otsu", *LARGE, 3, 64, c) for c in contents]
-    cases += [rgb(n, c) for n, c in product((1, 4, 64, 256, 2048), contents)]
-    cases += [gray(n, c) for n, c in product((1, 16, 64, 256), contents)]
-    cases += [rgb(n, c, True) for n, c in product((16, 64, 256), contents)]
-    cases += [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS[2:], (16, 1024), contents)]
-    cases += [Case("ght", 224, 224, 3, n, c) for n, c in product((16, 8192), contents)]
-    cases += [Case("ght", 224, 224, 1, 1024, c) for c in contents]
-    for side, n in ((299, 64), (299, 512), (512, 16), (512, 256)):
-        cases += [Case("otsu", side, side, 3, n, c) for c in contents]
-    cases += [Case("otsu", *LARGE, 3, n, c) for n, c in product((1, 16), contents)]
-    cases += [Case(m, *LARGE, 3, 16, contents[-1]) for m in METHODS[1:]]
-    return cases
-
-
-def cpu_cases(contents: Iterable[str]) -> list[Case]:
-    """The grid on a CPU: the four methods."""
-    return [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS, (16, 64), contents)]
 
 
 def synthetic(content: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
@@ -286,25 +237,21 @@ def cells(chosen: sheet.Options, copy: float) -> list[Cell]:
     if contents == SYNTHETIC:
         print(f"real images: skipped, none in {data}; give their folder as DATA", file=sys.stderr)
     if where == "cuda":
-        cache = torch.cuda.get_device_properties(0).L2_cache_size
-        made = [Cell(key(case), partial(_only, on_gpu, case, data, cache, copy)) for case in gpu_cases(contents)]
+        cases, l2 = gpu_cases(contents), torch.cuda.get_device_properties(0).L2_cache_size
+        measure: Callable[[Case], roofline.Row] = partial(on_gpu, data=data, cache=l2, copy=copy)
     else:
-        made = [Cell(key(case), partial(_only, on_cpu, case, data)) for case in cpu_cases(contents)]
+        cases, measure = cpu_cases(contents), partial(on_cpu, data=data)
+    there = [case for case in cases if case.content != "real" or real(data, case.height, case.width) is not None]
+    made = [Cell(case.key, partial(_only, measure, case)) for case in there]
     for batch in refine.BATCHES[where]:
         made.append(Cell(f"refinements, batch {batch}", partial(_refinements, batch, contents[-1], data, where)))
     sample = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
     return [*made, *(Cell(f"peer {peer.name}", partial(_peer, peer, sample, data, where)) for peer in peers.of(where))]
 
 
-def key(case: Case) -> str:
-    """The case in words, as its cell is called."""
-    fused = " fused" if case.fused else ""
-    return f"{case.method} {case.height}x{case.width}x{case.channels}{fused} {case.content}, batch {case.batch}"
-
-
-def _only(measure: Callable[..., roofline.Row], *arguments: Any) -> list[roofline.Row]:
+def _only(measure: Callable[[Case], roofline.Row], case: Case) -> list[roofline.Row]:
     try:
-        return [measure(*arguments)]
+        return [measure(case)]
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

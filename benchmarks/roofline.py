@@ -177,14 +177,17 @@ def chart(rows: list[Row], limits: dict[str, float], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     if "copy_bytes_per_second" in limits:
-        figure, axes = plt.subplots(1, 3, figsize=(15, 4.5), sharey=True, layout="constrained")
-        panels = (
-            ("Otsu, RGB", 3, False),
-            ("Otsu, RGB, with bfloat16 input", 3, True),
-            ("Otsu, gray", 1, False),
+        kinds = (("Otsu, RGB", 3, False), ("Otsu, RGB, with bfloat16 input", 3, True), ("Otsu, gray", 1, False))
+        panels = {
+            title: [r for r in rows if _is_otsu(r) and (r["channels"], r["fused"]) == (channels, fused)]
+            for title, channels, fused in kinds
+        }
+        panels = {title: shown for title, shown in panels.items() if shown} or panels
+        figure, grid = plt.subplots(
+            1, len(panels), figsize=(5 * len(panels), 4.5), sharey=True, squeeze=False, layout="constrained"
         )
-        for ax, (title, channels, fused) in zip(axes, panels, strict=True):
-            shown = [r for r in rows if _is_otsu(r) and (r["channels"], r["fused"]) == (channels, fused)]
+        axes = grid[0]
+        for ax, (title, shown) in zip(axes, panels.items(), strict=True):
             _roofline(ax, f"{title}, 224 × 224", shown, limits["copy_bytes_per_second"] / 1e9)
         axes[0].set_ylabel("GB/s, bytes read once + written once")
     else:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import labels, peers, readme, refine, result, roofline
+from benchmarks.cases import METHODS
 from medsass.labels import Labeler, cuda
 from medsass.labels import threshold as spec
 
@@ -93,7 +94,7 @@ def test_real_pictures_are_tiled(tmp_path: Path) -> None:
     assert labels.real(tmp_path / "nothing", 24, 20) is None
 
 
-@pytest.mark.parametrize("method", labels.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("content", labels.SYNTHETIC)
 def test_right_labels_pass_the_check_and_wrong_ones_do_not(method: str, content: str) -> None:
     case = labels.Case(method, 70, 60, 3, 2, content)

@@ -10,7 +10,7 @@ from medsass import bundled
 THREADS = 512
 BLOCK_BYTES, SHARED_BYTES = 18_560, 2084  # of parts.cuh's structs, which it checks
 HEADERS = {
-    "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh"),
+    "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "mask.cuh"),
     "adaptive.cu": ("common.cuh", "pixels.cuh"),
     "components.cu": ("common.cuh",),
     "blur.cu": ("common.cuh",),

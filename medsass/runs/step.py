@@ -172,7 +172,7 @@ class _Recording:
             self._attempts += 1
             self.failed = self._attempts == _ATTEMPTS
             if self.failed:
-                reason = str(error).splitlines()[0]
+                reason = (str(error) or type(error).__name__).splitlines()[0]
                 warnings.warn(
                     f"steps could not be recorded as a CUDA graph and run as they are: {reason}", stacklevel=2
                 )

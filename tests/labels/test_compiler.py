@@ -28,7 +28,7 @@ REPORT = {
 }
 SPILLED = 16  # bytes a thread that may be stored and loaded once an image, outside of the loop over its pixels
 FILES = {
-    "label.cu": ["common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "label.cu"],
+    "label.cu": ["common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "mask.cuh", "label.cu"],
     "adaptive.cu": ["common.cuh", "pixels.cuh", "adaptive.cu"],
     "components.cu": ["common.cuh", "components.cu"],
     "blur.cu": ["common.cuh", "blur.cu"],
