@@ -9,8 +9,11 @@ measurement. Without --minutes all is measured. What measures the CPU alone runs
 Last, README's tables are made anew, where the results are those of the repository.
 """
 
+import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from time import monotonic
 
 from benchmarks import result, sheet
@@ -37,6 +40,9 @@ def main() -> None:
             f"--only must name some of {', '.join(SHARES[where])} on this device; got {', '.join(sorted(unknown))}"
         )
     chosen = [name for name in SHARES[where] if name in given.only.split(",") or not given.only]
+    if given.out != result.RESULTS and (skipped := [name for name in chosen if name in WHOLE]):
+        print(f"skipped, for they write into {result.RESULTS} alone: {', '.join(skipped)}", file=sys.stderr)
+        chosen = [name for name in chosen if name not in skipped]
     options = sheet.Options(given.data, given.out, where, 0, given.fresh)
     begin, whole = monotonic(), given.minutes * 60
     ends: dict[str, str] = {}
@@ -45,10 +51,10 @@ def main() -> None:
             left = (whole if last else whole * SHARES[where][name]) - (monotonic() - begin)
             if ends.get(name, "unfinished") != "unfinished" or left <= 0:
                 continue
-            ends[name] = run(name, options, left)
+            ends[name] = run(name, replace(options, fresh=given.fresh and name not in ends), left)
             print(f"benchmarks.{name}: {ends[name]} after {monotonic() - begin:.0f} s", file=sys.stderr)
     if given.out == result.RESULTS:
-        subprocess.run([sys.executable, "-m", "benchmarks.readme"], check=True)
+        ends["readme"] = run("readme", options, float("inf"))
     failed = [f"{name} ({end})" for name, end in ends.items() if end not in ("done", "unfinished")]
     if failed:
         sys.exit(f"benchmarks.all: failed: {', '.join(failed)}; the others are measured")
@@ -58,14 +64,32 @@ def run(name: str, options: sheet.Options, seconds: float) -> str:
     """Run a program for about so long: "done", "unfinished" where something is left to measure, or how it failed."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *options.arguments]
     command += [] if seconds == float("inf") else ["--seconds", f"{seconds:.0f}"]
-    if name in WHOLE:
-        command = [sys.executable, "-m", f"benchmarks.{name}", str(options.data)]
-    try:
-        limit = None if seconds == float("inf") else seconds + GRACE
-        code = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=limit, check=False).returncode
-    except subprocess.TimeoutExpired:
+    if name in WHOLE or name == "readme":
+        command = command[:3] + ([str(options.data)] if name in WHOLE else [])
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if options.where == "cpu" else {}
+    # a session of its own: what the program started ends with it
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=os.environ | hidden, start_new_session=True
+    ) as process:
+        code = _waited(process, None if seconds == float("inf") else seconds + GRACE)
+    if code == sheet.UNFINISHED or code < 0:
         return "unfinished"
-    return {0: "done", sheet.UNFINISHED: "unfinished"}.get(code, f"exit status {code}")
+    return "done" if code == 0 else f"exit status {code}"
+
+
+def _waited(process: "subprocess.Popen[bytes]", seconds: float | None) -> int:
+    """The exit status of a process, which is asked to end after that long, and then ended."""
+    try:
+        return process.wait(seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        if isinstance(reason, KeyboardInterrupt):
+            raise
+        return sheet.UNFINISHED
 
 
 if __name__ == "__main__":

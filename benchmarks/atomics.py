@@ -71,8 +71,10 @@ def main() -> None:
     if chosen.where != "cuda":
         sys.exit("benchmarks.atomics: needs an NVIDIA GPU, torch sees none")
     grown = Sheet("atomics", chosen)
-    grown.fill([Cell(what, partial(_rows, what)) for what in KINDS], lambda _: [])
+    done = grown.fill([Cell(what, partial(_rows, what)) for what in KINDS], lambda _: [])
     result.show(grown.path)
+    if not done:
+        sys.exit(sheet.UNFINISHED)
 
 
 def _rows(what: str) -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 A program lists its cells, the most valuable first. The sheet measures those that its file does not hold yet, until the
 seconds of `--seconds` are over, and saves after each. What fails is written down by name, and the next one follows; what
-ended the whole process is tried once more by the next start.
+ended the whole process is tried once more by the next start, and what was cut off, by the end of the time or by Ctrl-C, as if
+it had not begun.
 """
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -61,6 +63,7 @@ def options(benchmark: str) -> Options:
     made = parser(benchmark)
     made.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing new after so long")
     given = made.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNFINISHED))  # so that a cell can be taken back
     return Options(given.data, given.out, device(given.device), given.seconds, given.fresh)
 
 
@@ -85,7 +88,7 @@ class Sheet:
         self._benchmark, self._where, self._out = benchmark, chosen.where, chosen.out
         self.path = chosen.out / f"{result.device(chosen.where)}-{benchmark}.json"
         old = json.loads(self.path.read_text()) if self.path.is_file() and not chosen.fresh else {}
-        self.rows: list[Row] = [row for row in old.get("rows", []) if "cell" in row]
+        self.rows: list[Row] = [row for row in old.get("rows", []) if "cell" in row and not row.get("wrong")]
         self.failed: dict[str, list[str]] = old.get("failed", {})
         self.limits: dict[str, float] = {}
 
@@ -107,6 +110,13 @@ class Sheet:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
                 print(f"{cell.key}: failed, {reason}", file=sys.stderr)
                 failures[-1] = reason
+                if not self._usable():
+                    self._save(targets)
+                    return False
+            except BaseException:  # somebody ended the program, not the cell
+                failures.pop()
+                self._save(targets)
+                raise
             else:
                 del self.failed[cell.key]
                 took = monotonic() - start
@@ -114,10 +124,22 @@ class Sheet:
             self._save(targets)
         return True
 
+    def _usable(self) -> bool:
+        """Whether the GPU still works for this process, after a failure that may have been its last."""
+        if self._where == "cuda":
+            import torch
+
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                return False
+        return True
+
     def _is_open(self, key: str) -> bool:
         failures = self.failed.get(key, [])
         return all(reason == "did not end" for reason in failures) and len(failures) < _ATTEMPTS
 
     def _save(self, targets: Callable[[list[Row]], list[Target]]) -> None:
-        about = {"failed": self.failed} if self.failed else {}
+        failed = {key: reasons for key, reasons in self.failed.items() if reasons}
+        about = {"failed": failed} if failed else {}
         result.write(self.path, self._benchmark, self._where, self.rows, targets(self.rows), self.limits, about)

@@ -76,6 +76,35 @@ def test_a_cell_that_kills_its_process_is_tried_twice_and_loses_nothing(tmp_path
     assert [row["cell"] for row in _saved(tmp_path)["rows"]] == ["a", "bb"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
+def test_a_cell_that_is_cut_off_is_as_if_it_had_not_begun(end: BaseException, tmp_path: Path) -> None:
+    def cut() -> list[sheet.Row]:
+        raise end
+
+    for _ in range(3):
+        with pytest.raises(type(end)):
+            _sheet(tmp_path).fill([*_cells("a"), Cell("long", cut)], lambda _: [])
+        assert "failed" not in _saved(tmp_path)
+    assert _sheet(tmp_path).fill([*_cells("a", "long")], lambda _: [])
+    assert len(_saved(tmp_path)["rows"]) == 2  # type: ignore[arg-type]
+
+
+def test_a_wrong_row_is_measured_again(tmp_path: Path) -> None:
+    _sheet(tmp_path).fill([Cell("a", lambda: [{"value": 1, "wrong": "the mask"}])], lambda _: [])
+    _sheet(tmp_path).fill([Cell("a", lambda: [{"value": 2, "wrong": ""}])], lambda _: [])
+    assert [row["value"] for row in _saved(tmp_path)["rows"]] == [2]  # type: ignore[attr-defined]
+
+
+def test_a_gpu_that_fails_for_good_leaves_the_rest_to_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sheet, "_usable", lambda _: False)
+    assert not _sheet(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
+    monkeypatch.undo()
+    assert _sheet(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
+    assert _saved(tmp_path)["failed"] == {"bad": ["RuntimeError: no such peer"]}
+
+
 def test_targets_are_of_what_is_measured_so_far(tmp_path: Path) -> None:
     def targets(rows: list[sheet.Row]) -> list[result.Target]:
         return [result.Target("sum", "", ">=", 4, sum(row["value"] for row in rows))]
@@ -110,6 +139,27 @@ def test_programs_run_in_turn_and_what_is_left_goes_on(
     else:
         everything.main()
     assert ran == asked
+
+
+def test_what_is_begun_anew_is_begun_anew_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(everything, "SHARES", {"cpu": {"one": 1.0}})
+    monkeypatch.setattr(everything, "run", lambda _, options, __: (asked.append(options.fresh), "unfinished")[1])
+    monkeypatch.setattr(sys, "argv", ["all", "--device", "cpu", "--minutes", "1", "--out", str(tmp_path), "--fresh"])
+    everything.main()
+    assert asked == [True, False]
+
+
+def test_a_program_that_takes_too_long_is_asked_to_end_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks/slow.py").write_text("import time; time.sleep(600)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(everything, "GRACE", 0.5)
+    assert everything.run("slow", Options(tmp_path, tmp_path, "cpu", 0, False), 0.0) == "unfinished"
+    (tmp_path / "benchmarks/broken.py").write_text("raise SystemExit(4)")
+    assert everything.run("broken", Options(tmp_path, tmp_path, "cpu", 0, False), 30.0) == "exit status 4"
 
 
 def test_an_unknown_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

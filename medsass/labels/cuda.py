@@ -1,8 +1,9 @@
 """Launching the CUDA kernels: one typed function for each.
 
 Launches go to the caller's current stream (torch's for a torch tensor, CuPy's for a CuPy array), wait for nothing and
-copy nothing to the host; with outputs passed in they allocate nothing and can be captured in a CUDA graph. A variant's
-first call compiles it, which a capture does not allow: make the call once before.
+copy nothing to the host; with outputs passed in they allocate nothing but zeros, where blocks share an image or sums, and
+can be captured in one of torch's CUDA graphs. A variant's first call compiles it, which a capture does not allow: make the
+call once before.
 """
 
 import functools
@@ -114,7 +115,11 @@ def label(
     chosen = plan(height * width, variant, limits(device))
     with _on(stream, device):
         out = _outputs(images, normalise, out)
-        work = torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device) if chosen.parts > 1 else None
+        work = (
+            torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device)
+            if chosen.parts > 1 or not chosen.once
+            else None
+        )
     g = np.array((count, height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
     if ght is not None:
         spec.check_ght(ght)

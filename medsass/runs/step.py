@@ -73,7 +73,8 @@ class Step:
         if self.recorded and whole:
             self._recording = self._recording or _Recording()
             outcomes = [self._recording(self._eager, parts[0], progress)]
-            self.recorded = not self._recording.failed
+            if self._recording.failed:
+                self.recorded, self._recording = False, None
         else:
             with as_it_is(self.compiled and not whole):
                 outcomes = self._eager(parts, progress)
