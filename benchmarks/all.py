@@ -67,7 +67,7 @@ def run(name: str, options: sheet.Options, seconds: float) -> str:
     if name in WHOLE or name == "readme":
         command = command[:3] + ([str(options.data)] if name in WHOLE else [])
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if options.where == "cpu" else {}
-    # a session of its own: what the program started ends with it
+    # a process group of its own: what the program started ends with it
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, env=os.environ | hidden, start_new_session=True
     ) as process:

@@ -1,12 +1,12 @@
 // What every kernel shares: how it is configured, reductions over a warp, and rounding to the network's number types.
 //
-// medsass/labels/cuda.py completes the source with these definitions before it is compiled:
+// medsass/labels/compiler.py completes the source with these definitions before it is compiled:
 //   THREADS      threads a block, a multiple of 32, at least 256
 //   PIXEL_BITS   8 or 16; 16-bit images are single-channel and become 256 bins over their own range
 //   CHANNELS     3 (interleaved RGB) or 1
 //   GHT          1: generalised histogram thresholding; 0: Otsu
 //   RESIDENT     blocks a multiprocessor is to hold at once, which bounds the registers a thread
-//   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes that cuda.py allocates by; parts.cuh checks them
+//   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes that compiler.py states; parts.cuh checks them
 //   INPUT        also write the network's input: 0 no, 1 bfloat16, 2 float16, 3 float32
 // No library header is included, so that the source compiles with NVRTC, nvcc, and a host compiler that emulates blocks.
 // Floating point contraction is off (--fmad=false): scores are to be those of the NumPy statement.

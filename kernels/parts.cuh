@@ -26,8 +26,8 @@ struct Block {
     Bins bins;
 };
 
-static_assert(sizeof(Block) <= BLOCK_BYTES && BLOCK_BYTES % 16 == 0, "cuda.py and Block disagree");
-static_assert(sizeof(Shared) == SHARED_BYTES, "cuda.py and Shared disagree");
+static_assert(sizeof(Block) <= BLOCK_BYTES && BLOCK_BYTES % 16 == 0, "compiler.py and Block disagree");
+static_assert(sizeof(Shared) == SHARED_BYTES, "compiler.py and Shared disagree");
 
 struct Part {
     int image, index, first, count;  // pixels first to first + count - 1 of the image

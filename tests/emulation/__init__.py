@@ -45,13 +45,12 @@ class Blur(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Result:
-    """What a kernel wrote: as `cuda.Outputs`, in NumPy; bfloat16 input as its bits. `workspace` as it was left."""
+    """What a kernel wrote: as `cuda.Outputs`, in NumPy; bfloat16 input as its bits."""
 
     mask: NDArray[np.uint8]
     threshold: NDArray[np.float32]
     separability: NDArray[np.float32]
     input: NDArray[Any] | None
-    workspace: NDArray[np.uint8]
 
 
 @functools.cache
@@ -100,7 +99,7 @@ def label(
     run(
         _at(images), _at(mask), _at(threshold), _at(separability), _at(workspace), n, geometry, _at(parameters), _at(values), _at(constants)
     )  # fmt: skip
-    return Result(mask, threshold, separability, values, workspace)
+    return Result(mask, threshold, separability, values)
 
 
 def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_size: int, offset: float) -> Result:
@@ -116,7 +115,7 @@ def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_siz
         h, w, block_size, int(np.ceil(offset)), int(gaussian), {"bright": 0, "dark": 1, "auto": 2}[polarity]
     )
     code.run_adaptive(_at(images), _at(mask), _at(threshold), _at(separability), _at(sums), n, _at(weights), window)
-    return Result(mask, threshold, separability, None, sums.view(np.uint8))
+    return Result(mask, threshold, separability, None)
 
 
 def components(masks: NDArray[np.uint8], connectivity: int) -> NDArray[np.int32]:
