@@ -51,8 +51,8 @@ def build(name: str) -> nn.Module:
 
 
 class _Doubling(nn.Module):
-    """smp's decoder block, by the same names and to the same values, that repeats pixels in place of interpolating to the
-    nearest: the gradient is then a sum over 2 x 2 pixels, where torch.compile makes atomic additions of interpolate's.
+    """smp's decoder block, by the same names and to the same values. On a GPU it repeats pixels in place of interpolating to
+    the nearest: the gradient is then a sum over 2 x 2 pixels, where torch.compile makes atomic additions of interpolate's.
     """
 
     def __init__(self, block: UnetDecoderBlock) -> None:
@@ -68,7 +68,7 @@ class _Doubling(nn.Module):
         skip_connection: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(N, C, H, W), and perhaps (N, S, 2H, 2W) of the encoder -> (N, D, 2H, 2W)."""
-        x = _doubled(feature_map)
+        x = _doubled(feature_map) if feature_map.is_cuda else _interpolated(feature_map)
         if skip_connection is not None:
             x = self.attention1(torch.cat([x, skip_connection], dim=1))
         result: torch.Tensor = self.attention2(self.conv2(self.conv1(x)))
@@ -96,6 +96,11 @@ class _ToOneChannel(nn.Module):
             return ((x * self.weight).sum(1, keepdim=True) + self.bias).to(x.dtype)
         eight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, 7))  # channels: the fewest that tensor cores take
         return F.conv2d(x, eight, F.pad(self.bias, (0, 7)), padding=self.padding)[:, :1]
+
+
+def _interpolated(x: torch.Tensor) -> torch.Tensor:
+    """`_doubled` as smp does it, which is faster on a CPU."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 def _doubled(x: torch.Tensor) -> torch.Tensor:
