@@ -16,7 +16,7 @@ import sys
 from dataclasses import replace
 from time import monotonic
 
-from benchmarks import result, sheet
+from benchmarks.support import result, sheet
 
 # Programs with the share of the minutes after which the next one's turn comes. What is left then goes on in the same order.
 SHARES = {

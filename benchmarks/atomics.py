@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import result, sheet
-from benchmarks.sheet import Cell, Sheet
+from benchmarks.support import result, sheet
+from benchmarks.support.sheet import Cell, Sheet
 from medsass.labels.compiler import import_cupy
 
 THREADS, BLOCKS, ROUNDS = 512, 3, 4096  # as `label` runs: three blocks a multiprocessor

@@ -28,14 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import result
-from benchmarks.markdown import Result, measured, table
+from benchmarks.support import result
+from benchmarks.support.markdown import Result, measured, table
 from medsass import files
 from medsass.config import ShardConfig, TuneConfig
-from medsass.data import remote, shard
-from medsass.runs import directory
-from medsass.runs.tune import correlation, tune
-from medsass.runs.warn import of_choice
+from medsass.data.sharding import shard
+from medsass.data.shards import remote
+from medsass.runs import run_directory
+from medsass.runs.tuning.tune import correlation, tune
+from medsass.runs.tuning.warnings import of_choice
 
 Row = dict[str, Any]
 
@@ -154,7 +155,7 @@ class Bench:
                      "--batch-size", self.plan.batch, "--epochs", self.epochs(), "--patience", 0, "--seed", seed,
                      "--cache", "host", "--overwrite", *arm.options, *choice, *common)  # fmt: skip
             files.write(run / "done", "")
-        trained = directory.stored(run)[0]
+        trained = run_directory.stored(run)[0]
         if (trained.model, trained.size) != (self.plan.model, self.plan.size):
             sys.exit(f"{run} is of another machine's plan, {trained.model} at {trained.size}; give another OUT")
         if not scores.is_file():

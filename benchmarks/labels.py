@@ -4,7 +4,7 @@
 
 On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
 the same run, and images a second beside every peer that is installed. On a CPU: images a second of `Labeler` and the CPU
-peers. On both, what each step of a refinement adds (`benchmarks.refine`). DATA holds the real images. Every row's outputs
+peers. On both, what each step of a refinement adds (`benchmarks.support.refine`). DATA holds the real images. Every row's outputs
 are compared with `medsass.labels.threshold` outside of the timed region. `benchmarks/README.md` has the design, the prediction and the log.
 """
 
@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import peers, refine, result, roofline, sheet
-from benchmarks.cases import LARGE, Case, cpu_cases, gpu_cases
-from benchmarks.sheet import Cell, Sheet
+from benchmarks.support import peers, refine, result, roofline, sheet
+from benchmarks.support.cases import LARGE, Case, cpu_cases, gpu_cases
+from benchmarks.support.sheet import Cell, Sheet
 from medsass.labels import Labeler, Normalise, cuda
 from medsass.labels import threshold as spec
 

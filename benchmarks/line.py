@@ -12,11 +12,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks import result
+from benchmarks.support import result
 from medsass.config import EvaluateConfig, ShardConfig, TrainConfig
-from medsass.data import shard
-from medsass.runs.evaluate import evaluate
-from medsass.runs.train import train
+from medsass.data.sharding import shard
+from medsass.runs.scoring.evaluate import evaluate
+from medsass.runs.training.train import train
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.loader [DATA]
 
-Images a second of batches of 224 x 224 uint8 RGB with an Otsu mask an image, of every way in `benchmarks.loaders`. Of each
+Images a second of batches of 224 x 224 uint8 RGB with an Otsu mask an image, of every way in `benchmarks.support.loaders`. Of each
 case all ways take turns, several times over, and no two run at once: a way is started, warmed up, measured and ended
 before the next one starts. Decoding alone is measured in the same way: the limit of all that decode each image anew. DATA
 holds `isic2017/` and `isic2017_fullsize/`. `benchmarks/README.md` has the design.
@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import loaders, peers, result, sheet
-from benchmarks.images import CASES, Case, Source, prepare
-from benchmarks.loaders import Batches, Way
-from benchmarks.markdown import Result, measured, table
-from benchmarks.sheet import Cell, Sheet
+from benchmarks.support import loaders, peers, result, sheet
+from benchmarks.support.images import CASES, Case, Source, prepare
+from benchmarks.support.loaders import Batches, Way
+from benchmarks.support.markdown import Result, measured, table
+from benchmarks.support.sheet import Cell, Sheet
 
 _LEAST = 4  # batches to warm up and to measure: more than are made ready while a way starts
 _NETWORK = "unet-resnet50"  # of which the step is that the GPU's loader has to feed

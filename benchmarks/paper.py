@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import result
+from benchmarks.support import result
 from medsass import files
 from medsass.config import ExperimentConfig
-from medsass.runs import tables
-from medsass.runs.experiment import CellsError, experiment
+from medsass.runs.experiment import tables
+from medsass.runs.experiment.experiment import CellsError, experiment
 
 HERE = Path(__file__).parent
 # Of the paper's table 3; ours is of the validation split, because the masks of the test split are not public.

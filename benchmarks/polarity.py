@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import result
+from benchmarks.support import result
 from medsass.config import ShardConfig
-from medsass.data import shard
-from medsass.data.loader import Loader, LoaderConfig
+from medsass.data.loading.loader import Loader, LoaderConfig
+from medsass.data.sharding import shard
 from medsass.labels import Labeler
-from medsass.runs import metrics
+from medsass.runs.scoring import metrics
 
 SIZE = 224
 CASES = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}

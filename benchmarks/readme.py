@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import beyond, loader, paper, refine, roofline, tune
-from benchmarks.markdown import Result, measured, table
-from benchmarks.result import RESULTS
+from benchmarks import beyond, loader, paper, tune
+from benchmarks.support import refine, roofline
+from benchmarks.support.markdown import Result, measured, table
+from benchmarks.support.result import RESULTS
 from benchmarks.train import merged
 from medsass import files
-from medsass.runs import grid, markup, pivot, tables
+from medsass.runs.experiment import aggregate, export, grid, tables
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -214,8 +215,8 @@ def experiment(results: dict[str, Result]) -> str:
     for name, content in results.items():
         chosen = grid.load(paper.grid_of(content["device"]))
         for spec in tables.TABLES_OF_THE_PAPER:
-            if spec.number in PAPER_TABLES and (sheet := pivot.build(spec, chosen, content["rows"])):
-                parts.append(markup.markdown(sheet).strip())
+            if spec.number in PAPER_TABLES and (sheet := aggregate.build(spec, chosen, content["rows"])):
+                parts.append(export.markdown(sheet).strip())
         every = f"benchmarks/results/{content['device']}-paper.md"
         parts.append(f"Measured: {measured(name, content)}. [All tables and figures]({every}).")
     return "\n\n".join(parts)

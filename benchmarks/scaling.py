@@ -29,14 +29,14 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks import peers, result, ways
-from benchmarks.ways import Way
+from benchmarks.support import peers, result, ways
+from benchmarks.support.ways import Way
 from medsass.config import ShardConfig, TrainConfig
-from medsass.data import shard
-from medsass.data.augment import Augment
-from medsass.data.loader import Loader, LoaderConfig
-from medsass.data.manifest import Manifest, Split
-from medsass.data.tar import ShardWriter
+from medsass.data.loading.augment import Augment
+from medsass.data.loading.loader import Loader, LoaderConfig
+from medsass.data.sharding import shard
+from medsass.data.shards.manifest import Manifest, Split
+from medsass.data.shards.tar import ShardWriter
 
 Row = dict[str, Any]
 

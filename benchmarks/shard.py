@@ -22,11 +22,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks import layouts, result
+from benchmarks.support import layouts, result
 from medsass.config import ShardConfig
-from medsass.data import shard, sources, tiles
-from medsass.data.decoder import BATCH, Decoder
-from medsass.data.sources import View
+from medsass.data.dali import BATCH, Decoder
+from medsass.data.formats import geometry, opening
+from medsass.data.formats.opening import View
+from medsass.data.sharding import shard
 
 ROUNDS = 5
 TILE = 256
@@ -77,8 +78,8 @@ def read_tiles(paths: list[Path]) -> None:
     """Every tile of every slide, in threads."""
     with ThreadPoolExecutor() as pool:
         for path in paths:
-            with sources.open_picture(path, View()) as picture:
-                boxes = tiles.grid(picture.height, picture.width, TILE, TILE)
+            with opening.open_picture(path, View()) as picture:
+                boxes = geometry.grid(picture.height, picture.width, TILE, TILE)
                 for _ in pool.map(lambda box: picture.read(0, box), boxes):
                     pass
 
@@ -137,7 +138,7 @@ _MEASURE = """
 import re, sys
 from pathlib import Path
 from medsass.config import ShardConfig
-from medsass.data import shard
+from medsass.data.sharding import shard
 shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="*.png"))
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """  # not ru_maxrss, which a new process takes over from the one that started it

@@ -22,13 +22,13 @@ from statistics import median
 from time import monotonic
 from typing import Any
 
-from benchmarks import ablations, result, sheet, ways
-from benchmarks.sheet import Cell, Sheet
-from benchmarks.ways import Way
+from benchmarks.support import ablations, result, sheet, ways
+from benchmarks.support.sheet import Cell, Sheet
+from benchmarks.support.ways import Way
 from medsass.config import ShardConfig, TrainConfig
-from medsass.data import shard
+from medsass.data.sharding import shard
 from medsass.runs import device
-from medsass.runs.train import train
+from medsass.runs.training.train import train
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,16 @@ from typing import Any
 
 import torch
 
-from benchmarks import result
-from benchmarks.markdown import Result, measured, table
+from benchmarks.support import result
+from benchmarks.support.markdown import Result, measured, table
 from medsass.config import ShardConfig, TuneConfig
-from medsass.data import remote, shard
-from medsass.data.loader import Loader, LoaderConfig
+from medsass.data.loading.loader import Loader, LoaderConfig
+from medsass.data.sharding import shard
+from medsass.data.shards import remote
 from medsass.labels import Labeler, criteria
-from medsass.runs import judge
-from medsass.runs.glimpse import glimpse
-from medsass.runs.tune import correlation, tune
+from medsass.runs.tuning import score
+from medsass.runs.tuning.glimpse import glimpse
+from medsass.runs.tuning.tune import correlation, tune
 
 SPLITS = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}
 SIZE, IMAGES = 224, 48
@@ -50,7 +51,7 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
         "images": len(scores["otsu"]),
         "looked_at": len(images),
         "side": polarity,
-        "side_found": judge.side(images),
+        "side_found": score.side(images),
         "candidates": len(ranking.candidates),
         "correlation": correlation(ranking),
         "chosen": best.name,

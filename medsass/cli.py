@@ -125,9 +125,9 @@ def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
     """With --resume of a training, options that were not given take the values of the run that is resumed."""
     if not values.get("resume") or "run" not in values:
         return values
-    from medsass.runs import directory
+    from medsass.runs import run_directory
 
-    old, _ = directory.stored(values["run"])
+    old, _ = run_directory.stored(values["run"])
     given = {name for name in values if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     return {name: value if name in given else getattr(old, name) for name, value in values.items()}
 
@@ -160,7 +160,7 @@ config_file = click.option(
 @options(ShardConfig)
 def shard(config: ShardConfig) -> None:
     """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT."""
-    from medsass.data import shard as run
+    from medsass.data.sharding import shard as run
     from medsass.runs import console, info
 
     if config.dry_run:
@@ -178,8 +178,8 @@ def shard(config: ShardConfig) -> None:
 @options(VerifyConfig)
 def verify(config: VerifyConfig) -> None:
     """Check every byte of SHARDS against the manifest, and say what is wrong and where."""
-    from medsass.data import remote
-    from medsass.data.verify import verify as run
+    from medsass.data.shards import remote
+    from medsass.data.shards.verify import verify as run
     from medsass.runs import console
 
     with console.progress("verify") as bar, remote.one_line(config.shards):
@@ -204,7 +204,7 @@ def info(config: InfoConfig) -> None:
 @options(TuneConfig)
 def tune(config: TuneConfig) -> None:
     """Choose threshold, polarity and refinement for SHARDS without their masks, as a TOML file for train."""
-    from medsass.runs.tune import tune as run
+    from medsass.runs.tuning.tune import tune as run
 
     run(config)
 
@@ -214,7 +214,7 @@ def tune(config: TuneConfig) -> None:
 @options(TrainConfig)
 def train(config: TrainConfig) -> None:
     """Train on SHARDS into the run directory RUN; without labels, unless --method supervised."""
-    from medsass.runs.train import train as run
+    from medsass.runs.training.train import train as run
 
     run(config)
 
@@ -223,7 +223,7 @@ def train(config: TrainConfig) -> None:
 @options(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> None:
     """Score RUN against the masks of SHARDS, beside the bare labels on the same images."""
-    from medsass.runs import evaluate as run
+    from medsass.runs.scoring import evaluate as run
 
     run.show(run.evaluate(config))
 
@@ -232,7 +232,7 @@ def evaluate(config: EvaluateConfig) -> None:
 @options(ProbeConfig)
 def probe(config: ProbeConfig) -> None:
     """Score RUN's frozen encoder by a linear classifier of SHARDS' class labels."""
-    from medsass.runs import probe as run
+    from medsass.runs.scoring import probe as run
 
     run.show(run.probe(config))
 
@@ -241,7 +241,7 @@ def probe(config: ProbeConfig) -> None:
 @options(ExportConfig)
 def export(config: ExportConfig) -> None:
     """Write RUN's weights for smp, timm or ONNX, checked, with a model card."""
-    from medsass.runs.export import export as run
+    from medsass.runs.export.export import export as run
 
     run(config)
 
@@ -250,7 +250,7 @@ def export(config: ExportConfig) -> None:
 @options(ExperimentConfig)
 def experiment(config: ExperimentConfig) -> None:
     """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures of them."""
-    from medsass.runs.experiment import experiment as run
+    from medsass.runs.experiment.experiment import experiment as run
 
     run(config)
 
@@ -268,7 +268,7 @@ def label(config: LabelConfig) -> None:
 @options(PredictConfig)
 def predict(config: PredictConfig) -> None:
     """Write masks for images, or folders of images, at their own size."""
-    from medsass.runs.predict import predict as run
+    from medsass.runs.prediction.predict import predict as run
 
     _report_left_out(run(config))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from medsass.config import ShardConfig, TrainConfig
-from medsass.data import nuclei, shard
-from medsass.runs.train import train
-from medsass.runs.trainer import Trainer
+from medsass.data import synthetic
+from medsass.data.sharding import shard
+from medsass.runs.training.train import train
+from medsass.runs.training.trainer import Trainer
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -43,7 +44,7 @@ def real_data() -> Path:
 def nuclei_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 generated images of 64 x 64 pixels in images/, their masks in masks/. Read it, never change it."""
     folder = tmp_path_factory.mktemp("nuclei")
-    nuclei.generate(folder, 60, seed=1, size=64)
+    synthetic.generate(folder, 60, seed=1, size=64)
     return folder
 
 

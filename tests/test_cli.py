@@ -11,7 +11,7 @@ from PIL import Image
 
 from medsass.cli import main
 from medsass.config import TrainConfig
-from medsass.runs import directory
+from medsass.runs import run_directory
 from tests.conftest import tiny
 
 COMMANDS = ("shard", "info", "train", "evaluate", "predict", "demo", "doctor")
@@ -36,7 +36,7 @@ def _assert_one_line(result: Result, *parts: str) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """The configurations that `medsass train` would have trained with."""
     configs: list[TrainConfig] = []
-    monkeypatch.setattr("medsass.runs.train.train", configs.append)
+    monkeypatch.setattr("medsass.runs.training.train.train", configs.append)
     return configs
 
 
@@ -118,7 +118,7 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path, seen: list[TrainC
 
 def test_resume_takes_the_stored_options(tmp_path: Path, seen: list[TrainConfig]) -> None:
     old = tiny(Path("s"), tmp_path / "run", seed=5, lr=0.25, flip=False)
-    directory.create(old, {"polarity": "bright"})
+    run_directory.create(old, {"polarity": "bright"})
     assert _run("train", "s", tmp_path / "run", "--resume", "--seed", 6).exit_code == 0
     (config,) = seen
     assert config.resume
@@ -152,7 +152,7 @@ def test_an_error_of_the_system_names_its_file(monkeypatch: pytest.MonkeyPatch) 
     def fail(_: Any) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("medsass.runs.train.train", fail)
+    monkeypatch.setattr("medsass.runs.training.train.train", fail)
     _assert_one_line(_run("train", "s", "r"), "/some/file: Permission denied")
 
 
@@ -160,7 +160,7 @@ def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch)
     def fail(_: Any) -> None:
         raise ValueError("first\n  second")
 
-    monkeypatch.setattr("medsass.runs.train.train", fail)
+    monkeypatch.setattr("medsass.runs.training.train.train", fail)
     _assert_one_line(_run("train", "s", "r"), "first second")
 
 
@@ -168,7 +168,7 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr("medsass.runs.train.train", fail)
+    monkeypatch.setattr("medsass.runs.training.train.train", fail)
     assert isinstance(_run("train", "s", "r").exception, KeyError)
 
 

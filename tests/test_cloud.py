@@ -18,15 +18,17 @@ from safetensors.torch import load_file
 
 from medsass import files
 from medsass.config import EvaluateConfig, LabelConfig, ShardConfig
-from medsass.data import manifest, nuclei, remote, shard
-from medsass.data.loader import Augment, Batch, Loader, LoaderConfig
-from medsass.data.verify import verify
-from medsass.runs import directory
-from medsass.runs.evaluate import evaluate
+from medsass.data import synthetic
+from medsass.data.loading.loader import Augment, Batch, Loader, LoaderConfig
+from medsass.data.sharding import shard
+from medsass.data.shards import manifest, remote
+from medsass.data.shards.verify import verify
+from medsass.runs import run_directory
 from medsass.runs.label import label
-from medsass.runs.train import train
-from tests import built
+from medsass.runs.scoring.evaluate import evaluate
+from medsass.runs.training.train import train
 from tests.conftest import tiny
+from tests.support import built
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
@@ -149,7 +151,7 @@ def test_a_run_directory_keeps_the_address(runs: tuple[Path, Path], address: Pat
     content = json.loads((runs[1] / "config.json").read_text())
     assert content["train"]["shards"] == str(address)
     assert str(address).startswith("s3://bucket/of")
-    assert directory.stored(runs[1])[0].shards == address
+    assert run_directory.stored(runs[1])[0].shards == address
 
 
 def test_a_run_on_s3_resumes(runs: tuple[Path, Path], address: Path, tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 generated images with masks, and one that is broken."""
     folder = tmp_path_factory.mktemp("source")
-    nuclei.generate(folder, 24, seed=3, size=32)
+    synthetic.generate(folder, 24, seed=3, size=32)
     (folder / "images" / "broken.png").write_bytes(b"\x89PNG")
     shutil.copy(folder / "masks" / "nuclei_0000.png", folder / "masks" / "broken.png")
     return folder

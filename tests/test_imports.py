@@ -1,6 +1,9 @@
 """The house rules of ARCHITECTURE.md, read from the imports themselves."""
 
 import ast
+import tomllib
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = ({"bundled", "doctor", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"}, {"__main__"})
-COMMANDS = {"train", "evaluate", "predict", "probe", "label", "info", "demo", "experiment", "export"}
+ROOMS = {  # inside data/ and runs/, from the lowest floor up
+    "data": ({"dali", "formats", "shards", "synthetic"}, {"loading", "sharding"}),
+    "runs": (
+        {"console", "device", "distributed", "figures", "run_directory"},
+        {"info", "label", "prediction", "scoring", "tuning"},
+        {"export", "training"},
+        {"demo", "experiment"},
+    ),
+}
+COMMANDS = {
+    "export.export",
+    "info",
+    "label",
+    "prediction.predict",
+    "scoring.evaluate",
+    "scoring.probe",
+    "training.train",
+    "tuning.tune",
+}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -37,12 +58,12 @@ def _imports(path: Path) -> set[str]:
 
 
 def _part(module: str) -> str:
-    """The layer's member: 'runs' of medsass.runs.train, '' of medsass itself."""
+    """The layer's member: 'runs' of medsass.runs.training.train, '' of medsass itself."""
     return module.split(".")[1] if "." in module else ""
 
 
-def _level(part: str) -> int:
-    return next(level for level, members in enumerate(LAYERS) if part in members)
+def _level(part: str, floors: Sequence[set[str]] = LAYERS) -> int:
+    return next(level for level, members in enumerate(floors) if part in members)
 
 
 IDS = [_name(path) for path in MODULES]
@@ -75,11 +96,28 @@ def test_data_labels_and_models_never_import_one_another() -> None:
             assert others <= {here}, path
 
 
+@pytest.mark.parametrize("layer", ROOMS)
+def test_rooms_import_lower_floors_only(layer: str) -> None:
+    floors = ROOMS[layer]
+    paths = [path for path in MODULES if path.parts[len(PACKAGE.parts)] == layer and _name(path).count(".") > 1]
+    assert {_name(path).split(".")[2] for path in paths} == set().union(*floors)
+    for path in paths:
+        here = _name(path).split(".")[2]
+        rooms = {name.split(".")[2] for name in _imports(path) if name.startswith(f"medsass.{layer}.")} - {here}
+        assert all(_level(room, floors) < _level(here, floors) for room in rooms), path
+
+
+def test_no_modules_import_in_a_circle() -> None:
+    graph = {_name(path): _imports(path) & NAMES - {"medsass"} for path in MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES) - 1  # raises CycleError
+
+
 def test_only_demo_and_experiment_import_other_commands() -> None:
-    for path in sorted((PACKAGE / "runs").glob("*.py")):
-        if path.stem not in {"demo", "experiment"}:
-            commands = {name for name in _imports(path) if name.startswith("medsass.runs.")}
-            assert {name.split(".")[2] for name in commands} & COMMANDS == set(), path
+    commands = {f"medsass.runs.{command}" for command in COMMANDS}
+    assert commands < NAMES
+    for path in sorted((PACKAGE / "runs").rglob("*.py")):
+        if _name(path).split(".")[2:3] not in (["demo"], ["experiment"]):
+            assert not _imports(path) & commands - {_name(path)}, path
 
 
 def test_nothing_imports_the_benchmarks_or_the_tests() -> None:
@@ -93,12 +131,23 @@ def test_a_module_of_the_package_itself_imports_nothing_heavy() -> None:
 
 def test_tests_mirror_the_folders() -> None:
     """test_NAME.py, or test_NAME_TOPIC.py where the tests of a module fill several files."""
-    for path in sorted((ROOT / "tests").glob("*/test_*.py")):
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        folder = path.parent.relative_to(ROOT / "tests")
+        if str(folder) in (".", "benchmarks", "datasets", "faults"):
+            continue  # of several modules
         words = path.stem.split("_")[1:]
         names = ["_".join(words[:count]) for count in range(1, len(words) + 1)]
-        modules = [folder / path.parent.name / f"{name}.py" for folder in (PACKAGE, ROOT) for name in names]
-        kernels = [ROOT / path.parent.name / f"{name}.cu" for name in names]
+        modules = [PACKAGE / folder / f"{name}.py" for name in names]
+        kernels = [ROOT / folder / f"{name}.cu" for name in names]
         assert any(file.is_file() for file in modules + kernels), path
+
+
+def test_every_package_is_installed() -> None:
+    """setuptools is given packages by name, because two of them lie outside of medsass/."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = {_name(path) for path in PACKAGE.rglob("__init__.py")}
+    assert sorted(listed) == sorted(found | {"medsass.kernels", "medsass.shards"})
 
 
 def test_kernels_and_shards_are_no_packages_of_their_own() -> None:

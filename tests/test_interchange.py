@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmarks.layouts import disks
+from benchmarks.support.layouts import disks
 from medsass.config import ShardConfig
-from medsass.data import shard
-from medsass.data.manifest import load
+from medsass.data.sharding import shard
+from medsass.data.shards.manifest import load
 
 Pairs = dict[str, tuple[NDArray[Any], NDArray[Any]]]  # image and mask (0 and 255) by key
 

@@ -8,7 +8,7 @@ import click
 
 from benchmarks import readme
 from medsass import cli
-from medsass.data import recipe
+from medsass.data.sharding import recipe
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""What the self-supervised baselines share: views, encodings, momentum teachers, and how they come by lightly.
+"""What the self-supervised baselines share: views, encodings and momentum teachers.
 
 All of them train the encoder that a U-Net of this package keeps. Of a ResNet that is the part down to its second stage:
 the third and fourth, which their papers train too, have no place in a U-Net of depth three and would be thrown away. So
@@ -10,30 +10,21 @@ Numbers that a paper gives in epochs are kept as shares of the training, since o
 """
 
 import copy
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
-from medsass.data.augment import Augment
-from medsass.data.loader import Batch
+from medsass.data.loading.augment import Augment
+from medsass.data.loading.loader import Batch
 from medsass.methods.optim import cosine
 from medsass.models import encoder, network
 
 # What the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code) have in common, for photographs:
 # hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
 PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2)
-
-
-def lightly(module: str) -> Any:
-    """Import a module of lightly, such as "models.modules". Raises `ImportError` that says what to install."""
-    try:
-        return importlib.import_module(f"lightly.{module}")
-    except ImportError as error:
-        raise ImportError("the self-supervised baselines need lightly: pip install 'medsass[baselines]'") from error
 
 
 def normalised(batch: Batch) -> list[torch.Tensor]:

@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from medsass.config import TrainConfig
-from medsass.data.augment import View
-from medsass.data.loader import Batch
-from medsass.methods.baseline import PHOTO, follow, frozen, lightly, momentum, normalised, summary, width
+from medsass.data.loading.augment import View
+from medsass.data.loading.loader import Batch
+from medsass.methods.baseline import PHOTO, follow, frozen, momentum, normalised, summary, width
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 
 _MOMENTUM = 0.996  # tau_base, section 3.3
@@ -33,7 +34,7 @@ class BYOL(Method):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(encoder_of(config), views(config.size), "encoder")
         self.val_views = self.views
-        heads = lightly("models.modules.heads")
+        heads = import_lightly("models.modules.heads")
         self.projector = heads.BYOLProjectionHead(width(self.network), _HIDDEN, _OUT)
         self.predictor = heads.BYOLPredictionHead(_OUT, _HIDDEN, _OUT)
         self.target, self.target_projector = frozen(self.network), frozen(self.projector)

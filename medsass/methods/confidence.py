@@ -2,7 +2,7 @@
 
 import torch
 
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.labels import Labels
 
 REACH = 0.5  # standard deviations of the image's gray levels from the threshold at which a pixel counts in full

@@ -19,10 +19,11 @@ import torch
 from torch.nn import functional as F
 
 from medsass.config import TrainConfig
-from medsass.data.augment import View
-from medsass.data.loader import Batch
+from medsass.data.loading.augment import View
+from medsass.data.loading.loader import Batch
 from medsass.methods import collective
-from medsass.methods.baseline import PHOTO, follow, frozen, lightly, momentum, normalised, summary, width
+from medsass.methods.baseline import PHOTO, follow, frozen, momentum, normalised, summary, width
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import encoder
 
@@ -136,7 +137,7 @@ def _head(inputs: int) -> Any:
     """Three layers of 2048, 2048 and 256 units, then a layer whose weights have length one (appendix C)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch, about lightly's weight_norm
-        return lightly("models.modules.heads").DINOProjectionHead(inputs, 2048, 256, _OUT)
+        return import_lightly("models.modules.heads").DINOProjectionHead(inputs, 2048, 256, _OUT)
 
 
 def _classify(head: Any, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,9 +17,10 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from medsass.config import TrainConfig
-from medsass.data.augment import Augment, View
-from medsass.data.loader import Batch
-from medsass.methods.baseline import drawn, lightly
+from medsass.data.loading.augment import Augment, View
+from medsass.data.loading.loader import Batch
+from medsass.methods.baseline import drawn
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import network
 
@@ -38,7 +39,7 @@ class MAE(Method):
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.2, 1.0), vertical=False, jitter=0.0, hue=0.0)  # table 8: RandomResizedCrop
         super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
-        self.utils = lightly("models.utils")
+        self.utils = import_lightly("models.utils")
         vit: Any = self.network.encoder
         self.decoder = Decoder(vit.embed_dim, vit.embed_dim // 2, config.size // _PATCH, self.utils)
 

@@ -3,7 +3,7 @@
 import torch
 
 from medsass.config import TrainConfig, numbers
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.labels import Labeler, Labels
 from medsass.labels.normalise import Normalise
 from medsass.methods.segmentation import Segmentation

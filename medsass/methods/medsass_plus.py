@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import confidence, medsass, teacher
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Outcome, Regime

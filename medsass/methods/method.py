@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from medsass.config import METHODS, TrainConfig
-from medsass.data.augment import Augment, View
-from medsass.data.loader import Batch
+from medsass.data.loading.augment import Augment, View
+from medsass.data.loading.loader import Batch
 from medsass.labels import refine
 from medsass.models import checkpoint, network, vit_unet
 

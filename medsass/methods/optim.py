@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Regime
 
 
@@ -22,9 +23,7 @@ def _sgd(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.opt
 
 
 def _lars(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:  # noqa: ARG001
-    from medsass.methods.baseline import lightly
-
-    optimizer: torch.optim.Optimizer = lightly("utils.lars").LARS(groups, lr=regime.lr, momentum=regime.momentum)
+    optimizer: torch.optim.Optimizer = import_lightly("utils.lars").LARS(groups, lr=regime.lr, momentum=regime.momentum)
     return optimizer
 
 

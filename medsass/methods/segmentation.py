@@ -3,7 +3,7 @@
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods.losses import LOSSES
 from medsass.methods.method import Method, Outcome, network_of, user_view
 from medsass.models import network

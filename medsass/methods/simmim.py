@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from medsass.config import TrainConfig
-from medsass.data.augment import Augment, View
-from medsass.data.loader import Batch
-from medsass.methods.baseline import drawn, lightly
+from medsass.data.loading.augment import Augment, View
+from medsass.data.loading.loader import Batch
+from medsass.methods.baseline import drawn
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 from medsass.models import network
 
@@ -34,7 +35,7 @@ class SimMIM(Method):
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.67, 1.0), vertical=False, jitter=0.0, hue=0.0)  # section 4.1.1
         super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
-        self.patchify = lightly("models.utils").patchify
+        self.patchify = import_lightly("models.utils").patchify
         vit: Any = self.network.encoder
         self.mask = nn.Parameter(torch.zeros(vit.embed_dim))
         nn.init.trunc_normal_(self.mask, std=0.02)

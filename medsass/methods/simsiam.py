@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from medsass.config import TrainConfig
-from medsass.data.augment import View
-from medsass.data.loader import Batch
+from medsass.data.loading.augment import View
+from medsass.data.loading.loader import Batch
 from medsass.methods import optim
-from medsass.methods.baseline import PHOTO, lightly, normalised, summary, width
+from medsass.methods.baseline import PHOTO, normalised, summary, width
+from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
 
 _OUT, _BOTTLENECK = 2048, 512
@@ -32,7 +33,7 @@ class SimSiam(Method):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(encoder_of(config), views(config.size), "encoder")
         self.val_views = self.views
-        heads = lightly("models.modules.heads")
+        heads = import_lightly("models.modules.heads")
         self.projector = heads.SimSiamProjectionHead(width(self.network), _OUT, _OUT)
         self.predictor = optim.constant(heads.SimSiamPredictionHead(_OUT, _BOTTLENECK, _OUT))
 

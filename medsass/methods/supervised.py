@@ -3,7 +3,7 @@
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods.segmentation import Segmentation
 
 

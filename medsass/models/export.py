@@ -20,7 +20,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from medsass.models import encoder, network, unet, vit_unet
-from medsass.models.kept import Answer, Kept, compare, noise
+from medsass.models.parity import Answer, Kept, compare, noise
 
 OPSET = 17
 

@@ -6,11 +6,12 @@ from time import monotonic
 from typing import Any
 
 from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig, ShardConfig, TrainConfig
-from medsass.data import nuclei, shard
-from medsass.runs import console, directory, info
-from medsass.runs.evaluate import evaluate, show
-from medsass.runs.predict import predict
-from medsass.runs.train import train
+from medsass.data import synthetic
+from medsass.data.sharding import shard
+from medsass.runs import console, info, run_directory
+from medsass.runs.prediction.predict import predict
+from medsass.runs.scoring.evaluate import evaluate, show
+from medsass.runs.training.train import train
 
 IMAGES = 320
 _FOLDERS = ("images", "shards", "run", "predictions")
@@ -27,7 +28,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     _clear(config)
     source, shards, run = out / "images", out / "shards", out / "run"
     say(f"1  {IMAGES} images of nuclei, with masks, in {source}")
-    nuclei.generate(source, IMAGES, config.seed)
+    synthetic.generate(source, IMAGES, config.seed)
     say(f"2  medsass shard {source} {shards} --images 'images/*.png' --masks 'masks/*.png'")
     with console.progress("shard") as bar:
         shard.write(ShardConfig(source, shards, images="images/*.png", masks="masks/*.png"), bar.reach)
@@ -48,7 +49,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     )
     say(f"4  medsass evaluate {run} {shards} --split test --panel {out / 'panel.png'}")
     result = evaluate(
-        EvaluateConfig(run, shards, json=run / directory.SCORES, panel=out / "panel.png", device=config.device)
+        EvaluateConfig(run, shards, json=run / run_directory.SCORES, panel=out / "panel.png", device=config.device)
     )
     show(result)
     images = tuple(sorted((source / "images").glob("*.png"))[:4])

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from medsass.config import InfoConfig
-from medsass.data import manifest, remote, sources, tar
-from medsass.data.manifest import Manifest, Split
-from medsass.runs import console, panels
+from medsass.data.formats import opening
+from medsass.data.shards import manifest, remote, tar
+from medsass.data.shards.manifest import Manifest, Split
+from medsass.runs import console, figures
 
 _PAIRS = 24
 _COLUMNS = 8
@@ -89,7 +90,7 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
     """Draw images with their masks into a PNG file: the first of each split, in the splits' proportions."""
     assert config.preview is not None
     total = sum(split.samples for split in dataset.splits.values())
-    tiles: list[panels.Tile] = []
+    tiles: list[figures.Tile] = []
     for name, split in dataset.splits.items():
         left = max(2, round(_PAIRS * split.samples / total))
         for key, content in _samples(config, split):
@@ -97,11 +98,11 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
                 break
             left -= 1
             encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
-            tiles.append((sources.from_bytes(encoded).array, f"{name}: {key}"))
+            tiles.append((opening.from_bytes(encoded).array, f"{name}: {key}"))
             if "mask.png" in content:
-                tiles.append((sources.from_bytes(content["mask.png"]).array // 255, "mask"))
+                tiles.append((opening.from_bytes(content["mask.png"]).array // 255, "mask"))
     columns = _COLUMNS if any(split.masks for split in dataset.splits.values()) else _COLUMNS - 2
-    panels.sheet([tiles[start : start + columns] for start in range(0, len(tiles), columns)], config.preview)
+    figures.sheet([tiles[start : start + columns] for start in range(0, len(tiles), columns)], config.preview)
 
 
 def _samples(config: InfoConfig, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:

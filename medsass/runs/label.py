@@ -14,10 +14,11 @@ from PIL import Image
 
 from medsass import files
 from medsass.config import LabelConfig, numbers
-from medsass.data import manifest, remote, sources, tar
-from medsass.data.manifest import Manifest
+from medsass.data.formats import opening
+from medsass.data.shards import manifest, remote, tar
+from medsass.data.shards.manifest import Manifest
 from medsass.labels import Labeler, Labels, refine
-from medsass.runs import console, device, directory
+from medsass.runs import console, device, run_directory
 
 CSV = "labels.csv"
 _COLUMNS = ("mask", "source", "width", "height", "threshold", "separability", "foreground")
@@ -36,7 +37,7 @@ class Item:
         """Its pixels, (H, W) or (H, W, 3) uint8; with `deep`, 16-bit gray stays (H, W) uint16. Raises `ValueError` or
         `OSError` where they cannot be read.
         """
-        return sources.gray16_or_8bit(self.path.read_bytes() if self.path else self.data, deep)
+        return opening.gray16_or_8bit(self.path.read_bytes() if self.path else self.data, deep)
 
 
 def label(config: LabelConfig) -> list[tuple[Path, str]]:
@@ -48,7 +49,7 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     anything is written where the source holds no image, two would write one mask, or a mask is there already.
     """
     where = device.resolve(config.device)
-    directory.check_local(config.out, "OUT")
+    run_directory.check_local(config.out, "OUT")
     dataset = _dataset(config.source)
     polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
     steps = config.refine if config.refine != "recipe" else (dataset.refine if dataset else "")
@@ -99,9 +100,9 @@ def _of_folder(config: LabelConfig) -> Iterator[Item]:
 def _images(source: Path) -> list[Path]:
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder; SOURCE is a folder of images or of shards")
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in sources.SUFFIXES and path.is_file())
+    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in opening.SUFFIXES and path.is_file())
     if not found:
-        raise FileNotFoundError(f"{source}: no image in this folder; known: {', '.join(sorted(sources.SUFFIXES))}")
+        raise FileNotFoundError(f"{source}: no image in this folder; known: {', '.join(sorted(opening.SUFFIXES))}")
     return found
 
 

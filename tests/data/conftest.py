@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medsass.config import ShardConfig
-from medsass.data import shard
-from tests.damaged import build
+from medsass.data.sharding import shard
+from tests.support.damaged import build
 
 
 @pytest.fixture(scope="module")

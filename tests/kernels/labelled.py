@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
-from tests import emulation as em
+from tests.support import emulation as em
 
 GHT = {
     "otsu": (1e60, 1e-15, 0.0, 0.0),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import blur
-from tests import emulation as em
 from tests.kernels.labelled import between_walls
+from tests.support import emulation as em
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 SIGMAS = (0.01, 0.5, 1.0, 3.0, 9.0)

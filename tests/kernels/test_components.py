@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from skimage import measure
 
 from medsass.labels.components import components
-from tests import emulation as em
 from tests.kernels.labelled import between_walls
 from tests.labels.test_components import by_first_pixel
-from tests.masks import KINDS, SHAPES, Mask, batches, make
+from tests.support import emulation as em
+from tests.support.masks import KINDS, SHAPES, Mask, batches, make
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 

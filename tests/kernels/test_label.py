@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests import emulation as em
 from tests.kernels.labelled import GHT, KINDS, LAYOUTS, POLARITIES, batches, draw, image_of, label_and_check
+from tests.support import emulation as em
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 

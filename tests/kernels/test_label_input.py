@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
-from tests import emulation as em
 from tests.kernels.labelled import GHT, LAYOUTS, POLARITIES, at_offset, batches, check
+from tests.support import emulation as em
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 

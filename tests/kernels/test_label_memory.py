@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from medsass.labels import cuda
-from tests import emulation as em
 from tests.kernels.labelled import (
     at_offset,
     between_walls,
@@ -15,6 +14,7 @@ from tests.kernels.labelled import (
     label_and_check,
     stated,
 )
+from tests.support import emulation as em
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 

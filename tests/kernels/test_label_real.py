@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tests import emulation as em
 from tests.kernels.labelled import GHT, label_and_check
+from tests.support import emulation as em
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import blur
-from tests.masks import blobs
+from tests.support.masks import blobs
 
 SIGMAS = (0.3, 0.8, 1.0, 2.0, 3.0, 5.5, 12.0, 25.0)
 

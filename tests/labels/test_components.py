@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage import measure
 
 from medsass.labels.components import components
-from tests.masks import KINDS, SHAPES, Mask, batches, make, masks
+from tests.support.masks import KINDS, SHAPES, Mask, batches, make, masks
 
 gpu = pytest.mark.gpu
 FULL = np.ones((3, 3))

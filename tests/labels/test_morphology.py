@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage import morphology as peer
 
 from medsass.labels import morphology
-from tests.masks import Mask, batches, blobs, make, masks
+from tests.support.masks import Mask, batches, blobs, make, masks
 
 radii = st.integers(0, 7)
 

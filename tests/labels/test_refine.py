@@ -17,7 +17,7 @@ from skimage import measure, segmentation
 from medsass.labels import Labeler, Normalise, ops, refine
 from medsass.labels.refine import Step, parse
 from tests.labels.test_vignette import dermoscope, nuclei
-from tests.masks import batches
+from tests.support.masks import batches
 
 gpu = pytest.mark.gpu
 EVERYTHING = "darkest,vignette,blur:2,border,holes,open:1.5,close:3,min:0.001,largest:3"

@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage import measure, morphology, segmentation
 
 from medsass.labels import regions
-from tests.masks import Mask, batches, blobs, make, masks
+from tests.support.masks import Mask, batches, blobs, make, masks
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 STEPS: dict[str, Step] = {

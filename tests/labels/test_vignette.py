@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import Labeler, morphology, vignette
-from tests.masks import blobs
+from tests.support.masks import blobs
 
 Gray = NDArray[np.uint8]
 

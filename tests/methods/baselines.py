@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import method
 from medsass.methods.method import Method
 

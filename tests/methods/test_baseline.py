@@ -1,8 +1,6 @@
 """What all baselines have in common: how they train, resume, evaluate, and what they refuse."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medsass.methods import baseline, method
+from medsass.methods import baseline
 from medsass.models import checkpoint, network
-from medsass.runs.train import train
-from tests import built, trainings
+from medsass.runs.training.train import train
 from tests.conftest import tiny, train_one_epoch
 from tests.methods import baselines
+from tests.support import built, trainings
 
 JOINT = {"byol", "simsiam", "dino"}
 
@@ -125,28 +123,6 @@ def test_masked_image_modelling_of_a_resnet_is_refused(name: str) -> None:
 def test_keeping_a_network_is_refused(name: str, model: str) -> None:
     with pytest.raises(ValueError, match=f"--method {name} trains an encoder alone; drop --scope network"):
         baselines.made(name, model, scope="network")
-
-
-def test_without_lightly_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lightly.models.utils", None)
-    with pytest.raises(ImportError, match=r"need lightly: pip install 'medsass\[baselines\]'"):
-        baseline.lightly("models.utils")
-
-
-def test_lightly_is_imported_for_baselines_alone_and_never_with_lightning() -> None:
-    code = f"""
-import sys
-sys.modules["pytorch_lightning"] = sys.modules["lightning"] = None  # an import of either would raise
-from tests.methods.baselines import made
-made("medsass", "unet-resnet18")
-made("supervised", "unet-resnet18")
-assert "lightly" not in sys.modules
-for name, model in {baselines.KINDS}:
-    made(name, model)
-assert "lightly" in sys.modules
-"""
-    root = Path(method.__file__).parents[2]
-    subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", code], check=True, cwd=root)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

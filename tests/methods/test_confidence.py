@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.labels import Labeler, Labels
 from medsass.methods import confidence
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import mae
-from medsass.methods.baseline import lightly
+from medsass.methods.lightly import import_lightly
 from medsass.methods.mae import MAE
 from tests.methods import baselines
 
@@ -57,7 +57,7 @@ def test_the_encoder_gets_the_visible_tokens_alone(chosen: MAE) -> None:
 
 
 def test_masked_pixels_do_not_change_what_is_encoded(chosen: MAE) -> None:
-    utils, vit = lightly("models.utils"), chosen.network.encoder
+    utils, vit = import_lightly("models.utils"), chosen.network.encoder
     images = baselines.normalised(baselines.batch(chosen).images)
     keep = torch.tensor([0, 1, 10, 64]).expand(4, -1)
     other = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
@@ -70,7 +70,7 @@ def test_with_all_patches_kept_the_encoder_is_timms(chosen: MAE) -> None:
     images, vit = baselines.normalised(baselines.batch(chosen).images), chosen.network.encoder
     keep = torch.arange(PATCHES + 1).expand(4, -1)
     expected = vit.forward_features(images)  # type: ignore[operator]
-    torch.testing.assert_close(mae.encode(vit, images, keep, lightly("models.utils")), expected)
+    torch.testing.assert_close(mae.encode(vit, images, keep, import_lightly("models.utils")), expected)
 
 
 def test_the_loss_is_the_mean_square_over_masked_patches_each_normalised(chosen: MAE) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.labels import Labeler
 from medsass.methods import losses, medsass, method
 

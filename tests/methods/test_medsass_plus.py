@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import medsass_plus, method, teacher
 from medsass.methods.medsass_plus import MedSASSPlus
 from medsass.models import network

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import losses, method, optim
 from medsass.methods.segmentation import Segmentation
 from medsass.models import checkpoint, network
-from medsass.runs.train import train
+from medsass.runs.training.train import train
 from tests.conftest import tiny
 
 METHODS = ["medsass", "supervised"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import simmim
 from medsass.methods.simmim import SimMIM
 from tests.methods import baselines

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medsass.config import TrainConfig
-from medsass.data.loader import Batch
+from medsass.data.loading.loader import Batch
 from medsass.methods import losses, method
 from medsass.methods.supervised import Supervised
 

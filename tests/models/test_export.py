@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from medsass.models import export, kept, network
-from medsass.models.kept import Kept
+from medsass.models import export, network, parity
+from medsass.models.parity import Kept
 
 UNETS = {
     "unet-resnet18": {"encoder_name": "resnet18", "decoder_channels": (128, 64, 32)},
@@ -167,14 +167,14 @@ def test_a_model_that_onnxruntime_answers_otherwise_is_refused(monkeypatch: pyte
 def test_a_difference_from_our_answer_is_refused(wrong: float) -> None:
     run = whole("unet-resnet18")
     with pytest.raises(ValueError, match="answers differently"), torch.no_grad():
-        kept.compare(run, lambda given: run.module(given) + wrong)
+        parity.compare(run, lambda given: run.module(given) + wrong)
 
 
 def test_the_largest_difference_and_the_scale_are_those_of_both_batches() -> None:
     run = whole("unet-resnet18")
     with torch.no_grad():
-        largest = max(float(run.module(kept.noise(64, count)).abs().max()) for count in (1, 3))
-        difference, scale = kept.compare(run, lambda given: run.module(given) + 2**-20 * (len(given) == 3))
+        largest = max(float(run.module(parity.noise(64, count)).abs().max()) for count in (1, 3))
+        difference, scale = parity.compare(run, lambda given: run.module(given) + 2**-20 * (len(given) == 3))
     assert scale == pytest.approx(largest)
     assert difference == pytest.approx(2**-20, rel=0.1)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medsass.config import InfoConfig
-from medsass.data import manifest
+from medsass.data.shards import manifest
 from medsass.runs import info
 
 

@@ -12,7 +12,7 @@ from skimage import filters, measure, segmentation
 
 from medsass.config import LabelConfig
 from medsass.runs.label import label
-from tests import built
+from tests.support import built
 
 
 def _rows(out: Path) -> list[dict[str, str]]:
@@ -167,7 +167,7 @@ def test_labels_of_shards_that_are_there_are_refused_before_a_tar_is_read(
     shards = built.build(tmp_path / "shards", splits={"train": 3})
     (tmp_path / "out" / "train").mkdir(parents=True)
     (tmp_path / "out" / "train" / "train_002.png").write_bytes(b"mine")
-    monkeypatch.setattr("medsass.data.tar.read", lambda _: pytest.fail("read"))
+    monkeypatch.setattr("medsass.data.shards.tar.read", lambda _: pytest.fail("read"))
     with pytest.raises(FileExistsError, match=r"train_002\.png exists; .*--overwrite"):
         label(LabelConfig(shards, tmp_path / "out", device="cpu"))
 

@@ -1,0 +1,119 @@
+"""NumPy files: .npy, read through a memory map, and members of .npz, unpacked into a temporary file once.
+
+What an axis means follows from a rule: (H, W); (H, W, C) where the last axis is at most 4 long or channels are chosen;
+(N, H, W) where all frames are asked for; (N, H, W, C). Anything else is ambiguous and refused.
+"""
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from medsass.data.formats import channels
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import Picture, View, check_level
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+
+_ALPHA = 4  # channels, of which the last is alpha
+
+
+class Array(Picture):
+    """An array file at `path`, memory-mapped. Raises `ValueError` for a shape or type that cannot be images."""
+
+    def __init__(self, path: Path, view: View) -> None:
+        check_level(view, 1)
+        if view.array and not zipfile.is_zipfile(path):
+            raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
+        self._array = _unpacked(path, view) if zipfile.is_zipfile(path) else _mapped(path)
+        several, last = _axes(self._array.shape, view)
+        count = self._array.shape[-1] if last else 1
+        if view.channels:
+            channels.check(view.channels, count)
+        elif count not in (1, 3, _ALPHA):
+            raise channels.needed(count)
+        self._several, self._last, self._bool = several, last, self._array.dtype == np.bool_
+        self._channels = view.channels or tuple(range(min(count, 3)))
+        height, width = self._array.shape[int(several) :][:2]
+        dtype = np.dtype(np.uint8) if self._bool else self._array.dtype
+        super().__init__(height, width, len(self._channels) == 3, dtype, view, streams=True)
+        self._grain = (1, width) if self._array.flags.c_contiguous else (1, 1)
+        self.total = self._array.shape[0] if several else 1
+        self.frames = self.total if view.frames == "all" else 1
+        notes = [f"first of {self.total} frames"] if self.total > self.frames else []
+        notes += ["alpha dropped"] if count == _ALPHA and not view.channels else []
+        self.converted = ", ".join([*notes, *(["bilevel to gray"] if self._bool else [])])
+
+    def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
+        part = (self._array[frame] if self._several else self._array)[box.slices]
+        part = channels.composed(self._channels, lambda i: part[..., i]) if self._last else np.asarray(part)
+        return part * np.uint8(255) if self._bool else np.array(part, self.dtype)
+
+    def close(self) -> None:
+        """Give the memory map back."""
+        super().close()
+        self._array = np.zeros((0, 0))
+
+
+def _axes(shape: tuple[int, ...], view: View) -> tuple[bool, bool]:
+    """Whether the first axis of `shape` counts frames, and whether the last one counts channels."""
+    if 0 in shape or len(shape) not in (2, 3, 4):
+        raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
+    if len(shape) != 3:
+        return len(shape) == 4, len(shape) == 4
+    if shape[-1] <= _ALPHA or (view.channels and view.frames == "first"):
+        return False, True
+    if view.frames == "all" and not view.channels:
+        return True, False
+    raise ValueError(
+        f"an array of shape {shape} can be {shape[0]} frames or {shape[2]} channels; "
+        'say which in [[images]]: frames = "all", or channels = [i]'
+    )
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    with path.open("rb") as file:
+        _header(file, path.name)
+    return npy.open_memmap(path, mode="r")
+
+
+def _unpacked(path: Path, view: View) -> NDArray[Any]:
+    """The member that `view` names, or the first that can be an image, as a map of a temporary file without a name."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        chosen = view.array or next((name for name in members if _is_image(archive, members[name])), "")
+        if chosen not in members:
+            what = f"no array '{view.array}'" if view.array else "no array that can be an image"
+            raise ValueError(f"{what} in the file; it holds {', '.join(members) or 'none'}")
+        with archive.open(members[chosen]) as packed:
+            _header(packed, chosen)
+        with tempfile.NamedTemporaryFile(prefix="medsass-", suffix=".npy") as file:
+            with archive.open(members[chosen]) as packed:
+                shutil.copyfileobj(packed, file, 1 << 20)
+            file.flush()
+            return npy.open_memmap(file.name, mode="r")  # the file goes with its name here; the map keeps its content
+
+
+def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
+    with archive.open(member) as packed:
+        try:
+            shape, dtype = _header(packed, member)
+        except ValueError:
+            return False
+    return len(shape) in (2, 3, 4) and 0 not in shape and dtype.kind in "buif"
+
+
+def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array; raises `ValueError` for pickled objects."""
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds pickled Python objects, which are not read; save it as an array of numbers")
+    return shape, dtype

@@ -1,0 +1,1 @@
+"""Shards -> augmented device batches."""

@@ -1,0 +1,1 @@
+"""`medsass shard`: a source folder -> a shard folder."""

@@ -1,0 +1,221 @@
+"""Where a dataset grows before it is whole: a folder beside OUT that takes its place at the end.
+
+Until then, and whatever happens, what OUT held stays. The folder is kept when a run is interrupted, so that --resume
+can go on in it. For an OUT in object storage it is `<name>.part` in the current folder: each finished tar file is
+uploaded and removed here, and the manifest goes last.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medsass import files
+from medsass.data.sharding import journal
+from medsass.data.sharding.journal import Journal
+from medsass.data.shards import manifest
+from medsass.data.shards.tar import Shard
+
+_OURS = re.compile(
+    rf"({re.escape(manifest.NAME)}|{re.escape(manifest.REJECTED)}|{re.escape(journal.NAME)}(-journal)?|fetched"
+    r"|[a-z][a-z0-9_]*-\d{6}\.(tar|idx|crc))(\.part)?"
+)
+
+
+class MismatchError(ValueError):
+    """An interrupted run cannot be gone on with as it was asked. The error says all; what was written stays."""
+
+
+class Staging:
+    """The unfinished folder of `out`: its `folder`, its `journal`, and what to do when a tar file or all is finished."""
+
+    def __init__(self, out: Path, folder: Path) -> None:
+        self.out, self.folder = out, folder
+        self.journal = Journal(folder / journal.NAME)
+        self.fetched = folder / "fetched"
+
+    @property
+    def apart(self) -> tuple[Path, ...]:
+        """Folders that are no part of a source, also where they are within it."""
+        return (self.folder, self.out, _old(self.out)) if files.is_local(self.out) else (self.folder,)
+
+    def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
+        """A tar file is whole: upload it where OUT is an address, then enter it in the journal."""
+        if not files.is_local(self.out):
+            self._upload(
+                [self.folder / Path(shard.file).with_suffix(suffix).name for suffix in (".tar", ".idx", ".crc")]
+            )
+        self.journal.finish(split, shard, position)
+
+    def publish(self) -> None:
+        """All is written: put the folder in OUT's place."""
+        shutil.rmtree(self.fetched, ignore_errors=True)
+        if not files.is_local(self.out):
+            self._upload([self.folder / manifest.REJECTED, self.folder / manifest.NAME])
+            self.discard()
+            return
+        self.journal.close()
+        (self.folder / journal.NAME).unlink()
+        _swap(self.folder, self.out)
+
+    def discard(self) -> None:
+        """Remove the folder and what medsass wrote in it."""
+        self.journal.close()
+        remove(self.folder)
+
+    def _upload(self, paths: list[Path]) -> None:
+        fs = self.out.fs  # type: ignore[attr-defined]
+        fs.makedirs(self.out.path, exist_ok=True)  # type: ignore[attr-defined]
+        for path in paths:
+            fs.put_file(str(path), (self.out / path.name).path)  # type: ignore[attr-defined]
+            path.unlink()
+
+
+@contextmanager
+def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | None]:
+    """The staging folder of `out`, locked: a second writer is refused. None where `resume` finds the dataset finished.
+
+    Where the block fails, the folder goes if no tar file in it is finished; else it stays, and the error says how to go
+    on. Raises `FileExistsError` where `out` holds anything and `overwrite` is not set, or an interrupted run's folder is
+    there and neither `resume` nor `overwrite` is.
+    """
+    out = out.resolve() if files.is_local(out) else out  # a link keeps pointing at the folder that is replaced
+    folder = out.with_name(f"{out.name}.part") if files.is_local(out) else Path.cwd() / f"{out.name}.part"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder, out)
+    try:
+        if _ready(out, folder, resume=resume, overwrite=overwrite):
+            with _kept(out, folder) as staging:
+                yield staging
+        else:
+            yield None
+    finally:
+        os.close(lock)
+
+
+def _ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """True when `folder` can be written in, False where all is written and in its place. Raises `FileExistsError`."""
+    begun = any(folder.iterdir())
+    try:
+        if begun and not (resume or overwrite):
+            raise FileExistsError(
+                f"{folder} holds what an interrupted run has written; go on with --resume, or start again with --overwrite"
+            )
+        if resume and not begun and (out / manifest.NAME).is_file():
+            if files.is_local(out):
+                remove(_old(out))
+            folder.rmdir()
+            return False
+        _check(out, may_hold=begun or overwrite)
+    except FileExistsError:
+        if not begun:
+            folder.rmdir()
+        raise
+    if overwrite:
+        if files.is_local(out) and _old(out).is_dir() and not out.exists():
+            _old(out).replace(out)  # killed in the middle of the last step: the old dataset is the one to keep
+        remove(folder, keep=True)
+        if not files.is_local(out):
+            (out / manifest.NAME).unlink(missing_ok=True)  # a half-replaced dataset must not look whole
+    elif (folder / manifest.NAME).is_file() and not (folder / journal.NAME).is_file():
+        _swap(folder, out)  # killed just before this last step
+        return False
+    return True
+
+
+@contextmanager
+def _kept(out: Path, folder: Path) -> Iterator[Staging]:
+    """The staging in `folder`; errors that end it are told in one line, with what is kept."""
+    try:
+        staging = Staging(out, folder)
+    except sqlite3.Error as error:
+        raise OSError(f"{folder / journal.NAME}: {error}; start again with --overwrite") from error
+    try:
+        yield staging
+    except MismatchError:
+        staging.journal.close()
+        raise
+    except BaseException as error:
+        finished = staging.journal.finished()
+        if not finished:
+            staging.discard()
+        else:
+            staging.journal.close()
+        if not isinstance(error, (ValueError, OSError, sqlite3.Error)):
+            raise
+        reason = str(error)
+        if isinstance(error, sqlite3.Error):
+            reason = f"{folder / journal.NAME}: {error}"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = f"{error.filename or folder}: {error.strerror}"
+        if finished:
+            kept = f"{finished} finished tar files are kept in {folder}: go on with --resume"
+            raise ValueError(f"{reason}; {kept}") from error
+        if reason == str(error):
+            raise
+        raise (OSError if isinstance(error, sqlite3.Error) else type(error))(reason) from error
+
+
+def _lock(folder: Path, out: Path) -> int:
+    """Lock a folder for this process, as long as the file descriptor that is returned is open."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == folder.stat().st_ino:
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    raise FileExistsError(f"{out} is being written by another medsass shard; wait for it, or choose another folder")
+
+
+def _check(out: Path, may_hold: bool) -> None:
+    """Raise `FileExistsError` where `out` cannot be made or replaced."""
+    if not files.is_local(out):
+        if (out / manifest.NAME).is_file() and not may_hold:
+            raise FileExistsError(
+                f"{out} holds shards already; choose another address, or replace them with --overwrite"
+            )
+        return
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; OUT must be a folder")
+    existing = sorted(out.iterdir()) if out.is_dir() else []
+    if existing and not may_hold:
+        raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
+    if out.is_mount():
+        raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
+    for path in existing:
+        if not _OURS.fullmatch(path.name):
+            raise FileExistsError(f"{out} holds files that are not shards, such as {path.name}; choose another folder")
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put a finished folder in the place of `out`."""
+    old = _old(out)
+    if out.is_dir():
+        remove(old)  # of an earlier swap that was killed
+        out.replace(old)
+    folder.replace(out)
+    remove(old)
+
+
+def _old(out: Path) -> Path:
+    """Where a dataset is between the two steps in which a new one takes its place."""
+    return out.with_name(f"{out.name}.old")
+
+
+def remove(folder: Path, keep: bool = False) -> None:
+    """Remove from a shard folder what medsass wrote, and the folder itself unless `keep`; nothing else."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.is_dir() and _OURS.fullmatch(path.name):
+            shutil.rmtree(path)
+        elif _OURS.fullmatch(path.name):
+            path.unlink()
+    if not keep:
+        folder.rmdir()

@@ -1,0 +1,1 @@
+"""A shard folder: tar files with their index, checksums and manifest."""

@@ -1,0 +1,1 @@
+"""`medsass experiment`: grids of trainings, their tables and figures."""

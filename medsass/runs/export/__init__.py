@@ -1,0 +1,1 @@
+"""`medsass export`: weights for other libraries and a model card."""

@@ -1,0 +1,276 @@
+"""A model card: what a run's exported files are, how they were made, and what is not known. As JSON and as Markdown."""
+
+import json
+import re
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medsass import __version__
+from medsass.config import TrainConfig
+from medsass.data.shards import manifest, remote
+from medsass.models import checkpoint, network
+from medsass.models.export import Export
+from medsass.models.parity import Kept
+from medsass.runs import run_directory
+from medsass.runs.scoring import metrics
+
+JSON, MARKDOWN = "card.json", "README.md"
+
+_UNKNOWN = "unknown"
+_LIBRARIES = ("torch", "timm", "segmentation-models-pytorch", "onnx", "onnxruntime")
+_SIDES = {
+    "bright": "what is brighter than the threshold",
+    "dark": "what is not brighter than the threshold",
+    "auto": "of the two sides of the threshold the one with less of the image's border",
+}
+
+
+def collect(run: Path, kept: Kept) -> dict[str, Any]:
+    """All that the card says, but the exported `files`. Reads the run directory, and the shards where they still are.
+
+    Raises `ValueError` where the run's scores.json is not what `medsass evaluate --json` writes.
+    """
+    trained, facts = run_directory.stored(run)
+    card: dict[str, Any] = {
+        "model": {"name": kept.name, "keeps": kept.what, "parameters": network.parameters(kept.module)},
+        "data": _data(trained, facts),
+        "training": _training(run, trained, facts),
+        "input": _input(trained, facts),
+        "scores": _scores(run),
+        "versions": {"trained with medsass": facts.get("medsass", _UNKNOWN), "exported with": _versions()},
+    }
+    return {**card, "limits": _limits(card), "files": {}}
+
+
+def described(export: Export, file: str) -> dict[str, Any]:
+    """What the card says of an exported file."""
+    content = asdict(export)
+    return {"file": file, "bytes": len(content.pop("data")), **content, "lines": list(export.lines)}
+
+
+def markdown(card: dict[str, Any]) -> str:
+    """The card as text, with the header that Hugging Face reads."""
+    training, data, given = card["training"], card["data"], card["input"]
+    title = f"# {card['model']['name']}: {_article(card['model']['keeps'])} trained by {training['method']} on {data['title']}"
+    parts = [
+        f"---\n{_header(card)}---",
+        title,
+        "## Limits\n\n" + "\n".join(f"- {sentence}" for sentence in card["limits"]),
+        "## Input\n\n" + _table(given) + "\n\nFrom a file to `images`:\n\n" + _python(_preprocessing(given)),
+        *(_section(form, item) for form, item in card["files"].items()),
+        "## Scores\n\n" + _score_table(card["scores"]),
+        "## Training data\n\n" + _table(data),
+        "## Training\n\n" + _table(training),
+        "## Versions\n\n" + _table({**card["versions"], **card["model"], "weights sha256": card.get("weights_sha256")}),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """Of the shards' own recipe; of an address or a path only the last name, because cards are made to be shown."""
+    known = {"shards": trained.shards.name, "manifest sha256": facts.get("shards_sha256", _UNKNOWN)}
+    try:
+        dataset = remote.load(trained.shards)
+        same = manifest.digest(trained.shards) == facts.get("shards_sha256")
+    except (OSError, ValueError, ImportError):
+        return {"title": trained.shards.name, "state": "not reachable when exported", "licence": _UNKNOWN, **known}
+    if not same:
+        state = "the shards there now are not those of the training"
+        return {"title": trained.shards.name, "state": state, "licence": _UNKNOWN, **known}
+    recipe = {name: dataset.recipe.get(name) or _UNKNOWN for name in ("name", "homepage", "licence", "citation")}
+    images = {name: split.samples for name, split in dataset.splits.items()}
+    title = dataset.recipe.get("title") or recipe["name"]
+    return {"title": title, "recipe": recipe.pop("name"), **recipe, "images": images, **known}
+
+
+def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    lines = run / run_directory.METRICS
+    history = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.is_file() else []
+    try:
+        best = checkpoint.load(run / run_directory.BEST)["epoch"]
+    except (OSError, ValueError, KeyError):
+        best = _UNKNOWN  # the weights are there all the same
+    init = facts["init"]
+    return {
+        "method": trained.method,
+        "labels": _labels(trained, facts),
+        "share of the labels": trained.label_fraction if trained.method == "supervised" else None,
+        "loss": trained.loss if facts["segments"] else "the method's own",
+        "started from": f"the {init['takes']} of a run of {init['method']}" if init else "random weights",
+        "labels had a part": facts["labels_read"],
+        "seed": trained.seed,
+        "epochs": trained.epochs,
+        "epochs done": len(history) or _UNKNOWN,
+        "best epoch": best,
+        "batch size": trained.batch_size,
+        "device": facts.get("device", _UNKNOWN),
+        "regime": facts["regime"],
+    }
+
+
+def _labels(trained: TrainConfig, facts: dict[str, Any]) -> str:
+    """What the training took for the truth."""
+    if not facts["segments"]:
+        return "none"
+    if trained.method == "supervised":
+        return "the shards' masks"
+    return f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
+
+
+def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """Mean and standard deviation as the network's normalisation applies them, of values scaled to [0, 1]."""
+    low, high = network.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3))[
+        :, :, 0, 0
+    ]
+    std = 1 / (high - low)
+    polarity = facts.get("polarity", trained.polarity)
+    return {
+        "size": trained.size,
+        "channels": 3,
+        "depth": facts["depth"],
+        "mean": [round(value, 6) for value in (-low * std).tolist()],
+        "std": [round(value, 6) for value in std.tolist()],
+        "polarity": polarity,
+        "foreground": _SIDES.get(polarity, _UNKNOWN) if facts["segments"] and trained.method != "supervised" else None,
+    }
+
+
+def _scores(run: Path) -> dict[str, Any] | None:
+    path = run / run_directory.SCORES
+    if not path.is_file():
+        return None
+    try:
+        scores: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        for column in _columns(scores).values():
+            [float(column[name]) for name in metrics.SCORES]
+        return {**scores, "images": int(scores["images"]), "split": str(scores["split"])}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no scores of medsass evaluate ({type(error).__name__}: {error}); write it anew with "
+            f"medsass evaluate {run} SHARDS --json {path}, or remove it"
+        ) from error
+
+
+def _columns(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The run's scores, and beside them those of the trivial answers that evaluate told."""
+    others = {"bare labels": scores.get("labels"), "foreground everywhere": scores.get("everything")}
+    return {scores.get("protocol", "network"): scores, **{name: item for name, item in others.items() if item}}
+
+
+def _versions() -> dict[str, str]:
+    found = {"medsass": __version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except ImportError:  # PackageNotFoundError
+            continue
+    return found
+
+
+def _limits(card: dict[str, Any]) -> list[str]:
+    """What whoever uses the weights must know first."""
+    training, data, scores = card["training"], card["data"], card["scores"]
+    free = "without labels" if not training["labels had a part"] else "from weights in which labels had a part"
+    origin = f"Trained {free}: its targets were {training['labels']} of the images themselves. What such a threshold gets wrong, the network may have learned."
+    if training["method"] == "supervised":
+        origin = "Trained on masks that people or other programs drew: their errors may have been learned."
+    if training["labels"] == "none":
+        origin = f"An encoder, trained {free}; by itself it segments nothing."
+    measured = "Not measured: the run holds no scores."
+    if scores:
+        measured = f"Measured only on {scores['images']} images of the split '{scores['split']}', by the protocol '{next(iter(_columns(scores)))}'. Other scanners, stains, sites and patients were not measured."
+    licence = f"The training data's licence, as its recipe states it: {data['licence']}. Whether it covers these weights is for you to judge."
+    if data["licence"] == _UNKNOWN:
+        licence = "The training data's licence is unknown. Find out before you pass these weights on."
+    return [
+        origin,
+        "Not a medical device: for research, not for diagnosis or treatment.",
+        measured,
+        licence,
+    ]
+
+
+def _header(card: dict[str, Any]) -> str:
+    """YAML; every value is JSON, which YAML contains."""
+    data, training = card["data"], card["training"]
+    licence = {"license": _UNKNOWN}
+    if data["licence"] != _UNKNOWN:
+        name = re.sub(r"[^a-z0-9.]+", "-", data["licence"].lower()).strip("-")
+        licence = {"license": "other", "license_name": f"training-data-{name}", "license_link": data["homepage"]}
+    supervision = [] if training["method"] == "supervised" else ["self-supervised"]
+    fields: dict[str, Any] = {
+        "library_name": next((item["library"] for item in card["files"].values()), "medsass"),
+        "tags": list(
+            dict.fromkeys(["medsass", training["method"], card["model"]["name"], *supervision, "medical-imaging"])
+        ),
+        **licence,
+        "datasets": [data.get("recipe", data["shards"])],
+    }
+    if card["model"]["keeps"] == "network":
+        fields["pipeline_tag"] = "image-segmentation"
+    if card["scores"]:
+        fields["metrics"] = list(metrics.SCORES)
+    return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
+
+
+def _preprocessing(given: dict[str, Any]) -> list[str]:
+    """As predict does it: resized with antialiasing, rounded, normalised; 16-bit images by their own extremes."""
+    resize = (
+        f'images = F.interpolate(images, ({given["size"]}, {given["size"]}), mode="bilinear", antialias=True).round()'
+    )
+    read = {
+        8: ['image = Image.open("image.png").convert("RGB")',
+            "images = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None]", resize, "images = images / 255"],
+        16: ['image = Image.open("image.png")  # one channel of 16 bits',
+             "images = torch.from_numpy(np.array(image, np.float32))[None, None]", resize,
+             "low, high = images.amin(), images.amax()",
+             "images = ((images - low) / (high - low).clamp_min(1)).repeat(1, 3, 1, 1)"],
+    }  # fmt: skip
+    return [
+        "import numpy as np", "import torch", "from PIL import Image", "from torch.nn import functional as F", "",
+        *read[given["depth"]],
+        f"mean, std = torch.tensor({given['mean']}), torch.tensor({given['std']})",
+        "images = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)",
+    ]  # fmt: skip
+
+
+def _section(form: str, item: dict[str, Any]) -> str:
+    check = f"Compared when exported: at most {item['difference']:.2g} from the run's own answer, whose values reach {item['scale']:.2g}."
+    output = (
+        "`logits` above 0 are foreground."
+        if any("logits" in line for line in item["lines"])
+        else "`features` are the encoder's deepest map, an eighth of the image's side."
+    )
+    return f"## {item['file']} ({form})\n\n{_python(item['lines'])}\n\n{output} {item['note']} {check}"
+
+
+def _python(lines: list[str]) -> str:
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _score_table(scores: dict[str, Any] | None) -> str:
+    if not scores:
+        return "None: the run holds no scores.json, which `medsass evaluate RUN SHARDS --json RUN/scores.json` writes."
+    columns = _columns(scores)
+    head = f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
+    rows = (f"| {name} | {' | '.join(f'{item[name]:.4f}' for item in columns.values())} |" for name in metrics.SCORES)
+    return f"{scores['images']} images of the split '{scores['split']}'.\n\n{head}" + "\n".join(rows)
+
+
+def _table(values: dict[str, Any]) -> str:
+    rows = (f"| {name} | {_cell(value)} |" for name, value in values.items() if value is not None)
+    return "| | |\n|---|---|\n" + "\n".join(rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _article(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"

@@ -1,0 +1,221 @@
+"""`medsass evaluate`: how well a run's predictions fit the ground truth, beside two trivial answers on the same images."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from medsass import files
+from medsass.config import EvaluateConfig, TrainConfig
+from medsass.data.loading.loader import Batch, Loader, LoaderConfig
+from medsass.data.shards import remote
+from medsass.labels import Labeler
+from medsass.methods.losses import focal_tversky
+from medsass.methods.medsass import labeler
+from medsass.methods.method import Regime
+from medsass.methods.teacher import averaged
+from medsass.models import checkpoint, encoder, network
+from medsass.runs import console, device, figures, run_directory
+from medsass.runs.scoring import linear_head, metrics
+
+_PANEL_ROWS = 3  # of best, of median and of worst images
+
+# Of the linear protocol, the same for every run: features are standardised, so one learning rate fits all encoders. Of
+# 0.03, 0.05 and 0.1 the last had the lowest validation loss on three datasets, and only where no run of epochs without
+# a lower loss stopped it before its learning rate had fallen: all are run, and the best is kept.
+_REGIME, _EPOCHS = Regime(lr=0.1, patience=0), 30
+
+Segment = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) normalised images -> (N, 1, H, W) logits
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A batch with three (N, H, W) uint8 masks in {0, 1}: what the network and what the bare labeler say, and the truth."""
+
+    batch: Batch
+    prediction: torch.Tensor
+    labels: torch.Tensor
+    truth: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """Whose masks are scored, and on what; one pass for the scores and one for the panel."""
+
+    loader: Loader
+    segment: Segment
+    label: Labeler
+    where: str
+
+    def run(self, title: str) -> Iterator[Scored]:
+        """All images of the split that have a mask."""
+        with console.progress(title, self.loader.samples) as bar:
+            for batch in self.loader:
+                assert batch.masks is not None
+                with torch.no_grad(), torch.autocast(self.where, torch.bfloat16, enabled=self.where == "cuda"):
+                    prediction = (self.segment(network.normalise(batch.images))[:, 0] > 0).byte()
+                yield Scored(batch, prediction, self.label(batch.images).mask, batch.masks)
+                bar.advance(len(batch.images))
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Score masks on the split's images that have one, at the size that the run was trained at.
+
+    `config.protocol` says whose masks they are.
+    network: the run's own network, of the epoch that is kept.
+    paper: the run's encoder in a network whose decoder is untrained, drawn from the run's seed, as the paper scores
+        encoders (section 4.1: nothing is fine-tuned). Such a mask is a random function of the features, however good
+        these are: the seed decides whether it covers next to nothing or nearly all of the image, and it hardly ever beats
+        foreground all over. The paper's IoU of ResNet-50 encoders on ISIC-2017 is 0.2395 to 0.2445, and foreground all
+        over scores about 0.2392 there: the mean share of foreground, since by its appendix B.1 predicting nothing is
+        right on 0.7608 of the pixels. Hence `everything` below.
+    linear: the run's encoder, frozen, and a 1 x 1 convolution to one logit, resized bilinearly to the image: what of the
+        mask can be read off the features without a decoder. It learns from the masks of the shards' training split,
+        and those of `val` choose its epoch, which are therefore not unseen where `val` is scored. Its loss is the paper's
+        focal-Tversky for all runs alike, whatever theirs was: it rates an overlap, as IoU does, and needs no threshold
+        or class weight to be tuned; with cross-entropy nearly nothing would be predicted where foreground is rare.
+    auto: network where the run keeps one, else linear.
+
+    Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone and under
+    `everything` for foreground all over, whose mean IoU is the mean share of foreground; `split`, `protocol` and `flips`.
+    Raises `ValueError` or `OSError` that say what is wrong and what to do.
+    """
+    for name in ("json", "panel"):
+        if path := getattr(config, name):
+            run_directory.check_file(path, f"--{name}")
+    protocol, examiner = _prepare(config)
+    parts: dict[str, list[metrics.Counts]] = {"prediction": [], "labels": [], "everything": []}
+    keys: list[str] = []
+    for scored in examiner.run("evaluate"):
+        guesses = (scored.prediction, scored.labels, torch.ones_like(scored.truth))
+        for part, guess in zip(parts.values(), guesses, strict=True):
+            part.append(metrics.count(guess, scored.truth))
+        keys += [info["key"] for info in scored.batch.info]
+    counts = {name: metrics.concatenate(part) for name, part in parts.items()}
+    scores = {name: {**metrics.scores(item), "images": len(keys)} for name, item in counts.items()}
+    result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol,
+                              "flips": config.flips, **scores}  # fmt: skip
+    if config.json:
+        files.write(config.json, json.dumps(result, indent=1) + "\n")
+    if config.panel:
+        draw_panel(config, examiner, keys, metrics.iou(counts["prediction"]).tolist())
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the scores as a table: the protocol's beside those of the bare labels and of foreground everywhere."""
+    columns = (result, result["labels"], result["everything"])
+    rows = [[name.replace("_", " "), *(f"{column[name]:.4f}" for column in columns)] for name in metrics.SCORES]
+    console.out.print(
+        f"{result['images']} images of split '{result['split']}', mean over images (iou dataset: all pixels together)"
+    )
+    protocol = f"{result['protocol']}, flips" if result["flips"] else result["protocol"]
+    console.out.print(console.table(["", protocol, "bare labels", "everything foreground"], rows))
+
+
+def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
+    """The protocol, never "auto", and all that it needs. What the shards lack is said before anything is trained."""
+    trained, facts = run_directory.stored(config.run)
+    protocol = config.protocol
+    if protocol == "auto":
+        protocol = "network" if facts["keeps"] == "network" else "linear"
+    if protocol == "network" and facts["keeps"] != "network":
+        raise ValueError(
+            f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
+        )
+    where = device.resolve(config.device)
+    linear_head.check_depth(config.run, config.shards, facts)
+    loader = _loader(config, trained, where, config.split)
+    segment = _SEGMENTS[protocol](config, trained, where)
+    segment = averaged(segment) if config.flips else segment
+    return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
+
+
+def _loader(config: EvaluateConfig, trained: TrainConfig, where: str, split: str) -> Loader:
+    plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, threads=config.threads)
+    return Loader(replace(plain, masks=True, info=True))
+
+
+def _network(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
+    return checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
+
+
+def _paper(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
+    return checkpoint.load_fresh(config.run / run_directory.WEIGHTS, trained.model, trained.seed).to(where)
+
+
+def _linear(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
+    for split in ("train", "val"):
+        if not remote.load(config.shards).split(split).masks:
+            raise ValueError(
+                f"{config.shards}: no image of split '{split}' has a mask, and --protocol linear learns from them; "
+                "take --protocol network or paper"
+            )
+    device.seed(trained.seed, where)
+    frozen = linear_head.freeze(checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where))
+
+    def see(batch: Batch) -> linear_head.Pair:
+        assert batch.masks is not None
+        with torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
+            return encoder.feature_map(frozen, network.normalise(batch.images)), batch.masks
+
+    train, val = (
+        linear_head.cached(linear_head.Features(_loader(config, trained, where, split), see))
+        for split in ("train", "val")
+    )
+    layers = nn.Sequential(linear_head.Standardise(train), nn.Conv2d(encoder.width(frozen), 1, 1)).to(where)
+
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return focal_tversky(_resize(logits, target.shape[1:]), target)
+
+    with console.progress("linear head", _EPOCHS) as bar:
+        linear_head.fit(layers, linear_head.Training(train, val, loss, _REGIME, _EPOCHS), lambda _: bar.advance(1))
+
+    def segment(images: torch.Tensor) -> torch.Tensor:
+        features = encoder.feature_map(frozen, images).float()
+        with torch.autocast(where, enabled=False):  # as the head was trained
+            return _resize(layers(features), images.shape[2:])
+
+    return segment
+
+
+def _resize(logits: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(logits, size, mode="bilinear")
+
+
+_SEGMENTS: dict[str, Callable[[EvaluateConfig, TrainConfig, str], Segment]] = {
+    "network": _network,
+    "paper": _paper,
+    "linear": _linear,
+}
+
+
+def draw_panel(config: EvaluateConfig, examiner: Examiner, keys: list[str], ious: list[float]) -> None:
+    """Draw input, truth, label and prediction of the best, the median and the worst images, by the prediction's IoU.
+
+    A second pass over the split, so that the first need not keep every image in memory.
+    """
+    assert config.panel is not None
+    order = np.argsort(ious, kind="stable")[::-1]
+    middle = max(0, (len(order) - _PANEL_ROWS) // 2)
+    chosen = {
+        "best": order[:_PANEL_ROWS],
+        "median": order[middle : middle + _PANEL_ROWS],
+        "worst": order[-_PANEL_ROWS:],
+    }
+    wanted = {keys[index]: (name, ious[index]) for name, indices in chosen.items() for index in indices}
+    rows: dict[str, list[figures.Tile]] = {}
+    for scored in examiner.run("panel"):
+        for i, info in enumerate(scored.batch.info):
+            if info["key"] in wanted:
+                name, value = wanted[info["key"]]
+                image = scored.batch.images[i].cpu().numpy()
+                masks = [mask[i].cpu().numpy() for mask in (scored.truth, scored.labels, scored.prediction)]
+                captions = ["", "", f"{name}: IoU {value:.3f}"]
+                rows[info["key"]] = [(image, info["key"]), *zip(masks, captions, strict=True)]
+    figures.sheet([rows[key] for key in wanted], config.panel, ["input", "truth", "label", "prediction"])

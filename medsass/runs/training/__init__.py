@@ -1,0 +1,1 @@
+"""`medsass train`."""

@@ -1,0 +1,117 @@
+"""`train --profile`: a trace of some steps, and one page that says where their time went."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from medsass import files
+from medsass.runs.distributed import Ranks
+
+TRACE, SUMMARY = "trace.json.gz", "summary.md"
+PHASES = ("wait for data", "forward", "backward", "optimizer", "replay")  # ranges that the step is marked with
+
+_SKIP, _WARM, _ACTIVE = 6, 2, 10  # steps: compiling and recording, the profiler's own warm-up, what is traced
+_TOP = 12  # operators in the summary
+
+
+@contextmanager
+def traced(folder: Path | None, device: str, steps: int, ranks: Ranks) -> Iterator[Callable[[], None]]:
+    """Trace some of the training's `steps`; what is yielded is to be called after each. None: nothing happens.
+
+    folder/trace.json.gz opens in https://ui.perfetto.dev, or chrome://tracing; folder/summary.md is the page.
+    """
+    if folder is None or not ranks.first or steps < 1:
+        yield lambda: None
+        return
+    active = max(1, min(_ACTIVE, steps // 2))
+    warm = min(_WARM, steps - active)
+    skip = max(0, min(_SKIP, steps - active - warm))
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
+    clock = _Clock(skip + warm)
+    plan = schedule(wait=0, warmup=warm, active=active, repeat=1, skip_first=skip)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or its notes stand between the progress lines
+    ready = partial(_write, folder, device, active, clock)
+    with profile(activities=activities, schedule=plan, on_trace_ready=ready) as profiler:
+
+        def step() -> None:
+            clock.step()
+            profiler.step()
+
+        yield step
+
+
+class _Clock:
+    """Wall time since the first traced step began."""
+
+    def __init__(self, before: int) -> None:
+        self._before = before
+        self._start = monotonic()
+
+    def step(self) -> None:
+        self._before -= 1
+        if self._before == 0:
+            self._start = monotonic()
+
+    def seconds(self) -> float:
+        return monotonic() - self._start
+
+
+def _write(folder: Path, device: str, steps: int, clock: _Clock, profiler: Any) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    seconds = clock.seconds()
+    profiler.export_chrome_trace(str(folder / TRACE))
+    files.write(folder / SUMMARY, summary(list(profiler.key_averages()), device, steps, seconds))
+
+
+def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
+    """One page of Markdown about the profiler's averages of that many steps, which took `seconds` in all."""
+    ranges = {event.key: event for event in events if event.key in PHASES}
+    rest = [event for event in events if event.key not in PHASES and not event.key.startswith("ProfilerStep")]
+    own = partial(_own, device)
+    total = sum(map(own, rest)) or 1.0
+    top = sorted(rest, key=own, reverse=True)[:_TOP]
+    times = {name: ranges[name].cpu_time_total / 1e6 for name in PHASES if name in ranges}
+    times["all else"] = max(0.0, seconds - sum(times.values()))
+    host = [f"| {name} | {1000 * time / steps:.2f} | {time / seconds:.0%} |" for name, time in times.items()]
+    busy = [f"The GPU was busy {min(1.0, total / 1e6 / seconds):.0%} of the time.", ""] if device == "cuda" else []
+    return "\n".join(
+        [
+            f"# Where the time went: {steps} steps of {seconds / steps * 1000:.1f} ms",
+            "",
+            "Of the thread that trains, by part of a step"
+            + (" (a GPU works on while the host goes ahead):" if device == "cuda" else ":"),
+            "",
+            "| part | ms a step | share |",
+            "| --- | ---: | ---: |",
+            *host,
+            "",
+            *busy,
+            f"Of the {'GPU' if device == 'cuda' else 'CPU'}, by operator:",
+            "",
+            "| operator | calls a step | ms a step | share |",
+            "| --- | ---: | ---: | ---: |",
+            *(
+                f"| `{event.key[:80]}` | {event.count / steps:.1f} | {own(event) / 1000 / steps:.2f} | "
+                f"{own(event) / total:.0%} |"
+                for event in top
+            ),
+            "",
+            f"The whole trace: `{TRACE}`, to be opened in https://ui.perfetto.dev.",
+            "",
+        ]
+    )
+
+
+def _own(device: str, event: Any) -> float:
+    """Microseconds of an operator without those that it calls."""
+    name = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    return float(getattr(event, name))

@@ -1,0 +1,1 @@
+"""`medsass tune`: choosing labels without ground truth."""

@@ -1,0 +1,134 @@
+"""Ways to label, judged on images without their truth: one number a criterion, and their ranks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medsass.labels import Labeler, criteria, refine
+from medsass.runs.tuning.candidates import Candidate
+
+_BATCH = 16
+_CROP = 8  # a crop leaves away one in so many of each side, at both ends
+_LIGHT = 128  # level
+_TINT = 4.0  # levels: JPEG's rounding makes less of gray images
+_GAMMA, _GAIN, _NOISE = 0.3, 0.2, 5.0  # of `relit`
+
+# The criteria that rank. They were chosen by looking at the rank correlation of their mean with the IoU on some 50 training
+# images each of four sets (dermoscopy, X-rays, two kinds of fluorescence): other sets have to prove them. What they reach on
+# these, `benchmarks.tune` says. The other criteria have no vote: separation, for one, is Otsu's own aim, and cannot see what
+# is wrong with it.
+VOTES = ("crop", "contrast", "size", "frame")
+_LEAST = 1e-3  # of a criterion: so that one alone does not decide
+
+
+@dataclass(frozen=True)
+class Judged:
+    """C candidates on N images. values: by criterion (C,) float64, means over the images. masks: (C, N, H, W) uint8."""
+
+    candidates: Sequence[Candidate]
+    values: dict[str, NDArray[np.float64]]
+    masks: torch.Tensor
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """(C,) float64 in [0, 1]: the geometric mean of the criteria of VOTES."""
+        votes = np.stack([self.values[name] for name in VOTES]).clip(_LEAST)
+        return np.asarray(np.exp(np.log(votes).mean(0)))
+
+
+def side(images: torch.Tensor) -> str:
+    """The foreground's side of the threshold for a whole set, "bright" or "dark". images: as `judge` takes them.
+
+    Of colour images with a light ground it is the dark one: what is stained or pigmented absorbs light (Beer and Lambert's
+    law), and takes up most of many sections. Of others it is the side that holds less of the images' frames on the average,
+    where what lies outside of the field of view is neither.
+    """
+    if light(images):
+        return "dark"
+    step = "vignette" if images.dtype == torch.uint8 else ""
+    shares = []
+    for polarity in ("bright", "dark"):
+        mask = masks(Labeler(polarity=polarity, refine=step), images).float()
+        frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, 1:-1, 0], mask[:, 1:-1, -1]], 1)
+        shares.append(float(frame.mean()))
+    return "bright" if shares[0] <= shares[1] else "dark"
+
+
+def light(images: torch.Tensor) -> bool:
+    """Whether images are in colour and have a light ground: of most of them one pixel in twenty has no channel below
+    `_LIGHT`.
+    """
+    if not coloured(images):
+        return False
+    lowest = images.amin(3).flatten(1)
+    share = (lowest >= _LIGHT).float().mean(1)
+    return float((share >= 0.05).float().mean()) > 0.5
+
+
+def coloured(images: torch.Tensor) -> bool:
+    """Whether images are in colour: the channels of a pixel differ by more than `_TINT` levels on the average."""
+    return images.ndim == 4 and float((images.amax(3) - images.amin(3)).float().mean()) > _TINT
+
+
+def judge(
+    images: torch.Tensor, candidates: Sequence[Candidate], seed: int = 0, each: Callable[[], None] = lambda: None
+) -> Judged:
+    """images: (N, H, W, 3) uint8 RGB, or (N, H, W) uint8 or uint16. each: called after each candidate.
+
+    What `looked` says of each candidate's masks, `criteria.agreement`, and stability: IoU of its masks with those of the
+    images in another light (`relit`).
+    """
+    other = relit(images, seed)
+    values: dict[str, list[torch.Tensor]] = {}
+    stacked = torch.empty((len(candidates), *images.shape[:3]), dtype=torch.uint8, device=images.device)
+    for i, candidate in enumerate(candidates):
+        labeler = candidate.labeler(min(images.shape[1:3]))
+        stacked[i], found = looked(labeler, images)
+        found["stability"] = criteria.overlap(masks(labeler, other), stacked[i])
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
+        each()
+    table = {name: torch.stack(value) for name, value in values.items()}
+    table["agreement"] = torch.cat([criteria.agreement(stacked[:, part]) for part in _parts(len(images))], 1)
+    return Judged(candidates, {name: value.double().mean(1).cpu().numpy() for name, value in table.items()}, stacked)
+
+
+def looked(labeler: Labeler, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """A labeler's masks (N, H, W) uint8 and, of each, (N,) float32: `criteria.CRITERIA`, and crop, the IoU with the masks of
+    the images without their margin, which a threshold of the whole image may shift.
+    """
+    gray, mask = (refine.gray_of(images) if images.ndim == 4 else images).float(), masks(labeler, images)
+    found = {name: criterion(gray, mask) for name, criterion in criteria.CRITERIA.items()}
+    found["crop"] = criteria.overlap(masks(labeler, _inner(images).contiguous()), _inner(mask))
+    return mask, found
+
+
+def relit(images: torch.Tensor, seed: int) -> torch.Tensor:
+    """The images in another light: of each image another gamma, of each channel another gain, and noise."""
+    rng = torch.Generator().manual_seed(seed)
+    most = 255.0 if images.dtype == torch.uint8 else 65535.0
+    pixels = images.cpu().float() / most
+    pixels = pixels if images.ndim == 4 else pixels[..., None]
+    count, channels = len(images), pixels.shape[-1]
+    gamma = torch.exp((torch.rand(count, 1, 1, 1, generator=rng) * 2 - 1) * _GAMMA)
+    gain = 1 + (torch.rand(count, 1, 1, channels, generator=rng) * 2 - 1) * _GAIN
+    noise = torch.randn(pixels.shape, generator=rng) * (_NOISE / 255)
+    changed = ((pixels**gamma * gain + noise).clamp(0, 1) * most).round()
+    return changed.to(torch.int32).to(images.dtype).view(images.shape).to(images.device)
+
+
+def masks(labeler: Labeler, images: torch.Tensor) -> torch.Tensor:
+    """(N, H, W) uint8: what a labeler makes of N images, some at a time."""
+    return torch.cat([labeler(images[part].contiguous()).mask for part in _parts(len(images))])
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(i, i + _BATCH) for i in range(0, count, _BATCH)]
+
+
+def _inner(pixels: torch.Tensor) -> torch.Tensor:
+    height, width = (side // _CROP for side in pixels.shape[1:3])
+    return pixels[:, height:-height, width:-width]

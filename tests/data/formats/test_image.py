@@ -1,0 +1,145 @@
+"""What all pictures have in common, on arrays: reduced images against OpenCV, errors, frames that are kept."""
+
+import errno
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsass.data.formats import image, opening
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import Picture, View, readable
+
+
+class Frames(Picture):
+    """Frames of an array (N, H, W) or (N, H, W, 3); counts how often one is decoded."""
+
+    def __init__(self, array: np.ndarray, streams: bool = False, grain: tuple[int, int] = (1, 1)) -> None:
+        super().__init__(*array.shape[1:3], array.ndim == 4, array.dtype, View(), streams=streams)
+        self.array, self.frames, self._grain = array, len(array), grain
+        self.decoded: list[tuple[int, Box]] = []
+
+    def _decode(self, frame: int, box: Box, _level: int) -> np.ndarray:
+        self.decoded.append((frame, box))
+        return self.array[frame][box.slices]
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "float32"])
+@pytest.mark.parametrize("most", [700, 333, 64, 1])
+def test_small_is_the_area_average(
+    most: int, kind: str, colour: bool, streams: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "_BLOCK", 5000)
+    monkeypatch.setattr(image, "_ACROSS", 100)
+    array = cv2.GaussianBlur(RNG.normal(size=(431, 701, 3)), (0, 0), 2) * 1000
+    array = (array if kind == "float32" else np.clip(array + 100, 0, 255)).astype(kind)
+    array = array if colour else array[..., 0]
+    with Frames(array[None], streams, (32, 16)) as frames:
+        small = frames.small(0, most)
+        assert small.dtype == array.dtype
+        assert small.shape[:2] == (max(1, round(431 * most / 701)), most)
+        truth = cv2.resize(array.astype(np.float64), small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(small, truth, atol=1e-3 if kind == "float32" else 0.501)
+        assert len(frames.decoded) > 50 if streams else len(frames.decoded) == 1
+
+
+def test_small_of_a_small_image_is_the_image() -> None:
+    array = RNG.integers(0, 256, (1, 10, 20), np.uint8)
+    np.testing.assert_array_equal(Frames(array).small(0, 20), array[0])
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 90), st.integers(1, 90), st.integers(1, 4000))
+@settings(deadline=None, max_examples=60)
+def test_blocks_cover_every_pixel_once(height: int, width: int, rows: int, columns: int, most: int) -> None:
+    frames, seen = Frames(np.zeros((1, height, width), np.uint8), True, (rows, columns)), np.zeros((height, width), int)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(image, "_BLOCK", most)
+        for box in frames.blocks():
+            seen[box.slices] += 1
+            assert box.y % rows == 0
+            assert box.height * box.width <= max(most, rows * max(columns, 2048))
+    assert (seen == 1).all()
+
+
+def test_frames_are_decoded_once_and_the_last_two_are_kept() -> None:
+    array = RNG.integers(0, 256, (4, 10, 20), np.uint8)
+    with Frames(array) as frames:
+        for frame in (0, 0, 1, 0, 1, 2, 1, 0):
+            np.testing.assert_array_equal(frames.read(frame, Box(2, 3, 4, 5)), array[frame, 2:6, 3:8])
+        assert [frame for frame, _ in frames.decoded] == [0, 1, 2, 0]
+
+
+def test_threads_that_ask_for_one_frame_decode_it_once() -> None:
+    frames, barrier = Frames(RNG.integers(0, 256, (1, 500, 500), np.uint8)), threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait()
+        frames.read(0, Box(0, 0, 5, 5))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(frames.decoded) == 1
+
+
+def test_what_is_kept_cannot_be_changed_by_a_reader() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        Frames(np.zeros((1, 5, 5), np.uint8)).read()[0, 0] = 1
+
+
+def test_once_remembers() -> None:
+    frames, calls = Frames(np.zeros((1, 5, 5), np.uint8)), []
+    assert [frames.once("a", lambda: calls.append(1) or len(calls)) for _ in range(3)] == [1, 1, 1]
+    assert frames.once("b", lambda: 7) == 7
+
+
+@pytest.mark.parametrize("box", [Box(-1, 0, 2, 2), Box(0, -1, 2, 2), Box(0, 0, 6, 5), Box(0, 1, 5, 5), Box(9, 9, 1, 1)])
+def test_boxes_outside_are_refused(box: Box) -> None:
+    with pytest.raises(ValueError, match="is not within the image of 5x5 pixels"):
+        Frames(np.zeros((1, 5, 5), np.uint8)).read(0, box)
+
+
+@pytest.mark.parametrize("frame", [-1, 2])
+def test_frames_that_are_not_there_are_refused(frame: int) -> None:
+    with pytest.raises(ValueError, match=f"no frame {frame}: there are 2, numbered from 0"):
+        Frames(np.zeros((2, 5, 5), np.uint8)).read(frame)
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (OSError("image file is truncated"), "image file is truncated"),
+    (KeyError("tag"), "tag"),
+    (RuntimeError("two\n lines"), "two lines"),
+    (ValueError(), "ValueError"),
+    (OSError("cannot identify image file <_io.BytesIO object at 0x7f>"), "not an image file that can be read"),
+])  # fmt: skip
+def test_what_decoders_raise_becomes_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(ValueError, match=message), readable():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full"), ImportError("x")]
+)
+def test_errors_of_the_machine_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, readable():
+        raise error
+    assert caught.value is error
+
+
+def test_a_reader_that_stumbles_is_a_broken_file_and_a_missing_one_stays_missing(tmp_path: Path) -> None:
+    (tmp_path / "broken.tif").write_bytes(b"II*\0garbagegarbage")
+    with pytest.raises(ValueError, match=r"^broken file \(IndexError: "):
+        opening.open_picture(tmp_path / "broken.tif", View())
+    with pytest.raises(FileNotFoundError), readable():
+        (tmp_path / "none").read_bytes()

@@ -1,0 +1,376 @@
+"""TIFF files of every kind against the arrays that were written, Pillow and OpenSlide."""
+
+import io
+import struct
+import threading
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import AS_IT_IS, Picture, View
+from medsass.data.formats.opening import open_picture
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (70, 90, 3), np.uint8)
+GRAY = RNG.integers(0, 60_000, (70, 90), np.uint16)
+BOXES = [Box(0, 0, 70, 90), Box(3, 5, 40, 50), Box(69, 89, 1, 1), Box(0, 60, 70, 30)]
+STORES = {
+    "flat": {},
+    "strips": {"rowsperstrip": 16, "compression": "zlib"},
+    "one strip": {"rowsperstrip": 70, "compression": "zlib"},
+    "tiles": {"tile": (32, 16), "compression": "lzw", "predictor": True},
+}
+
+
+def tiff(array: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def opened(data: bytes, folder: Path, view: View = AS_IT_IS, from_memory: bool = False) -> Picture:
+    path = folder / "image.tif"
+    path.write_bytes(data)
+    return open_picture(path, view, data if from_memory else None)
+
+
+def check(picture: Picture, truth: np.ndarray, frame: int = 0) -> None:
+    assert picture.dtype == truth.dtype
+    assert (picture.height, picture.width) == truth.shape[:2]
+    assert picture.colour == (truth.ndim == 3)
+    np.testing.assert_array_equal(picture.read(frame), truth)
+    for box in BOXES:
+        if box.y + box.height <= picture.height and box.x + box.width <= picture.width:
+            np.testing.assert_array_equal(picture.read(frame, box), truth[box.slices])
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("from_memory", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("array", [GRAY, RGB], ids=["gray", "rgb"])
+def test_regions_equal_the_array_however_it_is_stored(
+    store: str, from_memory: bool, byteorder: str, array: np.ndarray, tmp_path: Path
+) -> None:
+    options = {"photometric": "rgb"} if array.ndim == 3 else {}
+    data = tiff(array, byteorder=byteorder, **options, **STORES[store])
+    with opened(data, tmp_path, from_memory=from_memory) as picture:
+        assert picture.streams == (store != "one strip")
+        check(picture, array)
+        assert picture.converted == ""
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint32", "int32", "float16", "float32", "float64"])
+def test_every_real_type_is_read(kind: str, store: str, tmp_path: Path) -> None:
+    array = (RNG.normal(size=(70, 90)) * 50).astype(kind)
+    with opened(tiff(array, **STORES[store]), tmp_path) as picture:
+        check(picture, array)
+
+
+def test_complex_pixels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pixels of type complex64 are not supported"):
+        opened(tiff(GRAY.astype(np.complex64)), tmp_path)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_planes_stored_apart_are_put_together(store: str, tmp_path: Path) -> None:
+    data = tiff(np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate", **STORES[store])
+    with opened(data, tmp_path) as picture:
+        check(picture, RGB)
+
+
+@pytest.mark.parametrize("store", ["flat", "strips", "tiles"])
+def test_zero_is_white_is_inverted(store: str, tmp_path: Path) -> None:
+    with opened(tiff(GRAY, photometric="miniswhite", **STORES[store]), tmp_path) as picture:
+        check(picture, 65535 - GRAY)
+        assert picture.converted == "inverted (zero is white)"
+
+
+@pytest.mark.parametrize("compression", [None, "group4", "tiff_lzw"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_bilevel_equals_pillow(compression: str | None, inverted: bool, tmp_path: Path) -> None:
+    image = Image.fromarray(GRAY > 30_000)
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={262: 0 if inverted else 1})
+    with open_picture(tmp_path / "a.tif") as picture:
+        check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("L")))
+        assert picture.converted.startswith("bilevel to gray")
+
+
+def test_4_bit_gray_takes_the_whole_range_as_pillow_does(tmp_path: Path) -> None:
+    packed = RNG.integers(0, 256, (20, 10), np.uint8)
+    data = bytearray(tiff(packed))
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        for name, value in (("ImageWidth", 20), ("BitsPerSample", 4)):
+            struct.pack_into("<H", data, file.pages.first.tags[name].valueoffset, value)
+    with opened(bytes(data), tmp_path) as picture:
+        check(picture, np.dstack([packed >> 4, packed & 15]).reshape(20, 20) * np.uint8(17))
+        np.testing.assert_array_equal(picture.read(), np.asarray(Image.open(tmp_path / "image.tif").convert("L")))
+        assert picture.converted == "4 bit to 8 bit"
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "LAB", "YCbCr"])
+def test_other_colour_models_equal_pillow(mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(RGB)
+    if mode == "LAB":
+        image = Image.frombytes("LAB", image.size, image.tobytes())
+    else:
+        image = image.quantize(50) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "a.tif")
+    with open_picture(tmp_path / "a.tif") as picture:
+        check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
+        assert "to RGB" in picture.converted
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_jpeg_in_tiff_equals_pillow(tile: tuple[int, int] | None, tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(RGB, (0, 0), 3)
+    with opened(tiff(smooth, photometric="rgb", compression="jpeg", tile=tile), tmp_path) as picture:
+        assert picture.streams == (tile is not None)
+        check(picture, np.asarray(Image.open(tmp_path / "image.tif").convert("RGB")))
+        assert np.abs(picture.read().astype(int) - smooth).max() < 25
+
+
+@pytest.mark.parametrize("store", ["flat", "tiles", "one strip"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation_is_applied_to_files_and_regions(turn: int, store: str, tmp_path: Path) -> None:
+    upright = {1: RGB, 2: RGB[:, ::-1], 3: RGB[::-1, ::-1], 4: RGB[::-1], 5: RGB.swapaxes(0, 1),
+               6: np.rot90(RGB, -1), 7: np.rot90(RGB, 2).swapaxes(0, 1), 8: np.rot90(RGB)}[turn]  # fmt: skip
+    data = tiff(RGB, photometric="rgb", extratags=[(274, 3, 1, turn, True)], **STORES[store])
+    with opened(data, tmp_path) as picture:
+        check(picture, upright)
+        assert picture.converted == ("" if turn == 1 else "turned upright")
+        assert picture.levels == (upright.shape[:2],)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "image.tif")), upright)
+
+
+def test_orientation_of_a_file_that_pillow_reads_is_applied_once(tmp_path: Path) -> None:
+    Image.fromarray(RGB).convert("YCbCr").save(tmp_path / "a.tif", tiffinfo={274: 6})
+    with open_picture(tmp_path / "a.tif") as picture:
+        check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
+        assert picture.height == 90
+
+
+STACK = RNG.integers(0, 60_000, (4, 3, 70, 90), np.uint16)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("form", ["ome", "imagej", "plain"])
+def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> None:
+    kind = {
+        "ome": {"ome": True, "metadata": {"axes": "TZYX"}},
+        "imagej": {"imagej": True, "metadata": {"axes": "TZYX"}},
+    }
+    data = tiff(STACK, photometric="minisblack", **kind.get(form, {}), **(STORES[store] if form != "imagej" else {}))
+    with opened(data, tmp_path) as picture:
+        assert (picture.frames, picture.total, picture.converted) == (1, 12, "first of 12 frames")
+        check(picture, STACK[0, 0])
+    with opened(data, tmp_path, View(frames="all")) as picture:
+        assert (picture.frames, picture.converted) == (12, "")
+        check(picture, STACK[1, 2], 5)
+        check(picture, STACK[3, 2], 11)
+
+
+def test_pages_that_pillow_wrote_are_frames(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.roll(RGB, i)) for i in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    with open_picture(tmp_path / "a.tif", View(frames="all")) as picture:
+        assert picture.frames == 3
+        check(picture, np.roll(RGB, 2), 2)
+
+
+def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(GRAY, metadata=None)
+        writer.write(GRAY[:9, :9], metadata=None)
+    with open_picture(tmp_path / "a.tif", View(frames="all")) as picture:
+        check(picture, GRAY)
+        assert picture.converted == "first of several images in the file"
+
+
+@pytest.mark.parametrize("store", ["flat", "tiles", "one strip"])
+def test_channels_are_chosen(store: str, tmp_path: Path) -> None:
+    array = STACK[:, [0, 1]]  # (4, 2, ...): T, C
+    data = tiff(array, photometric="minisblack", ome=True, metadata={"axes": "TCYX"}, **STORES[store])
+    with opened(data, tmp_path, View(channels=(1,), frames="all")) as picture:
+        assert (picture.frames, picture.per_channel) == (4, False)
+        check(picture, array[2, 1], 2)
+    with opened(data, tmp_path, View(channels=(1, 0, -1), frames="all")) as picture:
+        assert picture.per_channel
+        check(picture, np.dstack([array[3, 1], array[3, 0], array[3, 0] * 0]), 3)
+    with pytest.raises(ValueError, match=r"2 channels: say which to read: in \[\[images\]\] channels = \[i\]"):
+        opened(data, tmp_path)
+    with pytest.raises(ValueError, match=r"channels = \[2\] must be one or three of the file's 2"):
+        opened(data, tmp_path, View(channels=(2,)))
+
+
+def test_three_channels_are_red_green_and_blue(tmp_path: Path) -> None:
+    data = tiff(STACK[0], photometric="minisblack", imagej=True, metadata={"axes": "CYX"})
+    with opened(data, tmp_path) as picture:
+        check(picture, np.moveaxis(STACK[0], 0, -1))
+
+
+def test_plain_pages_are_channels_where_channels_are_asked_for(tmp_path: Path) -> None:
+    data = tiff(STACK[0], photometric="minisblack")
+    with opened(data, tmp_path, View(channels=(2,))) as picture:
+        check(picture, STACK[0, 2])
+
+
+@pytest.mark.parametrize("count", [2, 4, 5])
+def test_samples_are_channels_unless_they_are_alpha(count: int, tmp_path: Path) -> None:
+    array = RNG.integers(0, 256, (70, 90, count), np.uint8)
+    data = tiff(array, photometric="minisblack", planarconfig="contig", extrasamples=[0] * (count - 1))
+    with pytest.raises(ValueError, match=f"{count} channels: say which"):
+        opened(data, tmp_path)
+    with opened(data, tmp_path, View(channels=(1,))) as picture:
+        check(picture, array[..., 1])
+
+
+@pytest.mark.parametrize("kind", ["rgb", "minisblack"])
+def test_alpha_is_dropped(kind: str, tmp_path: Path) -> None:
+    colours = RGB if kind == "rgb" else RGB[..., 0]
+    data = tiff(
+        np.dstack([colours, GRAY // 300]).astype(np.uint8), photometric=kind, planarconfig="contig", extrasamples=[2]
+    )
+    with opened(data, tmp_path) as picture:
+        check(picture, colours)
+        assert picture.converted == "alpha dropped"
+
+
+@pytest.fixture(params=["pages", "subifds"])
+def pyramid(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
+    """A file of three levels and its arrays."""
+    smooth = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (301, 407, 3), np.uint8), (0, 0), 4)
+    levels = [smooth, smooth[::2, ::2].copy(), smooth[::4, ::4].copy()]
+    options = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib"}
+    with tifffile.TiffWriter(tmp_path / "a.tif", ome=request.param == "subifds") as writer:
+        if request.param == "subifds":
+            writer.write(levels[0], subifds=2, **options)
+            for level in levels[1:]:
+                writer.write(level, subfiletype=1, **options)
+        else:
+            for i, level in enumerate(levels):
+                writer.write(level, subfiletype=int(i > 0), metadata=None, **options)
+    return tmp_path / "a.tif", levels
+
+
+def test_levels_are_chosen(pyramid: tuple[Path, list[np.ndarray]]) -> None:
+    path, levels = pyramid
+    for i, truth in enumerate(levels):
+        with open_picture(path, View(level=i)) as picture:
+            assert picture.levels == tuple(level.shape[:2] for level in levels)
+            check(picture, truth)
+            assert picture.converted == ""
+    with pytest.raises(ValueError, match="no pyramid level 3: the file has levels 0 to 2"):
+        open_picture(path, View(level=3))
+
+
+def test_small_is_read_from_the_nearest_larger_level(pyramid: tuple[Path, list[np.ndarray]]) -> None:
+    path, levels = pyramid
+    with open_picture(path) as picture:
+        np.testing.assert_array_equal(picture.small(most=204), levels[1])
+        area = cv2.resize(levels[1].astype(float), (150, 111), interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(picture.small(most=150), area, atol=0.51)
+
+
+@pytest.mark.parametrize("store", [*STORES, "jpeg", "jpeg2000", "packbits"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_files_are_refused(store: str, share: float, tmp_path: Path) -> None:
+    options = STORES.get(store) or ({} if store == "flat" else {"compression": store, "tile": (32, 32)})
+    data = tiff(RGB, photometric="rgb", **options)
+    for from_memory in (False, True):
+        with (
+            pytest.raises(ValueError, match=r"\w+"),
+            opened(data[: int(len(data) * share)], tmp_path, from_memory=from_memory) as picture,
+        ):
+            picture.read(0, Box(0, 0, 70, 89))
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "lzw"])
+def test_a_file_that_lacks_its_last_bytes_is_refused(compression: str, tmp_path: Path) -> None:
+    data = tiff(RGB, photometric="rgb", compression=compression, tile=(32, 32))
+    with pytest.raises(ValueError, match=r"truncated: the file has [\d,]+ bytes of [\d,]+"):
+        opened(data[:-3], tmp_path)
+
+
+def huge(width: int, height: int, rows: int, tile: int = 0) -> bytes:
+    """A TIFF file of few bytes whose header tells of many pixels."""
+    count = -(-height // rows) if not tile else 2
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+    entries += [(322, 4, 1, tile), (323, 4, 1, tile)] if tile else [(278, 4, 1, rows)]
+    start = 8 + 2 + 12 * (len(entries) + 2) + 4
+    entries += [
+        (324 if tile else 273, 4, count, start if count > 1 else 8),
+        (325 if tile else 279, 4, count, start + 4 * count if count > 1 else 4),
+    ]
+    body = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + bytes(4) + b"\x08\0\0\0" * (2 * count)
+
+
+@pytest.mark.parametrize("data", [huge(60_000, 60_000, 60_000), huge(60_000, 60_000, 1, 60_000)], ids=["strip", "tile"])
+def test_an_image_too_large_to_decode_is_refused_from_its_header(data: bytes, tmp_path: Path) -> None:
+    tracemalloc.start()
+    for from_memory in (False, True):
+        with pytest.raises(ValueError, match="60000x60000 pixels are more than the 178,956,970"):
+            opened(data, tmp_path, from_memory=from_memory)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_large_striped_file_is_read_in_parts_only(tmp_path: Path) -> None:
+    with opened(huge(60_000, 60_000, 100), tmp_path) as picture:
+        assert picture.streams
+        with pytest.raises(ValueError, match="60000x60000 pixels are more than"):
+            picture.read()
+
+
+def test_threads_read_the_same_file(tmp_path: Path) -> None:
+    wrong: list[int] = []
+    with opened(tiff(RGB, photometric="rgb", **STORES["tiles"]), tmp_path) as picture:
+
+        def work(start: int) -> None:
+            for i in range(start, 40, 4):
+                box = Box(i, i, 30, 50)
+                if not np.array_equal(picture.read(0, box), RGB[box.slices]) or not np.array_equal(picture.read(), RGB):
+                    wrong.append(i)
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_region_of_any_tiling_equals_the_array(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
+    tile = tuple(16 * data.draw(st.integers(1, 3)) for _ in range(2))
+    y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    box = Box(y, x, data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x)))
+    turn = data.draw(st.integers(1, 8))
+    file = tiff(GRAY[:height, :width], tile=tile, compression="zlib", extratags=[(274, 3, 1, turn, True)])
+    with open_picture(Path("a.tif"), data=file) as picture:
+        truth = np.asarray(Image.open(io.BytesIO(file)))
+        if box.y + box.height <= picture.height and box.x + box.width <= picture.width:
+            np.testing.assert_array_equal(picture.read(0, box), truth[box.slices])
+
+
+def test_real_files_equal_opencv(real_data: Path) -> None:
+    for path in [
+        *sorted((real_data / "bitdepth_nucseg").rglob("*.tif"))[::9],
+        real_data / "whole_slide/kidney-48-5.tif",
+    ]:
+        truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        with open_picture(path) as picture:
+            np.testing.assert_array_equal(picture.read(), truth[..., ::-1] if truth.ndim == 3 else truth)
+            box = Box(100, 200, 64, 33)
+            np.testing.assert_array_equal(picture.read(0, box), picture.read()[box.slices])

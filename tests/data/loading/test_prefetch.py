@@ -1,0 +1,153 @@
+"""Batches by number from a pipeline that does nothing, so that each says which it is."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medsass.data.dali import import_dali
+from medsass.data.loading import tensors
+from medsass.data.loading.prefetch import FailedError, Feed
+
+
+@dataclass(frozen=True)
+class Pair:
+    number: int
+
+    @property
+    def feeds(self) -> dict[str, Any]:
+        """The number twice, in batches of one or two samples."""
+        rows = 1 + self.number % 2
+        return {name: tensors.rows(np.full((rows, 1), self.number, np.float32)) for name in ("one", "other")}
+
+
+def doubled(source: Callable[[str], Callable[[], Any]]) -> Any:
+    """A pipeline of two inputs: the first, and their sum."""
+    dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
+    pipeline = dali.Pipeline(batch_size=2, num_threads=1, device_id=None, prefetch_queue_depth=2)
+    with pipeline:
+        one, other = (fn.external_source(source=source(name), dtype=types.FLOAT, ndim=1) for name in ("one", "other"))
+        pipeline.set_outputs(one, one + other)
+    pipeline.build()
+    return pipeline
+
+
+def numbers(feed: Feed[Pair], number: int) -> None:
+    """Assert that batch `number` is that."""
+    work, (one, total) = feed.get(number, cuda=False)
+    assert work.number == number
+    assert tensors.whole(one).tolist() == [[number]] * (1 + number % 2)
+    assert tensors.whole(total).tolist() == [[2 * number]] * (1 + number % 2)
+
+
+@pytest.fixture(scope="module")
+def endless() -> Feed[Pair]:
+    return Feed(Pair, doubled)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 6)), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_any_batch_can_be_asked_for(endless: Feed[Pair], runs: list[tuple[int, int]]) -> None:
+    for start, count in runs:
+        for number in range(start, start + count):
+            numbers(endless, number)
+
+
+@pytest.mark.parametrize("end", [1, 2, 3, 10])
+def test_a_feed_that_ends_gives_all_of_it(end: int) -> None:
+    feed = Feed(Pair, doubled, end)
+    for _ in range(2):
+        for number in range(end):
+            numbers(feed, number)
+    with pytest.raises(IndexError):
+        feed.get(end, cuda=False)
+    numbers(feed, end - 1)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2, 7])
+def test_an_error_comes_in_the_place_of_its_batch(bad: int) -> None:
+    def make(number: int) -> Pair:
+        if number == bad:
+            raise OSError("of that batch")
+        return Pair(number)
+
+    feed = Feed(make, doubled)
+    for number in range(bad):
+        numbers(feed, number)
+    for _ in range(2):
+        with pytest.raises(OSError, match="of that batch"):
+            feed.get(bad, cuda=False)
+    numbers(feed, bad + 1)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    number: int
+
+    @property
+    def feeds(self) -> dict[str, Any]:
+        """A file that is none for the third."""
+        header = b"P5 1 1 255\n" if self.number != 3 else b"no image"
+        return {"files": tensors.batch([tensors.tensor(np.frombuffer(header + bytes([self.number]), np.uint8))])}
+
+
+def decoding(source: Callable[[str], Callable[[], Any]]) -> Any:
+    dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
+    pipeline = dali.Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=2)
+    with pipeline:
+        files = fn.external_source(source=source("files"), dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(fn.decoders.image(files, device="cpu", output_type=types.GRAY))
+    pipeline.build()
+    return pipeline
+
+
+def test_a_pipeline_that_fails_names_the_batches_it_can_be_and_is_built_anew() -> None:
+    feed: Feed[Encoded] = Feed(Encoded, decoding)
+    for number in range(3):
+        _, (image,) = feed.get(number, cuda=False)
+        assert tensors.whole(image).item() == number
+    with pytest.raises(FailedError) as error:
+        feed.get(3, cuda=False)
+    assert 3 in [work.number for work in error.value.works]
+    _, (image,) = feed.get(4, cuda=False)
+    assert tensors.whole(image).item() == 4
+    feed.get(1, cuda=False)  # the third is under way now
+    _, (image,) = feed.get(6, cuda=False)  # and was not asked for
+    assert tensors.whole(image).item() == 6
+
+
+def threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_threads_end_with_the_feed(closed: bool) -> None:
+    gc.collect()
+    before = threads()
+    for _ in range(5):
+        feed = Feed(Pair, doubled)
+        numbers(feed, 3)
+        assert threads() > before
+        if closed:
+            feed.close()
+        del feed
+    deadline = time.monotonic() + 10
+    while threads() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    assert threads() == before
+
+
+def test_a_feed_may_be_closed_twice_and_used_again() -> None:
+    feed = Feed(Pair, doubled)
+    numbers(feed, 0)
+    feed.close()
+    feed.close()
+    numbers(feed, 1)

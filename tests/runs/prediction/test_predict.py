@@ -1,0 +1,238 @@
+"""Prediction: a mask for each image at its own size, and nothing lost or overwritten."""
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from medsass.data.formats import opening
+from medsass.models import network
+from tests.support.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on whole images. Read it, never change it."""
+    return save_run(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on tiles of 96 pixels. Read it, never change it."""
+    return save_run(tmp_path_factory.mktemp("tiled") / "run", tile=96)
+
+
+def test_masks_have_the_images_size_and_only_0_and_255(trained: Path, tmp_path: Path) -> None:
+    images = save_image(tmp_path / "a.png", 40, 56), save_image(tmp_path / "b.jpg", 33, 17)
+    assert run_predict(trained, tmp_path / "out", *images) == []
+    assert files_in(tmp_path / "out") == {"a.png", "b.png"}
+    for name, shape in (("a.png", (40, 56)), ("b.png", (33, 17))):
+        mask = read(tmp_path / "out" / name)
+        assert (mask.shape, str(mask.dtype)) == (shape, "uint8")
+        assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_a_mask_at_the_training_size_is_the_networks_answer(trained: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    with Image.open(sorted((nuclei_folder / "images").iterdir())[0]) as image:
+        small = image.convert("RGB").resize((32, 32))
+    small.save(tmp_path / "a.png")
+    run_predict(trained, tmp_path / "out", tmp_path / "a.png", probability=True)
+    model = network.build("unet-resnet18")
+    model.load_state_dict(load_file(trained / "model.safetensors"))
+    with torch.no_grad():
+        chance = (
+            model.eval()(network.normalise(torch.from_numpy(np.asarray(small).copy())[None])).sigmoid()[0, 0].numpy()
+        )
+    mask, stored = read(tmp_path / "out" / "a.png"), read(tmp_path / "out" / "a_probability.png")
+    assert np.abs(stored.astype(float) / 65535 - chance).max() < 1e-4
+    assert np.array_equal(mask[np.abs(chance - 0.5) > 1e-4] > 0, chance[np.abs(chance - 0.5) > 1e-4] > 0.5)
+
+
+def test_folders_keep_their_sub_folders(trained: Path, tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/x/a.png", "in/x/y/b.jpg"):
+        save_image(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    assert run_predict(trained, tmp_path / "out", tmp_path / "in") == []
+    assert files_in(tmp_path / "out") == {"a.png", "x/a.png", "x/y/b.png"}
+
+
+def test_two_images_that_would_write_one_mask_are_refused(trained: Path, tmp_path: Path) -> None:
+    images = save_image(tmp_path / "x" / "a.png"), save_image(tmp_path / "y" / "a.jpg")
+    with pytest.raises(ValueError, match="would both write"):
+        run_predict(trained, tmp_path / "out", *images)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_mask_is_kept_unless_overwrite(trained: Path, tmp_path: Path) -> None:
+    path, out = save_image(tmp_path / "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        run_predict(trained, out, path)
+    assert (out / "a.png").read_text() == "mine"
+    run_predict(trained, out, path, overwrite=True)
+    assert read(out / "a.png").shape == (40, 56)
+
+
+@pytest.mark.parametrize("kind", ["overlay", "probability"])
+def test_an_existing_overlay_or_probability_is_kept_unless_overwrite(trained: Path, tmp_path: Path, kind: str) -> None:
+    path, out = save_image(tmp_path / "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / f"a_{kind}.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        run_predict(trained, out, path, **{kind: True})
+    assert (out / f"a_{kind}.png").read_text() == "mine"
+
+
+def test_the_mask_of_one_image_never_replaces_the_overlay_of_another(trained: Path, tmp_path: Path) -> None:
+    images = save_image(tmp_path / "in" / "a.png"), save_image(tmp_path / "in" / "a_overlay.png")
+    with pytest.raises(ValueError, match="would both write"):
+        run_predict(trained, tmp_path / "out", *images, overlay=True)
+
+
+def test_an_input_is_never_replaced_by_its_mask(trained: Path, tmp_path: Path) -> None:
+    path = save_image(tmp_path / "a.png")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="is an input image"):
+        run_predict(trained, tmp_path, path, overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_an_input_is_never_replaced_by_the_mask_of_another(trained: Path, tmp_path: Path) -> None:
+    images = save_image(tmp_path / "x" / "a.jpg"), save_image(tmp_path / "a.png")
+    before = images[1].read_bytes()
+    with pytest.raises((ValueError, FileExistsError)):
+        run_predict(trained, tmp_path, *images, overwrite=True)
+    assert images[1].read_bytes() == before
+
+
+def test_a_missing_image_is_named(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.png: no such image or folder"):
+        run_predict(trained, tmp_path / "out", tmp_path / "none.png")
+
+
+def test_a_folder_without_images_says_so(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(FileNotFoundError, match="no image in this folder"):
+        run_predict(trained, tmp_path / "out", tmp_path / "in")
+
+
+def test_no_image_at_all_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image given"):
+        run_predict(trained, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("light")
+def test_a_slides_tile_is_that_of_the_runs_shards_or_the_trained_size(
+    trained: Path, tiled: Path, tmp_path: Path
+) -> None:
+    slide = save_slide(tmp_path / "a.svs", noise(100, 110))
+    for run, side in ((trained, SIZE), (tiled, 96)):
+        run_predict(run, tmp_path / f"{side}", slide, probability=True)
+        for tile in (SIZE, 96):
+            run_predict(run, tmp_path / f"{side}-{tile}", slide, probability=True, tile=tile)
+            same = np.array_equal(
+                read(tmp_path / f"{side}" / "a_probability.tif"),
+                read(tmp_path / f"{side}-{tile}" / "a_probability.tif"),
+            )
+            assert same == (tile == side)
+
+
+@pytest.mark.usefixtures("light")
+def test_an_image_is_predicted_whole_unless_tile(tiled: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "a.png", 80, 100)
+    for tile in (0, 100, 60):
+        run_predict(tiled, tmp_path / f"{tile}", image, probability=True, tile=tile)
+        assert files_in(tmp_path / f"{tile}") == {"a.png", "a_probability.png"}
+    whole, one, many = (read(tmp_path / f"{tile}" / "a_probability.png").astype(int) for tile in (0, 100, 60))
+    assert np.array_equal(whole, one)
+    assert np.abs(whole - many).max() > 100
+
+
+def test_tiles_of_the_trained_size_are_the_networks_answers_at_their_middle(trained: Path, tmp_path: Path) -> None:
+    pixels = noise(64, 96)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    run_predict(trained, tmp_path / "out", tmp_path / "a.png", tile=32, overlap=0.0, probability=True)
+    model = network.build("unet-resnet18")
+    model.load_state_dict(load_file(trained / "model.safetensors"))
+    stored = read(tmp_path / "out" / "a_probability.png") / 65535
+    for y in (0, 32):
+        for x in (0, 32, 64):
+            tile = torch.from_numpy(pixels[y : y + 32, x : x + 32].copy())[None]
+            with torch.no_grad():
+                chance = model.eval()(network.normalise(tile)).sigmoid()[0, 0].numpy()
+            assert np.abs(stored[y : y + 32, x : x + 32] - chance).max() < 1e-4
+
+
+@pytest.mark.usefixtures("light")
+def test_an_image_of_too_many_pixels_is_treated_as_a_slide(
+    tiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = (
+        save_slide(tmp_path / "large.tif", noise(130, 150)),
+        save_slide(tmp_path / "small.tif", noise(90, 100)),
+    )
+    monkeypatch.setattr(opening, "MOST_PIXELS", 10_000)
+    assert run_predict(tiled, tmp_path / "out", large, small) == []
+    assert files_in(tmp_path / "out") == {"large.tif", "small.png"}
+    assert read(tmp_path / "out" / "large.tif").shape == (130, 150)
+
+
+@pytest.mark.usefixtures("light")
+def test_a_folder_holds_slides_and_images(trained: Path, tmp_path: Path) -> None:
+    save_slide(tmp_path / "in" / "x" / "a.scn", noise(80, 90))
+    save_slide(tmp_path / "in" / "b.svs", noise(80, 90))
+    save_image(tmp_path / "in" / "b.png")
+    assert run_predict(trained, tmp_path / "out", tmp_path / "in", tile=64) == []
+    assert files_in(tmp_path / "out") == {"x/a.tif", "b.tif", "b.png"}
+
+
+def test_two_slides_that_would_write_one_mask_are_refused(trained: Path, tmp_path: Path) -> None:
+    slides = save_slide(tmp_path / "a.svs", noise(8, 8)), save_slide(tmp_path / "a.ndpi", noise(8, 8))
+    with pytest.raises(ValueError, match="would both write"):
+        run_predict(trained, tmp_path / "out", *slides)
+
+
+def test_a_slide_and_an_image_that_would_write_one_overlay_are_refused(trained: Path, tmp_path: Path) -> None:
+    images = save_slide(tmp_path / "a.svs", noise(8, 8)), save_image(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="would both write"):
+        run_predict(trained, tmp_path / "out", *images, overlay=True)
+
+
+@pytest.mark.usefixtures("light")
+@pytest.mark.parametrize("name", ["a.tif", "a_probability.tif", "a_overlay.png"])
+def test_what_a_slide_has_already_is_kept_unless_overwrite(trained: Path, tmp_path: Path, name: str) -> None:
+    slide, out = save_slide(tmp_path / "a.svs", noise(70, 70)), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        run_predict(trained, out, slide, overlay=True, probability=True)
+    assert (out / name).read_text() == "mine"
+    run_predict(trained, out, slide, tile=70, overlay=True, probability=True, overwrite=True)
+    assert read(out / name).shape[:2] == (70, 70)
+
+
+def test_a_tiff_is_never_replaced_by_the_mask_of_a_slide(trained: Path, tmp_path: Path) -> None:
+    images = save_slide(tmp_path / "a.svs", noise(70, 70)), save_slide(tmp_path / "a.tif", noise(70, 70))
+    before = images[1].read_bytes()
+    with pytest.raises((ValueError, FileExistsError)):
+        run_predict(trained, tmp_path, *images, overwrite=True)
+    assert images[1].read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["TCGA-CR-7395-01A-01-TS1.svs", "test3-DAPI-2-(387).ndpi"])
+def test_a_real_slide_has_no_seams(trained: Path, real_data: Path, tmp_path: Path, name: str) -> None:
+    slide = real_data / "whole_slide" / name
+    assert run_predict(trained, tmp_path, slide, tile=1024, probability=True) == []
+    chance = read(tmp_path / f"{slide.stem}_probability.tif").astype(int)
+    with openslide.OpenSlide(slide) as reference:
+        assert chance.shape == reference.dimensions[::-1]
+    for axis in (0, 1):
+        steps = np.abs(np.diff(chance, axis=axis)).mean(axis=1 - axis)
+        edges = [edge for start in range(0, len(steps) - 1024, 768) for edge in (start - 1, start + 1023) if edge > 0]
+        assert len(edges) > 5
+        assert steps[edges].mean() < 1.1 * np.delete(steps, edges).mean()

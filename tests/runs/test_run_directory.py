@@ -1,0 +1,178 @@
+"""A run directory: made once, never mixed with other files, resumed only with the same options and data."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from medsass import files
+from medsass.runs import run_directory
+from tests.conftest import tiny
+
+FACTS = {"polarity": "bright", "shards_sha256": "abc"}
+OURS = (
+    "config.json",
+    "metrics.jsonl",
+    "last.pt",
+    "best.pt",
+    "model.safetensors",
+    "progress.png",
+    "samples.png",
+    "scores.json",
+)
+
+
+def test_a_new_directory_holds_the_options_and_the_facts(tmp_path: Path) -> None:
+    config = tiny(Path("some/shards"), tmp_path / "deep" / "run", seed=7)
+    run_directory.create(config, FACTS)
+    content = json.loads((config.run / "config.json").read_text())
+    assert (content["train"]["seed"], content["train"]["shards"]) == (7, "some/shards")
+    assert (content["polarity"], content["shards_sha256"]) == ("bright", "abc")
+    assert [path.name for path in config.run.iterdir()] == ["config.json"]
+
+
+def test_what_was_stored_comes_back(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run", lr=0.5, flip=False)
+    run_directory.create(config, FACTS)
+    old, facts = run_directory.stored(config.run)
+    assert old == config
+    assert {name: facts[name] for name in FACTS} == FACTS
+
+
+def test_an_existing_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    run_directory.create(config, FACTS)
+    before = (config.run / "config.json").read_bytes()
+    with pytest.raises(FileExistsError, match=r"--resume.*--overwrite"):
+        run_directory.create(tiny(Path("shards"), config.run, seed=9), FACTS)
+    assert (config.run / "config.json").read_bytes() == before
+
+
+def test_overwrite_deletes_all_files_of_the_old_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    (run / "export").mkdir()
+    for name in (*OURS, "tensorboard/events", "last.pt.part", "export/card.json"):
+        (run / name).write_text("old")
+    run_directory.create(tiny(Path("shards"), run, overwrite=True), FACTS)
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+    assert (run / "config.json").read_text() != "old"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_never_deleted(tmp_path: Path, overwrite: bool) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "thesis.docx"):
+        (run / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=r"thesis\.docx"):
+        run_directory.create(tiny(Path("shards"), run, overwrite=overwrite), FACTS)
+    assert {path.name: path.read_text() for path in run.iterdir()} == {"config.json": "mine", "thesis.docx": "mine"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FileExistsError, match="is a file"):
+        run_directory.create(tiny(Path("shards"), tmp_path / "run", overwrite=overwrite), FACTS)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_folder_without_a_configuration_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        run_directory.stored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"train": {}}', '{"train": 3}', '{"train": {"shards": 1, "run": "r"}}',
+             '{"train": {"shards": "s", "run": "r", "epochs": 0}}', '{"train": {"shards": "s", "run": "r", "lr": "x"}}'],
+)  # fmt: skip
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a run"):
+        run_directory.stored(tmp_path)
+
+
+def test_a_configuration_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a run"):
+        run_directory.stored(tmp_path)
+
+
+def test_resuming_with_other_options_names_each_that_differs(tmp_path: Path) -> None:
+    run_directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    with pytest.raises(ValueError, match="cannot be resumed") as error:
+        run_directory.check_resume(tiny(Path("shards"), tmp_path / "run", lr=0.5, seed=3, resume=True), FACTS)
+    assert "lr (not given in the run, 0.5 now)" in str(error.value)
+    assert "seed (0 in the run, 3 now)" in str(error.value)
+    assert "epochs" not in str(error.value)
+
+
+def test_resuming_with_other_shards_says_so(tmp_path: Path) -> None:
+    run_directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    with pytest.raises(ValueError, match=r"shards_sha256 \(abc in the run, def now\)"):
+        run_directory.check_resume(tiny(Path("shards"), tmp_path / "run"), {**FACTS, "shards_sha256": "def"})
+
+
+def test_a_run_and_its_shards_may_be_moved_before_it_is_resumed(tmp_path: Path) -> None:
+    run_directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run_directory.check_resume(tiny(Path("elsewhere"), tmp_path / "moved", threads=3), FACTS)
+    with pytest.raises(FileNotFoundError):
+        run_directory.check_resume(tiny(Path("elsewhere"), tmp_path / "run"), FACTS)
+
+
+def test_metrics_are_one_json_object_a_line(tmp_path: Path) -> None:
+    history = [{"epoch": 1, "val_loss": 0.5}, {"epoch": 2, "val_loss": 0.25}]
+    run_directory.write_metrics(tmp_path, history)
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history
+
+
+OF_SHARDS = {"tile": 256, "level": 1, "depth": 16, "range": "percentile"}
+OLDER = {"tile": 0, "level": 0, "depth": 8, "range": "minmax"}
+
+
+def test_what_an_older_run_did_not_store_is_as_it_was_then(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    run_directory.create(config, FACTS)
+    assert OLDER.items() <= run_directory.stored(config.run)[1].items()
+    run_directory.check_resume(config, {**FACTS, **OLDER})
+    with pytest.raises(ValueError, match=r"depth \(8 in the run, 16 now\)"):
+        run_directory.check_resume(config, {**FACTS, **OLDER, "depth": 16})
+
+
+def test_the_facts_of_the_shards_come_back(tmp_path: Path) -> None:
+    config = tiny(Path("shards"), tmp_path / "run")
+    run_directory.create(config, {**FACTS, **OF_SHARDS})
+    assert OF_SHARDS.items() <= run_directory.stored(config.run)[1].items()
+
+
+def test_an_address_comes_back_as_one(tmp_path: Path) -> None:
+    pytest.importorskip("upath")
+    address = files.location("memory://folder/of shards")
+    config = tiny(address, tmp_path / "run")
+    run_directory.create(config, FACTS)
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["train"]["shards"] == "memory://folder/of shards"
+    old, _ = run_directory.stored(config.run)
+    assert old == config
+    assert not files.is_local(old.shards)
+
+
+def test_a_run_on_an_address_can_be_read_without_the_packages_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("upath")
+    run_directory.create(tiny(files.location("memory://shards"), tmp_path / "run", lr=0.5), FACTS)
+    monkeypatch.setitem(sys.modules, "upath", None)
+    assert run_directory.stored(tmp_path / "run")[0].lr == 0.5
+
+
+def test_a_run_at_an_address_is_refused() -> None:
+    pytest.importorskip("upath")
+    run = files.location("memory://run")
+    with pytest.raises(ValueError, match="memory://run: RUN must be on this machine"):
+        run_directory.create(tiny(Path("shards"), run), FACTS)
+    with pytest.raises(ValueError, match="memory://run: RUN must be on this machine"):
+        run_directory.stored(run)

@@ -1,0 +1,98 @@
+"""Where an epoch is written down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from medsass.runs.training import log
+from tests.conftest import tiny
+
+LINES = [{"epoch": number, "train_loss": 1 / number, "val_loss": 0.5} for number in (1, 2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def _picture(path: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_lines_and_pictures_reach_tensorboard_and_metrics(tmp_path: Path, run: Path) -> None:
+    with log.kept(tiny(tmp_path, run), 0, True) as kept:
+        kept.epoch(LINES[:1])
+        kept.samples(_picture(run / "samples.png"), 1)
+        kept.samples(run / "missing.png", 1)
+        kept.epoch(LINES[:2])
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(1, 1.0), (2, 0.5)]
+    (picture,) = events.Images("samples")
+    assert (picture.step, picture.height, picture.width) == (1, 20, 30)
+    assert [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] == LINES[:2]
+
+
+def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path: Path, run: Path) -> None:
+    for done, lines in [(0, LINES), (1, LINES[:2])]:
+        with log.kept(tiny(tmp_path, run), done, True) as kept:
+            for number in range(done, len(lines)):
+                kept.epoch(lines[: number + 1])
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val_loss")] == [1, 2]
+
+
+def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path, run: Path) -> None:
+    with log.kept(tiny(tmp_path, run), 0, False) as kept:
+        kept.epoch(LINES)
+        kept.samples(run / "samples.png", 1)
+    assert not list(run.iterdir())
+
+
+def test_weights_and_biases_gets_the_same(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    calls: list[Any] = []
+
+    class Run:
+        def log(self, line: dict[str, Any], step: int) -> None:
+            calls.append((sorted(line), step))
+
+        def finish(self) -> None:
+            calls.append("finish")
+
+    monkeypatch.setattr(wandb, "init", lambda **options: calls.append(options) or Run())
+    with log.kept(tiny(tmp_path, run, wandb="project"), 0, True) as kept:
+        kept.epoch(LINES[:1])
+        kept.samples(_picture(run / "samples.png"), 1)
+    options, *rest = calls
+    assert (options["project"], options["name"], options["resume"], options["config"]["size"]) == (
+        "project",
+        "run",
+        "allow",
+        32,
+    )
+    assert rest == [(["epoch", "train_loss", "val_loss"], 1), (["samples"], 1), "finish"]
+
+
+def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with log.kept(tiny(tmp_path, run, wandb="project"), 0, True) as kept:
+        kept.epoch(LINES[:1])
+        kept.samples(_picture(run / "samples.png"), 1)
+    (found,) = (run / "wandb").glob("offline-run-*")
+    assert list(found.glob("*.wandb"))
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"--wandb needs the wandb package: pip install 'medsass\[wandb\]'"):
+        log.check(tiny(tmp_path, run, wandb="project"))
+    log.check(tiny(tmp_path, run))

@@ -1,0 +1,380 @@
+"""Training: what it leaves behind, that it repeats, resumes, stops, and never needs a label."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from medsass.config import LabelConfig, ShardConfig
+from medsass.data.sharding import shard
+from medsass.data.shards import manifest
+from medsass.methods.method import Regime
+from medsass.runs import run_directory
+from medsass.runs.label import label
+from medsass.runs.training import train as module
+from medsass.runs.training.train import train
+from medsass.runs.training.trainer import Trainer
+from tests.conftest import tiny, train_one_epoch
+from tests.support import built, trainings
+
+FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
+         "samples.png"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unlabelled(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of the same images, made without a mask."""
+    out = tmp_path_factory.mktemp("unlabelled") / "out"
+    shard.write(ShardConfig(nuclei_folder, out, images="images/*.png", max_shard_bytes=100_000))
+    return out
+
+
+@pytest.fixture(scope="module")
+def short(unlabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of three epochs without labels."""
+    run = tmp_path_factory.mktemp("short") / "run"
+    train(tiny(unlabelled, run, epochs=3))
+    return run
+
+
+def test_a_run_directory_holds_exactly_the_documented_files(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == FILES
+    assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_pictures_can_be_opened(trained: Path) -> None:
+    for name in ("progress.png", "samples.png"):
+        with Image.open(trained / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert image.convert("L").getextrema()[0] < 128
+
+
+def test_metrics_hold_a_line_an_epoch(trained: Path) -> None:
+    history = trainings.history(trained)
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert all(line.keys() >= {"train_loss", "val_loss", "val_iou_target", "lr"} for line in history)
+
+
+def test_kept_weights_are_those_of_the_epoch_with_the_lowest_validation_loss(trained: Path) -> None:
+    best = torch.load(trained / "best.pt", weights_only=True)
+    history = trainings.history(trained)
+    assert best["epoch"] == min(history, key=lambda line: line["val_loss"])["epoch"]
+    torch.testing.assert_close(load_file(trained / "model.safetensors"), dict(best["model"]), rtol=0, atol=0)
+
+
+def test_tensorboard_holds_the_metrics(trained: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    values = [event.value for event in events.Scalars("val_loss")]
+    assert values == pytest.approx([line["val_loss"] for line in trainings.history(trained)], rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "again"))
+    trainings.assert_same(trained, tmp_path / "again")
+
+
+def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "other", seed=1, epochs=1))
+    a, b = (load_file(run / "model.safetensors") for run in (trained, tmp_path / "other"))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
+    shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one_epoch(tiny(shards, tmp_path / "run"), monkeypatch)
+    assert [line["epoch"] for line in trainings.history(tmp_path / "run")] == [1]
+    torch.rand(7)  # the resumed run must not depend on the random state it is started in
+    train(tiny(shards, tmp_path / "run", resume=True))
+    trainings.assert_same(trained, tmp_path / "run")
+
+
+def _kill_after_first_epoch(command: list[str], run: Path) -> int:
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for _ in range(20_000):
+        if (run / "metrics.jsonl").exists() or process.poll() is not None:
+            break
+        time.sleep(0.005)
+    process.kill()
+    return process.wait()
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [
+        "--model",
+        "unet-resnet18",
+        "--size",
+        "32",
+        "--epochs",
+        "3",
+        "--polarity",
+        "bright",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    command = [sys.executable, "-m", "medsass", "train", str(unlabelled), str(run), *options]
+    assert _kill_after_first_epoch(command, run) == -signal.SIGKILL
+    assert 1 <= len(trainings.history(run)) < 3
+    train(tiny(unlabelled, run, epochs=3, resume=True))
+    trainings.assert_same(short, run)
+    assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
+
+
+def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(tiny(shards, tmp_path / "run", epochs=1))
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    monkeypatch.setattr(Trainer, "steps", lambda *_: pytest.fail("trained again"))
+    assert train(tiny(shards, tmp_path / "run", epochs=1, resume=True)) == first
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 4}, r"batch_size \(16 in the run, 4 now\)"),
+        ({"model": "unet-vit-tiny"}, r"model \(unet-resnet18 in the run, unet-vit-tiny now\)"),
+        ({"method": "supervised"}, r"method \(medsass in the run, supervised now\)"),
+    ],
+)
+def test_resuming_with_another_option_names_it(
+    options: dict[str, object], said: str, shards: Path, trained: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(tiny(shards, trained, resume=True, **options))
+
+
+def test_resuming_with_other_shards_says_so(unlabelled: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match="shards_sha256"):
+        train(tiny(unlabelled, trained, resume=True))
+
+
+def test_resuming_a_folder_that_is_no_run_says_so(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        train(tiny(shards, tmp_path, resume=True))
+
+
+def test_an_existing_run_is_refused(shards: Path, trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        train(tiny(shards, trained))
+    assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
+
+
+def test_overwrite_replaces_a_run(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    for name in ("config.json", "last.pt", "tensorboard/events.old"):
+        (run / name).write_text("old")
+    train(tiny(shards, run, epochs=1, overwrite=True))
+    assert {path.name for path in run.iterdir()} == FILES
+    assert not (run / "tensorboard" / "events.old").exists()
+    assert len(trainings.history(run)) == 1
+
+
+def test_overwrite_keeps_the_run_where_the_shards_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("old")
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
+        train(tiny(tmp_path / "no shards", tmp_path, overwrite=True))
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def _with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Replace training by nothing and validation by these losses, one an epoch."""
+    values = iter(losses)
+    line = {"train_loss": 1.0, "lr": 0.1, "images_per_second": 1.0, "waited": 0.0}
+
+    def finish(trainer: Trainer) -> dict[str, float]:
+        trainer.epoch += 1
+        return line
+
+    monkeypatch.setattr(Trainer, "steps", lambda _: iter(()))
+    monkeypatch.setattr(Trainer, "finish_epoch", finish)
+    monkeypatch.setattr(Trainer, "validate", lambda _: {"val_loss": next(values), "val_iou_target": 0.5})
+    monkeypatch.setattr("medsass.runs.training.writer.draw_samples", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("patience", "losses", "epochs", "best"),
+    [
+        (2, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 3, 1),
+        (2, [0.5, 0.6, 0.4, 0.4, 0.45, 0.1], 5, 3),
+        (0, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 6, 1),
+        (5, [0.6, 0.5, 0.4, 0.3, 0.2, 0.1], 6, 6),
+    ],
+)
+def test_training_stops_after_patience_epochs_without_a_lower_validation_loss(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int, losses: list[float], epochs: int, best: int
+) -> None:  # fmt: skip
+    _with_losses(monkeypatch, losses)
+    line = train(tiny(shards, tmp_path / "run", epochs=6, patience=patience))
+    assert [item["val_loss"] for item in trainings.history(tmp_path / "run")] == losses[:epochs]
+    assert line["epoch"] == best
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == best
+
+
+@pytest.mark.parametrize(("ranks", "kept"), [(True, 2), (False, 4)])
+def test_the_kept_epoch_is_the_first_with_the_lowest_validation_loss_where_that_ranks(ranks: bool, kept: int) -> None:
+    history = [{"epoch": i + 1, "val_loss": v} for i, v in enumerate([0.4, 0.2, 0.3, 0.2])]
+    assert module.best_epoch(history, Regime(ranks=ranks)) == kept
+
+
+def test_a_label_free_run_never_reads_a_mask(shards: Path, trained: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "shards"))
+    spoiled = 0
+    for path in copy.glob("*.tar"):
+        data = bytearray(path.read_bytes())
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                if member.name.endswith(".mask.png"):
+                    data[member.offset_data : member.offset_data + member.size] = bytes(member.size)
+                    spoiled += 1
+        path.write_bytes(data)
+    assert spoiled == 60
+    train(tiny(copy, tmp_path / "run"))
+    trainings.assert_same(trained, tmp_path / "run")
+
+
+def test_a_label_free_run_learns_its_labels(short: Path) -> None:
+    history = trainings.history(short)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_supervised_training_without_masks_says_so(unlabelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image of split 'train' has a mask"):
+        train(tiny(unlabelled, tmp_path / "run", method="supervised"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_supervised_training_fills_a_run_directory(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "run", method="supervised", epochs=1))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_says_so(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no usable NVIDIA GPU was found"):
+        train(tiny(shards, tmp_path / "run", device="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(
+        json.dumps({"format": manifest.FORMAT, "recipe": {"polarity": "auto"}, "splits": {"train": {"shards": [], "samples": 1},
+                    "test": {"shards": [], "samples": 1}}})
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
+        train(tiny(tmp_path, tmp_path / "run"))
+
+
+def test_refine_recipe_takes_the_steps_of_the_recipe_and_the_run_names_them(
+    nuclei_folder: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'name = "mine"\npolarity = "bright"\nrefine = "blur:2,open:1"\n[[images]]\npath = "images/*.png"\n'
+        'masks = "masks/{stem}.png"\n[splits]\ntrain = 0.7\nval = 0.3\n'
+    )
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    shard.write(ShardConfig(nuclei_folder, shards, recipe=str(recipe)))
+    train(tiny(shards, run, epochs=1, refine="recipe"))
+    assert run_directory.stored(run)[0].refine == "blur:2,open:1"
+    train(tiny(shards, run, epochs=1, refine="recipe", resume=True))  # the same options
+    label(LabelConfig(shards, tmp_path / "recipe", refine="recipe", device="cpu"))
+    label(LabelConfig(shards, tmp_path / "named", refine="blur:2,open:1", device="cpu"))
+    label(LabelConfig(shards, tmp_path / "bare", device="cpu"))
+    found, named, bare = (
+        {path.name: path.read_bytes() for path in sorted((tmp_path / name).rglob("*.png"))}
+        for name in ("recipe", "named", "bare")
+    )
+    assert found == named != bare
+
+
+def test_polarity_recipe_takes_the_polarity_of_the_recipe(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_losses(monkeypatch, [0.1])
+    train(tiny(shards, tmp_path / "run", epochs=1, polarity="recipe"))
+    expected = json.loads((shards / "manifest.json").read_text())["recipe"]["polarity"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["polarity"] == expected
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 16-bit images."""
+    return built.build(tmp_path_factory.mktemp("deep") / "out", 16)
+
+
+@pytest.fixture(scope="module")
+def deep_run(deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of two epochs on them."""
+    run = tmp_path_factory.mktemp("deep") / "run"
+    train(tiny(deep, run))
+    return run
+
+
+def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
+    assert {path.name for path in deep_run.iterdir()} == FILES
+    history = trainings.history(deep_run)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
+    deep: Path, deep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_one_epoch(tiny(deep, tmp_path / "run"), monkeypatch)
+    torch.rand(7)
+    train(tiny(deep, tmp_path / "run", resume=True))
+    trainings.assert_same(deep_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("labels", ["adaptive-mean", "adaptive-gaussian"])
+@pytest.mark.parametrize("method", ["medsass", "supervised"])
+def test_adaptive_labels_of_16_bit_shards_are_refused_before_anything_is_written(
+    deep: Path, tmp_path: Path, labels: str, method: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"^--labels {labels} is for 8-bit images.*--labels otsu or ght.*--depth 8$"):
+        train(tiny(deep, tmp_path / "run", labels=labels, method=method))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["medsass", "supervised"])
+def test_steps_before_the_threshold_of_16_bit_shards_are_refused_before_anything_is_written(
+    deep: Path, tmp_path: Path, method: str
+) -> None:
+    with pytest.raises(ValueError, match=r"^--refine vignette,blur:3 is for 8-bit images, and .*--depth 8$"):
+        train(tiny(deep, tmp_path / "run", refine="vignette,blur:3,border", method=method))
+    assert not (tmp_path / "run").exists()
+
+
+def test_ght_labels_of_16_bit_shards_train(deep: Path, tmp_path: Path) -> None:
+    assert train(tiny(deep, tmp_path / "run", labels="ght", epochs=1))["val_loss"] < 1
+
+
+def test_a_run_stores_the_form_of_its_shards(deep_run: Path) -> None:
+    content = json.loads((deep_run / "config.json").read_text())
+    assert {name: content[name] for name in ("tile", "level", "depth", "range")} == {
+        "tile": 64, "level": 1, "depth": 16, "range": "minmax"
+    }  # fmt: skip
+
+
+def test_the_manifest_is_read_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = manifest.load
+    monkeypatch.setattr(manifest, "load", lambda folder: (read.append(folder), original(folder))[1])
+    train(tiny(shards, tmp_path / "run", epochs=1))
+    assert read == [shards]

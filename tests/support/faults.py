@@ -1,0 +1,80 @@
+"""`medsass shard` where things go wrong: how its tests run it, and how they read what it wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import webdataset
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from medsass.cli import main
+from medsass.config import ShardConfig
+from medsass.data.sharding import shard
+from medsass.data.shards.manifest import REJECTED, load
+
+OPTIONS: dict[str, Any] = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 20_480}
+
+
+def config(source: Path, out: Path, **changes: object) -> ShardConfig:
+    return ShardConfig(source, out, **{**OPTIONS, **changes})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def stored(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Samples by key, as the webdataset library reads them."""
+    paths = [str(folder / item.file) for split in load(folder).splits.values() for item in split.shards]
+    dataset = webdataset.WebDataset(paths, shardshuffle=False, empty_check=False)
+    return {sample["__key__"]: {k: v for k, v in sample.items() if k[0] != "_"} for sample in dataset}
+
+
+def by_source(folder: Path) -> dict[str, str]:
+    """Key by the file that it came from."""
+    return {json.loads(content["json"])["source"]: key for key, content in stored(folder).items()}
+
+
+def decoded(data: bytes) -> NDArray[Any]:
+    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    """Reason by file of rejected.jsonl, which names each file once."""
+    lines = [json.loads(line) for line in (folder / REJECTED).read_text("utf-8").splitlines()]
+    assert load(folder).rejected == len(lines) == len({item["file"] for item in lines})
+    return {item["file"]: item["reason"] for item in lines}
+
+
+def command(*words: object) -> tuple[int, str]:
+    """Exit code and error output of `medsass shard`, which is one line or nothing."""
+    done = CliRunner().invoke(main, ["shard", *map(str, words)])
+    assert not done.exception or isinstance(done.exception, SystemExit), done.exc_info
+    assert done.stderr.count("\n") <= 1
+    return done.exit_code, done.stderr
+
+
+def part(out: Path) -> Path:
+    return out.with_name(f"{out.name}.part")
+
+
+def interrupt(source: Path, out: Path, **changes: object) -> None:
+    """Stop a run, as Ctrl-C does, after its first batch."""
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shard.write(config(source, out, **changes), stop)
+    assert list(part(out).glob("*.tar"))
+
+
+def one_split(folder: Path, frames: str = "all") -> str:
+    """A recipe that takes all files."""
+    path = folder / "all.toml"
+    path.write_text(f'name = "all"\n[[images]]\npath = "**/*"\nframes = "{frames}"\n[splits]\ntrain = 1.0\n')
+    return str(path)

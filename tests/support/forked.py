@@ -1,0 +1,232 @@
+"""`medsass` in processes that can be killed: forks of one that has everything imported.
+
+Importing takes seconds and a fork milliseconds. A fork is a process like any other, with one thread for torch.
+"""
+
+import atexit
+import functools
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "500"}
+NEVER = 1 << 30
+
+
+class Fork:
+    """A running command; what it says goes into `out` and `err`, which are read when it has ended."""
+
+    def __init__(self, server: "Server", pid: int, log: Path) -> None:
+        self._server, self.pid, self._log = server, pid, log
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float | None = None) -> int:
+        """The exit code, of a process that a signal has ended the signal's negative number. Killed after `seconds`."""
+        if not ended(self, seconds):
+            self.kill()
+        return int(self._server.ask({"wait": self.pid}))
+
+    @property
+    def out(self) -> str:
+        return self._log.with_suffix(".out").read_text()
+
+    @property
+    def err(self) -> str:
+        return self._log.with_suffix(".err").read_text()
+
+
+def ended(fork: Fork, seconds: float | None = None) -> bool:
+    """Whether it ends within `seconds`."""
+    process = os.pidfd_open(fork.pid)
+    try:
+        return bool(select.select([process], [], [], seconds)[0])
+    finally:
+        os.close(process)
+
+
+class Server:
+    """Starts commands: `medsass` with these words, in a fork that first calls functions of this module by name.
+
+    event: the process is killed before it opens, renames, removes or lists something in `folder` for that time, counted
+    from 1; how often it did is its last line on stderr where it comes to its end.
+    """
+
+    def __init__(self) -> None:
+        words = [sys.executable, "-m", "tests.support.forked"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(words, **pipes, text=True, cwd=ROOT, env=ENVIRONMENT)  # type: ignore[call-overload]
+        assert self._process.stdout.readline() == "ready\n"
+
+    def start(
+        self,
+        log: Path,
+        words: Sequence[object],
+        first: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+        event: int = NEVER,
+    ) -> Fork:
+        job = {"log": str(log), "words": [str(word) for word in words], "first": list(first), "event": event}
+        job |= {"environment": environment or {}, "folder": str(folder) if folder else ""}
+        return Fork(self, int(self.ask(job)), log)
+
+    def ask(self, job: dict[str, Any]) -> Any:
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+@functools.cache
+def server() -> Server:
+    """The one server of the whole session."""
+    made = Server()
+    atexit.register(made.close)
+    return made
+
+
+def light(norm: bool = True) -> None:
+    """Two convolutions in place of every network."""
+    from torch import nn
+
+    from medsass.models import network
+
+    class Light(nn.Module):
+        def __init__(self, _name: str) -> None:
+            super().__init__()
+            middle = nn.BatchNorm2d(8) if norm else nn.Identity()
+            self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), middle, nn.ReLU())
+            self.decoder = nn.Conv2d(8, 1, 3, padding=1)
+
+        def forward(self, images: Any) -> Any:
+            return self.decoder(self.encoder(images))
+
+    network.build = Light
+
+
+def unnormed() -> None:
+    """As `light`, without batch statistics: what becomes of an image does not depend on the others."""
+    light(norm=False)
+
+
+def late() -> None:
+    """The first step begins a second later."""
+    from medsass.runs.training.trainer import Trainer
+
+    original, times = Trainer.steps, [1.0]
+
+    def steps(self: Any) -> Any:
+        time.sleep(times.pop() if times else 0)
+        return original(self)
+
+    Trainer.steps = steps  # type: ignore[method-assign]
+
+
+def slow() -> None:
+    """The first step takes an hour."""
+    from medsass.methods.segmentation import Segmentation
+
+    Segmentation.forward = lambda *_: time.sleep(3600)  # type: ignore[method-assign, assignment]
+
+
+def crowded() -> None:
+    """Memory holds five images at once."""
+    import torch
+
+    from medsass.methods.segmentation import Segmentation
+
+    original = Segmentation.forward
+
+    def forward(self: Any, batch: Any, progress: float) -> Any:
+        if len(batch.images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return original(self, batch, progress)
+
+    Segmentation.forward = forward  # type: ignore[method-assign]
+
+
+def _run(job: dict[str, Any]) -> None:
+    """In the fork: become the command."""
+    for number, ending in enumerate((".out", ".err"), 1):
+        path = Path(job["log"]).with_suffix(ending)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.update(job["environment"])
+    for name in job["first"]:
+        globals()[name]()
+    left = job["event"]
+
+    def hook(event: str, values: tuple[Any, ...]) -> None:
+        nonlocal left
+        if (event == "open" or event.startswith(("os.", "shutil."))) and any(job["folder"] in str(v) for v in values):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if job["folder"]:
+        sys.addaudithook(hook)
+    from medsass.cli import main
+
+    try:
+        main(job["words"], prog_name="medsass")
+    finally:
+        if job["folder"]:
+            print(job["event"] - left, file=sys.stderr)
+
+
+def _become(job: dict[str, Any]) -> None:
+    """In the fork: as a new process would, but without the second that Python takes to tear down what it imported."""
+    code = 1
+    try:
+        _run(job)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _serve() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    import torch.utils.tensorboard
+
+    from medsass.data.dali import import_dali
+    from medsass.runs.training import train  # noqa: F401
+
+    for name in ("nvidia.dali", "nvidia.dali.fn", "nvidia.dali.types"):
+        import_dali(name)
+    importlib.import_module("matplotlib.backends.backend_agg")
+    importlib.import_module("matplotlib.figure")
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        if "wait" in job:
+            answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(job)
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    _serve()

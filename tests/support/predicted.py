@@ -1,0 +1,61 @@
+"""What `medsass predict` takes and gives: images, slides, runs of untrained weights, and the files that it wrote."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+
+from medsass.config import PredictConfig, TrainConfig
+from medsass.models import checkpoint, network
+from medsass.runs import run_directory
+from medsass.runs.prediction.predict import predict
+
+SIZE = 32  # that these runs were trained at
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """(height, width) in 0..1, with the whole range within 400 pixels."""
+    y, x = np.mgrid[:height, :width]
+    return np.asarray(0.5 + 0.5 * np.sin(y / 37) * np.cos(x / 53))
+
+
+def save_image(path: Path, height: int = 40, width: int = 56) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(height, width)).save(path)
+    return path
+
+
+def save_slide(path: Path, array: np.ndarray, **options: object) -> Path:
+    """A tiled TIFF; named .svs, .ndpi or .scn it is a slide."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, array, tile=(64, 64), compression="zlib", metadata=None, **options)
+    return path
+
+
+def save_run(path: Path, **facts: object) -> Path:
+    """A run directory with the weights that training would begin with."""
+    run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts)
+    torch.manual_seed(0)
+    checkpoint.save_weights(path / run_directory.WEIGHTS, network.build("unet-resnet18").state_dict())
+    return path
+
+
+def run_predict(trained: Path, out: Path, *images: Path, **options: float) -> list[tuple[Path, str]]:
+    return predict(PredictConfig(trained, images, out, device="cpu", **options))  # type: ignore[arg-type]
+
+
+def files_in(out: Path) -> set[str]:
+    return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+
+
+def read(path: Path) -> np.ndarray:
+    if path.suffix == ".tif":
+        return np.asarray(tifffile.imread(path))
+    with Image.open(path) as image:
+        return np.asarray(image)
