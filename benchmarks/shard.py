@@ -26,7 +26,7 @@ from benchmarks.support import layouts, result
 from medsass.config import ShardConfig
 from medsass.data.dali import BATCH, Decoder
 from medsass.data.formats import geometry, opening
-from medsass.data.formats.opening import View
+from medsass.data.formats.opening import Selection
 from medsass.data.sharding import shard
 
 ROUNDS = 5
@@ -78,7 +78,7 @@ def read_tiles(paths: list[Path]) -> None:
     """Every tile of every slide, in threads."""
     with ThreadPoolExecutor() as pool:
         for path in paths:
-            with opening.open_picture(path, View()) as picture:
+            with opening.open_image(path, Selection()) as picture:
                 boxes = geometry.grid(picture.height, picture.width, TILE, TILE)
                 for _ in pool.map(lambda box: picture.read(0, box), boxes):
                     pass

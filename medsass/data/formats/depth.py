@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, wxh
+from medsass.data.formats.image import ImageFile, wxh
 
 PERCENTILES = (0.5, 99.5)
 
@@ -23,7 +23,7 @@ def needs_scaling(dtype: np.dtype[Any], depth: int) -> bool:
     return dtype != (np.uint8 if depth == 8 else np.uint16)
 
 
-def limits(picture: Picture, frame: int, rule: str) -> list[Limits]:
+def limits(picture: ImageFile, frame: int, rule: str) -> list[Limits]:
     """The values of a frame that become black and white: one pair, or one for each channel that was chosen by itself.
 
     "minmax": the least and the greatest value. "percentile": the 0.5 and 99.5 percentiles as `numpy.percentile` gives
@@ -56,7 +56,7 @@ def limits(picture: Picture, frame: int, rule: str) -> list[Limits]:
     ]
 
 
-def _extremes(picture: Picture, frame: int, count: int) -> list[Limits]:
+def _extremes(picture: ImageFile, frame: int, count: int) -> list[Limits]:
     pairs = []
     for box in picture.blocks() if picture.streams else [None]:
         values = picture.read(frame, box).reshape(-1, count)
@@ -71,7 +71,7 @@ def _finite(low: float, high: float) -> Limits:
     return low, high
 
 
-def _histograms(picture: Picture, frame: int, count: int) -> NDArray[np.int64]:
+def _histograms(picture: ImageFile, frame: int, count: int) -> NDArray[np.int64]:
     """(count, 2**bits) int64: how often each value of the type occurs."""
     low, bins = np.iinfo(picture.dtype).min, 1 << 8 * picture.dtype.itemsize
     total = np.zeros((count, bins), np.int64)
@@ -174,7 +174,7 @@ def upper_level(parts: Iterable[NDArray[Any]]) -> float:
 
 
 def mask_of(
-    pictures: Iterable[tuple[str, Picture]], foreground: Foreground, frame: int = 0, box: Box | None = None
+    pictures: Iterable[tuple[str, ImageFile]], foreground: Foreground, frame: int = 0, box: Box | None = None
 ) -> NDArray[np.uint8]:
     """(h, w) uint8 in {0, 1}: the union of open mask files, each with its name, or a box of it. See `binary`; two
     levels are looked for in the whole mask, also where only a box is read.
@@ -199,6 +199,6 @@ def mask_of(
     return union
 
 
-def _level(picture: Picture, frame: int) -> float:
+def _level(picture: ImageFile, frame: int) -> float:
     boxes = picture.blocks() if picture.streams else [None]
     return picture.once(("upper level", frame), lambda: upper_level(_flat(picture.read(frame, box)) for box in boxes))

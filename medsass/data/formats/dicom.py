@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import channels
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View, check_level
+from medsass.data.formats.image import ImageFile, Selection, check_level
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -26,7 +26,7 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == _MARK
 
 
-class Dicom(Picture):
+class Dicom(ImageFile):
     """A DICOM image: a path, or the bytes of a file.
 
     Gray values are those after the rescale slope and intercept or the modality LUT, of the smallest integer type that
@@ -34,7 +34,7 @@ class Dicom(Picture):
     frames have the same. Raises `ImportError` without pydicom, `ValueError` where the file holds no such image.
     """
 
-    def __init__(self, source: Path | bytes, view: View) -> None:
+    def __init__(self, source: Path | bytes, view: Selection) -> None:
         check_level(view, 1)
         self._pydicom, self._source = _import("pydicom"), source
         header = self._pydicom.dcmread(_file(source), stop_before_pixels=True, force=True)

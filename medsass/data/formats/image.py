@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class View:
+class Selection:
     """Which part of a file is the image.
 
     array: member of an .npz file; "" is the first that can be an image. channels: of a file with several: one index is
@@ -55,10 +55,10 @@ class View:
     level: int = 0
 
 
-AS_IT_IS = View()
+WHOLE_FILE = Selection()
 
 
-class Picture(ABC):
+class ImageFile(ABC):
     """An open image file; safe to read from several threads.
 
     height, width: of one frame at the chosen level. colour: whether pixels have three channels. dtype: of the pixels,
@@ -70,7 +70,7 @@ class Picture(ABC):
     """
 
     def __init__(
-        self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: View, *, streams: bool = False
+        self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False
     ) -> None:
         if dtype.kind not in "uif":
             raise ValueError(f"pixels of type {dtype} are not supported")
@@ -212,7 +212,7 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def check_level(view: View, levels: int) -> None:
+def check_level(view: Selection, levels: int) -> None:
     """Raise `ValueError` where the file does not hold the level of `view`."""
     if not 0 <= view.level < levels:
         held = f"levels 0 to {levels - 1}" if levels > 1 else "level 0 only"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import channels
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View, check_level
+from medsass.data.formats.image import ImageFile, Selection, check_level
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -24,10 +24,10 @@ ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _ALPHA = 4  # channels, of which the last is alpha
 
 
-class Array(Picture):
+class Array(ImageFile):
     """An array file at `path`, memory-mapped. Raises `ValueError` for a shape or type that cannot be images."""
 
-    def __init__(self, path: Path, view: View) -> None:
+    def __init__(self, path: Path, view: Selection) -> None:
         check_level(view, 1)
         if view.array and not zipfile.is_zipfile(path):
             raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
@@ -61,7 +61,7 @@ class Array(Picture):
         self._array = np.zeros((0, 0))
 
 
-def _axes(shape: tuple[int, ...], view: View) -> tuple[bool, bool]:
+def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
     """Whether the first axis of `shape` counts frames, and whether the last one counts channels."""
     if 0 in shape or len(shape) not in (2, 3, 4):
         raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
@@ -83,7 +83,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     return npy.open_memmap(path, mode="r")
 
 
-def _unpacked(path: Path, view: View) -> NDArray[Any]:
+def _unpacked(path: Path, view: Selection) -> NDArray[Any]:
     """The member that `view` names, or the first that can be an image, as a map of a temporary file without a name."""
     with zipfile.ZipFile(path) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}

@@ -18,20 +18,20 @@ from medsass.data.formats import depth, jpegs, numpy_file, pngs, slide, tiff
 from medsass.data.formats.depth import Foreground, mask_of, to_8bit
 from medsass.data.formats.dicom import Dicom, is_dicom
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import AS_IT_IS, MOST_PIXELS, Picture, View, readable, wxh
+from medsass.data.formats.image import MOST_PIXELS, WHOLE_FILE, ImageFile, Selection, readable, wxh
 from medsass.data.formats.photo import Photo, jpeg2000_depth, turn
 
 __all__ = [
     "MOST_PIXELS",
     "SLIDES",
     "SUFFIXES",
-    "Picture",
+    "ImageFile",
     "Pixels",
-    "View",
+    "Selection",
     "from_bytes",
     "gray16_or_8bit",
     "mask_of",
-    "open_picture",
+    "open_image",
     "read_image",
     "read_mask",
     "storable",
@@ -55,7 +55,7 @@ class Pixels:
     converted: str = ""
 
 
-def open_picture(path: Path, view: View = AS_IT_IS, data: bytes | None = None) -> Picture:
+def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = None) -> ImageFile:
     """The image file at `path`, open; close it, or use it in a `with` statement.
 
     data: the file's bytes, where they are at hand; then `path` only names it. Slides and NumPy files must be on this
@@ -107,17 +107,17 @@ def read_image(path: Path) -> Pixels:
     that the file states, or else from the image's own range. Raises `ValueError` with the reason where the file is
     empty, truncated or not one image.
     """
-    with open_picture(path) as picture:
+    with open_image(path) as picture:
         return _in_8bit(picture)
 
 
 def from_bytes(data: bytes) -> Pixels:
     """`read_image` for the bytes of a file."""
-    with open_picture(Path(), data=data) as picture:
+    with open_image(Path(), data=data) as picture:
         return _in_8bit(picture)
 
 
-def _in_8bit(picture: Picture) -> Pixels:
+def _in_8bit(picture: ImageFile) -> Pixels:
     array = _single(picture)
     if not depth.needs_scaling(array.dtype, 8):
         return Pixels(array, picture.converted)
@@ -125,7 +125,7 @@ def _in_8bit(picture: Picture) -> Pixels:
     return Pixels(array, ", ".join(filter(None, (picture.converted, f"{picture.dtype} to 8 bit"))))
 
 
-def _single(picture: Picture) -> NDArray[Any]:
+def _single(picture: ImageFile) -> NDArray[Any]:
     """The one image of a file. Raises `ValueError` where there are several."""
     array = picture.read()
     if picture.total > 1 and not isinstance(picture, Photo):
@@ -136,7 +136,7 @@ def _single(picture: Picture) -> NDArray[Any]:
 
 def gray16_or_8bit(data: bytes, deep: bool) -> NDArray[Any]:
     """The pixels of a file: `from_bytes`, but with `deep` a 16-bit gray image stays (H, W) uint16."""
-    with open_picture(Path(), data=data) as picture:
+    with open_image(Path(), data=data) as picture:
         if deep and picture.dtype == np.uint16 and not picture.colour:
             return _single(picture)
         return _in_8bit(picture).array
@@ -145,7 +145,7 @@ def gray16_or_8bit(data: bytes, deep: bool) -> NDArray[Any]:
 def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
     """Suffix, (height, width), and what decoding for training does, where these bytes can go into a shard as they are:
     8-bit gray or RGB JPEG, PNG or JPEG 2000 that is not rotated; PNG also with an alpha channel, which DALI drops as
-    `open_picture` does. Reads the header alone; None where the file must be re-encoded.
+    `open_image` does. Reads the header alone; None where the file must be re-encoded.
     """
     png = pngs.plain(data)
     if png:
@@ -170,7 +170,7 @@ def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
 def read_mask(
     paths: Sequence[Path],
     foreground: Foreground = "binary",
-    view: View = AS_IT_IS,
+    view: Selection = WHOLE_FILE,
     frame: int = 0,
     box: Box | None = None,
 ) -> NDArray[np.uint8]:
@@ -181,11 +181,11 @@ def read_mask(
     return mask_of(_opened(paths, view), foreground, frame, box)
 
 
-def _opened(paths: Sequence[Path], view: View) -> Iterator[tuple[str, Picture]]:
+def _opened(paths: Sequence[Path], view: Selection) -> Iterator[tuple[str, ImageFile]]:
     """The files with their names, each open until the next is taken."""
     for path in paths:
         try:
-            picture = open_picture(path, view)
+            picture = open_image(path, view)
         except ValueError as error:
             raise ValueError(f"mask {path.name}: {error}") from error
         with picture:

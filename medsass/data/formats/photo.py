@@ -19,7 +19,7 @@ from PIL import Image, ImageMode
 
 from medsass.data.formats import channels, orientation
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View, check_level, check_size
+from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -61,10 +61,10 @@ class _Plan:
     span: tuple[float, float] | None = None
 
 
-class Photo(Picture):
+class Photo(ImageFile):
     """The image in `data`, the bytes of a file; of several frames the first. Raises what `readable` knows."""
 
-    def __init__(self, data: bytes, view: View) -> None:
+    def __init__(self, data: bytes, view: Selection) -> None:
         check_level(view, 1)
         _check_webp(data)
         try:
@@ -102,7 +102,7 @@ class Photo(Picture):
         self._plan = None
 
 
-def _by_pillow(image: Image.Image, view: View) -> _Plan:
+def _by_pillow(image: Image.Image, view: Selection) -> _Plan:
     raw = view.channels and image.mode in _CHANNELS  # all channels of the file can be chosen from
     mode, converted = (image.mode, "") if raw else _CONVERSIONS.get(image.mode, (image.mode, ""))
 
@@ -114,7 +114,7 @@ def _by_pillow(image: Image.Image, view: View) -> _Plan:
     return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(ImageMode.getmode(mode).typestr), converted)
 
 
-def _deep_png(data: bytes, view: View) -> _Plan | None:
+def _deep_png(data: bytes, view: Selection) -> _Plan | None:
     """A PNG of 16 bits in colour or with alpha."""
     order = _PNG_DEEP.get(data[24:26]) if data.startswith(_PNG_MAGIC) else None
     if order is None:
@@ -130,7 +130,7 @@ def _deep_png(data: bytes, view: View) -> _Plan | None:
     return _Plan(decode, len(order), np.dtype(np.uint16), "alpha dropped" if alpha else "")
 
 
-def _deep_jpeg2000(image: Image.Image, data: bytes, view: View) -> _Plan | None:
+def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | None:
     """A JPEG 2000 image of more than 8 bits."""
     bits, count, signed = jpeg2000_depth(data) if image.format == "JPEG2000" else (0, 0, False)
     if bits <= 8:

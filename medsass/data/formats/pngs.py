@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View
+from medsass.data.formats.image import ImageFile, Selection
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type -> channels
 _ELSEWHERE = (b"tRNS", b"acTL", b"eXIf", b"exif", b"xmp")  # transparency, animation, orientation: `photos` knows them
 
 
-class Png(Picture):
+class Png(ImageFile):
     """The image in `data`, the bytes of a file for which `plain` gave (height, width, channels)."""
 
-    def __init__(self, data: bytes, view: View, height: int, width: int, channels: int) -> None:
+    def __init__(self, data: bytes, view: Selection, height: int, width: int, channels: int) -> None:
         super().__init__(height, width, channels > 1, np.dtype(np.uint8), view)
         self.converted = "alpha dropped" if channels == 4 else ""
         self.data = data

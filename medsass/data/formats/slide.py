@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View
+from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.tiff import Tiff, open_tiff
 
 SUFFIXES = frozenset({".svs", ".ndpi", ".scn"})
@@ -24,7 +24,7 @@ _SAMPLE = 64  # pixels of each side of the region that both readers decode at fi
 _HEADER = 4096  # bytes of a tile in which its header ends
 
 
-def open_slide(path: Path, view: View) -> Picture:
+def open_slide(path: Path, view: Selection) -> ImageFile:
     """The slide at `path`: by cuCIM too where that is possible. Raises what `readable` knows."""
     picture = open_tiff(path, view)
     if not isinstance(picture, Tiff) or not _is_for_cucim(picture) or (reader := _cucim()) is None:
@@ -41,7 +41,7 @@ def open_slide(path: Path, view: View) -> Picture:
 class Slide(Tiff):
     """A slide of 8-bit RGB whose regions cuCIM reads."""
 
-    def __init__(self, tiff: "tifffile.TiffFile", view: View, path: Path, reader: Any) -> None:
+    def __init__(self, tiff: "tifffile.TiffFile", view: Selection, path: Path, reader: Any) -> None:
         super().__init__(tiff, view, path)
         self._reader = reader
         self._scales = [float(scale) for scale in reader.resolutions["level_downsamples"]]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from medsass.data.formats import channels, orientation
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import MOST_PIXELS, Picture, View, check_level, check_size
+from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size
 from medsass.data.formats.photo import Photo
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -28,7 +28,7 @@ _ALPHA = (1, 2)  # kinds of extra samples
 _FOREIGN = ("ndpi", "svs", "scn", "ome", "philips", "bif")  # their other series are labels, overviews and the like
 
 
-def open_tiff(path: Path, view: View, data: bytes | None = None) -> Picture:
+def open_tiff(path: Path, view: Selection, data: bytes | None = None) -> ImageFile:
     """The image of a TIFF file, in `data` or at `path`. Raises what `readable` knows."""
     source = path if data is None else data
     tiff = tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source)
@@ -46,10 +46,10 @@ class _Rare(Exception):  # noqa: N818 - not an error of the file
     """A colour model that Pillow knows and tifffile does not."""
 
 
-class Tiff(Picture):
+class Tiff(ImageFile):
     """The first series of an open TIFF file, or of an SCN file, which holds the overview first, the largest."""
 
-    def __init__(self, tiff: "tifffile.TiffFile", view: View, source: Path | bytes) -> None:
+    def __init__(self, tiff: "tifffile.TiffFile", view: Selection, source: Path | bytes) -> None:
         self.tiff, self._source, self._arrays = tiff, source, dict[int, Any]()
         series = max(tiff.series, key=lambda one: one.size) if tiff.is_scn else tiff.series[0]
         check_level(view, len(series.levels))
@@ -91,7 +91,7 @@ class Tiff(Picture):
         others = len(self.tiff.series) > 1 and not any(getattr(self.tiff, f"is_{name}") for name in _FOREIGN)
         return "first of several images in the file" if others else ""
 
-    def _place(self, axes: str, shape: tuple[int, ...], view: View) -> None:
+    def _place(self, axes: str, shape: tuple[int, ...], view: Selection) -> None:
         """Find what each axis is: rows, columns, samples or channels, and the others, which count frames."""
         self._y, self._x = axes.index("Y"), axes.index("X")
         self._counted = [axis for axis in range(len(axes)) if axis not in (self._y, self._x)]
@@ -103,7 +103,7 @@ class Tiff(Picture):
             self._counted.remove(self._channel)
         self._sizes = tuple(shape[axis] for axis in self._counted)
 
-    def _choose(self, page: Any, view: View, shape: tuple[int, ...]) -> tuple[bool, list[str]]:
+    def _choose(self, page: Any, view: Selection, shape: tuple[int, ...]) -> tuple[bool, list[str]]:
         """Settle which channels are read; whether that is colour, and what to call it."""
         count, notes = (shape[self._channel] if self._channel is not None else 1), []
         if self._model != "gray":

@@ -20,7 +20,7 @@ from medsass.config import ShardConfig
 from medsass.data.formats import depth as pixels
 from medsass.data.formats import geometry, opening
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.opening import Picture, View
+from medsass.data.formats.opening import ImageFile, Selection
 from medsass.data.formats.pngs import Png
 from medsass.data.sharding.catalog import Sample
 from medsass.data.sharding.recipe import Recipe
@@ -45,7 +45,7 @@ class Opened:
     def __init__(self, sample: Sample, recipe: Recipe, config: ShardConfig, image: AtHand, masks: list[AtHand]) -> None:
         self.sample, self._recipe, self._config, self._stack = sample, recipe, config, ExitStack()
         self._path, self.data = image
-        self._picture: Picture | None = None
+        self._picture: ImageFile | None = None
         self._limits: dict[int, list[tuple[float, float]]] = {}
         self._digest, self._lock = "", threading.RLock()
         try:
@@ -57,11 +57,11 @@ class Opened:
             self.close()
             raise
 
-    def _open_mask(self, name: str, path: Path, data: bytes | None) -> Picture:
+    def _open_mask(self, name: str, path: Path, data: bytes | None) -> ImageFile:
         entry = self._recipe.images[self.sample.entry]
-        view = View(entry.mask_array, entry.mask_channels, entry.frames, 0)
+        view = Selection(entry.mask_array, entry.mask_channels, entry.frames, 0)
         try:
-            return self._stack.enter_context(opening.open_picture(path, view, data))
+            return self._stack.enter_context(opening.open_image(path, view, data))
         except ValueError as error:
             raise ValueError(f"mask {name.rpartition('/')[2]}: {error}") from error
 
@@ -70,13 +70,13 @@ class Opened:
         self._stack.close()
 
     @property
-    def picture(self) -> Picture:
+    def picture(self) -> ImageFile:
         """The image, opened when it is first asked for: a file that is stored as it is need not be."""
         with self._lock:
             if self._picture is None:
                 entry = self._recipe.images[self.sample.entry]
-                view = View(entry.array, entry.channels, entry.frames, self._config.level)
-                self._picture = self._stack.enter_context(opening.open_picture(self._path, view, self.data))
+                view = Selection(entry.array, entry.channels, entry.frames, self._config.level)
+                self._picture = self._stack.enter_context(opening.open_image(self._path, view, self.data))
             return self._picture
 
     @property

@@ -22,7 +22,7 @@ class Subject:
     trained on. Its methods raise `ValueError` where the image cannot be read.
     """
 
-    picture: opening.Picture
+    picture: opening.ImageFile
     limits: list[tuple[float, float]] | None
     depth: int = 8
 
@@ -62,7 +62,7 @@ def opened(path: Path, level: int, rule: str, depth: int) -> Iterator[Subject]:
     It is read once for the limits where it is not 8-bit. A stack of frames is refused; of an animation the first is taken.
     """
     with _readable():
-        picture = opening.open_picture(path, opening.View(level=level))
+        picture = opening.open_image(path, opening.Selection(level=level))
     with picture:
         if picture.total > 1 and not isinstance(picture, Photo):
             raise ValueError(f"{picture.total} frames where one image is expected; save each as an image of its own")

@@ -128,7 +128,7 @@ def _row(band: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _stored_rows(file: BinaryIO) -> Iterator[NDArray[Any]]:
     """Bands of the TIFF that `file` was written as."""
-    with opening.open_picture(Path(file.name)) as picture:
+    with opening.open_image(Path(file.name)) as picture:
         for y in range(0, picture.height, _TILE):
             yield picture.read(0, Box(y, 0, min(_TILE, picture.height - y), picture.width))
 
@@ -136,7 +136,7 @@ def _stored_rows(file: BinaryIO) -> Iterator[NDArray[Any]]:
 def _overview(image: Subject, file: BinaryIO) -> NDArray[np.uint8]:
     """(h, w, 3) uint8: the reduced image with the outline of where at least half of a pixel is foreground."""
     reduced = image.small(OVERVIEW)
-    with opening.open_picture(Path(file.name)) as picture:
+    with opening.open_image(Path(file.name)) as picture:
         mask = picture.small(0, OVERVIEW)
     mask = cv2.resize(mask, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
     return figures.outlined(reduced, (mask > 127).astype(np.uint8))

@@ -141,7 +141,7 @@ def _is_large(image: Path, config: PredictConfig) -> bool:
     if suffix in opening.SLIDES or suffix not in _STREAMED:
         return suffix in opening.SLIDES
     try:
-        with opening.open_picture(image, opening.View(level=_level(image, config))) as picture:
+        with opening.open_image(image, opening.Selection(level=_level(image, config))) as picture:
             return picture.height * picture.width > opening.MOST_PIXELS
     except (ValueError, OSError, ImportError):
         return False  # what is wrong with it is told when it is its turn

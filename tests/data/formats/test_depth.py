@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from medsass.data.formats import depth as pixels
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import AS_IT_IS, View
-from medsass.data.formats.opening import open_picture, read_mask
+from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.opening import open_image, read_mask
 
 RNG = np.random.default_rng(0)
 INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -25,8 +25,8 @@ def npy(folder: Path, array: np.ndarray, name: str = "a") -> Path:
     return folder / f"{name}.npy"
 
 
-def limits(folder: Path, array: np.ndarray, rule: str, view: View = AS_IT_IS) -> list[tuple[float, float]]:
-    with open_picture(npy(folder, array), view) as picture:
+def limits(folder: Path, array: np.ndarray, rule: str, view: Selection = WHOLE_FILE) -> list[tuple[float, float]]:
+    with open_image(npy(folder, array), view) as picture:
         return pixels.limits(picture, 0, rule)
 
 
@@ -66,7 +66,7 @@ def test_percentiles_that_are_equal_give_way_to_the_extremes(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["uint16", "float32"])
 def test_chosen_channels_have_limits_of_their_own(rule: str, kind: str, tmp_path: Path) -> None:
     array = np.dstack([RNG.integers(0, 100, (50, 60)), RNG.integers(5000, 60_000, (50, 60))]).astype(kind)
-    got = limits(tmp_path, array, rule, View(channels=(1, 0, -1)))
+    got = limits(tmp_path, array, rule, Selection(channels=(1, 0, -1)))
     for pair, channel in zip(got, (1, 0), strict=False):
         one = array[..., channel].astype(float)
         truth = (one.min(), one.max()) if rule == "minmax" else np.percentile(one, [0.5, 99.5])
@@ -75,7 +75,7 @@ def test_chosen_channels_have_limits_of_their_own(rule: str, kind: str, tmp_path
 
 
 def test_limits_that_the_file_states_go_first(tmp_path: Path) -> None:
-    with open_picture(npy(tmp_path, RNG.integers(0, 900, (5, 6), np.uint16))) as picture:
+    with open_image(npy(tmp_path, RNG.integers(0, 900, (5, 6), np.uint16))) as picture:
         picture.limits = (30.0, 70.0)
         for rule, expected in (("minmax", (30, 70)), ("percentile", (30, 70)), ("type", (0, 65535))):
             assert pixels.limits(picture, 0, rule) == [expected]
@@ -238,11 +238,11 @@ def test_the_union_of_open_pictures_is_read_in_parts(tmp_path: Path) -> None:
     parts = [RNG.random((4, 30, 20)) > 0.8 for _ in range(3)]
     paths = masks(tmp_path, [part.astype(np.uint8) * 255 for part in parts])
     union = np.logical_or.reduce(parts)
-    pictures = [(path.name, open_picture(path, View(frames="all"))) for path in paths]
+    pictures = [(path.name, open_image(path, Selection(frames="all"))) for path in paths]
     for frame, box in ((0, None), (3, Box(5, 6, 7, 8))):
         expected = union[frame][box.slices] if box else union[frame]
         np.testing.assert_array_equal(pixels.mask_of(pictures, "binary", frame, box), expected)
-        np.testing.assert_array_equal(read_mask(paths, "binary", View(frames="all"), frame, box), expected)
+        np.testing.assert_array_equal(read_mask(paths, "binary", Selection(frames="all"), frame, box), expected)
     for _, picture in pictures:
         picture.close()
 

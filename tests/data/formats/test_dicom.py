@@ -13,8 +13,8 @@ from PIL import Image
 
 from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import AS_IT_IS, Picture, View
-from medsass.data.formats.opening import from_bytes, open_picture
+from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.opening import from_bytes, open_image
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.data import get_testdata_file  # noqa: E402
@@ -60,8 +60,8 @@ def saved(made: Any) -> bytes:
     return buffer.getvalue()
 
 
-def opened(array: np.ndarray, view: View = AS_IT_IS, **options: Any) -> Picture:
-    return open_picture(Path("image"), view, saved(dataset(array, **options)))
+def opened(array: np.ndarray, view: Selection = WHOLE_FILE, **options: Any) -> ImageFile:
+    return open_image(Path("image"), view, saved(dataset(array, **options)))
 
 
 def gray(bits: int, signed: bool) -> np.ndarray:
@@ -161,10 +161,10 @@ def test_monochrome1_is_inverted_with_its_window(bits: int, signed: bool) -> Non
 def test_rgb_is_read(planar: int) -> None:
     made = dataset(RGB, PlanarConfiguration=planar)
     made.PixelData = (np.moveaxis(RGB, -1, 0) if planar else RGB).tobytes()
-    with open_picture(Path("image"), data=saved(made)) as picture:
+    with open_image(Path("image"), data=saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), RGB)
         assert (picture.colour, picture.converted) == (True, "")
-    with open_picture(Path("image"), View(channels=(2,)), saved(made)) as picture:
+    with open_image(Path("image"), Selection(channels=(2,)), saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), RGB[..., 2])
 
 
@@ -193,7 +193,7 @@ def test_frames_are_read_one_or_all(colour: bool) -> None:
     with opened(stack, frames=5) as picture:
         assert (picture.frames, picture.total, picture.converted) == (1, 5, "first of 5 frames")
         np.testing.assert_array_equal(picture.read(), stack[0])
-    with opened(stack, View(frames="all"), frames=5) as picture:
+    with opened(stack, Selection(frames="all"), frames=5) as picture:
         assert (picture.frames, picture.converted) == (5, "")
         for frame in (4, 0, 2):
             np.testing.assert_array_equal(picture.read(frame), stack[frame])
@@ -210,12 +210,12 @@ def test_functional_groups_of_frames_count() -> None:
         group.FrameVOILUTSequence = [window]
         groups.append(group)
     options = {"frames": 2, "bits": 12, "PerFrameFunctionalGroupsSequence": groups}
-    with opened(stack, View(frames="all"), **options) as picture:
+    with opened(stack, Selection(frames="all"), **options) as picture:
         np.testing.assert_array_equal(picture.read(0), stack[0].astype(int) - 7)
         np.testing.assert_array_equal(picture.read(1), stack[1].astype(int) * 2 - 7)
         assert (picture.dtype, picture.span, picture.limits) == (np.int16, (-7, 8183), (74.5, 124.5))
     groups[1].FrameVOILUTSequence[0].WindowCenter = 300
-    with opened(stack, View(frames="all"), **options) as picture:
+    with opened(stack, Selection(frames="all"), **options) as picture:
         assert picture.limits is None  # no window that holds for all frames
 
 
@@ -223,7 +223,7 @@ def test_one_bit_segmentations_are_black_and_white() -> None:
     truth = RNG.random((16, 24)) > 0.5
     made = dataset(truth.astype(np.uint8), BitsAllocated=1, BitsStored=1, HighBit=0)
     made.PixelData = np.packbits(truth.ravel(), bitorder="little").tobytes()
-    with open_picture(Path("image"), data=saved(made)) as picture:
+    with open_image(Path("image"), data=saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), truth * np.uint8(255))
 
 
@@ -232,7 +232,7 @@ def test_float_pixels_are_read() -> None:
     made = dataset(array)
     del made.PixelData, made.PixelRepresentation, made.BitsStored, made.HighBit
     made.FloatPixelData = array.tobytes()
-    with open_picture(Path("image"), data=saved(made)) as picture:
+    with open_image(Path("image"), data=saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), array)
         assert picture.dtype == np.float32
 
@@ -244,7 +244,7 @@ def test_jpeg_baseline_equals_pillow() -> None:
     made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     made.PixelData = encapsulate([buffer.getvalue()])
     made["PixelData"].is_undefined_length = True
-    with open_picture(Path("image"), data=saved(made)) as picture:
+    with open_image(Path("image"), data=saved(made)) as picture:
         assert np.abs(picture.read().astype(int) - np.asarray(Image.open(buffer))).max() <= 3
 
 
@@ -258,7 +258,7 @@ def test_lossless_syntaxes_come_back_exactly(syntax: str, array: np.ndarray) -> 
         made.file_meta.TransferSyntaxUID = syntax
         made.PixelData = encapsulate([imagecodecs.jpeg2k_encode(array, level=0, codecformat="j2k")])
         made["PixelData"].is_undefined_length = True
-    with open_picture(Path("image"), data=saved(made)) as picture:
+    with open_image(Path("image"), data=saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), array)
 
 
@@ -268,20 +268,20 @@ def test_lossless_syntaxes_come_back_exactly(syntax: str, array: np.ndarray) -> 
 )  # fmt: skip
 def test_one_image_in_many_encodings_is_the_same(name: str) -> None:
     stored = np.frombuffer(pydicom.dcmread(bundled("MR_small.dcm")).PixelData, "<i2").reshape(64, 64)
-    with open_picture(bundled(f"{name}.dcm")) as picture:
+    with open_image(bundled(f"{name}.dcm")) as picture:
         np.testing.assert_array_equal(picture.read(), stored)
         assert picture.limits == (600 - 0.5 - 1599 / 2, 600 - 0.5 + 1599 / 2)
 
 
 def test_ct_is_in_hounsfield_units() -> None:
     stored = np.frombuffer(pydicom.dcmread(bundled("CT_small.dcm")).PixelData, "<i2").reshape(128, 128)
-    with open_picture(bundled("CT_small.dcm")) as picture:
+    with open_image(bundled("CT_small.dcm")) as picture:
         np.testing.assert_array_equal(picture.read(), stored.astype(int) - 1024)
 
 
 @pytest.mark.parametrize("name", ["SC_rgb_rle", "SC_rgb_gdcm_KY", "SC_rgb_jpeg_gdcm", "SC_ybr_full_422_uncompressed"])
 def test_the_colour_chart_has_its_colours(name: str) -> None:
-    with open_picture(bundled(f"{name}.dcm")) as picture:
+    with open_image(bundled(f"{name}.dcm")) as picture:
         got = picture.read()
     bars = got[[5, 25, 45], 50].astype(int)
     np.testing.assert_allclose(bars, [[255, 0, 0], [0, 255, 0], [0, 0, 255]], atol=3 + 100 * ("422" in name))
@@ -292,7 +292,7 @@ def test_the_colour_chart_has_its_colours(name: str) -> None:
 def test_other_files_of_pydicom_are_read(name: str) -> None:
     path = bundled(f"{name}.dcm")
     header = pydicom.dcmread(path, stop_before_pixels=True)
-    with open_picture(path, View(frames="all")) as picture:
+    with open_image(path, Selection(frames="all")) as picture:
         frame = picture.frames - 1
         assert (picture.height, picture.width, picture.frames) == (
             header.Rows,
@@ -317,25 +317,25 @@ def test_a_file_without_the_mark_is_known_by_its_suffix(implicit: bool, tmp_path
     del made.file_meta
     made.save_as(tmp_path / "image.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
     assert (tmp_path / "image.dcm").read_bytes()[128:132] != b"DICM"
-    with open_picture(tmp_path / "image.dcm") as picture:
+    with open_image(tmp_path / "image.dcm") as picture:
         np.testing.assert_array_equal(picture.read(), array)
 
 
 def test_a_dicom_file_that_begins_as_a_tiff_file_is_dicom() -> None:
     data = bundled("CT_small.dcm").read_bytes()
     assert data.startswith(b"II*\0")
-    with open_picture(Path("image.tif"), data=data) as picture:
+    with open_image(Path("image.tif"), data=data) as picture:
         assert (picture.height, picture.dtype) == (128, np.int32)
 
 
 def test_a_file_with_the_mark_is_known_without_its_suffix() -> None:
-    with open_picture(Path("IM000001"), data=saved(dataset(RGB))) as picture:
+    with open_image(Path("IM000001"), data=saved(dataset(RGB))) as picture:
         np.testing.assert_array_equal(picture.read(), RGB)
 
 
 def test_a_photograph_named_dcm_is_read_as_what_it_is(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.dcm", "PNG")
-    with open_picture(tmp_path / "a.dcm") as picture:
+    with open_image(tmp_path / "a.dcm") as picture:
         np.testing.assert_array_equal(picture.read(), RGB)
 
 
@@ -348,14 +348,14 @@ def test_a_photograph_named_dcm_is_read_as_what_it_is(tmp_path: Path) -> None:
     ("badVR.dcm", r"\w+"),
 ])  # fmt: skip
 def test_files_that_hold_no_whole_image_are_refused(name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message), open_picture(bundled(name)) as picture:
+    with pytest.raises(ValueError, match=message), open_image(bundled(name)) as picture:
         picture.read()
 
 
 def test_text_named_dcm_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_text("hello, I am text, and there is more of it than a header holds " * 4)
     with pytest.raises(ValueError, match=r"\w+ \w+"):
-        open_picture(tmp_path / "a.dcm")
+        open_image(tmp_path / "a.dcm")
 
 
 def test_other_colour_models_are_refused() -> None:

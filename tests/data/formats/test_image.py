@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from medsass.data.formats import image, opening
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Picture, View, readable
+from medsass.data.formats.image import ImageFile, Selection, readable
 
 
-class Frames(Picture):
+class Frames(ImageFile):
     """Frames of an array (N, H, W) or (N, H, W, 3); counts how often one is decoded."""
 
     def __init__(self, array: np.ndarray, streams: bool = False, grain: tuple[int, int] = (1, 1)) -> None:
-        super().__init__(*array.shape[1:3], array.ndim == 4, array.dtype, View(), streams=streams)
+        super().__init__(*array.shape[1:3], array.ndim == 4, array.dtype, Selection(), streams=streams)
         self.array, self.frames, self._grain = array, len(array), grain
         self.decoded: list[tuple[int, Box]] = []
 
@@ -140,6 +140,6 @@ def test_errors_of_the_machine_stay_what_they_are(error: Exception) -> None:
 def test_a_reader_that_stumbles_is_a_broken_file_and_a_missing_one_stays_missing(tmp_path: Path) -> None:
     (tmp_path / "broken.tif").write_bytes(b"II*\0garbagegarbage")
     with pytest.raises(ValueError, match=r"^broken file \(IndexError: "):
-        opening.open_picture(tmp_path / "broken.tif", View())
+        opening.open_image(tmp_path / "broken.tif", Selection())
     with pytest.raises(FileNotFoundError), readable():
         (tmp_path / "none").read_bytes()

@@ -304,7 +304,7 @@ def test_readers_are_chosen_by_content_not_by_name(tmp_path: Path) -> None:
              "e.PNG": (tmp_path / "array.npy").read_bytes(), "f": saved(Image.fromarray(GRAY), "BMP")}  # fmt: skip
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-        with opening.open_picture(tmp_path / name) as picture:
+        with opening.open_image(tmp_path / name) as picture:
             assert picture.read().shape[:2] == (24, 40), name
             assert picture.dtype == (np.uint8 if name in ("a.svs", "b.npz", "f") else np.uint16)
 
@@ -313,7 +313,7 @@ def test_readers_are_chosen_by_content_not_by_name(tmp_path: Path) -> None:
 def test_bytes_at_hand_and_a_path_give_the_same_picture(name: str, tmp_path: Path) -> None:
     data = {"tif": tiff(DEEP), "png": png(DEEP), "jp2": saved(Image.fromarray(RGB), "JPEG2000")}[name[-3:]]
     (tmp_path / name).write_bytes(data)
-    with opening.open_picture(tmp_path / name) as one, opening.open_picture(Path("elsewhere"), data=data) as other:
+    with opening.open_image(tmp_path / name) as one, opening.open_image(Path("elsewhere"), data=data) as other:
         np.testing.assert_array_equal(one.read(), other.read())
         assert (one.dtype, one.converted, one.span) == (other.dtype, other.converted, other.span)
 
@@ -324,9 +324,9 @@ def test_empty_and_senseless_files_are_refused_whatever_their_suffix(suffix: str
     for content in (b"", b"hello, I am text\n" * 20):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"\w+ \w+"):
-            opening.open_picture(path)
+            opening.open_image(path)
     with pytest.raises(FileNotFoundError):
-        opening.open_picture(tmp_path / f"nothing{suffix}")
+        opening.open_image(tmp_path / f"nothing{suffix}")
 
 
 def test_all_formats_are_found_by_suffix() -> None:

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import AS_IT_IS, View
-from medsass.data.formats.opening import open_picture, storable
+from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.opening import open_image, storable
 
 RGB = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8), (0, 0), 2)
 DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 4), np.uint16)
@@ -37,8 +37,8 @@ def header(width: int, height: int, kind: bytes = b"\x08\x02") -> tuple[bytes, b
     return b"IHDR", struct.pack(">II", width, height) + kind + b"\0\0\0"
 
 
-def read(data: bytes, view: View = AS_IT_IS) -> np.ndarray:
-    with open_picture(Path("image"), view, data) as picture:
+def read(data: bytes, view: Selection = WHOLE_FILE) -> np.ndarray:
+    with open_image(Path("image"), view, data) as picture:
         array = picture.read()
         assert array.dtype == picture.dtype
         assert array.shape == (
@@ -48,7 +48,7 @@ def read(data: bytes, view: View = AS_IT_IS) -> np.ndarray:
 
 
 def test_a_picture_tells_what_it_is_before_it_is_read() -> None:
-    with open_picture(Path("image"), data=saved(Image.fromarray(RGB), "JPEG")) as picture:
+    with open_image(Path("image"), data=saved(Image.fromarray(RGB), "JPEG")) as picture:
         assert (picture.height, picture.width, picture.colour, picture.dtype) == (24, 40, True, np.uint8)
         assert (picture.frames, picture.levels, picture.streams, picture.limits) == (1, ((24, 40),), False, None)
         assert (picture.converted, picture.span, picture.per_channel) == ("", (0, 255), False)
@@ -90,7 +90,7 @@ def test_16_bit_png_of_any_kind_keeps_its_depth(channels: int, expected: np.ndar
     data = imagecodecs.png_encode(np.ascontiguousarray(DEEP[..., 0] if channels == 1 else DEEP[..., :channels]))
     assert data[24] == 16
     np.testing.assert_array_equal(read(data), expected)
-    with open_picture(Path("image"), data=data) as picture:
+    with open_image(Path("image"), data=data) as picture:
         assert picture.converted == ("alpha dropped" if channels in (2, 4) else "")
 
 
@@ -101,7 +101,7 @@ def test_deep_jpeg_2000_keeps_its_depth(bits: int, colour: bool) -> None:
     data = imagecodecs.jpeg2k_encode(np.ascontiguousarray(array), level=0, bitspersample=bits)
     np.testing.assert_array_equal(read(data), array)
     assert storable(data) is None
-    with open_picture(Path("image"), data=data) as picture:
+    with open_image(Path("image"), data=data) as picture:
         assert picture.span == (0, 2**bits - 1)
     for share in (0.3, 0.9, 0.99):
         with pytest.raises(ValueError, match=r"\w+ \w+"):
@@ -119,27 +119,27 @@ def test_orientation_at_the_end_of_a_png_is_found_also_at_16_bits() -> None:
     ((1,), RGB[..., 1]), ((2, 1, 0), RGB[..., ::-1]), ((0, -1, 2), RGB * np.uint8([1, 0, 1])),
 ])  # fmt: skip
 def test_channels_are_chosen(channels: tuple[int, ...], expected: np.ndarray) -> None:
-    np.testing.assert_array_equal(read(saved(Image.fromarray(RGB), "PNG"), View(channels=channels)), expected)
+    np.testing.assert_array_equal(read(saved(Image.fromarray(RGB), "PNG"), Selection(channels=channels)), expected)
 
 
 def test_alpha_can_be_chosen() -> None:
     image = np.dstack([RGB, RGB[..., 0] // 2])
-    np.testing.assert_array_equal(read(saved(Image.fromarray(image), "PNG"), View(channels=(3,))), image[..., 3])
+    np.testing.assert_array_equal(read(saved(Image.fromarray(image), "PNG"), Selection(channels=(3,))), image[..., 3])
 
 
 @pytest.mark.parametrize("channels", [(3,), (0, 1), (-1,), (0, 1, -2)])
 def test_channels_that_are_not_there_are_refused(channels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must be one or three of the file's 3, numbered from 0; -1 is black"):
-        read(saved(Image.fromarray(RGB), "PNG"), View(channels=channels))
+        read(saved(Image.fromarray(RGB), "PNG"), Selection(channels=channels))
 
 
 def test_another_pyramid_level_is_refused() -> None:
     with pytest.raises(ValueError, match="no pyramid level 1: the file has level 0 only"):
-        read(saved(Image.fromarray(RGB), "PNG"), View(level=1))
+        read(saved(Image.fromarray(RGB), "PNG"), Selection(level=1))
 
 
 def test_boxes_are_parts_of_the_frame_and_the_frame_is_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_picture(Path("image"), data=saved(Image.fromarray(RGB), "PNG")) as picture:
+    with open_image(Path("image"), data=saved(Image.fromarray(RGB), "PNG")) as picture:
         decode, calls = picture._decode, []
         monkeypatch.setattr(picture, "_decode", lambda *args: calls.append(args) or decode(*args))
         np.testing.assert_array_equal(picture.read(0, Box(3, 5, 7, 9)), RGB[3:10, 5:14])
@@ -199,7 +199,7 @@ def test_an_image_too_large_to_decode_is_refused_from_its_header(data: bytes, si
     with pytest.raises(
         ValueError, match=rf"{size} pixels are more than the 178,956,970 .* tiled TIFF or a slide .* --tile"
     ):
-        open_picture(Path("image"), data=data)
+        open_image(Path("image"), data=data)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     storable(data)  # and this does not decode it either
@@ -210,5 +210,5 @@ def test_real_photographs_equal_pillow(real_data: Path) -> None:
         sorted((real_data / "isic2017").rglob("*.jpg"))[:10] + sorted((real_data / "dsb2018").rglob("images/*.png"))[:5]
     )
     for path in paths:
-        with open_picture(path) as picture:
+        with open_image(path) as picture:
             np.testing.assert_array_equal(picture.read(), np.asarray(Image.open(path).convert("RGB")))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from medsass.data.formats import pngs
-from medsass.data.formats.opening import View, from_bytes, open_picture
+from medsass.data.formats.opening import Selection, from_bytes, open_image
 
 GENERATOR = np.random.default_rng(0)
 SHAPES = {"L": (13, 17), "RGB": (13, 17, 3), "RGBA": (13, 17, 4)}
@@ -26,7 +26,7 @@ def test_pixels_are_pillows(mode: str) -> None:
     array = GENERATOR.integers(0, 256, SHAPES[mode], np.uint8)
     data = encoded(array)
     assert pngs.plain(data) == (13, 17, len(mode))
-    with open_picture(Path("a.png"), data=data) as picture:
+    with open_image(Path("a.png"), data=data) as picture:
         assert isinstance(picture, pngs.Png)
         assert (picture.height, picture.width, picture.colour) == (13, 17, mode != "L")
         assert picture.converted == ("alpha dropped" if mode == "RGBA" else "")
@@ -58,7 +58,7 @@ def _palette(gray: np.ndarray) -> bytes:
 
 def test_chosen_channels_are_left_to_pillow() -> None:
     array = GENERATOR.integers(0, 256, (5, 6, 3), np.uint8)
-    with open_picture(Path("a.png"), View(channels=(2,)), encoded(array)) as picture:
+    with open_image(Path("a.png"), Selection(channels=(2,)), encoded(array)) as picture:
         np.testing.assert_array_equal(picture.read(), array[..., 2])
 
 

@@ -16,8 +16,8 @@ import tifffile
 
 from medsass.data.formats import slide as slides
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import View
-from medsass.data.formats.opening import SLIDES, SUFFIXES, open_picture
+from medsass.data.formats.image import Selection
+from medsass.data.formats.opening import SLIDES, SUFFIXES, open_image
 
 openslide = pytest.importorskip("openslide")
 needs_cucim = pytest.mark.skipif(importlib.util.find_spec("cucim") is None, reason="needs cuCIM")
@@ -50,7 +50,7 @@ def test_levels_and_regions_equal_openslide(slide: Path) -> None:
         sizes = tuple(size[::-1] for size in file.level_dimensions)
     sizes = sizes[: {".ndpi": 4}.get(slide.suffix)]  # OpenSlide makes three more, which are not in the file
     for level, (height, width) in enumerate(sizes):
-        with open_picture(slide, View(level=level)) as picture:
+        with open_image(slide, Selection(level=level)) as picture:
             assert picture.levels == sizes
             assert (picture.height, picture.width, picture.frames, picture.streams) == (height, width, 1, True)
             assert (picture.colour, picture.dtype, picture.converted) == (True, np.uint8, "")
@@ -59,12 +59,12 @@ def test_levels_and_regions_equal_openslide(slide: Path) -> None:
 
 
 def test_the_label_and_the_overview_are_no_frames(slide: Path) -> None:
-    with open_picture(slide, View(frames="all")) as picture:
+    with open_image(slide, Selection(frames="all")) as picture:
         assert picture.frames == picture.total == 1
 
 
 def test_small_shows_the_whole_slide(slide: Path) -> None:
-    with open_picture(slide) as picture, openslide.OpenSlide(str(slide)) as file:
+    with open_image(slide) as picture, openslide.OpenSlide(str(slide)) as file:
         small = picture.small(most=300)
         assert max(small.shape[:2]) == 300
         level = min(file.get_best_level_for_downsample(max(file.dimensions) / 300), len(picture.levels) - 1)
@@ -75,30 +75,30 @@ def test_small_shows_the_whole_slide(slide: Path) -> None:
 
 def test_a_level_that_is_not_there_is_refused(slide: Path) -> None:
     with pytest.raises(ValueError, match="no pyramid level 9: the file has level"):
-        open_picture(slide, View(level=9))
+        open_image(slide, Selection(level=9))
 
 
 def test_the_bytes_alone_are_refused(slide: Path) -> None:
     with pytest.raises(ValueError, match="must be on this machine: copy them first"):
-        open_picture(Path("elsewhere") / slide.name, data=slide.read_bytes())
+        open_image(Path("elsewhere") / slide.name, data=slide.read_bytes())
 
 
 def test_a_slide_named_otherwise_is_read_alike(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tif").symlink_to(real_data / "whole_slide" / NAMES[1])
     box = Box(1000, 2000, 40, 50)
-    with open_picture(tmp_path / "a.tif", View(level=0)) as picture:
+    with open_image(tmp_path / "a.tif", Selection(level=0)) as picture:
         np.testing.assert_array_equal(picture.read(0, box), truth(real_data / "whole_slide" / NAMES[1], box, 0))
 
 
 def test_text_named_as_a_slide_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_text("no slide")
     with pytest.raises(ValueError, match="not an image file that can be read"):
-        open_picture(tmp_path / "a.svs")
+        open_image(tmp_path / "a.svs")
 
 
 def test_threads_read_the_same_slide(slide: Path) -> None:
     boxes = [Box(y, x, 100, 100) for y in range(0, 900, 300) for x in range(0, 900, 300)]
-    with open_picture(slide) as picture:
+    with open_image(slide) as picture:
         alone, together = [picture.read(0, box) for box in boxes], dict[int, np.ndarray]()
 
         def work(start: int) -> None:
@@ -125,7 +125,7 @@ def test_an_scn_file_is_the_slide_not_the_overview_before_it(tmp_path: Path) -> 
     with tifffile.TiffWriter(tmp_path / "a.scn") as writer:
         for array in (rgb[:40, :60], rgb):
             writer.write(array, tile=(32, 32), photometric="rgb", compression="zlib", description=text, metadata=None)
-    with open_picture(tmp_path / "a.scn") as picture:
+    with open_image(tmp_path / "a.scn") as picture:
         np.testing.assert_array_equal(picture.read(), rgb)
         np.testing.assert_array_equal(picture.read(0, Box(5, 6, 70, 80)), rgb[5:75, 6:86])
         assert picture.converted == ""
@@ -139,7 +139,7 @@ def test_jpeg_2000_in_ycbcr_as_aperio_stores_it_equals_openslide(tmp_path: Path)
             ycbcr, tile=(256, 256), photometric="rgb", compression="APERIO_JP2000_YCBC", metadata=None,
             description="Aperio Image Library v10.0.50\n256x256 (256x256) J2K/YUV16 Q=70|AppMag = 20",
         )  # fmt: skip
-    with open_picture(tmp_path / "a.svs") as picture:
+    with open_image(tmp_path / "a.svs") as picture:
         got = picture.read(0, Box(10, 20, 200, 100)).astype(int)
         assert np.abs(got - truth(tmp_path / "a.svs", Box(10, 20, 200, 100), 0)).max() <= 2
         assert np.abs(got - rgb[10:210, 20:120]).mean() < 2
@@ -150,8 +150,8 @@ def alone(code: str, *arguments: object) -> str:
     start = (
         "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\nimport numpy as np\n"
     )
-    start += "from medsass.data.formats import slide as slides\nfrom medsass.data.formats.image import View\nfrom medsass.data.formats.tiff import Tiff\n"
-    start += "from medsass.data.formats.opening import open_picture\nfrom medsass.data.formats.geometry import Box\n"
+    start += "from medsass.data.formats import slide as slides\nfrom medsass.data.formats.image import Selection\nfrom medsass.data.formats.tiff import Tiff\n"
+    start += "from medsass.data.formats.opening import open_image\nfrom medsass.data.formats.geometry import Box\n"
     done = subprocess.run(
         [sys.executable, "-c", start + code, *map(str, arguments)],
         capture_output=True,
@@ -168,10 +168,10 @@ def test_cucim_reads_the_pixels_that_tifffile_reads(real_data: Path) -> None:
     code = """
 for name in sys.argv[2:]:
     path = Path(sys.argv[1]) / name
-    with open_picture(path) as picture:
+    with open_image(path) as picture:
         levels = len(picture.levels)
     for level in range(levels):
-        with open_picture(path, View(level=level)) as picture:
+        with open_image(path, Selection(level=level)) as picture:
             assert type(picture) is slides.Slide, type(picture)
             for y in range(0, picture.height - 40, 1201):
                 for x in range(0, picture.width - 50, 797):
@@ -190,10 +190,10 @@ for name in sys.argv[2:]:
 def test_cucim_is_not_used_where_it_has_no_reader_or_would_hang(real_data: Path) -> None:
     code = """
 for name in ("test3-DAPI-2-(387).ndpi", "kidney-48-5.tif"):
-    print(type(open_picture(Path(sys.argv[1]) / name)).__name__)
+    print(type(open_image(Path(sys.argv[1]) / name)).__name__)
 sys.modules["torch"] = sys
 sys.modules.pop("cucim", None)
-print(type(open_picture(Path(sys.argv[1]) / "CMU-1-Small-Region.svs")).__name__, "cucim" in sys.modules)
+print(type(open_image(Path(sys.argv[1]) / "CMU-1-Small-Region.svs")).__name__, "cucim" in sys.modules)
 """
     assert alone(code, real_data / "whole_slide").splitlines() == ["Tiff", "Tiff", "Tiff False"]
 
@@ -202,7 +202,7 @@ print(type(open_picture(Path(sys.argv[1]) / "CMU-1-Small-Region.svs")).__name__,
 def test_a_broken_tile_is_refused_not_filled_with_anything(real_data: Path, tmp_path: Path) -> None:
     code = """
 for path in sys.argv[1:]:
-    picture = open_picture(Path(path))
+    picture = open_image(Path(path))
     try:
         whole = picture.read(0, Box(0, 0, 50, 50)).shape
         picture.read(0, Box(10, 3 * picture.page.tilewidth + 5, 20, 30))
@@ -239,7 +239,7 @@ def test_a_reader_that_sees_other_pixels_or_levels_is_not_used(
 
     for own, black, used in ((size, False, True), (size, True, False), ((size[0], 9), False, False)):
         monkeypatch.setattr(slides, "_cucim", lambda own=own, black=black: lambda name: Reader(name, own, black))
-        with open_picture(path) as picture:
+        with open_image(path) as picture:
             assert isinstance(picture, slides.Slide) == used
             box = Box(500, 600, 20, 30)
             np.testing.assert_array_equal(picture.read(0, box), truth(path, box, 0))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import AS_IT_IS, Picture, View
-from medsass.data.formats.opening import open_picture
+from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.opening import open_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (70, 90, 3), np.uint8)
@@ -36,13 +36,13 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def opened(data: bytes, folder: Path, view: View = AS_IT_IS, from_memory: bool = False) -> Picture:
+def opened(data: bytes, folder: Path, view: Selection = WHOLE_FILE, from_memory: bool = False) -> ImageFile:
     path = folder / "image.tif"
     path.write_bytes(data)
-    return open_picture(path, view, data if from_memory else None)
+    return open_image(path, view, data if from_memory else None)
 
 
-def check(picture: Picture, truth: np.ndarray, frame: int = 0) -> None:
+def check(picture: ImageFile, truth: np.ndarray, frame: int = 0) -> None:
     assert picture.dtype == truth.dtype
     assert (picture.height, picture.width) == truth.shape[:2]
     assert picture.colour == (truth.ndim == 3)
@@ -99,7 +99,7 @@ def test_zero_is_white_is_inverted(store: str, tmp_path: Path) -> None:
 def test_bilevel_equals_pillow(compression: str | None, inverted: bool, tmp_path: Path) -> None:
     image = Image.fromarray(GRAY > 30_000)
     image.save(tmp_path / "a.tif", compression=compression, tiffinfo={262: 0 if inverted else 1})
-    with open_picture(tmp_path / "a.tif") as picture:
+    with open_image(tmp_path / "a.tif") as picture:
         check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("L")))
         assert picture.converted.startswith("bilevel to gray")
 
@@ -124,7 +124,7 @@ def test_other_colour_models_equal_pillow(mode: str, tmp_path: Path) -> None:
     else:
         image = image.quantize(50) if mode == "P" else image.convert(mode)
     image.save(tmp_path / "a.tif")
-    with open_picture(tmp_path / "a.tif") as picture:
+    with open_image(tmp_path / "a.tif") as picture:
         check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
         assert "to RGB" in picture.converted
 
@@ -153,7 +153,7 @@ def test_orientation_is_applied_to_files_and_regions(turn: int, store: str, tmp_
 
 def test_orientation_of_a_file_that_pillow_reads_is_applied_once(tmp_path: Path) -> None:
     Image.fromarray(RGB).convert("YCbCr").save(tmp_path / "a.tif", tiffinfo={274: 6})
-    with open_picture(tmp_path / "a.tif") as picture:
+    with open_image(tmp_path / "a.tif") as picture:
         check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
         assert picture.height == 90
 
@@ -172,7 +172,7 @@ def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> No
     with opened(data, tmp_path) as picture:
         assert (picture.frames, picture.total, picture.converted) == (1, 12, "first of 12 frames")
         check(picture, STACK[0, 0])
-    with opened(data, tmp_path, View(frames="all")) as picture:
+    with opened(data, tmp_path, Selection(frames="all")) as picture:
         assert (picture.frames, picture.converted) == (12, "")
         check(picture, STACK[1, 2], 5)
         check(picture, STACK[3, 2], 11)
@@ -181,7 +181,7 @@ def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> No
 def test_pages_that_pillow_wrote_are_frames(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.roll(RGB, i)) for i in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    with open_picture(tmp_path / "a.tif", View(frames="all")) as picture:
+    with open_image(tmp_path / "a.tif", Selection(frames="all")) as picture:
         assert picture.frames == 3
         check(picture, np.roll(RGB, 2), 2)
 
@@ -190,7 +190,7 @@ def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         writer.write(GRAY, metadata=None)
         writer.write(GRAY[:9, :9], metadata=None)
-    with open_picture(tmp_path / "a.tif", View(frames="all")) as picture:
+    with open_image(tmp_path / "a.tif", Selection(frames="all")) as picture:
         check(picture, GRAY)
         assert picture.converted == "first of several images in the file"
 
@@ -199,16 +199,16 @@ def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
 def test_channels_are_chosen(store: str, tmp_path: Path) -> None:
     array = STACK[:, [0, 1]]  # (4, 2, ...): T, C
     data = tiff(array, photometric="minisblack", ome=True, metadata={"axes": "TCYX"}, **STORES[store])
-    with opened(data, tmp_path, View(channels=(1,), frames="all")) as picture:
+    with opened(data, tmp_path, Selection(channels=(1,), frames="all")) as picture:
         assert (picture.frames, picture.per_channel) == (4, False)
         check(picture, array[2, 1], 2)
-    with opened(data, tmp_path, View(channels=(1, 0, -1), frames="all")) as picture:
+    with opened(data, tmp_path, Selection(channels=(1, 0, -1), frames="all")) as picture:
         assert picture.per_channel
         check(picture, np.dstack([array[3, 1], array[3, 0], array[3, 0] * 0]), 3)
     with pytest.raises(ValueError, match=r"2 channels: say which to read: in \[\[images\]\] channels = \[i\]"):
         opened(data, tmp_path)
     with pytest.raises(ValueError, match=r"channels = \[2\] must be one or three of the file's 2"):
-        opened(data, tmp_path, View(channels=(2,)))
+        opened(data, tmp_path, Selection(channels=(2,)))
 
 
 def test_three_channels_are_red_green_and_blue(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_three_channels_are_red_green_and_blue(tmp_path: Path) -> None:
 
 def test_plain_pages_are_channels_where_channels_are_asked_for(tmp_path: Path) -> None:
     data = tiff(STACK[0], photometric="minisblack")
-    with opened(data, tmp_path, View(channels=(2,))) as picture:
+    with opened(data, tmp_path, Selection(channels=(2,))) as picture:
         check(picture, STACK[0, 2])
 
 
@@ -229,7 +229,7 @@ def test_samples_are_channels_unless_they_are_alpha(count: int, tmp_path: Path) 
     data = tiff(array, photometric="minisblack", planarconfig="contig", extrasamples=[0] * (count - 1))
     with pytest.raises(ValueError, match=f"{count} channels: say which"):
         opened(data, tmp_path)
-    with opened(data, tmp_path, View(channels=(1,))) as picture:
+    with opened(data, tmp_path, Selection(channels=(1,))) as picture:
         check(picture, array[..., 1])
 
 
@@ -264,17 +264,17 @@ def pyramid(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[
 def test_levels_are_chosen(pyramid: tuple[Path, list[np.ndarray]]) -> None:
     path, levels = pyramid
     for i, truth in enumerate(levels):
-        with open_picture(path, View(level=i)) as picture:
+        with open_image(path, Selection(level=i)) as picture:
             assert picture.levels == tuple(level.shape[:2] for level in levels)
             check(picture, truth)
             assert picture.converted == ""
     with pytest.raises(ValueError, match="no pyramid level 3: the file has levels 0 to 2"):
-        open_picture(path, View(level=3))
+        open_image(path, Selection(level=3))
 
 
 def test_small_is_read_from_the_nearest_larger_level(pyramid: tuple[Path, list[np.ndarray]]) -> None:
     path, levels = pyramid
-    with open_picture(path) as picture:
+    with open_image(path) as picture:
         np.testing.assert_array_equal(picture.small(most=204), levels[1])
         area = cv2.resize(levels[1].astype(float), (150, 111), interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(picture.small(most=150), area, atol=0.51)
@@ -358,7 +358,7 @@ def test_any_region_of_any_tiling_equals_the_array(data: st.DataObject) -> None:
     box = Box(y, x, data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x)))
     turn = data.draw(st.integers(1, 8))
     file = tiff(GRAY[:height, :width], tile=tile, compression="zlib", extratags=[(274, 3, 1, turn, True)])
-    with open_picture(Path("a.tif"), data=file) as picture:
+    with open_image(Path("a.tif"), data=file) as picture:
         truth = np.asarray(Image.open(io.BytesIO(file)))
         if box.y + box.height <= picture.height and box.x + box.width <= picture.width:
             np.testing.assert_array_equal(picture.read(0, box), truth[box.slices])
@@ -370,7 +370,7 @@ def test_real_files_equal_opencv(real_data: Path) -> None:
         real_data / "whole_slide/kidney-48-5.tif",
     ]:
         truth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        with open_picture(path) as picture:
+        with open_image(path) as picture:
             np.testing.assert_array_equal(picture.read(), truth[..., ::-1] if truth.ndim == 3 else truth)
             box = Box(100, 200, 64, 33)
             np.testing.assert_array_equal(picture.read(0, box), picture.read()[box.slices])
