@@ -1,0 +1,138 @@
+"""Tables of TOML and JSON files, checked by pydantic against dataclasses; an error is one line: rule, value, nearest name."""
+
+import difflib
+import tomllib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+T = TypeVar("T")
+
+CLOSED = ConfigDict(extra="forbid", strict=True)  # of a pydantic dataclass: no unknown keys, no conversions
+_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+_LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, with or without a byte-order mark. Raises `OSError`, or `ValueError` that says where it is none."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError("not a TOML file: it is not UTF-8 text") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"not a TOML file: {error}") from error
+
+
+def check(kind: type[T], table: Any) -> T:
+    """Make a `kind` (a pydantic dataclass with the configuration `CLOSED`) of a table. Arrays become tuples.
+
+    Raises `ValueError` with one line for the first rule that is broken: "'epohcs' in [defaults] is unknown: did you mean
+    epochs?".
+    """
+    try:
+        made: T = _adapter(kind).validate_json(to_json(table, inf_nan_mode="constants"))
+    except ValidationError as error:
+        raise ValueError(explain(error, kind)) from error
+    return made
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:
+    """Say in one line which rule the first error broke, and the value seen.
+
+    Args:
+        error: what pydantic raised.
+        kind: the dataclass that was validated against.
+        name: names a key for the user, from the key and the table it stands in ("[masks]", "[[images]] 2", "the file").
+    """
+    first = error.errors()[0]
+    if first["type"] in _OWN:
+        return str(first["ctx"]["error"])
+    keys, expected, owner = _walk(first["loc"], kind)
+    if keys and isinstance(keys[-1], int):
+        shown = _place(keys)
+    else:
+        where, key = _place(keys[:-1]), str(keys[-1]) if keys else ""
+        shown = (name(key, where) if name else f"'{key}' in {where}") if key else "it"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = list(get_type_hints(owner))
+        return f"{shown} is unknown: {nearest(str(keys[-1]), known)}known: {', '.join(known)}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{shown} is missing; add it"
+    limits = [f"{word} {first['ctx'][rule]:g}" for rule, word in _LIMITS.items() if rule in first.get("ctx", {})]
+    if first["type"] == "finite_number":
+        limits = ["a finite number"]
+    value = first["input"]
+    return f"{shown} must be {limits[0] if limits else describe(expected)}; got {value!r:.80}"
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Suggest the known word that resembles `word` most, as "did you mean X? "; "" where none does."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def describe(annotation: Any) -> str:
+    """Put a type into the words of a user: `tuple[int, ...] | None` is "a list of whole numbers"."""
+    origin, arguments = get_origin(annotation), [item for item in get_args(annotation) if item not in (type(None), ...)]
+    if origin is Annotated:
+        return describe(arguments[0])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(item) for item in arguments)
+    if origin in (tuple, list, Sequence):
+        return f"a list of {describe(arguments[0]).removeprefix('a ').removesuffix('s')}s"
+    return _WORDS.get(annotation, "a table")
+
+
+def _walk(location: Sequence[str | int], kind: Any) -> tuple[list[str | int], Any, Any]:
+    """Follow an error's location: the keys of the user's table alone, the type expected there, and the table's type."""
+    keys: list[str | int] = []
+    owner = kind
+    for step in location:
+        kinds = _alternatives(kind)
+        table = next((item for item in kinds if is_dataclass(item)), None)
+        rows = next((item for item in kinds if get_origin(item) in (tuple, list, Sequence)), None)
+        values = next((item for item in kinds if get_origin(item) in (dict, Mapping)), None)
+        if table and isinstance(step, str):
+            owner, kind = table, get_type_hints(table, include_extras=True).get(step, Any)
+        elif rows and isinstance(step, int):
+            if not is_dataclass(item := get_args(rows)[0]):
+                break  # the array is named, and not its item
+            kind = item
+        elif values and isinstance(step, str):
+            kind = get_args(values)[1]
+        else:
+            break  # pydantic goes on with the names of a union's members
+        keys.append(step)
+    return keys, kind, owner
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union; of any other type itself alone."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for item in get_args(annotation) for member in _alternatives(item)]
+    return [annotation]
+
+
+def _place(keys: Sequence[str | int]) -> str:
+    """The table that these keys lead to, as a TOML file writes it."""
+    if not keys:
+        return "the file"
+    if isinstance(keys[-1], int):
+        return f"[[{'.'.join(map(str, keys[:-1]))}]] {keys[-1] + 1}"
+    return f"[{'.'.join(map(str, keys))}]"

@@ -1,0 +1,97 @@
+"""Tables checked against dataclasses: what passes, and the one line for each kind of error."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Ge, Gt
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from medsass.config import schema
+
+
+@dataclass(frozen=True, config=schema.CLOSED)
+class Row:
+    path: str
+    channels: tuple[int, ...] = ()
+    level: str | tuple[int, ...] = "binary"
+
+
+@dataclass(frozen=True, config=schema.CLOSED)
+class Sheet:
+    name: str
+    rows: tuple[Row, ...] = ()
+    kind: Literal["bright", "dark"] = "dark"
+    epochs: Annotated[int, Ge(1)] = 50
+    lr: Annotated[float, Gt(0), Field(allow_inf_nan=False)] | None = None
+    on: bool = True
+    shares: Mapping[str, float] = Field(default_factory=dict)
+    parts: Mapping[str, Row] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.shares and sum(self.shares.values()) != 1:
+            raise ValueError(f"[shares] must sum to 1; got {dict(self.shares)}")
+
+
+def test_arrays_become_tuples_and_whole_numbers_floats() -> None:
+    table = {"name": "a", "rows": [{"path": "x", "channels": [1, 2]}], "lr": 1, "shares": {"train": 1}}
+    sheet = schema.check(Sheet, table)
+    assert sheet == Sheet("a", (Row("x", (1, 2)),), lr=1.0, shares={"train": 1.0})
+    assert isinstance(sheet.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"epohcs": 3}, "'epohcs' in the file is unknown: did you mean epochs? known: name, rows, kind, epochs, lr, on, "
+         "shares, parts"),
+        ({"xyz": 3}, "'xyz' in the file is unknown: known: name, rows, kind, epochs, lr, on, shares, parts"),
+        ({"rows": [{"path": "x"}, {"paht": "x"}]}, "'path' in [[rows]] 2 is missing; add it"),
+        ({"rows": [{"path": "x", "chanels": []}]}, "'chanels' in [[rows]] 1 is unknown: did you mean channels? known: path, "
+         "channels, level"),
+        ({"parts": {"small": {"path": 3}}}, "'path' in [parts.small] must be text; got 3"),
+        ({"kind": "light"}, "'kind' in the file must be one of bright, dark; got 'light'"),
+        ({"epochs": 0}, "'epochs' in the file must be at least 1; got 0"),
+        ({"epochs": "3"}, "'epochs' in the file must be a whole number; got '3'"),
+        ({"epochs": True}, "'epochs' in the file must be a whole number; got True"),
+        ({"lr": -1}, "'lr' in the file must be above 0; got -1"),
+        ({"lr": float("nan")}, "'lr' in the file must be a finite number; got nan"),
+        ({"lr": "fast"}, "'lr' in the file must be a number; got 'fast'"),
+        ({"on": "yes"}, "'on' in the file must be true or false; got 'yes'"),
+        ({"rows": "x"}, "'rows' in the file must be a list of tables; got 'x'"),
+        ({"rows": ["x"]}, "[[rows]] 1 must be a table; got 'x'"),
+        ({"rows": [{"path": "x", "channels": ["r"]}]}, "'channels' in [[rows]] 1 must be a list of whole numbers; got 'r'"),
+        ({"rows": [{"path": "x", "level": 3}]}, "'level' in [[rows]] 1 must be text or a list of whole numbers; got 3"),
+        ({"shares": {"train": "all"}}, "'train' in [shares] must be a number; got 'all'"),
+        ({"shares": {"train": 0.5}}, "[shares] must sum to 1; got {'train': 0.5}"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole text is compared
+        schema.check(Sheet, {"name": "a", **table})
+    assert str(error.value) == message
+
+
+def test_what_is_no_table_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^it must be a table; got \[1\]$"):
+        schema.check(Sheet, [1])
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order mark"])
+def test_toml_is_read_with_or_without_a_byte_order_mark(mark: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(mark + b'name = "a"\n')
+    assert schema.read_toml(path) == {"name": "a"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"\xff\xfe\x00\x01", "not a TOML file: it is not UTF-8 text"), (b"name = \n", "not a TOML file: Invalid value")],
+)
+def test_what_is_not_toml_is_refused(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        schema.read_toml(path)
