@@ -27,15 +27,15 @@ on_variants = pytest.mark.parametrize("variant", [RGB, GRAY], ids=["RGB", "gray"
 
 
 @pytest.mark.parametrize(("side", "variant"), [(1, RGB), (64, RGB), (224, RGB), (299, RGB), (224, GRAY), (299, GRAY)])
-def test_small_image_is_one_part_on_an_h200(side: int, variant: cuda.Variant) -> None:
+def test_small_image_is_one_block_on_an_h200(side: int, variant: cuda.Variant) -> None:
     plan = cuda.plan(side * side, variant, H200)
-    assert (plan.parts, plan.once) == (1, True)
+    assert (plan.blocks, plan.once) == (1, True)
 
 
 def test_dermoscopic_image_is_read_once_on_an_h200() -> None:
     plan = cuda.plan(1408 * 1876, RGB, H200)
     assert plan.once
-    assert plan.parts > 1
+    assert plan.blocks > 1
 
 
 @on_devices
@@ -47,9 +47,9 @@ def test_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
 @on_variants
 @settings(deadline=None, max_examples=300)
 @given(st.one_of(st.integers(1, 1 << 22), st.integers(1, cuda.MOST_PIXELS)))
-def test_parts_cover_the_image_and_none_is_empty(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
+def test_blocks_cover_the_image_and_none_is_empty(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
     plan = cuda.plan(pixels, variant, limits)
-    assert (plan.parts - 1) * plan.chunk < pixels <= plan.parts * plan.chunk
+    assert (plan.blocks - 1) * plan.chunk < pixels <= plan.blocks * plan.chunk
 
 
 @on_devices
@@ -76,15 +76,15 @@ def test_two_blocks_of_the_papers_images_fit_a_multiprocessor(limits: cuda.Limit
 @on_variants
 @settings(deadline=None, max_examples=300)
 @given(st.integers(1, 1 << 24))
-def test_parts_that_wait_for_one_another_can_all_be_resident(
+def test_blocks_that_wait_for_one_another_can_all_be_resident(
     limits: cuda.Limits, variant: cuda.Variant, pixels: int
 ) -> None:
     plan = cuda.plan(pixels, variant, limits)
-    assert not plan.once or plan.parts <= cuda.resident(plan, variant, limits)
+    assert not plan.once or plan.blocks <= cuda.resident(plan, variant, limits)
 
 
 @on_devices
-def test_parts_begin_on_16_pixel_boundaries(limits: cuda.Limits) -> None:
+def test_blocks_begin_on_16_pixel_boundaries(limits: cuda.Limits) -> None:
     assert all(cuda.plan(pixels, RGB, limits).chunk % 16 == 0 for pixels in range(1, 3_000_000, 9_973))
 
 
@@ -235,9 +235,7 @@ def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Laun
     """What `cuda` launches from here on, which is only written down: batches may lie on the CPU."""
     launched: list[Launch] = []
 
-    def write_down(
-        _: Any, __: Any, ___: Any, grid: tuple[int, ...], name: str, shared: int, *____: Any, **_____: Any
-    ) -> None:
+    def write_down(_: Any, name: str, __: Any, grid: tuple[int, ...], ___: Any, shared: int = 0, **____: Any) -> None:
         launched.append((name, grid, shared))
 
     monkeypatch.setattr(cuda, "launch", write_down)
@@ -263,8 +261,8 @@ def test_image_that_does_not_fit_is_read_twice(
 ) -> None:
     launched = _launches(monkeypatch, T4)
     cuda.label(torch.zeros(2, 2816, 1876, dtype=dtype), "bright")
-    parts = -(-2816 * 1876 // cuda.REREAD_CHUNK)
-    assert [(name, grid) for name, grid, _ in launched] == [(name, (2 * parts,)) for name in names]
+    blocks = -(-2816 * 1876 // cuda.REREAD_CHUNK)
+    assert [(name, grid) for name, grid, _ in launched] == [(name, (2 * blocks,)) for name in names]
 
 
 @pytest.mark.parametrize("limits", [H200, A100, T4, RTX4090], ids=str)

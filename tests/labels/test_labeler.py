@@ -123,7 +123,7 @@ def test_labels_have_the_documented_types(images: torch.Tensor) -> None:
         (torch.zeros(1, 4, 4, 4, dtype=torch.uint8), "(1, 4, 4, 4)"),
         (torch.zeros(256, 256, 3, dtype=torch.uint8), "images[None]; got (256, 256, 3)"),
         (torch.zeros(8, 8, 3, dtype=torch.uint16), "images[None]"),
-        (np.zeros((1, 4, 4, 3), np.uint8), "got ndarray; an array becomes one by torch.from_numpy"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "got ndarray; convert an array with torch.from_numpy"),
         (torch.zeros(0, 4, 4, 3, dtype=torch.uint8), "(0, 4, 4, 3)"),
         (torch.zeros(2, 0, 4, dtype=torch.uint8), "(2, 0, 4)"),
     ],

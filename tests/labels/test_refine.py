@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage import measure, segmentation
 
 from medsass.labels import Labeler, Normalise, ops, refine
-from medsass.labels.refine import Step, parse
+from medsass.labels.refine import RefineStep, parse
 from tests.labels.test_vignette import dermoscope, nuclei
 from tests.support.masks import batches
 
@@ -41,12 +41,12 @@ EACH = (
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 lengths = st.floats(1e-3, 56)
-_before = st.one_of(st.builds(Step, st.just("blur"), lengths), st.just(Step("vignette")))
+_before = st.one_of(st.builds(RefineStep, st.just("blur"), lengths), st.just(RefineStep("vignette")))
 _after = st.one_of(
-    st.builds(Step, st.sampled_from(["open", "close"]), lengths),
-    st.sampled_from([Step("border"), Step("holes")]),
-    st.builds(Step, st.just("min"), st.floats(1e-6, 0.999)),
-    st.builds(Step, st.just("largest"), st.integers(1, 99).map(float)),
+    st.builds(RefineStep, st.sampled_from(["open", "close"]), lengths),
+    st.sampled_from([RefineStep("border"), RefineStep("holes")]),
+    st.builds(RefineStep, st.just("min"), st.floats(1e-6, 0.999)),
+    st.builds(RefineStep, st.just("largest"), st.integers(1, 99).map(float)),
 )
 
 
@@ -57,7 +57,13 @@ def test_nothing_is_no_step(text: str) -> None:
 
 
 def test_text_becomes_steps() -> None:
-    steps = (Step("blur", 3.0), Step("border"), Step("holes"), Step("min", 0.001), Step("largest", 1.0))
+    steps = (
+        RefineStep("blur", 3.0),
+        RefineStep("border"),
+        RefineStep("holes"),
+        RefineStep("min", 0.001),
+        RefineStep("largest", 1.0),
+    )
     assert parse("blur:3, border,holes,min:1e-3,largest") == steps
     assert refine.text(steps) == "blur:3,border,holes,min:0.001,largest:1"
     assert (refine.text(refine.before(steps)), refine.text(refine.after(steps))) == (
@@ -66,11 +72,13 @@ def test_text_becomes_steps() -> None:
     )
 
 
-_gray = st.lists(st.sampled_from([Step("darkest"), Step("brightest")]), max_size=1)
+_gray = st.lists(st.sampled_from([RefineStep("darkest"), RefineStep("brightest")]), max_size=1)
 
 
 @given(_gray, st.lists(_before, max_size=3), st.lists(_after, max_size=4))
-def test_steps_come_back_from_their_text(gray: list[Step], before: list[Step], after: list[Step]) -> None:
+def test_steps_come_back_from_their_text(
+    gray: list[RefineStep], before: list[RefineStep], after: list[RefineStep]
+) -> None:
     steps = (*gray, *before, *after)
     assert parse(refine.text(steps)) == steps
 
@@ -97,7 +105,7 @@ def test_steps_come_back_from_their_text(gray: list[Step], before: list[Step], a
         ("min:1", "min takes a share above 0 and below 1, as in min:0.001; got 'min:1'"),
         ("largest:0", "largest takes a whole number from 1 on, as in largest:1; got 'largest:0'"),
         ("largest:1.5", "got 'largest:1.5'"),
-        ("border,blur:3", "blur works on the image, before the threshold, and must stand before border; got 'border,blur:3'"),
+        ("border,blur:3", "blur works on the image, before the threshold, and must come before border; got 'border,blur:3'"),
     ],
 )  # fmt: skip
 def test_other_text_is_refused_with_the_rule_and_what_was_seen(text: str, message: str) -> None:
@@ -108,7 +116,7 @@ def test_other_text_is_refused_with_the_rule_and_what_was_seen(text: str, messag
 
 
 def test_every_step_has_its_help_and_is_applied_somewhere() -> None:
-    assert set(refine.STEPS) == set(refine._GRAYS) | set(refine._BEFORE) | set(refine._AFTER)
+    assert set(refine.STEPS) == set(refine._EARLY) | set(refine._AFTER)
     assert all(line.startswith(name) for name, line in refine.STEPS.items())
 
 

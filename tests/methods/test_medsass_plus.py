@@ -31,10 +31,10 @@ def test_without_its_parts_it_is_medsass() -> None:
 def test_all_parts_are_on_unless_left_away() -> None:
     made = _made()
     assert isinstance(made, MedSASSPlus)
-    assert made.parts == medsass_plus.PARTS
+    assert made.components == medsass_plus.COMPONENTS
 
 
-@pytest.mark.parametrize("part", medsass_plus.PARTS)
+@pytest.mark.parametrize("part", medsass_plus.COMPONENTS)
 def test_a_part_is_on_alone(part: str) -> None:
     made = _made(parts=part)
     assert isinstance(made, MedSASSPlus)

@@ -91,22 +91,3 @@ def test_a_teacher_says_where_and_the_threshold_how_much(seed: int, share: float
     found = teacher.aligned(logits, mask)
     assert int((found > 0.5).sum()) == pytest.approx(int(mask.sum()), abs=1)
     assert (found.flatten()[logits.flatten().argsort()].diff() >= 0).all()
-
-
-def test_averaging_over_flips_does_not_depend_on_the_flip() -> None:
-    segment = teacher.averaged(_net().eval())
-    images = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        found = segment(images)
-        for flip in ((-1,), (-2,), (-1, -2)):
-            torch.testing.assert_close(segment(images.flip(flip)).flip(flip), found, atol=1e-5, rtol=1e-5)
-
-
-def test_averaging_is_the_mean_of_probabilities() -> None:
-    net, images = _net().eval(), torch.randn(1, 3, 6, 6)
-    with torch.no_grad():
-        all_ = [net(images.flip(f))[:, 0].sigmoid().flip(f) for f in ((-1,), (-2,), (-1, -2))]
-        expected = np.mean([net(images)[:, 0].sigmoid().numpy(), *(item.numpy() for item in all_)], axis=0)
-        found = teacher.averaged(net)(images)
-    assert found.shape == (1, 1, 6, 6)
-    np.testing.assert_allclose(found[:, 0].sigmoid().numpy(), expected, atol=1e-5)
