@@ -1,5 +1,7 @@
 """The contract of a method: its regime and the user's numbers, and what an encoder is trained without."""
 
+import importlib
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +58,22 @@ def test_a_patience_stops_the_run_and_does_not_make_the_validation_loss_rank(
     assert (regime.patience, regime.ranks) == (expected, False)
 
 
-def test_methods_are_found_and_made_by_their_names() -> None:
+def test_every_name_of_config_is_a_module_that_builds_and_no_such_module_is_missing() -> None:
+    found = []
+    for path in Path(method.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"medsass.methods.{path.stem}")
+        build = getattr(module, "build", None)
+        if (
+            build
+            and build.__module__ == module.__name__
+            and next(iter(inspect.signature(build).parameters)) == "config"
+        ):
+            assert list(inspect.signature(build).parameters) == ["config", "polarity"]
+            found.append(path.stem.replace("_", "-"))
+    assert sorted(METHODS) == sorted(found)
+
+
+def test_methods_are_made_by_their_names() -> None:
     assert set(METHODS) == {"medsass", "medsass-plus", "supervised", *(name for name, _ in baselines.KINDS)}
     for name, model in [("medsass", "unet-resnet18"), ("medsass-plus", "unet-resnet18"), *baselines.KINDS]:
         chosen = baselines.made(name, model)
@@ -84,6 +101,14 @@ def test_options_of_segmentation_are_refused_where_an_encoder_is_trained(option:
     name = option.replace("_", "-")
     with pytest.raises(ValueError, match=f"^--{name} is for methods that segment; --method byol .*drop the option$"):
         method.check(_config(method="byol", model="unet-resnet18", **{option: value}))
+
+
+def test_an_option_that_only_one_method_reads_exists_and_its_owner_takes_it() -> None:
+    fields = TrainConfig.__dataclass_fields__
+    for name in METHODS:
+        options = getattr(importlib.import_module(f"medsass.methods.{name.replace('-', '_')}"), "OPTIONS", ())
+        assert set(options) <= set(fields)
+    method.check(_config(method="medsass-plus", parts="teacher"))
 
 
 def test_the_encoder_is_that_of_the_network() -> None:
