@@ -34,7 +34,11 @@ class BYOL(Method):
     least_batch = 2
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(encoder_of(config), views(config.size), "encoder")
+        photo = replace(
+            PHOTO, area=(0.08, 1.0), saturation=0.2
+        )  # T and T' of table 6: one view of each image by either
+        pair = replace(photo, blur=1.0), replace(photo, blur=0.1, solarize=0.2)
+        super().__init__(encoder_of(config), tuple(View(config.size, augment) for augment in pair), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
         self.projector = heads.BYOLProjectionHead(width(self.network), _HIDDEN, _OUT)
@@ -66,9 +70,3 @@ def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the mean squared distance, in [0, 4], between the unit vectors of two (N, C) (equation 2)."""
     difference = F.normalize(prediction.float(), dim=1) - F.normalize(target.float(), dim=1)
     return difference.square().sum(1).mean()
-
-
-def views(size: int) -> tuple[View, View]:
-    """Return the augmentations T and T' of table 6: one view of each image by either."""
-    common = replace(PHOTO, area=(0.08, 1.0), saturation=0.2)
-    return View(size, replace(common, blur=1.0)), View(size, replace(common, blur=0.1, solarize=0.2))

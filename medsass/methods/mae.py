@@ -55,7 +55,10 @@ class MAE(Method):
             keep, masked = (index.to(images.device) for index in self.utils.random_token_mask(tokens, _RATIO))
         seen = encode(self.network.encoder, images, keep, self.utils)
         guess = self.decoder(seen, keep, masked).float()
-        wanted = self.utils.get_at_index(target(images, self.utils), masked - 1)
+        patches: torch.Tensor = self.utils.patchify(images, _PATCH)
+        variance, mean = torch.var_mean(patches, -1, keepdim=True)
+        target = (patches - mean) / (variance + 1e-6).sqrt()  # (N, patches, 192); section 3, "reconstruction target"
+        wanted = self.utils.get_at_index(target, masked - 1)
         return Outcome((guess - wanted).square().mean(), features=seen[:, 1:].mean(1).detach())
 
 
@@ -72,13 +75,6 @@ def encode(vit: Any, images: torch.Tensor, keep: torch.Tensor, utils: Any) -> to
     tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
     result: torch.Tensor = vit.norm(vit.blocks(utils.get_at_index(tokens, keep)))
     return result
-
-
-def target(images: torch.Tensor, utils: Any) -> torch.Tensor:
-    """Return each patch's normalised pixels, (N, patches, 192) (section 3, "reconstruction target")."""
-    patches: torch.Tensor = utils.patchify(images, _PATCH)
-    variance, mean = torch.var_mean(patches, -1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
 
 
 class Decoder(nn.Module):

@@ -33,7 +33,8 @@ class SimSiam(Method):
     least_batch = 2
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(encoder_of(config), views(config.size), "encoder")
+        view = View(config.size, replace(PHOTO, area=(0.2, 1.0), blur=0.5))  # the augmentation of MoCo v2, twice
+        super().__init__(encoder_of(config), (view, view), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
         self.projector = heads.SimSiamProjectionHead(width(self.network), _OUT, _OUT)
@@ -54,9 +55,3 @@ def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the c
 def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return the mean negative cosine between the rows of two (N, C) (equation 1)."""
     return -F.cosine_similarity(prediction.float(), target.float(), dim=1).mean()
-
-
-def views(size: int) -> tuple[View, View]:
-    """Return the augmentation of MoCo v2 twice."""
-    view = View(size, replace(PHOTO, area=(0.2, 1.0), blur=0.5))
-    return view, view

@@ -29,7 +29,7 @@ def feature_map(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Map (N, 3, H, W) to (N, C, H/8, W/8): a ResNet's deepest map, or a ViT's patch tokens after its last normalisation."""
     if not isinstance(encoder, VisionTransformer):
         return cast(torch.Tensor, encoder(images)[-1])
-    tokens = encoder.forward_features(images)[:, 1:]  # the class token comes first
+    tokens = cast(torch.Tensor, encoder.forward_features(images))[:, 1:]  # the class token comes first
     count, _, rows, columns = images.shape
     return tokens.reshape(count, rows // 8, columns // 8, -1).permute(0, 3, 1, 2)
 
@@ -43,4 +43,4 @@ def summary(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Map (N, 3, H, W) to (N, C), the input of joint embedding heads: `pooled` for a ResNet, a ViT's class token."""
     if not isinstance(encoder, VisionTransformer):
         return pooled(encoder, images)
-    return encoder.forward_features(images)[:, 0]
+    return cast(torch.Tensor, encoder.forward_features(images))[:, 0]

@@ -125,17 +125,12 @@ FORMS: dict[str, Callable[[RunModel], Export]] = {"safetensors": to_safetensors,
 
 def _to_smp(model: RunModel) -> Export:
     shape = unet.SHAPES[model.name]
-    arguments: dict[str, Any]
     if model.is_encoder:
-        build, name, answer, uncalled = (
-            smp.encoders.get_encoder,
-            "smp.encoders.get_encoder",
-            _MAPS,
-            "`layer3` and `layer4`",
-        )
+        build, name = smp.encoders.get_encoder, "smp.encoders.get_encoder"
+        uncalled = "`layer3` and `layer4`"
         arguments = {"name": shape.encoder, "depth": len(shape.decoder), "weights": None}
     else:
-        build, name, answer = smp.Unet, "smp.Unet", _LOGITS
+        build, name = smp.Unet, "smp.Unet"
         uncalled = "the encoder's `layer3` and `layer4` and the last decoder block's `attention1`"
         arguments = {
             "encoder_name": shape.encoder,
@@ -145,6 +140,7 @@ def _to_smp(model: RunModel) -> Export:
             "decoder_attention_type": "scse",
         }
     built, state = _loaded(partial(build, **arguments), model.module)
+    answer = _MAPS if model.is_encoder else _LOGITS
     lines = _lines(_SMP, model.kind, _call(name, arguments), file_name("safetensors", model.kind), answer)
     note = (
         f"smp also builds {uncalled}. They are never called at this depth and were not trained: the file holds smp's random "
