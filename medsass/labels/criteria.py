@@ -1,4 +1,4 @@
-"""How plausible masks look without ground truth: one number an image, (N,) float32 in [0, 1], higher is better.
+"""Plausibility of masks without ground truth: one number an image, (N,) float32 in [0, 1], higher is better.
 
 Args of every criterion:
     gray: (N, H, W) float32 gray levels.
@@ -78,7 +78,7 @@ def compactness(gray: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa
 
 
 def frame(gray: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
-    """Return 1 less the amount by which the foreground's share of the image's border exceeds its share of the image.
+    """Return 1, or less by as much as the foreground's share of the image's border exceeds its share of the image.
 
     What runs along the border is seldom what was photographed.
     """

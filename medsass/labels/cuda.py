@@ -52,7 +52,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is divided: CUDA blocks an image, pixels a block (`chunk`), and whether its pixels are read once."""
+    """Division of an image: its number of CUDA blocks, pixels a block (`chunk`), and whether they are read once."""
 
     blocks: int
     chunk: int

@@ -28,15 +28,15 @@ class BYOL(Method):
     The loss does not rank epochs: it is lowest where the networks agree on everything.
     """
 
+    # Section 3.3; biases and normalisations are exempt from decay and from LARS.
     regime = Regime(
         "lars", lr=0.2, lr_batch=256, weight_decay=1.5e-6, decay_norms=False, warmup=10 / 1000, patience=0, ranks=False
-    )  # section 3.3; biases and normalisations are exempt from decay and from LARS
+    )
     least_batch = 2
 
     def __init__(self, config: TrainConfig) -> None:
-        photo = replace(
-            PHOTO, area=(0.08, 1.0), saturation=0.2
-        )  # T and T' of table 6: one view of each image by either
+        # T and T' of table 6: one view of each image by either
+        photo = replace(PHOTO, area=(0.08, 1.0), saturation=0.2)
         pair = replace(photo, blur=1.0), replace(photo, blur=0.1, solarize=0.2)
         super().__init__(encoder_of(config), tuple(View(config.size, augment) for augment in pair), "encoder")
         self.val_views = self.views

@@ -35,9 +35,8 @@ _DEPTH, _HEAD = 4, 32  # of the decoder: blocks, and channels of one attention h
 class MAE(Method):
     """An encoder of the visible patches, and a decoder that is dropped after training."""
 
-    regime = Regime(
-        lr=2.4e-3, lr_batch=4096, weight_decay=0.05, decay_norms=False, betas=(0.9, 0.95), warmup=40 / 800
-    )  # table 8, where 1.5e-4 is for 256 of the 4096 images
+    # Table 8, where 1.5e-4 is for 256 of the 4096 images.
+    regime = Regime(lr=2.4e-3, lr_batch=4096, weight_decay=0.05, decay_norms=False, betas=(0.9, 0.95), warmup=40 / 800)
 
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.2, 1.0), vertical=False, jitter=0.0, hue=0.0)  # table 8: RandomResizedCrop

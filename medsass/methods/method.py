@@ -28,7 +28,7 @@ _SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "l
 
 @dataclass(frozen=True)
 class Regime:
-    """How a method is optimised unless the user says otherwise; a baseline's is its paper's.
+    """The optimisation of a method unless the user says otherwise; a baseline's is its paper's.
 
     optimizer: a name of `optim.OPTIMIZERS`.
     lr: peak learning rate, for batches of `lr_batch` images.

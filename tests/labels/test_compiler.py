@@ -1,4 +1,4 @@
-"""Every kernel variant compiles for every architecture, without a GPU; what the source text holds."""
+"""Every kernel variant compiles for every architecture, without a GPU; contents of the source text."""
 
 import re
 import shutil
@@ -64,7 +64,7 @@ def _failure(variant: compiler.Variant, architecture: str) -> str:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_variant_compiles_for_its_architectures(variant: compiler.Variant) -> None:
-    """For all of them where it is one of the main ones of its file, else for the oldest, the newest and Hopper's."""
+    """A main variant of its file for all of them, others for the oldest, the newest and Hopper's."""
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
     main = variant in MAIN.values() or variant.file != "label.cu"
     wanted = ARCHITECTURES if main else (ARCHITECTURES[0], "90", ARCHITECTURES[-1])

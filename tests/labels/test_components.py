@@ -16,7 +16,7 @@ FULL = np.ones((3, 3))
 
 
 def by_first_pixel(labels: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Labels of any numbering, 0 on the ground -> the smallest index of each component, -1 on the ground."""
+    """Convert labels of any numbering, background 0, to the smallest index of each component, background -1."""
     _, first, back = np.unique(labels, return_index=True, return_inverse=True)
     return np.where(labels == 0, -1, first[back].reshape(labels.shape)).astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""How images are shared out among blocks, and what is refused."""
+"""The division of images among CUDA blocks, and what is refused."""
 
 import contextlib
 from dataclasses import replace
@@ -214,7 +214,7 @@ Launch = tuple[str, tuple[int, ...], int]  # kernel, grid, bytes of shared memor
 
 
 def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Launch]:
-    """What `cuda` launches from here on, which is only written down: batches may lie on the CPU."""
+    """Record launches in place of starting them, so that batches may be on the CPU."""
     launched: list[Launch] = []
 
     def write_down(_: Any, name: str, __: Any, grid: tuple[int, ...], ___: Any, shared: int = 0, **____: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is done to whole components, against scikit-image and SciPy, and on both ways of counting them."""
+"""Operations on whole components against scikit-image and SciPy, with both kinds of keys."""
 
 from collections.abc import Callable
 

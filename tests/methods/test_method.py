@@ -1,4 +1,4 @@
-"""The contract of a method: its regime and the user's numbers, and what an encoder is trained without."""
+"""The contract of a method: its regime with the user's numbers, its lookup by name, and options that are refused."""
 
 import importlib
 import inspect

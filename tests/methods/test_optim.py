@@ -1,4 +1,4 @@
-"""Optimisers: who is decayed, and the courses of learning rate and decay."""
+"""Optimisers: which parameters are decayed, and the schedules of learning rate and decay."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A teacher's average, its opinion and its share, against formulas."""
+"""A teacher's average, its prediction and its share, against formulas."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_teacher_is_an_average_of_its_network_over_a_share_of_the_steps_so_far
         seen.append(next(net.parameters()).detach().clone())
         made.follow(net)
         assert torch.equal(made.network[1].running_mean, net[1].running_mean)  # type: ignore[index]
-        # the weights that the power function's course unrolls to (Karras et al. 2024): a step's is the
+        # the weights that the power function's schedule unrolls to (Karras et al. 2024): a step's is the
         # difference of (s / t) ** (gamma + 1), but for the product's rounding in whole steps
         left, shares = 1.0, np.zeros(step)
         for s in range(step, 0, -1):
@@ -84,7 +84,9 @@ def test_the_target_moves_by_share_and_stability_and_only_where_the_teacher_has_
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(-3, 3))
-def test_a_teacher_says_where_and_the_threshold_how_much(seed: int, share: float, bias: float) -> None:
+def test_the_teacher_decides_where_foreground_is_and_the_threshold_how_much(
+    seed: int, share: float, bias: float
+) -> None:
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 7, 9, generator=rng) + bias
     mask = (torch.rand(2, 7, 9, generator=rng) < share).byte()

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and never code."""
+"""Checkpoints: complete or absent, and never code."""
 
 import os
 import pickle
@@ -96,7 +96,7 @@ NAMES = ("unet-resnet18", "unet-vit-tiny")
 
 
 def _stored(path: Path, name: str, alone: bool = False) -> dict[str, torch.Tensor]:
-    """Write the weights of a new network `name`, with running statistics as after training, or its encoder's alone."""
+    """Write the weights of a new network or only its encoder, with running statistics as after training."""
     torch.manual_seed(3)
     model = network.build(name)
     model(torch.randn(2, 3, 32, 32))

@@ -23,7 +23,7 @@ VITS = {"unet-vit-small": {}, "unet-vit-tiny": {"embed_dim": 192, "num_heads": 3
 
 
 def trained(name: str) -> nn.Module:
-    """A network whose every tensor differs from what a fresh one holds, running statistics too, as after a training."""
+    """Build a network whose tensors all differ from a fresh one's, also running statistics, as after training."""
     torch.manual_seed(7)
     model = network.build(name).eval()
     for key, tensor in model.state_dict().items():
@@ -132,7 +132,7 @@ def test_onnxruntime_answers_as_torch_for_any_number_of_images(name: str, is_enc
 
 
 def _deepest(encoder: nn.Module, given: torch.Tensor) -> torch.Tensor:
-    """A ResNet's last map; a ViT's tokens, the class token left away, laid out row by row."""
+    """A ResNet's last map; a ViT's tokens, without the class token, row by row."""
     if not hasattr(encoder, "forward_features"):
         return encoder(given)[-1]
     tokens, side = encoder.forward_features(given)[:, 1:], given.shape[2] // 8
