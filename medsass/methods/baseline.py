@@ -1,4 +1,4 @@
-"""Shared by the self-supervised baselines: views, encodings and momentum teachers.
+"""Shared by the self-supervised baselines: refused options, encoders, views and momentum teachers.
 
 All of them train the encoder of a U-Net of this package. For a ResNet that is the part up to its second stage: the third
 and fourth, which their papers train too, have no place in a U-Net of depth three and would be thrown away. So the heads
@@ -18,14 +18,52 @@ from typing import cast
 import torch
 from torch import nn
 
+from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment
 from medsass.data.loading.loader import Batch
+from medsass.methods.method import changed, network_of
 from medsass.methods.optim import cosine
-from medsass.models import encoder, network
+from medsass.models import encoder, network, vit_unet
 
 # Common to the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code), which are for photographs:
 # hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
 PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2)
+
+# Options without a meaning where only an encoder is trained. The polarity is not among them: it belongs to the labels that
+# the encoder is compared with.
+_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+
+
+class Encoder(nn.Module):
+    """A network reduced to its encoder."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+def encoder_of(config: TrainConfig) -> Encoder:
+    """Build the encoder of `config.model`, for a baseline, which trains nothing else."""
+    return Encoder(cast(nn.Module, network_of(config).encoder))
+
+
+def check(config: TrainConfig, vit: bool = False) -> None:
+    """Raise `ValueError` naming an option that does not fit a baseline, as the `check` of its module.
+
+    A baseline trains an encoder alone, without labels, and augments as its paper does. vit: it needs a vision transformer.
+    """
+    for option in changed(config, _SEGMENTATION):
+        raise ValueError(
+            f"--{option} is for methods that segment; --method {config.method} trains an encoder as its own paper does; "
+            "drop the option"
+        )
+    if vit and config.model not in vit_unet.SHAPES:
+        raise ValueError(
+            f"--method {config.method} is for vision transformers, and {config.model} has none; "
+            "take --model unet-vit-small or unet-vit-tiny"
+        )
+    if config.scope == "network":
+        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
 
 
 def normalised(batch: Batch) -> list[torch.Tensor]:

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods.baseline import PHOTO, follow, frozen, momentum, normalised, summary, width
+from medsass.methods import baseline
+from medsass.methods.baseline import PHOTO, encoder_of, follow, frozen, momentum, normalised, summary, width
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
 
-check = check_baseline
+check = baseline.check
 
 _MOMENTUM = 0.996  # tau_base, section 3.3
 _HIDDEN, _OUT = 4096, 256  # of projector and predictor, section 3.3

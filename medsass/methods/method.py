@@ -19,11 +19,7 @@ from medsass.config import METHODS, TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.labels import refine
-from medsass.models import checkpoint, network, vit_unet
-
-# Options without a meaning where only an encoder is trained. The polarity is not among them: it belongs to the labels that
-# the encoder is compared with.
-_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+from medsass.models import checkpoint, network
 
 
 @dataclass(frozen=True)
@@ -146,14 +142,6 @@ class Method(nn.Module):
         return {name: value for name, value in state.items() if name.startswith("encoder.")}
 
 
-class Encoder(nn.Module):
-    """A network reduced to its encoder."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-
 def check(config: TrainConfig) -> None:
     """Raise `ValueError` naming an option that the method or the model cannot serve. Nothing is built."""
     if config.refine != "recipe":
@@ -162,7 +150,7 @@ def check(config: TrainConfig) -> None:
     if config.size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
     for name in METHODS:
-        for option in _changed(config, getattr(_module(name), "OPTIONS", ())):
+        for option in changed(config, getattr(_module(name), "OPTIONS", ())):
             if name != config.method:
                 raise ValueError(f"--{option} is for --method {name}, not {config.method}; drop it")
     getattr(_module(config.method), "check", lambda _: None)(config)
@@ -185,7 +173,7 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"medsass.methods.{name.replace('-', '_')}")
 
 
-def _changed(config: TrainConfig, names: tuple[str, ...]) -> list[str]:
+def changed(config: TrainConfig, names: tuple[str, ...]) -> list[str]:
     """Return, as options of the command line, those of these fields that differ from their default."""
     defaults = TrainConfig.__dataclass_fields__
     return [name.replace("_", "-") for name in names if getattr(config, name) != defaults[name].default]
@@ -197,27 +185,3 @@ def network_of(config: TrainConfig) -> nn.Module:
     if config.init:
         checkpoint.load_into(config.init / checkpoint.WEIGHTS, result, config.model)
     return result
-
-
-def encoder_of(config: TrainConfig) -> Encoder:
-    """Build the encoder of `config.model`, for a baseline, which trains nothing else."""
-    return Encoder(cast(nn.Module, network_of(config).encoder))
-
-
-def check_baseline(config: TrainConfig, vit: bool = False) -> None:
-    """Raise `ValueError` naming an option that does not fit a baseline, as the `check` of its module.
-
-    A baseline trains an encoder alone, without labels, and augments as its paper does. vit: it needs a vision transformer.
-    """
-    for option in _changed(config, _SEGMENTATION):
-        raise ValueError(
-            f"--{option} is for methods that segment; --method {config.method} trains an encoder as its own paper does; "
-            "drop the option"
-        )
-    if vit and config.model not in vit_unet.SHAPES:
-        raise ValueError(
-            f"--method {config.method} is for vision transformers, and {config.model} has none; "
-            "take --model unet-vit-small or unet-vit-tiny"
-        )
-    if config.scope == "network":
-        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")

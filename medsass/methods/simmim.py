@@ -18,12 +18,13 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
-from medsass.methods.baseline import drawn
+from medsass.methods import baseline
+from medsass.methods.baseline import drawn, encoder_of
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
 
-check = partial(check_baseline, vit=True)
+check = partial(baseline.check, vit=True)
 
 _PATCH = 8
 _RATIO = 0.6  # share of the squares that is masked, section 4.1.2

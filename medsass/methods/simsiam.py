@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import optim
-from medsass.methods.baseline import PHOTO, normalised, summary, width
+from medsass.methods import baseline, optim
+from medsass.methods.baseline import PHOTO, encoder_of, normalised, summary, width
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
 
-check = check_baseline
+check = baseline.check
 
 _OUT, _BOTTLENECK = 2048, 512
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from medsass.config import METHODS, TrainConfig
-from medsass.methods import method
-from medsass.methods.method import Encoder, Method, Regime
+from medsass.methods import baseline, method
+from medsass.methods.method import Method, Regime
 from medsass.models import network
 from tests.methods import baselines
 
@@ -115,8 +115,8 @@ def test_the_encoder_is_that_of_the_network() -> None:
     torch.manual_seed(0)
     expected = network.build("unet-resnet18").encoder.state_dict()  # type: ignore[operator, union-attr]
     torch.manual_seed(0)
-    found = method.encoder_of(_config(method="byol", model="unet-resnet18"))
-    assert isinstance(found, Encoder)
+    found = baseline.encoder_of(_config(method="byol", model="unet-resnet18"))
+    assert isinstance(found, baseline.Encoder)
     torch.testing.assert_close(dict(found.encoder.state_dict()), dict(expected), rtol=0, atol=0)
 
 
