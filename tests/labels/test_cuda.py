@@ -27,40 +27,35 @@ on_variants = pytest.mark.parametrize("variant", [RGB, GRAY], ids=["RGB", "gray"
 
 
 @pytest.mark.parametrize(("side", "variant"), [(1, RGB), (64, RGB), (224, RGB), (299, RGB), (224, GRAY), (299, GRAY)])
-def test_small_image_is_one_block_on_an_h200(side: int, variant: cuda.Variant) -> None:
+def test_a_small_image_is_one_block_on_an_h200_and_a_dermoscopic_one_is_read_once(
+    side: int, variant: cuda.Variant
+) -> None:
     plan = cuda.plan(side * side, variant, H200)
     assert (plan.blocks, plan.once) == (1, True)
-
-
-def test_dermoscopic_image_is_read_once_on_an_h200() -> None:
     plan = cuda.plan(1408 * 1876, RGB, H200)
     assert plan.once
     assert plan.blocks > 1
 
 
 @on_devices
-def test_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
-    assert not cuda.plan(cuda.MOST_PIXELS, RGB, limits).once
-
-
-@on_devices
 @on_variants
 @settings(deadline=None, max_examples=300)
-@given(st.one_of(st.integers(1, 1 << 22), st.integers(1, cuda.MOST_PIXELS)))
-def test_blocks_cover_the_image_and_none_is_empty(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
+@given(st.one_of(st.integers(1, 1 << 22), st.integers(1, 1 << 24), st.integers(1, cuda.MOST_PIXELS)))
+def test_blocks_cover_the_image_fit_a_multiprocessor_and_can_wait_for_one_another(
+    limits: cuda.Limits, variant: cuda.Variant, pixels: int
+) -> None:
     plan = cuda.plan(pixels, variant, limits)
     assert (plan.blocks - 1) * plan.chunk < pixels <= plan.blocks * plan.chunk
+    assert plan.chunk % 16 == 0
+    memory = cuda.shared(plan, variant)
+    assert memory + cuda.RESERVED <= limits.shared
+    assert memory <= limits.shared_block
+    assert not plan.once or plan.blocks <= cuda.resident(plan, variant, limits)
 
 
 @on_devices
-@on_variants
-@settings(deadline=None, max_examples=300)
-@given(st.integers(1, 1 << 24))
-def test_a_block_fits_a_multiprocessor(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
-    plan = cuda.plan(pixels, variant, limits)
-    block = cuda.shared(plan, variant)
-    assert block + cuda.RESERVED <= limits.shared
-    assert block <= limits.shared_block
+def test_an_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
+    assert not cuda.plan(cuda.MOST_PIXELS, RGB, limits).once
 
 
 @pytest.mark.parametrize("limits", [H200, A100], ids=["H200", "A100"])
@@ -70,22 +65,6 @@ def test_two_blocks_of_the_papers_images_fit_a_multiprocessor(limits: cuda.Limit
             cuda.resident(cuda.plan(224 * 224, variant, limits), variant, limits)
             >= (2 if limits == H200 else 1) * limits.processors
         )
-
-
-@on_devices
-@on_variants
-@settings(deadline=None, max_examples=300)
-@given(st.integers(1, 1 << 24))
-def test_blocks_that_wait_for_one_another_can_all_be_resident(
-    limits: cuda.Limits, variant: cuda.Variant, pixels: int
-) -> None:
-    plan = cuda.plan(pixels, variant, limits)
-    assert not plan.once or plan.blocks <= cuda.resident(plan, variant, limits)
-
-
-@on_devices
-def test_blocks_begin_on_16_pixel_boundaries(limits: cuda.Limits) -> None:
-    assert all(cuda.plan(pixels, RGB, limits).chunk % 16 == 0 for pixels in range(1, 3_000_000, 9_973))
 
 
 @pytest.mark.parametrize(

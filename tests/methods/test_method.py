@@ -21,31 +21,27 @@ def _config(**options: object) -> TrainConfig:
     return TrainConfig(Path("shards"), Path("run"), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("batch", "lr"), [(256, 0.4), (64, 0.1), (16, 0.025), (1024, 1.6)])
-def test_the_learning_rate_is_proportional_to_the_batch(batch: int, lr: float) -> None:
-    assert PAPER.of(_config(batch_size=batch)).lr == pytest.approx(lr)
+@pytest.mark.parametrize(
+    ("regime", "batch", "lr"),
+    [
+        *((PAPER, batch, lr) for batch, lr in ((256, 0.4), (64, 0.1), (16, 0.025), (1024, 1.6))),
+        *(
+            (Regime(lr=2.4e-3, lr_batch=4096), batch, lr)
+            for batch, lr in ((4096, 2.4e-3), (1024, 1.2e-3), (16, 1.5e-4))
+        ),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_or_its_square_root_for_adamw(
+    regime: Regime, batch: int, lr: float
+) -> None:
+    assert regime.of(_config(batch_size=batch)).lr == pytest.approx(lr)
 
 
-@pytest.mark.parametrize(("batch", "lr"), [(4096, 2.4e-3), (1024, 1.2e-3), (16, 1.5e-4)])
-def test_of_adamw_the_learning_rate_follows_the_square_root_of_the_batch(batch: int, lr: float) -> None:
-    assert Regime(lr=2.4e-3, lr_batch=4096).of(_config(batch_size=batch)).lr == pytest.approx(lr)
-
-
-def test_the_learning_rate_does_not_depend_on_the_batch_where_no_batch_is_named() -> None:
+def test_the_regime_is_the_methods_own_unless_the_user_gives_numbers() -> None:
     assert {Regime(lr=0.4).of(_config(batch_size=batch)).lr for batch in (1, 16, 999)} == {0.4}
-
-
-def test_without_options_the_regime_is_the_methods_own() -> None:
     assert PAPER.of(_config(batch_size=256)) == replace(PAPER, lr_batch=0)
-
-
-def test_the_users_learning_rate_is_taken_as_it_is() -> None:
     regime = PAPER.of(_config(lr=0.3, batch_size=16))
-    assert regime.lr == 0.3
-    assert regime.of(_config(batch_size=16)).lr == 0.3
-
-
-def test_the_users_numbers_replace_the_methods() -> None:
+    assert regime.lr == regime.of(_config(batch_size=16)).lr == 0.3
     regime = PAPER.of(_config(batch_size=256, weight_decay=0.0, warmup=0.0, lr=0.0))
     assert (regime.weight_decay, regime.final_weight_decay, regime.warmup, regime.lr) == (0.0, None, 0.0, 0.0)
 
