@@ -1,11 +1,11 @@
-// Adaptive mean and adaptive Gaussian thresholds for a batch, in whole numbers: threshold.adaptive_mean, adaptive_gaussian.
+// Adaptive mean and Gaussian thresholds for a batch, in integers: threshold.adaptive_mean, threshold.adaptive_gaussian.
 //
-// A pixel is above where gray - mean > -ceil(C), `mean` being the weighted mean of its block_size x block_size
-// neighbourhood, edges replicated, rounded to 8 bits. `adaptive` marks what is above, a tile of TILE x TILE pixels a
-// block, and sums up what polarity and separability need; `finish` completes the masks that need it.
+// A pixel is above if gray - mean > -ceil(C), where `mean` is the weighted mean of its block_size x block_size
+// neighbourhood, edges replicated, rounded to 8 bits. `adaptive` marks these pixels, a tile of TILE x TILE pixels a
+// block, and sums what polarity and separability need; `finish` completes the masks that need it.
 //
-// The weights are whole numbers that sum to 2^24 along each axis (for the mean: one each, and a division): no rounding
-// happens but the last. A tile reads (TILE + block_size - 1)^2 pixels; neighbouring tiles share them through the cache.
+// The weights are integers that sum to 2^24 along each axis (for the mean: one each, and a division): only the last step
+// rounds. A tile reads (TILE + block_size - 1)^2 pixels; neighbouring tiles share them through the cache.
 
 #define TILE 32
 #define FRACTION 24  // bits of a weight along one axis
@@ -59,7 +59,7 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
 #endif
     }
     __syncthreads();
-    // 2. weighted sums along rows; equal weights: sums that run along ACROSS pixels
+    // 2. weighted sums along rows; with equal weights running sums over ACROSS pixels
     int run = v.gaussian ? 1 : ACROSS;
     for (int task = threadIdx.x; task < side * TILE / run; task += THREADS) {
         int first = task * run;
@@ -106,7 +106,7 @@ adaptive(const u8* __restrict__ images, u8* __restrict__ masks, Sums* sums, cons
     add(&s->border, border);
 }
 
-// grid: (images, blocks an image). Separability; masks of constant images emptied, of auto polarity turned where dark.
+// grid: (images, blocks an image). Separability; empties the masks of constant images, inverts those that auto finds dark.
 extern "C" __global__ void __launch_bounds__(THREADS)
 finish(u8* __restrict__ masks, float* __restrict__ thresholds, float* __restrict__ separabilities, const Sums* sums, Window v) {
     const Sums s = sums[blockIdx.x];

@@ -1,8 +1,8 @@
-// Gaussian smoothing of a batch of gray images, in whole numbers: blur.by_shifts.
+// Gaussian smoothing of a batch of gray images, in integers: blur.by_shifts.
 //
-// `across` sums each row's neighbourhoods, `down` each column's. Weights sum to 4096 along each axis, so that
-// both sums fit 32 bits; the one rounding comes last. Edges are mirrored about their middle. Neighbours are read
-// through the cache: a warp's 32 pixels lie beside each other in both passes.
+// `across` sums the neighbourhoods along rows, `down` along columns. Weights sum to 4096 along each axis, so that both
+// sums fit 32 bits; only the last step rounds. Edges are mirrored about the middle of the outermost pixel. Neighbours are
+// read through the cache: a warp's 32 pixels are adjacent in both passes.
 
 struct Blur {
     int height, width, radius;

@@ -1,15 +1,15 @@
-// What every kernel shares: how it is configured, reductions over a warp, and rounding to the network's number types.
+// Shared by all kernels: their configuration, reductions over a warp, and rounding to the network's number types.
 //
-// medsass/labels/compiler.py completes the source with these definitions before it is compiled:
+// medsass/labels/compiler.py puts these definitions before the source:
 //   THREADS      threads a block, a multiple of 32, at least 256
 //   PIXEL_BITS   8 or 16; 16-bit images are single-channel and become 256 bins over their own range
 //   CHANNELS     3 (interleaved RGB) or 1
 //   GHT          1: generalised histogram thresholding; 0: Otsu
-//   RESIDENT     blocks a multiprocessor is to hold at once, which bounds the registers a thread
-//   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes that compiler.py states; parts.cuh checks them
+//   RESIDENT     blocks that a multiprocessor should hold at once, which bounds the registers a thread
+//   BLOCK_BYTES, STAGE_BYTES, SHARED_BYTES   sizes from compiler.py, which parts.cuh checks
 //   INPUT        also write the network's input: 0 no, 1 bfloat16, 2 float16, 3 float32
 // No library header is included, so that the source compiles with NVRTC, nvcc, and a host compiler that emulates blocks.
-// Floating point contraction is off (--fmad=false): scores are to be those of the NumPy statement.
+// Floating point contraction is off (--fmad=false), so that scores are those of the NumPy statement.
 
 #ifndef SHARED
 #define SHARED(name) extern __shared__ __align__(16) unsigned char name[]
@@ -86,7 +86,7 @@ __device__ __forceinline__ float not_a_number() {
 #endif
 }
 
-// Store 16 bytes by one instruction. Of a plain store the compiler may make four, which take four times the traffic to L2.
+// Store 16 bytes with one instruction. The compiler may split a plain store into four, with four times the traffic to L2.
 __device__ __forceinline__ void store_16(void* to, uint4 value) {
 #ifdef EMULATED
     *(uint4*)to = value;
@@ -95,7 +95,7 @@ __device__ __forceinline__ void store_16(void* to, uint4 value) {
 #endif
 }
 
-// Two numbers of the network's type in one word, `low` first in memory; rounded to nearest, ties to even.
+// Pack two numbers of the network's type into a word, `low` first in memory; rounded to nearest, ties to even.
 __device__ __forceinline__ u32 pack(float low, float high) {
 #if INPUT == 2 && defined(EMULATED)
     return emulated_half(low) | emulated_half(high) << 16;

@@ -1,10 +1,10 @@
-// Connected components of a batch of masks: of each pixel the smallest index of its component, -1 on the ground.
+// Connected components of a batch of masks: labels each pixel with the smallest index of its component, background with -1.
 //
-// A label is a link to a pixel of the same component with a smaller index, or to itself at the root; so the last root of a
-// component is its first pixel, whoever came first. Three launches: `begin` links the pixels of a run within 32 of a row,
-// `join` unites what touches, `flatten` makes every link one to the root. A warp takes 32 pixels of a row; runs are linked
-// once for each stretch in which they touch, not once a pixel (after Hennequin et al. 2018). Roots are united by
-// atomicMin, without locks (Komura 2015; Playne and Hawick 2018, arXiv 1708.08180).
+// A label is a link to a pixel of the same component with a smaller index, or to itself at the root. So the final root of a
+// component is its first pixel, in whatever order threads run. Three launches: `begin` links the pixels of a run within 32
+// of a row, `join` unites runs that touch, `flatten` links every pixel to its root. A warp takes 32 pixels of a row; runs
+// are linked once for each stretch in which they touch, not once a pixel (after Hennequin et al. 2018). Roots are united
+// with atomicMin, without locks (Komura 2015; Playne and Hawick 2018, arXiv 1708.08180).
 
 #define SEGMENT 32
 
@@ -12,14 +12,14 @@ struct Sizes {
     int height, width, blocks, diagonal;  // blocks an image; diagonal: whether corners connect
 };
 
-struct Place {  // of a thread's pixel
+struct Place {  // a thread's pixel
     const u8* mask;
     int* labels;  // of its image
     int x, y, i;
     bool inside;
 };
 
-// Whole warps lie in one row, or beyond the last one.
+// All pixels of a warp lie in one row, or beyond the last one.
 __device__ __forceinline__ Place place(const u8* masks, int* labels, const Sizes& s) {
     int across = (s.width + SEGMENT - 1) / SEGMENT;
     int segment = (int)(blockIdx.x % s.blocks) * WARPS + (int)(threadIdx.x >> 5);
@@ -34,7 +34,7 @@ __device__ __forceinline__ Place place(const u8* masks, int* labels, const Sizes
     return p;
 }
 
-// Other threads move links meanwhile, always to smaller indices of the same component: an old value is a detour at worst.
+// Other threads change links meanwhile, always to smaller indices of the same component: at worst an old value is a detour.
 __device__ __forceinline__ int root(volatile int* labels, int i) {
     for (int next = labels[i]; next != i; next = labels[i]) i = next;
     return i;
@@ -48,12 +48,12 @@ __device__ void unite(int* labels, int a, int b) {
         int high = max(a, b), low = min(a, b);
         int old = atomicMin(labels + high, low);
         if (old == high) return;
-        a = old;  // another thread was first: what it linked to is of the component too
+        a = old;  // another thread was first: its link is to a pixel of the same component
         b = low;
     }
 }
 
-// grid of all: images * blocks. The first pixel of a run within a segment is what the run's pixels link to.
+// grid of all: images * blocks. The pixels of a run link to the run's first pixel within their segment.
 extern "C" __global__ void __launch_bounds__(THREADS)
 begin(const u8* __restrict__ masks, int* __restrict__ labels, Sizes s) {
     const Place p = place(masks, labels, s);
@@ -72,8 +72,8 @@ join(const u8* __restrict__ masks, int* __restrict__ labels, Sizes s) {
     if (left && p.x % SEGMENT == 0) unite(p.labels, p.i, p.i - 1);
     if (p.y == 0) return;
     bool up_left = p.x > 0 && above[-1], up_right = p.x + 1 < s.width && above[1];
-    // A run and one above it are united where they begin to touch. Where the pixel above is set it connects its own
-    // neighbours; where a neighbour in the row is set, the corner lies straight above that one.
+    // A run and one above it are united where they begin to touch. If the pixel above is set, it connects its own
+    // neighbours; if a neighbour in the row is set, the corner lies straight above that neighbour.
     if (above[0]) {
         if (!(left && up_left)) unite(p.labels, p.i, p.i - s.width);
     } else if (s.diagonal) {

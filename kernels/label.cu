@@ -2,9 +2,9 @@
 //
 // `label` reads every pixel once: a part of an image stays in the block's shared memory as gray bytes between histogram
 // and mask. An image that fits one block is one part; a larger one is shared by several blocks, which add up their
-// histograms in `workspace` and wait for the last of them to solve. Then the grid is launched cooperatively: all its blocks
-// are resident, and each takes parts in turn, so that none waits for a block that has not started, whatever else runs.
-// Where an image has more parts than blocks can be resident, `measure` (histogram and verdict) and `apply` (mask, reading
+// histograms in `workspace` and wait for the last of them to solve. In that case the grid is launched cooperatively: all its
+// blocks are resident, and each takes parts in turn, so that none waits for a block that has not started, whatever else
+// runs. If an image has more parts than blocks can be resident, `measure` (histogram and verdict) and `apply` (mask, reading
 // the image again) do the same in two launches. uint16 images are read once more, for the range that their bins span.
 //
 // Bytes a 224 x 224 RGB image: 150,528 read, 50,176 written; with bfloat16 input 301,056 more.
@@ -46,8 +46,8 @@ label(const Pixel* __restrict__ images, u8* __restrict__ masks, float* __restric
     }
 }
 
-// Histogram and verdict alone, for images whose parts cannot all be resident: no block waits for another.
-// 16-bit images need their range first; `ranges` launches before `measure` and puts it into the workspace.
+// Histogram and verdict only, for images whose parts cannot all be resident: no block waits for another.
+// 16-bit images need their range first: `ranges` runs before `measure` and writes it to the workspace.
 extern "C" __global__ void __launch_bounds__(THREADS)
 ranges(const Pixel* __restrict__ images, Shared* workspace, Geometry g) {
 #if PIXEL_BITS == 16

@@ -1,13 +1,13 @@
 // Levels -> mask, 16 pixels a thread.
 
 // Four levels -> four mask bytes.
-// A level and 255 - `level` add up to more than 255 where it is above: the carry, taken of two bytes at a time.
+// A level that is above the threshold and 255 - threshold sum to more than 255: the carry, for two bytes at a time.
 __device__ __forceinline__ u32 mask_of(u32 word, u32 below2, u32 dark4) {
     u32 even = (word & 0x00ff00ffu) + below2, odd = (word >> 8 & 0x00ff00ffu) + below2;
     return __byte_perm(even, odd, 0x7351) ^ dark4;
 }
 
-// The mask of `count` pixels, of which pixel i has the level levels[shift + i]; `levels` is aligned to 16 bytes.
+// Write the mask of `count` pixels; pixel i has the level levels[shift + i], and `levels` is aligned to 16 bytes.
 __device__ void write_mask(const u8* levels, int shift, int count, const Verdict& verdict, u8* mask) {
     u32 below2 = (255 - verdict.level) * 0x00010001u, dark4 = verdict.dark * 0x01010101u;
     int head = min((16 - (int)((u64)mask & 15)) & 15, count), groups = (count - head) / 16, from = shift + head;

@@ -1,21 +1,21 @@
-// A block's part of an image: its place, histogram and mask, and what it shares with the image's other blocks.
+// A block's part of an image: its position, histogram and mask, and the data shared with the image's other blocks.
 
 struct Geometry {
     int images, pixels, height, width;  // pixels = height * width, of an image
-    int parts, chunk;                   // blocks an image, and pixels a block: the last may have fewer
+    int parts, chunk;                   // blocks an image, and pixels a block (the last may have fewer)
     int polarity;                       // 0 bright, 1 dark, 2 auto
 };
 
-// What the blocks of one image share; zero before a launch.
+// Data shared by the blocks of one image; zero before a launch.
 struct Shared {
     u32 counts[LEVELS], border[LEVELS];
-    u32 ranged, counted, solved;  // blocks that have done a step
+    u32 ranged, counted, solved;  // number of blocks that have finished a phase
     u32 below_low, high;          // 65535 - lowest level, highest level: maxima, so that zero is neutral
     Verdict verdict;
 };
 
-// A block's shared memory: this, then at BLOCK_BYTES each warp's stage, where there is one, and the gray bytes. The solver takes the place of the columns, which
-// are merged into counts and border by then.
+// The beginning of a block's shared memory; from BLOCK_BYTES on follow each warp's stage, if there is one, and the gray
+// bytes. The solver reuses the memory of the columns, which are merged into counts and border by then.
 struct Block {
     union {
         u32 columns[COLUMN_WORDS];
@@ -31,7 +31,7 @@ static_assert(sizeof(Shared) == SHARED_BYTES, "compiler.py and Shared disagree")
 
 struct Part {
     int image, index, first, count;  // pixels first to first + count - 1 of the image
-    int head, groups;                // pixels before the first group, and how many groups of 16 there are
+    int head, groups;                // pixels before the first group, and number of groups of 16
     const Pixel* pixels;
 };
 
@@ -47,7 +47,7 @@ __device__ Part part_of(const Pixel* images, const Geometry& g, int number) {
     return part;
 }
 
-// Thread 0: wait until `flag`, which other blocks raise, is at least `value`.
+// Thread 0: wait until `flag`, which other blocks increase, is at least `value`.
 __device__ void wait_for(u32* flag, u32 value) {
     while (atomicAdd(flag, 0) < value) pause();
     __threadfence();
@@ -85,15 +85,15 @@ __device__ Bins find_bins(const Part& part, Shared* shared, const Geometry& g, B
 }
 #endif
 
-// A warp takes a group a lane in each turn: 512 pixels that lie together. Their RGB bytes are copied to a stage of the
-// warp's own, all lanes side by side, while the turn before is counted, and a lane finds its 48 bytes there. Gray bytes lie
-// side by side as they are: no stage.
+// In each turn a warp takes one group a lane: 512 adjacent pixels. Their RGB bytes are copied to the warp's own stage with
+// coalesced accesses, while the turn before is counted, and each lane then reads its 48 bytes there. Gray images need no
+// stage: their accesses are coalesced anyway.
 #define TURN_BYTES (32 * GROUP_BYTES)
 #if STAGE_BYTES
 static_assert(STAGE_BYTES == WARPS * TURN_BYTES, "compiler.py and the stage disagree");
 #endif
 
-// Ask for a part's pixels of a turn.
+// Start copying the pixels of a turn.
 __device__ __forceinline__ void fetch(const Part& part, int turn, u8* stage) {
 #if STAGE_BYTES
     const u8* from = (const u8*)(part.pixels + part.head * CHANNELS);
@@ -105,8 +105,8 @@ __device__ __forceinline__ void fetch(const Part& part, int turn, u8* stage) {
 #endif
 }
 
-// Histogram of the part, whose first turn is fetched, into block->counts; with `keep` its gray bytes into `levels` (pixel i
-// at shift + i), and the network's input into `out`.
+// Count the part's histogram into block->counts; the first turn was fetched before. With `keep` write its gray bytes to
+// `levels` (pixel i at shift + i), and the network's input to `out`.
 template <bool keep>
 __device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift, Block* block, u8* stage, u8* levels
 #if INPUT
@@ -121,7 +121,7 @@ __device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift
     bool wide = (((u64)(out + part.head * 3)) & 15) == 0;
 #endif
 #if INPUT && STAGE_BYTES
-    // A lane stores VALUES values that lie side by side with its neighbours', and so begins at another channel.
+    // A lane stores VALUES values adjacent to its neighbours', and so begins at another channel.
     Normalise own;
     int begin = lane * VALUES % 3;
     for (int c = 0; c < 3; c++) {
@@ -197,7 +197,7 @@ __device__ __forceinline__ void read_part(const Part& part, Bins bins, int shift
     __syncthreads();
 }
 
-// The image's outermost ring: how many pixels it has, and where in the image its r-th pixel lies.
+// The image's outermost ring: its number of pixels, and the position of its r-th pixel in the image.
 __device__ __forceinline__ int ring_of(const Geometry& g) {
     return g.height < 2 || g.width < 2 ? g.pixels : 2 * (g.height + g.width) - 4;
 }
@@ -209,7 +209,7 @@ __device__ __forceinline__ int place_on_ring(const Geometry& g, int r) {
     return (1 + s / 2) * g.width + (s & 1) * (g.width - 1);  // both sides without the corners
 }
 
-// Histogram of the part's pixels on the ring into block->border, of an image that several blocks share.
+// Count the histogram of the part's pixels on the ring into block->border, for an image that several blocks share.
 __device__ void read_border(const Part& part, Bins bins, const Geometry& g, Block* block) {
     u32* column = own_column(block->columns);
     clear_columns(block->columns);
@@ -224,8 +224,8 @@ __device__ void read_border(const Part& part, Bins bins, const Geometry& g, Bloc
     __syncthreads();
 }
 
-// The side of the foreground of an image that one block has whole: its ring is looked at in the levels that are kept, once
-// the threshold is known, without a histogram of its own.
+// Find the foreground's side of an image that one block holds: its ring is read from the stored levels once the threshold
+// is known, without a histogram of its own.
 __device__ void turn(const Geometry& g, int shift, Block* block, const u8* levels) {
     int ring = ring_of(g);
     u32 level = block->solver.verdict.level, above = 0;
@@ -240,7 +240,7 @@ __device__ void turn(const Geometry& g, int shift, Block* block, const u8* level
     __syncthreads();
 }
 
-// Add the part's histograms to its image's. True in the block that comes last: its counts are then the image's.
+// Add the part's histograms to its image's. Returns true in the last block to do so, whose counts are then the image's.
 __device__ bool gather(Shared* shared, const Geometry& g, Block* block) {
     for (int level = threadIdx.x; level < LEVELS; level += THREADS) {
         if (block->counts[level]) atomicAdd(&shared->counts[level], block->counts[level]);
@@ -260,8 +260,8 @@ __device__ bool gather(Shared* shared, const Geometry& g, Block* block) {
     return true;
 }
 
-// The image's verdict, in block->solver.verdict for every thread; true in the block that found it. Of an image that is one
-// part the side is not yet found where polarity is auto: see `turn`.
+// Put the image's verdict into block->solver.verdict for every thread; returns true in the block that found it. For an
+// image of one part with polarity auto the side is not found yet: see `turn`.
 __device__ __forceinline__ bool decide(Shared* shared, const Geometry& g, Parameters parameters, Block* block) {
     bool whole = g.parts == 1;
     if (whole || gather(shared, g, block)) {

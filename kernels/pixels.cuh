@@ -1,15 +1,15 @@
-// Pixels of one block's part of an image: read once, in groups of 16 that lie on 16-byte boundaries.
+// Pixels of one block's part of an image: read once, in groups of 16 that are aligned to 16 bytes.
 //
-// A part begins anywhere, so up to 15 pixels before the first boundary (the head) and after the last group (the tail)
-// are taken one by one. In shared memory pixel i has the byte `shift + i`, so that a group is aligned there too.
+// A part can begin anywhere, so up to 15 pixels before the first boundary (the head) and after the last group (the tail)
+// are taken one by one. In shared memory pixel i has the byte `shift + i`, so that groups are aligned there too.
 
-// Whole parts of 16 levels as four words.
+// 16 levels as four words.
 struct Group {
     u32 word[4];
 };
 
-// OpenCV's RGB2GRAY, threshold.gray: (9798 R + 19235 G + 3735 B + 16384) >> 15. Here everything is doubled, so that the
-// level is bits 16 to 23 of the sum: the key that `count` takes.
+// OpenCV's RGB2GRAY, threshold.gray: (9798 R + 19235 G + 3735 B + 16384) >> 15. All are doubled here, so that the level is
+// in bits 16 to 23 of the sum: the key that `count` takes.
 #define RED 19596u
 #define GREEN 38470u
 #define BLUE 7470u
@@ -17,7 +17,7 @@ struct Group {
 
 __device__ __forceinline__ u32 gray_of(u32 red, u32 green, u32 blue) { return (RED * red + GREEN * green + BLUE * blue + HALF) >> 16; }
 
-// How a 16-bit level becomes a bin: threshold.bins. For 8-bit images the level is the bin.
+// The range that 16-bit levels are binned in: threshold.bins. For 8-bit images the level is the bin.
 struct Bins {
     u32 low, span;
 };
@@ -60,7 +60,7 @@ __device__ __forceinline__ void store_value(Value* out, u32 x, int channel, cons
 
 #define VALUES (INPUT == 3 ? 4 : 8)  // in 16 bytes of the network's input
 
-// 16 bytes of input from VALUES bytes of pixels; byte j's channel is `first` + j. They lie at `out`, aligned or not.
+// Make 16 bytes of input from VALUES bytes of pixels, byte j of channel `first` + j, and store them at `out`; `wide`: aligned.
 __device__ __forceinline__ void store_values(Value* out, const u32* bytes, int first, const Normalise& f, bool wide) {
 #define AT(j) normalised(byte_of(bytes, j), (first + (j)) % 3, f)
     if (!wide) {
@@ -90,7 +90,7 @@ __device__ __forceinline__ u32 level_of(const Pixel* pixels, int i, Bins bins) {
 #define GROUP_BYTES (2 * CHANNELS * PIXEL_BITS)
 #define GROUP_WORDS (GROUP_BYTES / 4)
 
-// From anywhere aligned to 16 bytes.
+// Load a group from an address that is aligned to 16 bytes.
 __device__ __forceinline__ void load_group(const void* from, u32* raw) {
 #pragma unroll
     for (int i = 0; i < GROUP_WORDS / 4; i++) {
@@ -102,7 +102,7 @@ __device__ __forceinline__ void load_group(const void* from, u32* raw) {
     }
 }
 
-// Copy 16 bytes from device to shared memory; the copy is there after `arrived`. Before sm_80 it is there at once.
+// Start copying 16 bytes from device to shared memory; `arrived` waits for the copy. Before sm_80 it is done at once.
 __device__ __forceinline__ void copy_16(u8* to, const u8* from) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from) : "memory");
@@ -111,7 +111,7 @@ __device__ __forceinline__ void copy_16(u8* to, const u8* from) {
 #endif
 }
 
-// All copies of the warp are there for each of its lanes.
+// Wait for all copies of the warp; each of its lanes then sees them.
 __device__ __forceinline__ void arrived() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
     asm volatile("cp.async.wait_all;" ::: "memory");
@@ -119,8 +119,8 @@ __device__ __forceinline__ void arrived() {
     __syncwarp();
 }
 
-// The level of pixel j of a group as a key. A pixel's three bytes lie in one word or two: __dp2a multiplies two of a word's
-// bytes by the halves of a word of weights and adds, so that two instructions make a gray level and none takes bytes apart.
+// The level of pixel j of a group as a key. A pixel's three bytes are in one word or two: __dp2a multiplies two bytes of a
+// word by the halves of a word of weights and adds, so that two instructions make a gray level and none extracts bytes.
 __device__ __forceinline__ u32 key_in_group(const u32* raw, int j, Bins bins) {
 #if CHANNELS == 3
     const u32 red_green = RED | GREEN << 16, blue_next = BLUE, last_red = RED << 16, green_blue = GREEN | BLUE << 16;

@@ -7,7 +7,7 @@ struct Parameters {
     double nu, tau2, kappa, omega;  // of GHT; tau2 is tau squared
 };
 
-// What a block says of its image: pixels whose level is above `level` are 1, or 0 where `dark`.
+// A block's result for its image: pixels whose level is above `level` are 1, or 0 if `dark`.
 struct Verdict {
     u32 level, dark;
     float threshold, separability;
@@ -47,7 +47,7 @@ __device__ __forceinline__ bool greater(Wide a, Wide b) {
     return a.low > b.low;
 }
 
-// |T w - N s| and w (N - w): the between-class variance is numerator^2 / (N^2 denominator). N <= 2^27 keeps both exact.
+// |T w - N s| and w (N - w): the between-class variance is numerator^2 / (N^2 denominator). Both are exact for N <= 2^27.
 __device__ __forceinline__ u64 numerator(u64 weight, u64 sum, const u64* total) {
     u64 a = total[1] * weight, b = total[0] * sum;
     return a > b ? a - b : b - a;
@@ -55,7 +55,7 @@ __device__ __forceinline__ u64 numerator(u64 weight, u64 sum, const u64* total) 
 
 __device__ __forceinline__ u64 denominator(u64 weight, const u64* total) { return weight * (total[0] - weight); }
 
-// One class's part of GHT's score; in the order of operations of threshold.ght_scores.
+// One class's term of GHT's score, with the order of operations of threshold.ght_scores.
 __device__ __forceinline__ double ght_class(double weight, double sum, double squares, double both, double share, Parameters g) {
     double w = weight > LEAST ? weight : LEAST;
     double p = w / both, mean = sum / w;
@@ -66,9 +66,9 @@ __device__ __forceinline__ double ght_class(double weight, double sum, double sq
     return -d / v - w * log(v) + 2 * (w + g.kappa * share) * log(w);
 }
 
-// Solve for counts[256] with all threads of the block; the result is in s->verdict after the closing barrier.
-// `border` counts the levels of the image's border, and is read where polarity is 2 (auto; 0 bright, 1 dark); without it
-// the caller finds the side.
+// Solve for counts[256] with all threads of the block; the result is in s->verdict after the last barrier. `border` counts
+// the levels of the image's border, and is read if polarity is 2 (auto; 0 bright, 1 dark); without it the caller finds the
+// side.
 __device__ void solve(const u32* counts, const u32* border, int polarity, Parameters g, Solver* s) {
     int level = threadIdx.x, lane = level & 31, warp = level / 32;
     u64 n = 0, sum = 0, squares = 0;
@@ -120,14 +120,14 @@ __device__ void solve(const u32* counts, const u32* border, int polarity, Parame
         if (lane == 0) s->warp_best[warp] = best;
     }
     __syncthreads();
-    // 3. who is best: for GHT all that tie, for Otsu all that the rounding of doubles cannot tell apart
+    // 3. the best levels: for GHT all that tie, for Otsu all that the rounding of doubles cannot tell apart
     if (level < LEVELS) {
         double best = s->warp_best[0];
         for (int w = 1; w < LEVELS / 32; w++) best = s->warp_best[w] > best ? s->warp_best[w] : best;
 #if GHT
         bool candidate = level < LEVELS - 1 && score == best;
 #else
-        // A level without pixels scores as the one before it, which is the earlier maximiser.
+        // A level without pixels has the score of the one before it, which is the earlier maximiser.
         bool candidate = counts[level] && score > 0 && score >= best * (1 - NEAR);
 #endif
         u32 ballot = __ballot_sync(ALL, candidate), levels = warp_sum(candidate ? level : 0);

@@ -1,4 +1,4 @@
-"""Device batch -> masks: thresholds, pseudo-labels and how well they separate."""
+"""Pseudo-labels: a batch of images on a device -> masks, thresholds and how well these separate."""
 
 from medsass.labels.labeler import Labeler, Labels
 from medsass.labels.normalise import Normalise

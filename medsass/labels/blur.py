@@ -1,97 +1,91 @@
-"""Gaussian smoothing of gray images, in whole numbers, so that every device gives the same pixels.
+"""Gaussian smoothing of gray images in integer arithmetic, so that every device computes the same pixels.
 
-Weights along each axis are whole numbers that sum to 4096. A sum of 8-bit levels over both axes stays below 2^32, where
-float64 and 32 unsigned bits are exact in any order; the one rounding comes last. `by_shifts` says it plainly; on the
-CPU OpenCV does it, on the GPU `kernels/blur.cu`.
+The weights along each axis are integers that sum to 4096. A sum of 8-bit levels over both axes stays below 2^32, where
+float64 and 32 unsigned bits are exact in any order of summation; the only rounding is the last step. `by_shifts` is the
+plain statement; the CPU uses OpenCV, a GPU `kernels/blur.cu`.
 """
 
 import functools
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from medsass.labels.compiler import THREADS, Variant
-from medsass.labels.launch import launch, pointer
+from medsass.labels.compiler import THREADS, Variant, launch, pointer
 
-WHOLE = 4096
+ONE = 4096  # sum of the weights along an axis
+# Aligned as the kernel's compiler lays the struct out.
+_SIZES = np.dtype([("height", np.int32), ("width", np.int32), ("radius", np.int32), ("pixels", np.uint64)], align=True)
 
 
 @functools.cache
 def weights(sigma: float) -> tuple[int, ...]:
-    """2 r + 1 whole numbers that sum to 4096, r = max(1, round(3 sigma)): a Gaussian whose running sum, from the middle to
-    either side, is rounded. So errors do not add up: no part of the weight is off by more than 1 in 4096.
+    """Return the 2 r + 1 integer weights of a Gaussian, which sum to 4096, with r = max(1, round(3 sigma)).
+
+    The running sum from the middle outwards is rounded, not each weight, so that errors do not add up: the weight of any
+    interval is off by at most 1 in 4096.
     """
     radius = max(1, round(3 * sigma))
     kernel = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     kernel[0] /= 2
-    sums = np.rint(np.cumsum(kernel) / kernel.sum() * (WHOLE // 2)).astype(int)
+    sums = np.rint(np.cumsum(kernel) / kernel.sum() * (ONE // 2)).astype(int)
     side = np.diff(sums).tolist()
     return (*side[::-1], 2 * int(sums[0]), *side)
 
 
 def blur(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    """(N, H, W) uint8 smoothed with a Gaussian of `sigma` pixels, edges mirrored about their middle (OpenCV's default)."""
-    return _BLUR.get(gray.device.type, by_shifts)(gray, sigma)
+    """Smooth (N, H, W) uint8 images with a Gaussian of `sigma` pixels.
+
+    Edges are mirrored about the middle of the outermost pixel (OpenCV's default).
+    """
+    if gray.is_cuda:
+        return _on_gpu(gray.contiguous(), sigma)
+    if gray.device.type != "cpu":
+        return by_shifts(gray, sigma)
+    kernel, smooth = np.array(weights(sigma), np.float64), []
+    for image in gray.numpy():
+        sums = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
+        smooth.append(((sums.astype(np.uint32) + np.uint32(ONE**2 // 2)) >> 24).astype(np.uint8))
+    return torch.from_numpy(np.stack(smooth))
 
 
 def by_shifts(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    """`blur` in operators of torch: a sum of shifted images."""
+    """Compute `blur` as a sum of shifted images, in operators of torch."""
     sums = _along(_along(gray.long(), weights(sigma), 1), weights(sigma), 2)
-    return ((sums + WHOLE**2 // 2) >> 24).byte()
+    return ((sums + ONE**2 // 2) >> 24).byte()
 
 
 def _along(values: torch.Tensor, weights: tuple[int, ...], axis: int) -> torch.Tensor:
     size, radius = values.shape[axis], len(weights) // 2
     padded = values.index_select(axis, mirrored(size, radius, values.device))
     result = values * weights[radius]
-    for away, weight in enumerate(weights[radius + 1 :], 1):
+    for distance, weight in enumerate(weights[radius + 1 :], 1):
         if weight:
-            pair = padded.narrow(axis, radius - away, size) + padded.narrow(axis, radius + away, size)
+            pair = padded.narrow(axis, radius - distance, size) + padded.narrow(axis, radius + distance, size)
             result.add_(pair, alpha=weight)
     return result
 
 
 def mirrored(size: int, radius: int, device: torch.device) -> torch.Tensor:
-    """(size + 2 radius) int64: what stands at -radius, ..., size + radius - 1 where edges are mirrored about their middle."""
+    """Return the indices, (size + 2 radius) int64, of positions -radius, ..., size + radius - 1 with mirrored edges."""
     period = max(1, 2 * (size - 1))
     index = torch.arange(-radius, size + radius, device=device) % period
     return torch.minimum(index, period - index) if size > 1 else index
 
 
-def _by_opencv(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    kernel = np.array(weights(sigma), np.float64)
-    return torch.from_numpy(np.stack([_smoothed(image, kernel) for image in gray.numpy()]))
-
-
-def _smoothed(gray: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NDArray[np.uint8]:
-    sums = cv2.sepFilter2D(gray, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
-    return ((sums.astype(np.uint32) + np.uint32(WHOLE**2 // 2)) >> 24).astype(np.uint8)
-
-
 def _on_gpu(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    gray = gray.contiguous()
     device, stream = gray.device.index, torch.cuda.current_stream(gray.device).cuda_stream
     sums, smooth = torch.empty(gray.shape, dtype=torch.int32, device=gray.device), torch.empty_like(gray)
+    half = pointer(_half(sigma, device))
     sizes = np.array((*gray.shape[1:], len(weights(sigma)) // 2, gray.numel()), _SIZES)
-    kernel = functools.partial(launch, Variant("blur.cu", 1), device, stream, (-(-gray.numel() // THREADS),))
-    kernel("across", 0, (pointer(gray), pointer(sums), pointer(_weights(sigma, device)), sizes))
-    kernel("down", 0, (pointer(sums), pointer(smooth), pointer(_weights(sigma, device)), sizes))
+    variant, where, grid = Variant("blur.cu", 1), (device, stream), (-(-gray.numel() // THREADS),)
+    launch(variant, "across", where, grid, (pointer(gray), pointer(sums), half, sizes))
+    launch(variant, "down", where, grid, (pointer(sums), pointer(smooth), half, sizes))
     return smooth
 
 
-_SIZES = np.dtype(
-    [("height", np.int32), ("width", np.int32), ("radius", np.int32), ("pixels", np.uint64)], align=True
-)  # as the kernel's compiler lays them out
-
-
 @functools.cache
-def _weights(sigma: float, device: int) -> torch.Tensor:
-    """From the middle outwards, kept on the device: a CUDA graph that is being recorded must not copy them."""
+def _half(sigma: float, device: int) -> torch.Tensor:
+    """Weights from the middle outwards, cached on the device: a CUDA graph that is being captured must not copy them."""
     half = weights(sigma)[len(weights(sigma)) // 2 :]
     return torch.tensor(half, dtype=torch.int32, device=f"cuda:{device}")
-
-
-_BLUR: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {"cpu": _by_opencv, "cuda": _on_gpu}

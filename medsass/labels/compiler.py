@@ -1,14 +1,17 @@
-"""The kernels' source: assembled from `kernels/*.cu`, compiled with NVRTC at first use, and kept for each device."""
+"""Compile and launch the CUDA kernels: assembled from `kernels/*.cu`, compiled with NVRTC at first use, cached per device."""
 
 import functools
 import importlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from medsass import bundled
 
 THREADS = 512
-BLOCK_BYTES, SHARED_BYTES = 18_560, 2084  # of parts.cuh's structs, which it checks
+BLOCK_BYTES, SHARED_BYTES = 18_560, 2084  # sizes of structs in parts.cuh, which checks them
 HEADERS = {
     "label.cu": ("common.cuh", "histogram.cuh", "solve.cuh", "pixels.cuh", "parts.cuh", "mask.cuh"),
     "adaptive.cu": ("common.cuh", "pixels.cuh"),
@@ -20,7 +23,7 @@ OPTIONS = ("-std=c++17", "--fmad=false")  # contraction would make scores differ
 
 @dataclass(frozen=True)
 class Variant:
-    """What a kernel source is compiled for; `input` is 0, 1, 2, 3 for none, bfloat16, float16, float32."""
+    """A kernel file and the definitions it is compiled with; `input` is 0, 1, 2, 3 for none, bfloat16, float16, float32."""
 
     file: str
     channels: int = 3
@@ -30,20 +33,21 @@ class Variant:
 
     @property
     def stage(self) -> int:
-        """Bytes of shared memory in which a block of `label` has pixels that are on their way: 48 a thread of RGB."""
+        """Bytes of shared memory that a block of `label` uses for pixels in flight: 48 a thread of RGB."""
         return THREADS * 48 if self.channels == 3 else 0
 
     @property
     def resident(self) -> int:
-        """Blocks of `label` that a multiprocessor is to hold, so that some load while others solve and write; a stage takes
-        the third one's room.
+        """Blocks of `label` wanted on a multiprocessor, so that some load while others solve and write.
+
+        Three without a stage, which takes the room of the third.
         """
         return 2 if self.stage else 3
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A device's shared memory (bytes a multiprocessor and at most a block) and its number of multiprocessors."""
+    """A device's shared memory in bytes (a multiprocessor's, and the most a block may have) and its multiprocessors."""
 
     shared: int
     shared_block: int
@@ -51,19 +55,19 @@ class Limits:
 
 
 def import_cupy() -> Any:
-    """CuPy, which compiles and launches the kernels. Raises `ImportError` that says which extra to install."""
+    """Import CuPy, which compiles and launches the kernels. Raises `ImportError` that says which extra to install."""
     try:
         return importlib.import_module("cupy")
     except ImportError as error:
         raise ImportError(
-            "labelling on a GPU needs CuPy: pip install 'medsass[cuda13]' (or 'medsass[cuda12]' where the driver is of CUDA 12)"
+            "labelling on a GPU needs CuPy: pip install 'medsass[cuda13]' (or 'medsass[cuda12]' for a CUDA 12 driver)"
         ) from error
 
 
 def source(variant: Variant) -> str:
-    """The complete source of a variant: its definitions, then headers and kernel with `#line`, no `#include` left.
+    """Return the complete source of a variant: definitions, then headers and kernel with `#line`, without any `#include`.
 
-    CuPy's compile cache knows a program by its text, so what an `#include` brings in would go stale there.
+    CuPy's compile cache knows a program by its text, so an included header that changed would go unnoticed.
     """
     definitions = {
         "THREADS": THREADS,
@@ -84,48 +88,55 @@ def source(variant: Variant) -> str:
 
 @functools.cache
 def limits(device: int) -> Limits:
-    """What `plan` must know of a GPU."""
-    cupy = import_cupy()
-    found = cupy.cuda.Device(device).attributes
+    """Return the limits of a GPU that launches are planned by."""
+    found = import_cupy().cuda.Device(device).attributes
     block = found["MaxSharedMemoryPerBlockOptin"]
     return Limits(found["MaxSharedMemoryPerMultiprocessor"], block, found["MultiProcessorCount"])
 
 
 @functools.cache
+def _module(variant: Variant, device: int) -> Any:  # noqa: ARG001 - a module belongs to the device it was loaded on
+    return import_cupy().RawModule(code=source(variant), options=OPTIONS, backend="nvrtc")
+
+
+@functools.cache
 def kernel(variant: Variant, name: str, device: int) -> Any:
-    """The compiled kernel `name` of a variant on a device, allowed all the shared memory that a block may have."""
-    cupy = import_cupy()
-    with cupy.cuda.Device(device):
+    """Return the compiled kernel `name` of a variant on a device, allowed all the shared memory that a block may have."""
+    with import_cupy().cuda.Device(device):
         found = _module(variant, device).get_function(name)
         found.max_dynamic_shared_size_bytes = limits(device).shared_block - found.shared_size_bytes
         found.preferred_shared_memory_carveout = 100  # per cent: so that two blocks can share a multiprocessor
         return found
 
 
-@functools.cache
-def _module(variant: Variant, device: int) -> Any:  # noqa: ARG001 - a module belongs to the device it was loaded on
-    cupy = import_cupy()
-    return cupy.RawModule(code=source(variant), options=OPTIONS, backend="nvrtc")
+def launch(
+    variant: Variant,
+    name: str,
+    where: tuple[int, int],
+    grid: tuple[int, ...],
+    arguments: tuple[Any, ...],
+    *,
+    shared: int = 0,
+    cooperative: bool = False,
+) -> None:
+    """Launch a kernel with `THREADS` threads a block.
+
+    Args:
+        variant: the compiled file that holds the kernel.
+        name: the kernel's function.
+        where: the device's index and the pointer of a stream on it.
+        grid: number of blocks along each dimension.
+        arguments: pointers and NumPy scalars or structs, in the kernel's order.
+        shared: bytes of dynamic shared memory a block.
+        cooperative: start only if all blocks can be resident at once, so that they may wait for one another.
+    """
+    cupy, (device, stream) = import_cupy(), where
+    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+        # RawKernel's own flag would also compile for CUDA's device runtime, which no kernel here calls
+        started = kernel(variant, name, device).kernel
+        started(grid, (THREADS,), arguments, shared_mem=shared, enable_cooperative_groups=cooperative)
 
 
-def architectures() -> tuple[str, ...]:
-    """Compute capabilities that the kernels are kept compiling for."""
-    return ("75", "80", "86", "89", "90", "100", "120")
-
-
-def variants() -> list[Variant]:
-    """Every variant that can be asked for."""
-    made = [
-        Variant("label.cu", channels, 8, ght, value)
-        for channels in (1, 3)
-        for ght in (False, True)
-        for value in range(4)
-    ]
-    made += [Variant("label.cu", 1, 16, ght) for ght in (False, True)]
-    return [
-        *made,
-        Variant("adaptive.cu", 1),
-        Variant("adaptive.cu", 3),
-        Variant("components.cu", 1),
-        Variant("blur.cu", 1),
-    ]
+def pointer(tensor: torch.Tensor | None) -> Any:
+    """Return a tensor's address as a kernel argument; 0 for None."""
+    return np.uint64(tensor.data_ptr() if tensor is not None else 0)

@@ -5,7 +5,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
@@ -16,12 +15,12 @@ Labelled = tuple[NDArray[np.uint8], float, float]  # mask, threshold, separabili
 
 
 def label(image: NDArray[Any], polarity: str, ght: Sequence[float] | None) -> Labelled:
-    """Otsu label of one (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 image, or GHT label with its parameters."""
+    """Label one (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 image by Otsu, or by GHT with its parameters."""
     gray, low, span = _gray(image), 0, 0
     if gray.dtype == np.uint16:
         gray, low, span = spec.bins(gray)
     counts = _histogram(gray)
-    if counts.max() == gray.size:  # one level alone: nothing to separate
+    if counts.max() == gray.size:  # a single level: nothing to separate
         return np.zeros(gray.shape, np.uint8), 0.0, 0.0
     if ght is None:
         level, above = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -33,7 +32,7 @@ def label(image: NDArray[Any], polarity: str, ght: Sequence[float] | None) -> La
 
 
 def adaptive(image: NDArray[np.uint8], polarity: str, method: str, block_size: int, offset: float) -> Labelled:
-    """Adaptive label of one (H, W, 3) uint8 RGB or (H, W) uint8 image; its threshold is NaN."""
+    """Label one (H, W, 3) uint8 RGB or (H, W) uint8 image by a local threshold; the threshold returned is NaN."""
     gray = _gray(image)
     if gray.min() == gray.max():
         return np.zeros(gray.shape, np.uint8), float("nan"), 0.0
@@ -43,16 +42,11 @@ def adaptive(image: NDArray[np.uint8], polarity: str, method: str, block_size: i
 
 
 def _histogram(gray: NDArray[np.uint8]) -> spec.Histogram:
-    """`threshold.histogram` by OpenCV, four times as fast; its float32 counts are exact below 2^24."""
+    """Count levels by OpenCV, four times as fast as `threshold.histogram`; its float32 counts are exact below 2^24."""
     if gray.size >= 1 << 24:
         return spec.histogram(gray)
     counts: spec.Histogram = cv2.calcHist([gray], [0], None, [spec.LEVELS], [0, spec.LEVELS]).ravel().astype(np.int64)
     return counts
-
-
-def gray_of(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 RGB -> (N, H, W) uint8 gray."""
-    return torch.from_numpy(np.stack([_gray(image) for image in images.numpy()]))
 
 
 def _gray(image: NDArray[Any]) -> Any:

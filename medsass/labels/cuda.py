@@ -1,9 +1,9 @@
-"""Launching the CUDA kernels: one typed function for each.
+"""Label batches with the CUDA kernels.
 
 Launches go to the caller's current stream (torch's for a torch tensor, CuPy's for a CuPy array), wait for nothing and
-copy nothing to the host; with outputs passed in they allocate nothing but zeros, where blocks share an image or sums, and
-can be captured in one of torch's CUDA graphs. A variant's first call compiles it, which a capture does not allow: make the
-call once before.
+copy nothing to the host. With outputs passed in they allocate nothing but zeros, where blocks share an image or sums, and
+can be captured in one of torch's CUDA graphs. The first call of a variant compiles it, which a capture does not allow:
+make that call once before.
 """
 
 import functools
@@ -16,30 +16,21 @@ import numpy as np
 import torch
 
 from medsass.labels import threshold as spec
-from medsass.labels.compiler import (
-    BLOCK_BYTES,
-    SHARED_BYTES,
-    Limits,
-    Variant,
-    import_cupy,
-    limits,
-)
-from medsass.labels.launch import launch, pointer
+from medsass.labels.compiler import BLOCK_BYTES, SHARED_BYTES, Limits, Variant, import_cupy, launch, limits, pointer
 from medsass.labels.normalise import Normalise
 
-RESERVED = 1024  # bytes of shared memory that CUDA takes for itself a block
-SLACK = 48  # bytes that alignment and the last wide read may take beyond a part's pixels
+RESERVED = 1024  # bytes of shared memory a block that CUDA takes for itself
+SLACK = 48  # bytes that alignment and the last wide read may take beyond a block's pixels
 MOST_PIXELS = 1 << 27  # of an image: beyond it the exact sums would not fit their integers
 MOST_BLOCK_SIZE = 255
 TILE = 32  # adaptive.cu
 MOST_SIDE = 65_535 * TILE  # tiles are the second and third dimension of the grid
-REREAD_CHUNK = 1 << 16  # pixels a block where parts are read twice
+REREAD_CHUNK = 1 << 16  # pixels a block where the image is read twice
 
 _INPUTS = {None: 0, torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 _POLARITIES = {"bright": 0, "dark": 1, "auto": 2}
-_GEOMETRY = np.dtype(
-    [(name, np.int32) for name in ("images", "pixels", "height", "width", "parts", "chunk", "polarity")]
-)
+# The kernels' structs.
+_GEOMETRY = np.dtype([(n, np.int32) for n in ("images", "pixels", "height", "width", "parts", "chunk", "polarity")])
 _PARAMETERS = np.dtype([(name, np.float64) for name in ("nu", "tau2", "kappa", "omega")])
 _NORMALISE = np.dtype([("scale", np.float32, 3), ("shift", np.float32, 3)])
 _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")])
@@ -47,8 +38,10 @@ _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go: mask (N, H, W) uint8, threshold and separability (N,) float32, and with `Normalise` the
-    network's input (N, 3, H, W), channels-last in memory.
+    """Buffers for results on the device.
+
+    mask: (N, H, W) uint8. threshold, separability: (N,) float32. input: the network's input (N, 3, H, W), channels-last,
+    if a `Normalise` asks for it.
     """
 
     mask: torch.Tensor
@@ -59,17 +52,19 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """How an image is shared out: blocks an image, pixels a block, and whether its pixels are read once."""
+    """Division of an image: its number of CUDA blocks, pixels a block (`chunk`), and whether they are read once."""
 
-    parts: int
+    blocks: int
     chunk: int
     once: bool
 
 
 def plan(pixels: int, variant: Variant, limits: Limits) -> Plan:
-    """Blocks and pixels a block for images of that many pixels: one block where it fits, better twice into a
-    multiprocessor, so that one loads while another solves; else several that share the image and wait for one another,
-    where all of them can be resident; else two launches that read it twice.
+    """Divide images of `pixels` pixels among CUDA blocks.
+
+    One block where the image fits, preferably twice into a multiprocessor, so that one block loads while another solves;
+    else several that share the image and wait for one another, where all of them can be resident; else two launches that
+    read the image twice.
     """
     head = BLOCK_BYTES + variant.stage + SLACK
     rooms = {n: (min(limits.shared // n - RESERVED, limits.shared_block) - head) // 16 * 16 for n in (2, 1)}
@@ -82,12 +77,12 @@ def plan(pixels: int, variant: Variant, limits: Limits) -> Plan:
 
 
 def shared(plan: Plan, variant: Variant) -> int:
-    """Bytes of shared memory of a block of `label`, or of `measure` where pixels are read twice."""
+    """Return the bytes of shared memory of a block of `label`, or of `measure` where pixels are read twice."""
     return BLOCK_BYTES + variant.stage + (plan.chunk + SLACK if plan.once else 0)
 
 
 def resident(plan: Plan, variant: Variant, limits: Limits) -> int:
-    """How many blocks of `label` a GPU holds at once."""
+    """Return how many blocks of `label` a GPU holds at once."""
     return limits.processors * min(variant.resident, limits.shared // (shared(plan, variant) + RESERVED))
 
 
@@ -98,57 +93,72 @@ def label(
     normalise: Normalise | None = None,
     out: Outputs | None = None,
 ) -> Outputs:
-    """Otsu labels of a batch on the GPU, or GHT labels where `ght` = (nu, tau, kappa, omega) is given.
+    """Label a batch on the GPU by Otsu, or by GHT if `ght` is given.
 
-    images: CUDA tensor or CuPy array, contiguous: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 or (N, H, W) uint16.
-    `out` takes the results; without it they are allocated. Equal to `threshold.py`: Otsu bit for bit, GHT but where the
-    best scores are closer than the last bits of the logarithm. Raises `ValueError` that states the rule and the value.
+    The results equal those of `threshold.py`: Otsu's to the bit, GHT's except where the best scores differ by less than
+    the last bits of the logarithm.
+
+    Args:
+        images: contiguous CUDA tensor or CuPy array: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 or (N, H, W) uint16.
+        polarity: "bright", "dark" or "auto".
+        ght: (nu, tau, kappa, omega).
+        normalise: also make the network's input; of uint8 images only.
+        out: buffers for the results; allocated if None.
+
+    Raises:
+        ValueError: with the rule and the value seen.
     """
     images, stream = _input(images)
     channels, bits = _check(images)
     side = _polarity(polarity)
     if normalise and bits == 16:
         raise ValueError("normalised input is made of uint8 images; got uint16")
-    count, height, width = images.shape[:3]
-    device = images.device.index
-    variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
-    chosen = plan(height * width, variant, limits(device))
-    with _on(stream, device):
-        out = _outputs(images, normalise, out)
-        work = (
-            torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device)
-            if chosen.parts > 1 or not chosen.once
-            else None
-        )
-    g = np.array((count, height * width, height, width, chosen.parts, chosen.chunk, side), _GEOMETRY)
     if ght is not None:
         spec.check_ght(ght)
+    (count, height, width), device = images.shape[:3], images.device.index
+    pixels, where = height * width, (device, stream)
+    variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])
+    chosen = plan(pixels, variant, limits(device))
+    several = chosen.blocks > 1 or not chosen.once
+    with _on(stream, device):
+        out = _outputs(images, normalise, out)
+        work = torch.zeros(count * SHARED_BYTES, dtype=torch.uint8, device=images.device) if several else None
     nu, tau, kappa, omega = ght or (0.0, 0.0, 0.0, 0.0)
-    p = np.array((nu, tau**2, kappa, omega), _PARAMETERS)
-    extra = (pointer(out.input), _constants(normalise)) if normalise else ()
-    blocks = count * chosen.parts
-    pixels, masks, results = pointer(images), pointer(out.mask), (pointer(out.threshold), pointer(out.separability))
+    geometry = np.array((count, pixels, height, width, chosen.blocks, chosen.chunk, side), _GEOMETRY)
+    extra: tuple[Any, ...] = (geometry, np.array((nu, tau**2, kappa, omega), _PARAMETERS))
+    if normalise:
+        constants = np.array(spec.scale_and_shift(normalise.mean, normalise.std), _NORMALISE)
+        extra = (*extra, pointer(out.input), constants)
+    source, mask, space = pointer(images), pointer(out.mask), pointer(work)
+    numbers = pointer(out.threshold), pointer(out.separability)
+    blocks, bytes_ = count * chosen.blocks, shared(chosen, variant)
     if chosen.once:
         grid = (min(blocks, resident(chosen, variant, limits(device))),)
-        together = chosen.parts > 1  # blocks wait for one another
-        kernel = functools.partial(launch, variant, device, stream, grid, cooperative=together)
-        kernel("label", shared(chosen, variant), (pixels, masks, *results, pointer(work), g, p, *extra))
+        arguments = (source, mask, *numbers, space, *extra)
+        launch(variant, "label", where, grid, arguments, shared=bytes_, cooperative=several)  # blocks may wait
         return out
-    kernel = functools.partial(launch, variant, device, stream, (blocks,))
     if bits == 16:
-        kernel("ranges", 0, (pixels, pointer(work), g))
-    kernel("measure", shared(chosen, variant), (pixels, *results, pointer(work), g, p, *extra))
-    kernel("apply", 0, (pixels, masks, pointer(work), g))
+        launch(variant, "ranges", where, (blocks,), (source, space, geometry))
+    launch(variant, "measure", where, (blocks,), (source, *numbers, space, *extra), shared=bytes_)
+    launch(variant, "apply", where, (blocks,), (source, mask, space, geometry))
     return out
 
 
 def adaptive(
     images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Outputs | None = None
 ) -> Outputs:
-    """Adaptive labels of a batch on the GPU: mean or Gaussian of a block_size x block_size neighbourhood, minus `offset`.
+    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`.
 
-    images: CUDA tensor or CuPy array, contiguous, (N, H, W, 3) uint8 RGB or (N, H, W) uint8. Equal to `threshold.py`.
-    Raises `ValueError` that states the rule and the value.
+    Args:
+        images: contiguous CUDA tensor or CuPy array, (N, H, W, 3) uint8 RGB or (N, H, W) uint8.
+        polarity: "bright", "dark" or "auto".
+        gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
+        block_size: side of the neighbourhood in pixels, odd.
+        offset: the constant that is subtracted from the mean.
+        out: buffers for the results; allocated if None.
+
+    Raises:
+        ValueError: with the rule and the value seen.
     """
     images, stream = _input(images)
     channels, bits = _check(images)
@@ -156,9 +166,8 @@ def adaptive(
         raise ValueError("adaptive labels are made of uint8 images; got uint16")
     if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
         raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
-    count, height, width = images.shape[:3]
-    device = images.device.index
-    v = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
+    (count, height, width), device = images.shape[:3], images.device.index
+    window = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
     if max(height, width) > MOST_SIDE:
         raise ValueError(
             f"an image may be at most {MOST_SIDE} pixels wide or high for adaptive labels; got {width} x {height}"
@@ -172,17 +181,19 @@ def adaptive(
         )
     with _on(stream, device):
         out = _outputs(images, None, out)
-        sums, weights = torch.zeros(count * 6, dtype=torch.int64, device=images.device), _weights(block_size, device)
-    kernel = functools.partial(launch, Variant("adaptive.cu", channels), device, stream)
+        sums = torch.zeros(count * 6, dtype=torch.int64, device=images.device)
+        weights = pointer(_weights(block_size, device))
+    mask, total = pointer(out.mask), pointer(sums)
+    numbers = pointer(out.threshold), pointer(out.separability)
+    variant, where = Variant("adaptive.cu", channels), (device, stream)
     tiles = (count, -(-width // TILE), -(-height // TILE))
-    kernel(tiles, "adaptive", shared, (pointer(images), pointer(out.mask), pointer(sums), pointer(weights), v))
-    results = (pointer(out.mask), pointer(out.threshold), pointer(out.separability), pointer(sums))
-    kernel((count, 8), "finish", 0, (*results, v))
+    launch(variant, "adaptive", where, tiles, (pointer(images), mask, total, weights, window), shared=shared)
+    launch(variant, "finish", where, (count, 8), (mask, *numbers, total, window))
     return out
 
 
 def _input(images: Any) -> tuple[torch.Tensor, int]:
-    """The batch as a torch tensor on the same memory, and the stream that the caller works on."""
+    """Return the batch as a torch tensor on the same memory, and the stream that the caller works on."""
     if isinstance(images, torch.Tensor):
         if not images.is_cuda:
             raise ValueError(f"images must be on a CUDA device; got {images.device}")
@@ -194,7 +205,7 @@ def _input(images: Any) -> tuple[torch.Tensor, int]:
 
 
 def _on(stream: int, device: int) -> torch.cuda.StreamContext:
-    """Torch's work on the stream that the kernels go to: for CuPy's callers it is not torch's current one.
+    """Direct torch's work to the stream of the kernels, which is not torch's current one if a CuPy array was passed.
 
     Stream 0 has to be named: ExternalStream(0) is not the default stream but one of torch's pool.
     """
@@ -210,7 +221,7 @@ def _polarity(name: str) -> int:
 
 
 def _check(images: torch.Tensor) -> tuple[int, int]:
-    """Channels and bits of a batch."""
+    """Return the channels and bits of a batch, or raise `ValueError`."""
     shape = tuple(images.shape)
     rgb = images.ndim == 4 and shape[3] == 3 and images.dtype == torch.uint8
     if not rgb and not (images.ndim == 3 and images.dtype in (torch.uint8, torch.uint16)):
@@ -231,38 +242,26 @@ def _check(images: torch.Tensor) -> tuple[int, int]:
 def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:
     """Allocate the outputs, or check those that were passed in."""
     n, h, w = images.shape[:3]
-    wanted: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "mask": ((n, h, w), torch.uint8),
-        "threshold": ((n,), torch.float32),
-        "separability": ((n,), torch.float32),
+    plain, device = torch.contiguous_format, images.device
+    wanted: dict[str, tuple[tuple[int, ...], torch.dtype, torch.memory_format]] = {
+        "mask": ((n, h, w), torch.uint8, plain),
+        "threshold": ((n,), torch.float32, plain),
+        "separability": ((n,), torch.float32, plain),
     }
     if normalise:
-        wanted["input"] = ((n, 3, h, w), normalise.dtype)
+        wanted["input"] = ((n, 3, h, w), normalise.dtype, torch.channels_last)
     if out is None:
         return Outputs(
-            **{
-                name: torch.empty(shape, dtype=dtype, device=images.device, memory_format=_layout(name))
-                for name, (shape, dtype) in wanted.items()
-            }
+            **{name: torch.empty(s, dtype=t, device=device, memory_format=m) for name, (s, t, m) in wanted.items()}
         )
-    for name, (shape, dtype) in wanted.items():
+    for name, (shape, dtype, layout) in wanted.items():
         given: torch.Tensor | None = getattr(out, name)
-        if given is None or tuple(given.shape) != shape or given.dtype != dtype or given.device != images.device:
+        if given is None or tuple(given.shape) != shape or given.dtype != dtype or given.device != device:
             seen = "None" if given is None else f"{tuple(given.shape)}, {given.dtype}, {given.device}"
-            raise ValueError(f"out.{name} must be {shape}, {dtype}, {images.device}; got {seen}")
-        if not given.is_contiguous(memory_format=_layout(name)):
-            raise ValueError(f"out.{name} must be contiguous ({_layout(name)}); got strides {given.stride()}")
+            raise ValueError(f"out.{name} must be {shape}, {dtype}, {device}; got {seen}")
+        if not given.is_contiguous(memory_format=layout):
+            raise ValueError(f"out.{name} must be contiguous ({layout}); got strides {given.stride()}")
     return out
-
-
-def _layout(name: str) -> torch.memory_format:
-    return torch.channels_last if name == "input" else torch.contiguous_format
-
-
-def _constants(normalise: Normalise) -> Any:
-    """The kernel's scale and shift, as `threshold.normalised` rounds them."""
-    scale, shift = spec.scale_and_shift(normalise.mean, normalise.std)
-    return np.array((scale, shift), _NORMALISE)
 
 
 @functools.cache

@@ -1,10 +1,11 @@
-"""Labeler: a device batch -> pseudo-label masks, with the threshold and how well it separates.
+"""Make pseudo-label masks of a device batch, with the threshold and how well it separates.
 
-A CUDA batch is labelled by the project's kernels, a CPU batch by OpenCV and NumPy: one interface, and the results that
-`threshold.py` states, but where OpenCV's float32 Gaussian rounds the other way.
+A CUDA batch is labelled by the project's kernels, a CPU batch by OpenCV and NumPy. The interface is one, and so are the
+results, which `threshold.py` states, except where OpenCV's float32 Gaussian rounds the other way.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -15,15 +16,15 @@ from medsass.labels.normalise import Normalise
 
 @dataclass(frozen=True)
 class Labels:
-    """What a `Labeler` says of a batch; tensors on the batch's device.
+    """The labels of a batch; tensors on the batch's device.
 
     mask: (N, H, W) uint8 in {0, 1}, refined.
     threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
         threshold differs from pixel to pixel.
     separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
         (for the adaptive methods: of the pixels above and not above their own threshold).
-    input: the network's input (N, 3, H, W), channels-last, where a `Normalise` was given, else None.
-    gray: (N, H, W) uint8, what was thresholded, where steps of the refinement made it; else None.
+    input: the network's input (N, 3, H, W), channels-last, if a `Normalise` was given, else None.
+    gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
     """
 
     mask: torch.Tensor
@@ -35,15 +36,16 @@ class Labels:
 
 @dataclass(frozen=True)
 class Labeler:
-    """Makes pseudo-labels of a batch, image by image; a constant image gets an empty mask and separability 0.
+    """Makes pseudo-labels, image by image; a constant image gets an empty mask and separability 0.
 
     method: "otsu" (Otsu 1979), "ght" (Barron 2020), "adaptive-mean" or "adaptive-gaussian" (cv2.adaptiveThreshold).
-    polarity: "bright" (foreground is above the threshold), "dark" (it is not), "auto" (whichever class holds less of
-        the image's border).
-    ght: (nu, tau, kappa, omega) of GHT; the default is minimum error thresholding, its reference's own default.
+    polarity: "bright" (foreground is above the threshold), "dark" (it is not), "auto" (the class that holds less of the
+        image's border).
+    ght: (nu, tau, kappa, omega) of GHT; the default is minimum error thresholding, the reference's own default.
     block_size, offset: side of the adaptive methods' neighbourhood in pixels, odd, and the constant C they subtract.
-    refine: steps before and after the threshold, such as "blur:3,border,holes": `refine.STEPS`. None by default.
-    Raises `ValueError` for a value outside of these.
+    refine: steps before and after the threshold, such as "blur:3,border,holes" (`refine.STEPS`); none by default.
+
+    Raises `ValueError` for any other value.
     """
 
     method: str = "otsu"
@@ -68,34 +70,38 @@ class Labeler:
         object.__setattr__(self, "_after", refine.text(refine.after(steps)))
 
     def __call__(self, images: torch.Tensor, normalise: Normalise | None = None) -> Labels:
-        """Label `images`: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 gray, or (N, H, W) uint16 for Otsu and GHT, whose
-        thresholds are then found in 256 bins over each image's own range. `normalise` asks for the network's input too.
+        """Label a batch.
 
-        Raises `ValueError` for anything else.
+        Args:
+            images: (N, H, W, 3) uint8 RGB, (N, H, W) uint8 gray, or (N, H, W) uint16 for Otsu and GHT, whose thresholds
+                are then found in 256 bins over each image's own range.
+            normalise: also make the network's input.
+
+        Raises:
+            ValueError: for other images.
         """
         self._check(images, normalise)
+        options = (self.method, self.polarity, list(self.ght), self.block_size, self.offset)
+        numbers: tuple[Any, ...] = ()
+        if normalise:
+            numbers = (list(normalise.mean), list(normalise.std), normalise.dtype)
         outside = None
         if self._before:
             gray, outside = ops.before(images, self._before)
-            labels = replace(self._label(gray, None), gray=gray)
-            if normalise:
-                labels = replace(labels, input=ops.input(images, *_numbers(normalise)))
+            made = ops.input(images, *numbers) if numbers else None
+            labels = replace(Labels(*ops.label(gray, *options)), input=made, gray=gray)
+        elif numbers:
+            labels = Labels(*ops.label_input(images, *options, *numbers))
         else:
-            labels = self._label(images, normalise)
+            labels = Labels(*ops.label(images, *options))
         if outside is None and not self._after:
             return labels
         return replace(labels, mask=ops.after(labels.mask, outside, self._after))
 
-    def _label(self, images: torch.Tensor, normalise: Normalise | None) -> Labels:
-        options = (self.method, self.polarity, list(self.ght), self.block_size, self.offset)
-        if normalise is None:
-            return Labels(*ops.label(images, *options))
-        return Labels(*ops.label_input(images, *options, *_numbers(normalise)))
-
     def _check(self, images: torch.Tensor, normalise: Normalise | None) -> None:
         if not isinstance(images, torch.Tensor):
             raise ValueError(
-                f"images must be a torch tensor; got {type(images).__name__}; an array becomes one by torch.from_numpy"
+                f"images must be a torch tensor; got {type(images).__name__}; convert an array with torch.from_numpy"
             )
         seen = f"got {tuple(images.shape)}, {images.dtype}"
         if images.ndim == 3 and images.shape[2] == 3:
@@ -112,7 +118,3 @@ class Labeler:
             raise ValueError(f"adaptive labels and normalised input are made of uint8 images; {seen}")
         if images.dtype == torch.uint16 and self._before:
             raise ValueError(f"{self._before} works on uint8 images, before their threshold; {seen}")
-
-
-def _numbers(normalise: Normalise) -> tuple[list[float], list[float], torch.dtype]:
-    return list(normalise.mean), list(normalise.std), normalise.dtype

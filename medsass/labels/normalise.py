@@ -1,4 +1,4 @@
-"""The network's input beside the labels: which numbers, in which type."""
+"""The network's input that is made together with the labels."""
 
 import functools
 from collections.abc import Sequence
@@ -13,9 +13,10 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 @dataclass(frozen=True)
 class Normalise:
-    """Ask a labeler for the network's input too: (x / 255 - mean) / std of each channel, as `dtype`.
+    """A request for the network's input: (x / 255 - mean) / std of each channel, as `dtype`.
 
-    mean, std: three numbers each, red, green, blue. Raises `ValueError` for other lengths, a std of 0 or another dtype.
+    mean, std: three numbers each, for red, green and blue. Raises `ValueError` for other lengths, a std of 0 or another
+    dtype.
     """
 
     mean: Sequence[float]
@@ -30,8 +31,9 @@ class Normalise:
 
 
 def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
-    """(N, H, W, 3) or (N, H, W) uint8 -> (N, 3, H, W) of `dtype`, channels-last in memory: `threshold.normalised`, with
-    one gray channel standing for three.
+    """Normalise (N, H, W, 3) or (N, H, W) uint8 to (N, 3, H, W) of `dtype`, channels-last in memory.
+
+    The values are those of `threshold.normalised`; a gray channel stands for all three.
     """
     scale, shift = _constants(tuple(mean), tuple(std), images.device)
     rgb = images if images.ndim == 4 else images.unsqueeze(-1)
@@ -39,9 +41,6 @@ def normalised(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 
 
 @functools.cache
-def _constants(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Kept on the device: a CUDA graph that is being recorded must not copy them from the host."""
-    scale, shift = (torch.from_numpy(constant).to(device) for constant in spec.scale_and_shift(mean, std))
-    return scale, shift
+def _constants(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Cached on the device: a CUDA graph that is being captured must not copy them from the host."""
+    return tuple(torch.from_numpy(constant).to(device) for constant in spec.scale_and_shift(mean, std))

@@ -1,7 +1,7 @@
 """Labelling as operators of torch, so that `torch.compile` traces through it: `medsass::label`, `medsass::label_input`,
 `medsass::input`, and for refinements `medsass::before` and `medsass::after`.
 
-They choose the CUDA kernels or the CPU by where the images are, and have a fake kernel that gives the shapes alone.
+They run the CUDA kernels or the CPU code depending on where the images are. Each has a fake kernel that gives the shapes.
 """
 
 from collections.abc import Sequence
@@ -24,29 +24,22 @@ Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 def label(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
 ) -> Three:
-    """Mask (N, H, W) uint8 in {0, 1}, threshold (N,) float32, separability (N,) float32 of a batch."""
+    """Return mask (N, H, W) uint8 in {0, 1}, threshold (N,) float32 and separability (N,) float32 of a batch."""
+    parameters = ght if method == "ght" else None
     if images.is_cuda:
-        out = _on_gpu(images, method, polarity, ght, block_size, offset)
+        images = images.contiguous()
+        if method in cpu.ADAPTIVE:
+            out = cuda.adaptive(images, polarity, method == "adaptive-gaussian", block_size, offset)
+        else:
+            out = cuda.label(images, polarity, parameters)
         return out.mask, out.threshold, out.separability
     if method in cpu.ADAPTIVE:
         labelled = [cpu.adaptive(image, polarity, method, block_size, offset) for image in images.numpy()]
     else:
-        labelled = [cpu.label(image, polarity, ght if method == "ght" else None) for image in images.numpy()]
-    masks, thresholds, separabilities = zip(*labelled, strict=True)
-    return torch.from_numpy(np.stack(masks)), _float32(thresholds), _float32(separabilities)
-
-
-def _float32(values: Sequence[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float32)
-
-
-def _on_gpu(
-    images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
-) -> cuda.Outputs:
-    images = images.contiguous()
-    if method in cpu.ADAPTIVE:
-        return cuda.adaptive(images, polarity, method == "adaptive-gaussian", block_size, offset)
-    return cuda.label(images, polarity, ght if method == "ght" else None)
+        labelled = [cpu.label(image, polarity, parameters) for image in images.numpy()]
+    masks, *numbers = zip(*labelled, strict=True)
+    threshold, separability = (torch.tensor(values, dtype=torch.float32) for values in numbers)
+    return torch.from_numpy(np.stack(masks)), threshold, separability
 
 
 @label.register_fake
@@ -65,8 +58,9 @@ def label_input(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float,
     mean: Sequence[float], std: Sequence[float], dtype: torch.dtype,
 ) -> Four:  # fmt: skip
-    """As `label`, and the network's input (N, 3, H, W) of `dtype`, channels-last. On the GPU Otsu and GHT read the batch
-    once for all four.
+    """Return the results of `label`, and the network's input (N, 3, H, W) of `dtype`, channels-last.
+
+    On the GPU Otsu and GHT read the batch once for all four.
     """
     if images.is_cuda and method not in cpu.ADAPTIVE:
         out = cuda.label(images.contiguous(), polarity, ght if method == "ght" else None, Normalise(mean, std, dtype))
@@ -87,7 +81,7 @@ def _(
     "medsass::input", mutates_args=(), schema="(Tensor images, float[] mean, float[] std, ScalarType dtype) -> Tensor"
 )
 def input(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:  # noqa: A001
-    """The network's input (N, 3, H, W) of `dtype`, channels-last, where it is not made with the labels."""
+    """Return the network's input (N, 3, H, W) of `dtype`, channels-last, where it is not made with the labels."""
     return normalised(images, mean, std, dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -99,7 +93,7 @@ def _(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: 
 
 @torch.library.custom_op("medsass::before", mutates_args=(), schema="(Tensor images, str steps) -> (Tensor, Tensor)")
 def before(images: torch.Tensor, steps: str) -> Two:
-    """What the steps make of a uint8 batch before the threshold: gray image, and 1 where it is not of the field of view."""
+    """Apply the steps before the threshold to a uint8 batch: gray image, and 1 outside of the field of view."""
     gray, outside = refine.of_images(images, refine.parse(steps))
     return (gray.clone(memory_format=torch.contiguous_format) if gray is images else gray), outside
 
@@ -114,7 +108,7 @@ def _(images: torch.Tensor, steps: str) -> Two:  # noqa: ARG001
     "medsass::after", mutates_args=(), schema="(Tensor mask, Tensor? outside, str steps) -> Tensor"
 )
 def after(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:
-    """What the steps make of a mask (N, H, W) uint8 in {0, 1}; nothing in `outside` is foreground."""
+    """Apply the steps after the threshold to a mask (N, H, W) uint8 in {0, 1}; nothing in `outside` is foreground."""
     return refine.of_mask(mask, outside, refine.parse(steps))
 
 

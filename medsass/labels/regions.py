@@ -1,11 +1,10 @@
-"""What is done to whole components of a mask: those at the border, holes, small ones, all but the largest.
+"""Whole components of a mask: clear those at the border, fill holes, remove small ones, keep the largest.
 
 Foreground is 8-connected and background 4-connected, so that a closed line one pixel wide separates. Sums over components
-are integers that are scattered to a component's first pixel and gathered from there, without a look from the host.
+are integers that are scattered to each component's key and gathered from there, without a synchronisation with the host.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +13,17 @@ from torch.nn import functional as F
 
 from medsass.labels.components import components, numbered
 
-GUARD = 16  # clearing the border must leave at least one in so many foreground pixels
+GUARD = 16  # clearing the border must leave at least 1/GUARD of the foreground
 
 
 @dataclass(frozen=True)
 class Regions:
-    """The components of a batch of masks of P pixels, by keys below K. keys: (N, P) int64, of each pixel's component.
-    areas: (N, K) int64, the component's pixels, 0 for what is none. firsts: (N or 1, K) int64, the component's first pixel.
-    ground: the key of the pixels that are of none.
+    """The components of a batch of masks of P pixels, each known by a key below K.
+
+    keys: (N, P) int64, the key of each pixel's component.
+    areas: (N, K) int64, pixels of each component; 0 for a key without one.
+    firsts: (N or 1, K) int64, the first pixel of each component.
+    ground: the key of the pixels that belong to no component.
     """
 
     keys: torch.Tensor
@@ -30,26 +32,26 @@ class Regions:
     ground: int
 
     def any(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, K) bool: whether one of a component's pixels is among `pixels` (N, H, W)."""
+        """Return (N, K) bool: whether one of a component's pixels is set in `pixels` (N, H, W)."""
         keys = torch.where(pixels.flatten(1) > 0, self.keys, self.ground)
         return torch.zeros_like(self.areas, dtype=torch.bool).scatter_(1, keys, True)
 
     def ranks(self) -> torch.Tensor:
-        """(N, K) int64, of components all different: the larger, and of equals the earlier, the higher."""
+        """Return (N, K) int64, different for each component: higher the larger, and of equals the earlier."""
         return self.areas * self.keys.shape[1] - self.firsts
 
     def chosen(self, keep: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """The pixels of components whose flag of `keep` (N, K) is set, as a mask (N, H, W) uint8."""
+        """Return a mask (N, H, W) uint8 of the components whose flag in `keep` (N, K) is set."""
         return (keep & (self.areas > 0)).gather(1, self.keys).view(shape).byte()
 
 
 def regions(mask: torch.Tensor, connectivity: int) -> Regions:
-    """The components of a mask (N, H, W) uint8."""
-    return _REGIONS.get(mask.device.type, by_index)(mask, connectivity)
+    """Find the components of a mask (N, H, W) uint8."""
+    return (_by_number if mask.device.type == "cpu" else by_index)(mask, connectivity)
 
 
 def by_index(mask: torch.Tensor, connectivity: int) -> Regions:
-    """Keys are indices of pixels: nothing has to be known of how many components there are."""
+    """Use pixel indices as keys, so that the number of components need not be known."""
     found = components(mask, connectivity).flatten(1).long()
     pixels = found.shape[1]
     keys = torch.where(found < 0, pixels, found)
@@ -58,7 +60,7 @@ def by_index(mask: torch.Tensor, connectivity: int) -> Regions:
 
 
 def _by_number(mask: torch.Tensor, connectivity: int) -> Regions:
-    """Keys are OpenCV's numbers, of which there are few."""
+    """Use OpenCV's numbers as keys, of which there are few."""
     found = [numbered(image, connectivity) for image in mask.numpy()]
     count = max(len(first) for _, first in found)
     areas = np.stack([np.bincount(labels.ravel(), minlength=count) for labels, _ in found])
@@ -68,46 +70,40 @@ def _by_number(mask: torch.Tensor, connectivity: int) -> Regions:
     return Regions(torch.from_numpy(keys).long(), torch.from_numpy(areas).long(), torch.from_numpy(firsts).long(), 0)
 
 
-_REGIONS: dict[str, Callable[[torch.Tensor, int], Regions]] = {"cpu": _by_number}
-
-
 def edge(outside: torch.Tensor) -> torch.Tensor:
-    """(N, H, W) uint8: pixels of which one of the eight neighbours is not of the image or is in `outside` (N, H, W)."""
+    """Mark pixels, (N, H, W) uint8, with a neighbour (of eight) beyond the image or set in `outside` (N, H, W)."""
     padded = F.pad(outside, (1, 1, 1, 1), value=1)
     across = padded[:, :, :-2] | padded[:, :, 1:-1] | padded[:, :, 2:]
     return across[:, :-2] | across[:, 1:-1] | across[:, 2:]
 
 
 def clear_border(mask: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-    """Without the components that touch the border of the image, or of the field of view where `outside` (N, H, W) marks
-    what is not of it. The mask of an image that would keep less than 1/GUARD of its foreground stays as it is.
+    """Remove components that touch the image's border, or that of the field of view, beyond which `outside` is set.
+
+    The mask of an image that would keep less than 1/GUARD of its foreground stays unchanged.
     """
     found = regions(mask, 8)
     cleared = found.chosen(~found.any(edge(outside)), mask.shape)
-    left, before = _count(cleared), _count(mask)
-    return torch.where((left * GUARD >= before)[:, None, None], cleared, mask)
+    enough = cleared.sum((1, 2)) * GUARD >= mask.sum((1, 2))
+    return torch.where(enough[:, None, None], cleared, mask)
 
 
 def fill_holes(mask: torch.Tensor) -> torch.Tensor:
-    """With the components of the ground that do not touch the image's border filled."""
+    """Fill the components of the background that do not touch the image's border."""
     found = regions(1 - mask, 4)
     return mask | found.chosen(~found.any(edge(torch.zeros_like(mask))), mask.shape)
 
 
 def remove_small(mask: torch.Tensor, share: float) -> torch.Tensor:
-    """Without components of less than `share` of the image's pixels; the largest one always stays."""
+    """Remove components of less than `share` of the image's pixels, but never the largest one."""
     found = regions(mask, 8)
     ranks, least = found.ranks(), math.ceil(share * mask[0].numel())
     return found.chosen((found.areas >= least) | (ranks == ranks.amax(1, keepdim=True)), mask.shape)
 
 
 def keep_largest(mask: torch.Tensor, count: int) -> torch.Tensor:
-    """The `count` largest components alone, of equal ones the first in scan order."""
+    """Keep only the `count` largest components; of equal ones the first in scan order."""
     found = regions(mask, 8)
     ranks = found.ranks()
     last = ranks.topk(min(count, ranks.shape[1]), dim=1).values[:, -1:]
     return found.chosen(ranks >= last, mask.shape)
-
-
-def _count(mask: torch.Tensor) -> torch.Tensor:
-    return mask.sum((1, 2), dtype=torch.int64)

@@ -1,7 +1,7 @@
-"""NumPy statements of every labelling algorithm: the specification that OpenCV's and the CUDA kernels' results must equal.
+"""NumPy statements of every labelling algorithm: the specification that the results of OpenCV and the CUDA kernels equal.
 
-Written to be read and trusted, one image at a time; `labeler.py` is the fast way. Letters as everywhere: `images`
-(N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray; `gray` (H, W) uint8; `histogram` (256,) int64 counts by gray level.
+Written to be read and trusted, one image at a time; `labeler.py` is fast. Arrays: `images` (N, H, W, 3) uint8 RGB or
+(N, H, W) uint8 gray; `gray` (H, W) uint8; `histogram` and `counts` (256,) int64, pixels at each gray level.
 """
 
 from collections.abc import Sequence
@@ -18,36 +18,37 @@ _LEAST = 1e-30  # floor of weights and variances, as in Barron's reference imple
 
 
 def gray(rgb: NDArray[np.uint8]) -> Gray:
-    """(..., 3) uint8 RGB -> (...) uint8: BT.601 weights in 15-bit fixed point, rounded, as OpenCV's RGB2GRAY."""
+    """Convert (..., 3) uint8 RGB to (...) uint8: BT.601 weights in 15-bit fixed point, rounded, as OpenCV's RGB2GRAY."""
     red, green, blue = (rgb[..., channel].astype(np.uint32) for channel in range(3))
     return ((9798 * red + 19235 * green + 3735 * blue + 16384) >> 15).astype(np.uint8)
 
 
 def histogram(image: Gray) -> Histogram:
-    """(H, W) uint8 -> (256,) int64 pixels at each gray level."""
+    """Count the pixels of (H, W) uint8 at each gray level, (256,) int64."""
     return np.bincount(image.ravel(), minlength=LEVELS).astype(np.int64)
 
 
 def bins(image: NDArray[np.uint16]) -> tuple[Gray, int, int]:
-    """(H, W) uint16 -> (H, W) uint8 bins, lowest level, span. The image's own range [low, low + span) is cut into 256
-    bins of equal width, bin = (level - low) * 256 // span; a span below 256 leaves bins between the levels empty.
+    """Return the bins of (H, W) uint16 as (H, W) uint8, the lowest level, and the span.
+
+    The image's own range [low, low + span) is cut into 256 bins of equal width, bin = (level - low) * 256 // span; a span
+    below 256 leaves bins between the levels empty.
     """
     low, span = int(image.min()), int(image.max()) - int(image.min()) + 1
     return ((image.astype(np.int64) - low) * LEVELS // span).astype(np.uint8), low, span
 
 
 def level_of_bin(threshold: float, low: int, span: int) -> int:
-    """The highest 16-bit level whose bin is not above `threshold`: a level is above it exactly where its bin is."""
+    """Return the highest 16-bit level whose bin is not above `threshold`: a level is above it exactly if its bin is."""
     return low + -(-(int(threshold) + 1) * span // LEVELS) - 1
 
 
 def otsu(counts: Histogram) -> int:
-    """Otsu's threshold in [0, 255]: the first level t that maximises the between-class variance of the pixels at or
-    below t and those above (Otsu 1979). A histogram of a single level gives 0.
+    """Return Otsu's threshold in [0, 255] (Otsu 1979): 0 for a histogram of a single level.
 
-    With w, s the count and the sum of levels at or below t, and n, m those of the image, the variance is proportional
-    to (m w - n s)^2 / (w (n - w)). Numerators and denominators are compared as whole numbers of any size, so ties are
-    true ties.
+    It is the first level t that maximises the between-class variance of the pixels at or below t and those above. With
+    w, s the count and the sum of levels at or below t, and n, m those of the image, the variance is proportional to
+    (m w - n s)^2 / (w (n - w)). Numerators and denominators are compared as integers of any size, so ties are true ties.
     """
     count, total = int(counts.sum()), int((counts * np.arange(LEVELS)).sum())
     best, best_numerator, best_denominator = 0, 0, 1
@@ -62,15 +63,16 @@ def otsu(counts: Histogram) -> int:
 
 
 def separability(counts: Histogram, threshold: float) -> float:
-    """Share of the variance that a threshold explains, in [0, 1]: between-class over total variance (Otsu 1979,
-    eta, its measure of a threshold's goodness). 0 for a constant image and where one class is empty.
+    """Return the share of the variance that a threshold explains, in [0, 1]: between-class over total variance.
+
+    This is eta, Otsu's measure of a threshold's goodness (Otsu 1979). 0 for a constant image and where one class is empty.
     """
     below = np.arange(LEVELS) <= threshold
     return separability_of(counts * below, counts * ~below)
 
 
 def separability_of(one: Histogram, other: Histogram) -> float:
-    """`separability` of two classes of pixels, each given as its (256,) histogram."""
+    """Return the `separability` of two classes of pixels, each given by its (256,) histogram."""
     level, counts = np.arange(LEVELS), one + other
     count, total, squares = int(counts.sum()), int((counts * level).sum()), int((counts * level**2).sum())
     weight, levels = int(one.sum()), int((one * level).sum())
@@ -80,10 +82,10 @@ def separability_of(one: Histogram, other: Histogram) -> float:
 
 
 def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> NDArray[np.float64]:
-    """(255,) float64 scores of generalised histogram thresholding at levels 0..254 (Barron 2020, arXiv 2007.07350).
+    """Return the scores of generalised histogram thresholding, (255,) float64 at levels 0..254.
 
-    Each class is a Gaussian whose variance has a scaled inverse chi-squared prior of strength nu and mode tau^2, and the
-    share of the lower class a beta prior of strength kappa and mode omega: with
+    Barron 2020, arXiv 2007.07350: each class is a Gaussian whose variance has a scaled inverse chi-squared prior of
+    strength nu and mode tau^2, and the share of the lower class has a beta prior of strength kappa and mode omega. With
     w the class's weight, p its share, d the sum of its squared deviations from its mean,
         v = (p nu tau^2 + d) / (p nu + w)
         score = sum over both classes of  -d / v - w ln v + 2 (w + kappa omega_k) ln w,   omega_k = omega, 1 - omega.
@@ -109,14 +111,15 @@ def check_ght(parameters: Sequence[float]) -> None:
 
 
 def ght(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> float:
-    """GHT's threshold in [0, 254]: the mean of the levels with the greatest score, as Barron's reference takes it."""
+    """Return GHT's threshold in [0, 254]: the mean of the levels with the greatest score, as in Barron's reference."""
     scores = ght_scores(counts, nu, tau, kappa, omega)
     return float(np.flatnonzero(scores == scores.max()).mean())
 
 
 def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
-    """(H, W) {0, 1}: pixels above the mean of their block_size x block_size neighbourhood minus `offset`, the mean
-    rounded to 8 bits and edges replicated, as cv2.adaptiveThreshold. The comparison is of whole numbers:
+    """Mark the pixels, (H, W) in {0, 1}, above the mean of their block_size x block_size neighbourhood minus `offset`.
+
+    The mean is rounded to 8 bits and edges are replicated, as in cv2.adaptiveThreshold. Integers are compared:
     pixel - mean > -ceil(offset).
     """
     pad = block_size // 2
@@ -130,9 +133,10 @@ def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
 
 
 def gaussian_weights(block_size: int) -> NDArray[np.int64]:
-    """(block_size,) whole numbers that sum to 2^24: cv2.getGaussianKernel(block_size, 0), rounded; the centre takes what
-    rounding leaves over. OpenCV's own, because for small sizes it follows tables, which differ between its versions;
-    above 9 it is a Gaussian of sigma 0.3 ((block_size - 1) / 2 - 1) + 0.8.
+    """Return (block_size,) integers that sum to 2^24: cv2.getGaussianKernel(block_size, 0), rounded.
+
+    The centre takes the rounding error of the sum. OpenCV's own kernel, because for small sizes it follows tables, which
+    differ between its versions; above 9 it is a Gaussian of sigma 0.3 ((block_size - 1) / 2 - 1) + 0.8.
     """
     kernel = cv2.getGaussianKernel(block_size, 0)[:, 0]
     weights: NDArray[np.int64] = np.rint(kernel * 2**24).astype(np.int64)
@@ -141,10 +145,10 @@ def gaussian_weights(block_size: int) -> NDArray[np.int64]:
 
 
 def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
-    """(H, W) {0, 1}: as `adaptive_mean`, with the Gaussian-weighted mean.
+    """Mark the pixels as `adaptive_mean` does, with the Gaussian-weighted mean.
 
-    In whole numbers of 2^-48. OpenCV sums in float32: its mean can differ by one where the exact one is within about
-    5e-4 of a half, and then its mask can too.
+    Computed in integer multiples of 2^-48. OpenCV sums in float32: its mean can differ by one where the exact one is
+    within about 5e-4 of a half, and then its mask can too.
     """
     weights, pad = gaussian_weights(block_size), block_size // 2
     padded = np.pad(image.astype(np.int64), pad, mode="edge")
@@ -158,29 +162,34 @@ def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
 
 
 def normalised(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """(N, H, W, 3) uint8 -> the same shape, float32: (x / 255 - mean) / std as x * scale + shift, each step rounded,
-    with scale = 1 / (255 std) and shift = -mean / std.
+    """Normalise (N, H, W, 3) uint8 to float32 of the same shape: (x / 255 - mean) / std.
+
+    Computed as x * scale + shift, each operation rounded, with scale = 1 / (255 std) and shift = -mean / std.
     """
     scale, shift = scale_and_shift(mean, std)
     return images.astype(np.float32) * scale + shift
 
 
 def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(3,) and (3,) float32: what `normalised` multiplies by and adds."""
+    """Return the factor and the summand of `normalised`, each (3,) float32."""
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     return (1 / (255 * spread)).astype(np.float32), (-centre / spread).astype(np.float32)
 
 
 def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The values of an (H, W) mask on its outermost ring of pixels, each once, as a flat array."""
+    """Return the values of an (H, W) mask on its outermost ring of pixels, each once, as a flat array."""
     ring = np.ones(mask.shape, bool)
     ring[1:-1, 1:-1] = False
     return mask[ring]
 
 
 def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
-    """(H, W) bool "above the threshold" -> {0, 1} mask. bright: what is above; dark: what is not; auto: the class that
-    holds less of the border, and what is above where both hold the same.
+    """Return the mask, (H, W) in {0, 1}, of the pixels that are foreground.
+
+    Args:
+        above: (H, W) bool, whether a pixel is above the threshold.
+        polarity: "bright": the pixels above are foreground; "dark": those not above; "auto": the class that holds less of
+            the border, or the pixels above if both hold the same.
     """
     if polarity == "auto":
         edge = border(above)

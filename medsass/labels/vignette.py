@@ -1,7 +1,7 @@
-"""The field of view: what of an image is no picture but the dark around it.
+"""The field of view: find the dark area around the picture, which is no part of it.
 
-Dermoscopes and endoscopes leave the corners dark, collimators the margins of X-rays. Such pixels would be a class of
-their own to a threshold.
+Dermoscopes and endoscopes leave the corners dark, collimators the margins of X-rays. A threshold would take such pixels
+for a class of their own.
 """
 
 import torch
@@ -15,13 +15,13 @@ MARGIN = 4.0  # pixels of a 224-pixel image that the field of view's soft edge t
 
 
 def outside(gray: torch.Tensor, margin: int) -> torch.Tensor:
-    """(N, H, W) uint8 in {0, 1}: 1 where a pixel of `gray` (N, H, W) uint8 is not of the field of view.
+    """Mark the pixels, (N, H, W) uint8 in {0, 1}, of `gray` (N, H, W) uint8 that are outside of the field of view.
 
-    That is every dark pixel that is reached from the image's border in a straight line, along its row or its column,
-    through dark pixels alone, and what lies within `margin` pixels of one: all around a field that is convex along both
-    axes, such as a disk or a rectangle. Where such pixels cover more than half of the image, or more than a quarter of
-    all dark pixels is not among them, or none is a corner, the dark is the picture's own ground, as in fluorescence
-    microscopy, and nothing is outside.
+    These are the dark pixels that can be reached from the image's border in a straight line, along a row or a column,
+    through dark pixels only, and what lies within `margin` pixels of one: everything around a field that is convex along
+    both axes, such as a disk or a rectangle. If such pixels cover more than half of the image, or miss more than a quarter
+    of all dark pixels, or include no corner, the dark is the picture's own background, as in fluorescence microscopy, and
+    nothing is outside.
     """
     count, height, width = gray.shape
     pixels = height * width
@@ -35,7 +35,7 @@ def outside(gray: torch.Tensor, margin: int) -> torch.Tensor:
 
 
 def _reached(dark: torch.Tensor, axis: int) -> torch.Tensor:
-    """Pixels from which all up to one end of the axis, themselves included, are dark."""
+    """Mark pixels from which all pixels up to one end of the axis, themselves included, are dark."""
     light = (~dark).int()
     before = light.cumsum(axis, dtype=torch.int32)
     after = before.narrow(axis, before.shape[axis] - 1, 1) - before + light
@@ -43,11 +43,11 @@ def _reached(dark: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def filled(gray: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:
-    """`gray` (N, H, W) with each pixel of `outside` replaced by one of the others, which are taken evenly in scan order.
+    """Replace each pixel of `gray` (N, H, W) in `outside` by one of the others, taken evenly in scan order.
 
-    So the levels of the whole are distributed as those of the field of view, and a threshold of the whole is one of it; to
-    the polarity `auto`, which looks at the image's border, what is filled in says nothing new. With
-    k = 0, 1, ... counting the replaced pixels, o of them, and m the others: pixel k takes the level of other (k m) // o.
+    The levels of the whole are then distributed as those of the field of view, so that a threshold of the whole is one of
+    the field; and the polarity `auto`, which looks at the image's border, learns nothing new from the filling. With o
+    replaced pixels, numbered k = 0, 1, ..., and m others, pixel k takes the level of other (k m) // o.
     """
     levels, out = gray.flatten(1), outside.flatten(1).long()
     pixels = levels.shape[1]

@@ -1,1 +1,1 @@
-"""What one training step computes from one batch."""
+"""Training methods: each computes a loss from a batch of images."""

@@ -1,12 +1,13 @@
-"""What the self-supervised baselines share: views, encodings and momentum teachers.
+"""Shared by the self-supervised baselines: refused options, encoders, views and momentum teachers.
 
-All of them train the encoder that a U-Net of this package keeps. Of a ResNet that is the part down to its second stage:
-the third and fourth, which their papers train too, have no place in a U-Net of depth three and would be thrown away. So
-the mean of the second stage's map feeds their heads, which are as wide as in the papers (512 inputs in place of 2048 of
-a ResNet-50). Of a vision transformer it is the whole; the class token feeds the heads.
+All of them train the encoder of a U-Net of this package. For a ResNet that is the part up to its second stage: the third
+and fourth, which their papers train too, have no place in a U-Net of depth three and would be thrown away. So the heads
+take the mean of the second stage's map, and are as wide as in the papers (512 inputs in place of 2048 of a ResNet-50). For
+a vision transformer it is the whole; the heads take the class token.
 
-Numbers that a paper gives in epochs are kept as shares of the training, since ours lasts 50 epochs and theirs up to
-1000. Learning rates are the papers' for their batches, brought to ours by `Regime`. Their ends differ: ours fall to 0.
+Numbers that a paper gives in epochs are kept as shares of the training, since ours lasts 50 epochs and theirs up to 1000.
+Learning rates are the papers' for their batches, scaled to ours by `Regime`. Final learning rates differ from theirs: ours
+fall to 0.
 """
 
 import copy
@@ -17,53 +18,96 @@ from typing import cast
 import torch
 from torch import nn
 
+from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment
 from medsass.data.loading.loader import Batch
+from medsass.methods.method import changed, network_of
 from medsass.methods.optim import cosine
-from medsass.models import encoder, network
+from medsass.models import encoder, network, vit_unet
 
-# What the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code) have in common, for photographs:
+# Common to the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code), which are for photographs:
 # hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
 PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2)
 
+# Options without a meaning where only an encoder is trained. The polarity is not among them: it belongs to the labels that
+# the encoder is compared with.
+_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+
+
+class Encoder(nn.Module):
+    """A network reduced to its encoder."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+
+def encoder_of(config: TrainConfig) -> Encoder:
+    """Build the encoder of `config.model`, for a baseline, which trains nothing else."""
+    return Encoder(cast(nn.Module, network_of(config).encoder))
+
+
+def check(config: TrainConfig, vit: bool = False) -> None:
+    """Raise `ValueError` naming an option that does not fit a baseline, as the `check` of its module.
+
+    A baseline trains an encoder alone, without labels, and augments as its paper does. vit: it needs a vision transformer.
+    """
+    for option in changed(config, _SEGMENTATION):
+        raise ValueError(
+            f"--{option} is for methods that segment; --method {config.method} trains an encoder as its own paper does; "
+            "drop the option"
+        )
+    if vit and config.model not in vit_unet.SHAPES:
+        raise ValueError(
+            f"--method {config.method} is for vision transformers, and {config.model} has none; "
+            "take --model unet-vit-small or unet-vit-tiny"
+        )
+    if config.scope == "network":
+        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
+
 
 def normalised(batch: Batch) -> list[torch.Tensor]:
-    """Each view of a batch as the encoder takes it, (N, 3, H, W) float32."""
+    """Normalise each view of a batch for the encoder, (N, 3, H, W) float32."""
     return [network.normalise(images) for images in batch.views]
 
 
 def summary(owner: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """(N, C): what the heads see of normalised images, by the `encoder` of `owner`."""
+    """Return the heads' input, (N, C), by the `encoder` of `owner` from normalised images."""
     return encoder.summary(cast(nn.Module, owner.encoder), images)
 
 
 def width(owner: nn.Module) -> int:
-    """C of `summary`."""
+    """Return C of `summary`."""
     return encoder.width(cast(nn.Module, owner.encoder))
 
 
 def frozen(module: nn.Module) -> nn.Module:
-    """A copy that no optimiser changes. It stays in training mode with the rest, so that its batch normalisation uses
-    the batch's statistics and keeps its own running ones, as in the published code of BYOL and DINO.
+    """Return a copy that no optimiser changes.
+
+    It stays in training mode with the rest, so that its batch normalisation uses the batch's statistics and keeps its own
+    running ones, as in the published code of BYOL and DINO.
     """
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move each parameter of the teacher: momentum x its own + (1 - momentum) x the student's."""
+    """Set each parameter of the teacher to momentum x its own + (1 - momentum) x the student's."""
     for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
         old.mul_(momentum).add_(new, alpha=1 - momentum)
 
 
 def momentum(start: float, progress: float) -> float:
-    """From `start` at progress 0 to 1 at progress 1 by half a cosine (BYOL, section 3.3; DINO, section 3.2)."""
+    """Return a momentum that goes from `start` at progress 0 to 1 at progress 1 by half a cosine.
+
+    BYOL, section 3.3; DINO, section 3.2.
+    """
     return 1 - (1 - start) * cosine(progress)
 
 
 @contextmanager
 def drawn(training: bool) -> Iterator[None]:
-    """Where masks are drawn: in training anew at each step, in validation always alike, so that epochs can be compared."""
+    """Draw masks anew at each step in training, and always the same in validation, so that epochs can be compared."""
     if training:
         yield
         return

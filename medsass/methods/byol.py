@@ -1,7 +1,7 @@
 """BYOL: predict a momentum network's projection of another view (Grill et al. 2020, arXiv 2006.07733).
 
-Every number is the paper's: sections 3.1 to 3.3, augmentations of appendix B. At this scale two things weigh more than
-there: a batch of 16, not 4096, so that LARS takes small steps (lr 0.2 x 16 / 256), and 50 epochs, not 1000.
+Every number is the paper's: sections 3.1 to 3.3, augmentations of appendix B. Two differences matter at this scale: a
+batch of 16, not 4096, so that LARS takes small steps (lr 0.2 x 16 / 256), and 50 epochs, not 1000.
 """
 
 from dataclasses import replace
@@ -12,27 +12,34 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods.baseline import PHOTO, follow, frozen, momentum, normalised, summary, width
+from medsass.methods import baseline
+from medsass.methods.baseline import PHOTO, encoder_of, follow, frozen, momentum, normalised, summary, width
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
+
+check = baseline.check
 
 _MOMENTUM = 0.996  # tau_base, section 3.3
 _HIDDEN, _OUT = 4096, 256  # of projector and predictor, section 3.3
 
 
 class BYOL(Method):
-    """Online encoder, projector and predictor; the target encoder and projector follow the first two.
+    """Online encoder, projector and predictor, and a target encoder and projector that follow the online ones.
 
-    Its loss does not rank epochs: it is lowest where the networks agree on everything.
+    The loss does not rank epochs: it is lowest where the networks agree on everything.
     """
 
+    # Section 3.3; biases and normalisations are exempt from decay and from LARS.
     regime = Regime(
         "lars", lr=0.2, lr_batch=256, weight_decay=1.5e-6, decay_norms=False, warmup=10 / 1000, patience=0, ranks=False
-    )  # section 3.3; biases and normalisations are exempt from decay and from LARS
+    )
     least_batch = 2
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(encoder_of(config), views(config.size), "encoder")
+        # T and T' of table 6: one view of each image by either
+        photo = replace(PHOTO, area=(0.08, 1.0), saturation=0.2)
+        pair = replace(photo, blur=1.0), replace(photo, blur=0.1, solarize=0.2)
+        super().__init__(encoder_of(config), tuple(View(config.size, augment) for augment in pair), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
         self.projector = heads.BYOLProjectionHead(width(self.network), _HIDDEN, _OUT)
@@ -40,7 +47,7 @@ class BYOL(Method):
         self.target, self.target_projector = frozen(self.network), frozen(self.projector)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
-        """Mean over images of the loss between both views, each predicting the other (equation 2, made symmetric)."""
+        """Compute the mean loss between both views, each predicting the other (equation 2, made symmetric)."""
         first, second = normalised(batch)
         online = [self.projector(summary(self.network, view)) for view in (first, second)]
         with torch.no_grad():
@@ -49,29 +56,18 @@ class BYOL(Method):
         return Outcome(loss, features=online[0].detach())
 
     def after_step(self, progress: float) -> None:
-        """Let the target follow (equation 1, and the course of tau below it)."""
+        """Update the target (equation 1, and the schedule of tau below it)."""
         tau = momentum(_MOMENTUM, progress)
         follow(self.target, self.network, tau)
         follow(self.target_projector, self.projector, tau)
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse options of segmentation."""
-    check_baseline(config)
-
-
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """BYOL of the encoder of `config.model`."""
+    """Build BYOL for the encoder of `config.model`."""
     return BYOL(config)
 
 
 def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of two (N, C) of the squared distance of their unit vectors, in [0, 4] (equation 2)."""
+    """Return the mean squared distance, in [0, 4], between the unit vectors of two (N, C) (equation 2)."""
     difference = F.normalize(prediction.float(), dim=1) - F.normalize(target.float(), dim=1)
     return difference.square().sum(1).mean()
-
-
-def views(size: int) -> tuple[View, View]:
-    """The augmentations T and T' of table 6: each image is seen once through either."""
-    common = replace(PHOTO, area=(0.08, 1.0), saturation=0.2)
-    return View(size, replace(common, blur=1.0)), View(size, replace(common, blur=0.1, solarize=0.2))

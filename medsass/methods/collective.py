@@ -1,4 +1,4 @@
-"""Sums over the processes of a training, for what a loss takes over the whole batch. With one process nothing happens."""
+"""Sums over the processes of a training, for losses over the whole batch. With one process they do nothing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _alone = ContextVar("alone", default=False)
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """While the block runs this process computes by itself, as where the others may not follow."""
+    """Compute on this process alone while the block runs, where the others do not take part."""
     token = _alone.set(True)
     try:
         yield
@@ -22,24 +22,29 @@ def apart() -> Iterator[None]:
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
-    """The sum of `values` over all processes, through which gradients flow back to each of them."""
+    """Return the sum of `values` over all processes; gradients flow back to each of them."""
     if not _several():
         return values
     result: torch.Tensor = _Total.apply(values)
     return result
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of `values` over all processes, without gradients."""
+    if not _several():
+        return values
+    return _summed(values) / distributed.get_world_size()
+
+
 class _Total(torch.autograd.Function):
-    """A sum over processes; the gradient of each summand is the sum of the gradients of all sums."""
+    """A sum over processes. The gradient of each summand is the sum of the gradients of all sums."""
 
     @staticmethod
     def forward(_ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        """The sum."""
         return _summed(values)
 
     @staticmethod
     def backward(_ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        """The sum of the gradients."""
         return _summed(gradient)
 
 
@@ -47,13 +52,6 @@ def _summed(values: torch.Tensor) -> torch.Tensor:
     values = values.clone()
     distributed.all_reduce(values)
     return values
-
-
-def mean(values: torch.Tensor) -> torch.Tensor:
-    """The mean of `values` over all processes, without gradients."""
-    if not _several():
-        return values
-    return _summed(values) / distributed.get_world_size()
 
 
 def _several() -> bool:

@@ -1,13 +1,13 @@
-"""DINO: match a momentum teacher's sharpened output over classes of its own (Caron et al. 2021, arXiv 2104.14294).
+"""DINO: match a momentum teacher's sharpened output over classes that it makes up (Caron et al. 2021, arXiv 2104.14294).
 
 Numbers are the paper's (sections 3.1 and 3.2) and its published code's, whose settings for ResNets differ from those for
 vision transformers. At this scale:
 - 4096 outputs in place of 65536: our datasets have thousands of images, not a million.
 - learning rates are those for the paper's batch of 1024 (5e-4 x 1024 / 256 of AdamW), brought to ours by `Regime`.
-- courses in epochs are shares of a training of 100, the paper's shorter one: learning rate 10, temperature 30, step by
-  step, not epoch by epoch. The last layer rests for the first epoch, as there.
+- schedules in epochs become shares of a training of 100 epochs, the paper's shorter one: learning rate 10, temperature
+  30; they advance with each step, not each epoch. The last layer is frozen for the first epoch, as there.
 - local crops are 96/224 of the global ones, rounded to patches of 8.
-- teacher momentum 0.996 is meant for batches of 1024; with a batch of 16 the teacher is a mean over fewer images.
+- teacher momentum 0.996 is meant for batches of 1024; with a batch of 16 the teacher averages over fewer images.
 - no stochastic depth in the student: its encoder is the U-Net's.
 """
 
@@ -21,11 +21,13 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import collective
-from medsass.methods.baseline import PHOTO, follow, frozen, momentum, normalised, summary, width
+from medsass.methods import baseline, collective
+from medsass.methods.baseline import PHOTO, encoder_of, follow, frozen, momentum, normalised, summary, width
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import encoder
+
+check = baseline.check
 
 _OUT = 4096  # K, section 3.1
 _GLOBAL, _LOCAL = 2, 8  # crops of each image
@@ -35,10 +37,10 @@ _TEMPERATURES, _RISE = (0.04, 0.07), 0.3  # the teacher's first and last, and th
 
 
 class DINO(Method):
-    """Student and teacher, each an encoder and a head. The teacher sees the global crops, the student all.
+    """Student and teacher, each an encoder and a head. The teacher gets the global crops, the student all.
 
-    What is kept is the teacher's encoder, which the paper evaluates. The loss does not rank epochs: both ways to
-    collapse, one class or all alike, can lower it.
+    The run stores the teacher's encoder, which the paper evaluates. The loss does not rank epochs: both ways to collapse,
+    to one class or to equal classes, can lower it.
     """
 
     regime = Regime(
@@ -62,7 +64,7 @@ class DINO(Method):
         self.epoch = 1 / config.epochs
 
     def forward(self, batch: Batch, progress: float) -> Outcome:
-        """Cross-entropy between the teacher's and the student's distributions over all pairs of different crops."""
+        """Compute the cross-entropy of the student's with the teacher's distributions, over pairs of different crops."""
         crops = normalised(batch)
         whole, local = torch.cat(crops[:_GLOBAL]), torch.cat(crops[_GLOBAL:])
         seen = torch.cat([summary(self.network, whole), summary(self.network, local)])
@@ -77,35 +79,33 @@ class DINO(Method):
         return Outcome(loss, features=projected[:count].detach())
 
     def before_step(self, progress: float) -> None:
-        """Keep the last layer still for an epoch: the optimiser passes over what has no gradient."""
+        """Freeze the last layer for an epoch: the optimiser passes over parameters without a gradient."""
         if progress < self.epoch:
             self.head.last_layer.weight_v.grad = None
 
     def after_step(self, progress: float) -> None:
-        """Let the teacher follow (section 3.1, "teacher network")."""
+        """Update the teacher (section 3.1, "teacher network")."""
         share = momentum(_MOMENTUM, progress)
         follow(self.teacher, self.network, share)
         follow(self.teacher_head, self.head, share)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The teacher's encoder."""
+        """Return the teacher's encoder."""
         return self.teacher.state_dict()
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse options of segmentation."""
-    check_baseline(config)
-
-
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """DINO of the encoder of `config.model`."""
+    """Build DINO for the encoder of `config.model`."""
     return DINO(config)
 
 
 def cross_entropy(targets: torch.Tensor, guesses: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Mean over images and pairs of crops of -P_t log P_s (equations 1 and 3); the first crops of both are the same.
+    """Return the mean of -P_t log P_s over images and pairs of different crops (equations 1 and 3).
 
-    targets: (T, N, K) the teacher's outputs less their centre. guesses: (S, N, K) the student's, S >= T, S > 1.
+    Args:
+        targets: (T, N, K) the teacher's outputs minus their centre.
+        guesses: (S, N, K) the student's outputs, S >= T, S > 1; their first T crops are the teacher's.
+        temperature: the teacher's.
     """
     with torch.autocast(targets.device.type, enabled=False):
         wanted = F.softmax(targets / temperature, dim=-1)
@@ -115,15 +115,15 @@ def cross_entropy(targets: torch.Tensor, guesses: torch.Tensor, temperature: flo
 
 
 def temperature(progress: float) -> float:
-    """The teacher's temperature: it rises linearly, then stays (appendix A)."""
+    """Return the teacher's temperature, which rises linearly, then stays (appendix A)."""
     first, last = _TEMPERATURES
     return first + (last - first) * min(1.0, progress / _RISE)
 
 
 def views(size: int, vit: bool) -> tuple[View, ...]:
-    """Two global crops, of which one is always blurred and the other at times inverted, then the local ones.
+    """Return two global crops, one always blurred and the other sometimes solarized, then the local ones.
 
-    Areas are those of the published commands: a ResNet's local crops are smaller, its global ones may be.
+    Areas are those of the published commands: a ResNet's local crops are smaller, and its global crops may be.
     """
     large, small = ((0.4, 1.0), (0.05, 0.4)) if vit else ((0.14, 1.0), (0.05, 0.14))
     common = replace(PHOTO, saturation=0.2)
@@ -134,14 +134,14 @@ def views(size: int, vit: bool) -> tuple[View, ...]:
 
 
 def _head(inputs: int) -> Any:
-    """Three layers of 2048, 2048 and 256 units, then a layer whose weights have length one (appendix C)."""
+    """Build three layers of 2048, 2048 and 256 units, then one whose weight vectors have length one (appendix C)."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch, about lightly's weight_norm
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, about lightly's weight_norm
         return import_lightly("models.modules.heads").DINOProjectionHead(inputs, 2048, 256, _OUT)
 
 
 def _classify(head: Any, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, 256) projections and (N, K) outputs, both float32: divided by 0.04, bfloat16 would round too coarsely."""
+    """Return (N, 256) projections and (N, K) outputs, both float32: divided by 0.04, bfloat16 would be too coarse."""
     with torch.autocast(features.device.type, enabled=False):
         projected = head.layers(features.float())
         return projected, head.last_layer(F.normalize(projected, dim=-1))

@@ -1,8 +1,8 @@
-"""Losses between (N, 1, H, W) logits and (N, H, W) targets in [0, 1]: a function each, all to a scalar tensor.
+"""Losses between (N, 1, H, W) logits and (N, H, W) targets in [0, 1]: one function each, all to a scalar tensor.
 
-A third argument, (N, H, W) weights, says how much each pixel counts in sums and means; without it all count 1.
-TP, FP and FN are soft: sums over the whole batch of p y, p (1 - y) and (1 - p) y, with p = sigmoid(logit). Where several
-processes share a batch, the sums are over all of it, so that the loss does not depend on their number.
+The optional third argument, (N, H, W), weights each pixel in sums and means. TP, FP and FN are soft: sums over the whole
+batch of p y, p (1 - y) and (1 - p) y, with p = sigmoid(logit). Where several processes share a batch, the sums are over
+all of it, so that the loss does not depend on their number.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ Loss = Callable[..., torch.Tensor]
 
 
 def tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """1 - TP / (TP + 0.3 FP + 0.7 FN) (Salehi et al. 2017, with the weights of Abraham and Khan 2019).
+    """Return 1 - TP / (TP + 0.3 FP + 0.7 FN) (Salehi et al. 2017, with the weights of Abraham and Khan 2019).
 
-    0 where the whole batch's target is empty: there is nothing to find, and no gradient.
+    0 if the whole batch's target is empty: there is nothing to find, and no gradient.
     """
     p, y = logits.float().sigmoid().squeeze(1), target.float()
     sums = [_weighted(item, weight).sum() for item in (p * y, p, y)]
@@ -32,23 +32,24 @@ def tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | N
 
 
 def focal_tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Tversky ** (1 / gamma) with gamma = 4 / 3 (Abraham and Khan 2019), the paper's loss.
+    """Return Tversky ** (1 / gamma) with gamma = 4 / 3 (Abraham and Khan 2019), the paper's loss.
 
-    The power's slope is infinite at 0: below 1e-6 the loss is held there, with gradient 0 in place of NaN.
+    The power's slope is infinite at 0: the loss does not fall below 1e-6 ** 0.75, where its gradient is 0 and not NaN.
     """
     return tversky(logits, target, weight).clamp_min(1e-6) ** 0.75
 
 
 def focal(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over pixels of -a (1 - q)^2 ln q, q the probability given to the true class, a = 0.25 for foreground and
-    0.75 for background (Lin et al. 2017).
+    """Return the mean over pixels of -a (1 - q)^2 ln q, with q the probability of the true class (Lin et al. 2017).
+
+    a = 0.25 for foreground and 0.75 for background.
     """
     loss = torch.as_tensor(_focal(logits.float(), target.float().unsqueeze(1))).view(target.shape)
     return _weighted(loss, weight).mean()
 
 
 def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over pixels of -ln q, q the probability given to the true class."""
+    """Return the mean over pixels of -ln q, with q the probability of the true class."""
     loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(1), target.float(), reduction="none")
     return _weighted(loss, weight).mean()
 

@@ -1,15 +1,16 @@
-"""MAE: rebuild the three quarters of an image that the encoder never saw (He et al. 2022, arXiv 2111.06377).
+"""MAE: reconstruct the three quarters of an image that the encoder never saw (He et al. 2022, arXiv 2111.06377).
 
 Numbers are the paper's: sections 3 and 4, table 8. At this scale:
 - the decoder has half the encoder's width, as the paper's has for ViT-large, and 4 blocks in place of 8: with patches of
-  8 pixels it sees 784 tokens at 224 x 224, four times the paper's, and would cost more than the encoder of ViT-small.
-  The paper's ablation (table 1) finds nothing lost to fine-tuning, and 1.6 points to linear probing.
-- the learning rate is the paper's for its batch of 4096 times the square root of ours over it (`Regime`); in proportion, as
-  the paper scales between large batches, it would be too small for a batch of 16 to learn in 50 epochs.
+  8 pixels it has 784 tokens at 224 x 224, four times the paper's, and would cost more than the encoder of ViT-small.
+  In the paper's ablation (table 1) this loses nothing in fine-tuning, and 1.6 points in linear probing.
+- the learning rate is the paper's for its batch of 4096, scaled with the square root of the batch (`Regime`); scaled
+  linearly, as the paper does between large batches, it would be too small for a batch of 16 to learn in 50 epochs.
 - the encoder keeps its learned position embeddings and timm's initial weights, so that all methods start from the same
-  network; the paper's are fixed sines and cosines, as our decoder's are.
+  network; the paper's embeddings are fixed sines and cosines, as in our decoder.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,13 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
-from medsass.methods.baseline import drawn
+from medsass.methods import baseline
+from medsass.methods.baseline import drawn, encoder_of
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
+
+check = partial(baseline.check, vit=True)
 
 _PATCH = 8
 _RATIO = 0.75  # share of the patches that is masked, section 4.1
@@ -30,11 +34,10 @@ _DEPTH, _HEAD = 4, 32  # of the decoder: blocks, and channels of one attention h
 
 
 class MAE(Method):
-    """An encoder of the visible patches, and a decoder that is dropped after the training."""
+    """An encoder of the visible patches, and a decoder that is dropped after training."""
 
-    regime = Regime(
-        lr=2.4e-3, lr_batch=4096, weight_decay=0.05, decay_norms=False, betas=(0.9, 0.95), warmup=40 / 800
-    )  # table 8, where 1.5e-4 is for 256 of the 4096 images
+    # Table 8, where 1.5e-4 is for 256 of the 4096 images.
+    regime = Regime(lr=2.4e-3, lr_batch=4096, weight_decay=0.05, decay_norms=False, betas=(0.9, 0.95), warmup=40 / 800)
 
     def __init__(self, config: TrainConfig) -> None:
         augment = Augment(area=(0.2, 1.0), vertical=False, jitter=0.0, hue=0.0)  # table 8: RandomResizedCrop
@@ -44,46 +47,40 @@ class MAE(Method):
         self.decoder = Decoder(vit.embed_dim, vit.embed_dim // 2, config.size // _PATCH, self.utils)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
-        """Mean squared error of the masked patches' pixels, each patch scaled to mean 0 and variance 1."""
+        """Compute the mean squared error of the masked patches' pixels, each patch scaled to mean 0 and variance 1."""
         images = network.normalise(batch.images)
         tokens = len(images), (images.shape[2] // _PATCH) ** 2 + 1
-        # On the CPU also for a GPU, so that the one generator whose state is stored draws them.
+        # Drawn on the CPU also for a GPU: the state of its generator is in the checkpoint.
         with drawn(self.training):
             keep, masked = (index.to(images.device) for index in self.utils.random_token_mask(tokens, _RATIO))
         seen = encode(self.network.encoder, images, keep, self.utils)
         guess = self.decoder(seen, keep, masked).float()
-        wanted = self.utils.get_at_index(target(images, self.utils), masked - 1)
+        patches: torch.Tensor = self.utils.patchify(images, _PATCH)
+        variance, mean = torch.var_mean(patches, -1, keepdim=True)
+        target = (patches - mean) / (variance + 1e-6).sqrt()  # (N, patches, 192); section 3, "reconstruction target"
+        wanted = self.utils.get_at_index(target, masked - 1)
         return Outcome((guess - wanted).square().mean(), features=seen[:, 1:].mean(1).detach())
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse options of segmentation, and encoders that are no vision transformers."""
-    check_baseline(config, vit=True)
-
-
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """MAE of the encoder of `config.model`."""
+    """Build MAE for the encoder of `config.model`."""
     return MAE(config)
 
 
 def encode(vit: Any, images: torch.Tensor, keep: torch.Tensor, utils: Any) -> torch.Tensor:
-    """(N, L, C): the class token and the patches `keep`, (N, L) with 0 for the class token, as if no others were."""
+    """Encode the class token and some patches, as if there were no others, to (N, L, C).
+
+    keep: (N, L) positions of the tokens, 0 for the class token.
+    """
     tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
     result: torch.Tensor = vit.norm(vit.blocks(utils.get_at_index(tokens, keep)))
     return result
 
 
-def target(images: torch.Tensor, utils: Any) -> torch.Tensor:
-    """(N, patches, 192): each patch's normalised pixels (section 3, "reconstruction target")."""
-    patches: torch.Tensor = utils.patchify(images, _PATCH)
-    variance, mean = torch.var_mean(patches, -1, keepdim=True)
-    return (patches - mean) / (variance + 1e-6).sqrt()
-
-
 class Decoder(nn.Module):
-    """Transformer over all positions: what the encoder saw, and one learned token wherever it saw nothing.
+    """Transformer over all positions: the encoder's tokens, and a learned token wherever it had none.
 
-    lightly's has no home yet: one is to go with its version 1.7, the other came with 1.6.
+    lightly's own is not used: of its two, one is to go with version 1.7, the other came with 1.6.
     """
 
     def __init__(self, inputs: int, width: int, rows: int, utils: Any) -> None:
@@ -103,7 +100,7 @@ class Decoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, seen: torch.Tensor, keep: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-        """Encoded tokens (N, L, C) of the positions `keep` -> (N, M, 192) pixels of the positions `masked`."""
+        """Map encoded tokens (N, L, C) at the positions `keep` to (N, M, 192) pixels at the positions `masked`."""
         known = self.embed(seen)
         tokens = self.utils.repeat_token(self.mask.to(known.dtype), (len(seen), self.positions.shape[1]))
         tokens = self.blocks(self.utils.set_at_index(tokens, keep, known) + self.positions)

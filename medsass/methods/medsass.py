@@ -1,4 +1,4 @@
-"""MedSASS: the target is the pseudo-label of the very image that the network sees (Singh and Cirrone, algorithm 1)."""
+"""MedSASS: the target is the pseudo-label of the augmented image, the network's own input (Singh and Cirrone, algorithm 1)."""
 
 import torch
 
@@ -11,23 +11,23 @@ from medsass.models import network
 
 
 class MedSASS(Segmentation):
-    """Threshold each augmented image; train the network towards the mask. No ground truth is ever read."""
+    """Thresholds each augmented image and trains the network towards the mask. No ground truth is ever read."""
 
     def __init__(self, config: TrainConfig, polarity: str) -> None:
         super().__init__(config)
         self.labeler = labeler(config, polarity)
 
     def target(self, batch: Batch) -> torch.Tensor:
-        """The pseudo-labels of the batch."""
+        """Return the pseudo-labels of the batch."""
         return self.labeler(batch.images).mask
 
     def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Segmentation.prepare`; of 8-bit images one kernel makes both, in the type that the network computes in."""
+        """Return target and input; of 8-bit images one kernel makes both, in the type that the network computes in."""
         labels, images = self.labelled(batch)
         return labels.mask, images
 
     def labelled(self, batch: Batch) -> tuple[Labels, torch.Tensor]:
-        """All that the labeler says of the batch, and the network's input."""
+        """Return the labels of the batch, and the network's input."""
         images = batch.images
         if images.dtype != torch.uint8:
             return self.labeler(images), network.normalise(images)
@@ -39,18 +39,18 @@ class MedSASS(Segmentation):
 
 
 def check(config: TrainConfig) -> None:
-    """Raise `ValueError` for a share of labels, which are never read."""
+    """Raise `ValueError` if only a share of the labels is to be used: none are ever read."""
     if config.label_fraction < 1:
         raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
 
 
 def build(config: TrainConfig, polarity: str) -> MedSASS:
-    """MedSASS with the labels and the loss that `config` names."""
+    """Build MedSASS with the labels and the loss that `config` names."""
     return MedSASS(config, polarity)
 
 
 def labeler(config: TrainConfig, polarity: str) -> Labeler:
-    """The labeler of a run; `evaluate` scores its bare labels too."""
+    """Return the labeler of a run; `evaluate` also scores its labels by themselves."""
     return Labeler(
         config.labels, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, config.refine
     )

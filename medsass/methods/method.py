@@ -1,7 +1,11 @@
-"""The contract of a training method, and the lookup by name.
+"""The contract of a training method, and its lookup by name.
 
-A method is a file `methods/<name>.py` that defines `def build(config: TrainConfig, polarity: str)`, by which text it is
-found, and may define `check(config)`, which refuses options that it cannot do before anything is built.
+A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with
+
+    def build(config: TrainConfig, polarity: str) -> Method
+
+and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
+built, and `OPTIONS`, the fields of `TrainConfig` that no other method reads.
 """
 
 import importlib
@@ -12,26 +16,29 @@ import torch
 from torch import nn
 
 from medsass.config import METHODS, TrainConfig
-from medsass.data.loading.augment import Augment, View
+from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.labels import refine
-from medsass.models import checkpoint, network, vit_unet
+from medsass.models import checkpoint, network
 
 
 @dataclass(frozen=True)
 class Regime:
-    """How a method is optimised where the user does not say otherwise; a baseline's is its paper's.
+    """The optimisation of a method unless the user says otherwise; a baseline's is its paper's.
 
-    optimizer: a name of `optim.OPTIMIZERS`. lr: peak learning rate, for batches of `lr_batch` images. From there it follows
-        the batch's size: in proportion for SGD and LARS (Goyal et al. 2017), with its square root for AdamW, whose steps
-        do not grow with the gradient (Malladi et al. 2022); with lr_batch 0 it does not depend on the batch.
-    weight_decay: at the beginning; it goes to `final_weight_decay` by half a cosine, or stays where that is None.
+    optimizer: a name of `optim.OPTIMIZERS`.
+    lr: peak learning rate, for batches of `lr_batch` images.
+    lr_batch: for another batch size the learning rate scales linearly for SGD and LARS (Goyal et al. 2017), and with the
+        square root for AdamW, whose steps do not grow with the gradient (Malladi et al. 2022); at 0 it is constant.
+    weight_decay: at the beginning; it goes to `final_weight_decay` by half a cosine, or is constant if that is None.
     decay_norms: whether parameters of one dimension (biases, the scales of normalisations) are decayed too.
-    betas: of AdamW. momentum: of SGD and LARS. warmup: share of all steps. clip: largest norm of each parameter's gradient;
-        0 does not clip.
+    betas: of AdamW.
+    momentum: of SGD and LARS.
+    warmup: share of all steps in which the learning rate rises.
+    clip: largest norm of each parameter's gradient; 0 does not clip.
     patience: epochs without a lower validation loss before a run stops; 0: never.
-    ranks: whether a lower validation loss means better weights; if not, the last epoch's weights are kept. It does not
-        where two networks only have to agree with each other: their loss is lowest where they have collapsed.
+    ranks: whether a lower validation loss means better weights; if not, the last epoch's weights are stored. It does not
+        if two networks only have to agree with each other: their loss is lowest where they have collapsed.
     """
 
     optimizer: str = "adamw"
@@ -48,12 +55,13 @@ class Regime:
     ranks: bool = True
 
     def of(self, config: TrainConfig) -> "Regime":
-        """The numbers as a run uses them: the user's where given, the learning rate at the batch's size."""
-        given = {
-            name: value
-            for name in ("weight_decay", "warmup", "patience")
-            if (value := getattr(config, name)) is not None
-        }
+        """Return the regime of a run: the user's numbers where given, the learning rate for the run's batch size.
+
+        Raises:
+            ValueError: for LARS without weight decay.
+        """
+        names = ("weight_decay", "warmup", "patience")
+        given = {name: value for name in names if (value := getattr(config, name)) is not None}
         scale = config.batch_size / self.lr_batch if self.lr_batch else 1.0
         lr = self.lr * (scale**0.5 if self.optimizer == "adamw" else scale)
         regime = replace(self, **given, lr=config.lr if config.lr is not None else lr, lr_batch=0)
@@ -61,15 +69,18 @@ class Regime:
             regime = replace(regime, final_weight_decay=None)
         if regime.optimizer == "lars" and regime.weight_decay == 0:
             raise ValueError(
-                "--weight-decay 0 would switch LARS off, which scales decayed weights alone; take 1e-9 or so"
+                "--weight-decay 0 would switch LARS off, which scales only decayed weights; take 1e-9 or so"
             )
         return regime
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one forward pass. loss: scalar. logits (N, 1, H, W) and target (N, H, W) uint8 in {0, 1}: of methods that
-    segment. features (N, C), detached: of methods that can collapse, the embeddings whose spread would show it.
+    """The result of one forward pass.
+
+    loss: scalar.
+    logits, target: (N, 1, H, W) and (N, H, W) uint8 in {0, 1}, from methods that segment.
+    features: (N, C), detached, from methods that can collapse: the embeddings whose spread would show it.
     """
 
     loss: torch.Tensor
@@ -79,15 +90,18 @@ class Outcome:
 
 
 class Method(nn.Module):
-    """What a training step computes from a batch, and all that it needs for that: networks, heads, momentum teachers.
+    """A training method: computes a loss from a batch, and holds the networks, heads and momentum teachers for that.
 
-    The state dict is what a checkpoint holds of it. The optimiser takes the parameters that require gradients.
-    network: what `weights` are of; has an `encoder`. keeps: "network" or "encoder", what of it outlives the training.
-    views: of each training image, how it is cropped and coloured; at least one. val_views: of each validation image; by
-    default the first view without augmentation. needs_masks: whether batches must hold the ground truth. segments: whether
-    it trains towards masks, of its own making where it needs none. least_batch: images below which a batch is passed over,
-    as where one image alone has no statistics to be normalised by. timeless: whether a step is the same computation
-    whatever the progress, so that it can be recorded once.
+    A checkpoint holds its state dict. The optimiser takes the parameters that require gradients.
+
+    network: the network that is trained; has an `encoder`.
+    keeps: "network" or "encoder", the part that the run stores.
+    views: how each training image is cropped and coloured, once for each view; at least one.
+    val_views: the same for validation images; by default the first view without augmentation.
+    needs_masks: whether batches must hold the ground truth.
+    segments: whether it trains towards masks, which it makes itself if it needs none.
+    least_batch: smaller batches are skipped; a single image may have no statistics to be normalised by.
+    timeless: whether a step is the same computation whatever the progress, so that it can be recorded once.
     """
 
     regime = Regime()
@@ -102,103 +116,72 @@ class Method(nn.Module):
         self.val_views: tuple[View, ...] = (View(views[0].size),)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:
-        """Loss of a batch; `progress` is the share of the training that is done, in [0, 1]."""
+        """Compute the loss of a batch; `progress` is the share of the training that is done, in [0, 1]."""
         raise NotImplementedError
 
     def before_step(self, progress: float) -> None:
-        """What happens to the gradients before each step of the optimiser."""
+        """Change the gradients before a step of the optimiser."""
 
     def after_step(self, progress: float) -> None:
-        """What follows each step of the optimiser, such as a teacher's moving average."""
+        """Update after a step of the optimiser, such as a teacher's moving average."""
 
     @property
-    def kept(self) -> nn.Module:
-        """What is stored for later use, and judged in validation: the network, or what follows it."""
+    def final(self) -> nn.Module:
+        """The network that is stored and validated: the one that is trained, or a teacher."""
         return self.network
 
     def networks(self) -> tuple[nn.Module, ...]:
-        """All that runs in a step and is worth compiling."""
+        """Return the networks that run in a step and are worth compiling."""
         return (self.network,)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """What is stored for later use: the state dict of `kept`, or of it what is named `encoder.*`."""
-        state = self.kept.state_dict()
+        """Return the weights to store: the state dict of `final`, or its `encoder.*` part."""
+        state = self.final.state_dict()
         if self.keeps == "network":
             return state
         return {name: value for name, value in state.items() if name.startswith("encoder.")}
 
 
-class Encoder(nn.Module):
-    """A network of which nothing but the encoder is there."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-
 def check(config: TrainConfig) -> None:
-    """Raise `ValueError` naming the option that the method or the model cannot do. Nothing is built."""
+    """Raise `ValueError` naming an option that the method or the model cannot serve. Nothing is built."""
     if config.refine != "recipe":
-        refine.parse(config.refine)  # whatever the method, its labels are what `evaluate` compares with
+        refine.parse(config.refine)  # for every method: its labels are those that `evaluate` compares with
     multiple = network.multiple(config.model)
     if config.size % multiple:
         raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
-    if config.method != "medsass-plus" and config.parts != TrainConfig.parts:
-        raise ValueError(f"--parts is for --method medsass-plus, not {config.method}; drop it")
-    getattr(_module(config), "check", lambda _: None)(config)
+    for name in METHODS:
+        for option in changed(config, getattr(_module(name), "OPTIONS", ())):
+            if name != config.method:
+                raise ValueError(f"--{option} is for --method {name}, not {config.method}; drop it")
+    getattr(_module(config.method), "check", lambda _: None)(config)
 
 
 def make(config: TrainConfig, polarity: str) -> Method:
-    """The method that `config.method` names, for a dataset whose foreground has that polarity.
+    """Build the method that `config.method` names, for a dataset whose foreground has that polarity.
 
-    Raises `ValueError` or `OSError` where `config` asks for what the method cannot do, or starts from a run that does
-    not fit, and `ImportError` where the method needs a package.
+    Raises:
+        ValueError: if `config` asks for something that the method cannot do, or starts from a run that does not fit.
+        OSError: if the run to start from cannot be read.
+        ImportError: if the method needs a package.
     """
     check(config)
-    return cast(Method, _module(config).build(config, polarity))
+    return cast(Method, _module(config.method).build(config, polarity))
 
 
-def _module(config: TrainConfig) -> Any:
-    assert config.method in METHODS
-    return importlib.import_module(f"medsass.methods.{config.method.replace('-', '_')}")
+def _module(name: str) -> Any:
+    assert name in METHODS
+    return importlib.import_module(f"medsass.methods.{name.replace('-', '_')}")
 
 
-def user_view(config: TrainConfig) -> View:
-    """The view of methods that segment: the augmentation that the user's options describe."""
-    return View(config.size, Augment(config.crop, config.flip, config.jitter, config.hue))
+def changed(config: TrainConfig, names: tuple[str, ...]) -> list[str]:
+    """Return, as options of the command line, those of these fields that differ from their default."""
+    defaults = TrainConfig.__dataclass_fields__
+    return [name.replace("_", "-") for name in names if getattr(config, name) != defaults[name].default]
 
 
 def network_of(config: TrainConfig) -> nn.Module:
-    """The U-Net that `config` names, its weights those of the run `config.init` where there is one."""
+    """Build the U-Net that `config` names, with the weights of the run `config.init` if there is one."""
     result = network.build(config.model)
     if config.init:
         checkpoint.load_into(config.init / checkpoint.WEIGHTS, result, config.model)
     return result
-
-
-def encoder_of(config: TrainConfig) -> Encoder:
-    """The encoder of `config.model`, for a baseline, which trains nothing else."""
-    return Encoder(cast(nn.Module, network_of(config).encoder))
-
-
-def check_baseline(config: TrainConfig, vit: bool = False) -> None:
-    """The `check` of a baseline: it trains an encoder alone, without labels, and augments as its paper does. vit: it is for
-    vision transformers. Raises `ValueError` naming the option that does not fit.
-    """
-    for name in _SEGMENTATION:
-        if getattr(config, name) != TrainConfig.__dataclass_fields__[name].default:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for methods that segment; --method {config.method} trains an encoder "
-                "as its own paper does; drop the option"
-            )
-    if vit and config.model not in vit_unet.SHAPES:
-        raise ValueError(
-            f"--method {config.method} is for vision transformers, and {config.model} has none; "
-            "take --model unet-vit-small or unet-vit-tiny"
-        )
-    if config.scope == "network":
-        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
-
-
-# Options without a meaning where only an encoder is trained. The polarity is one of the labels that it is compared with.
-_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")

@@ -1,4 +1,4 @@
-"""Optimisers by name, and what changes of them from step to step."""
+"""Optimisers by name, and their schedules of learning rate and weight decay."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from medsass.methods.method import Regime
 def _adamw(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
     on_gpu = device == "cuda"
     made = torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
-    made._warned_capturable_if_run_uncaptured = True  # it would, at each first step
+    made._warned_capturable_if_run_uncaptured = True  # or torch warns at each first step
     return made
 
 
@@ -35,15 +35,16 @@ OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Regime, str], torch.optim.
 
 
 def constant(module: nn.Module) -> nn.Module:
-    """Mark the module's parameters: their learning rate stays at its peak from the first step to the last."""
+    """Mark the module's parameters, so that their learning rate is at its peak from the first step to the last."""
     for item in module.parameters():
         item.constant = True  # type: ignore[attr-defined]
     return module
 
 
 def build(parameters: Iterable[nn.Parameter], regime: Regime, device: str) -> torch.optim.Optimizer:
-    """The regime's optimiser of the parameters that require gradients, grouped by whether they are decayed and whether
-    their learning rate is `constant`.
+    """Build the regime's optimiser for the parameters that require gradients.
+
+    They are grouped by whether they are decayed and whether their learning rate is `constant`.
     """
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for item in parameters:
@@ -58,9 +59,9 @@ def build(parameters: Iterable[nn.Parameter], regime: Regime, device: str) -> to
 def set_rate(optimizer: torch.optim.Optimizer, regime: Regime, step: int, steps: int) -> float:
     """Set the learning rate of step `step`, counted from 0, of `steps`, and return it: a warm-up and half a cosine.
 
-    AdamW's is a number in the GPU's memory there, which a recorded step reads anew; it is filled without waiting.
+    On a GPU that of AdamW is a tensor on the device, which a recorded step reads at each replay; filling it does not wait.
     """
-    rate = regime.lr * warmup_cosine(steps, regime.warmup)(step)
+    rate = regime.lr * warmup_cosine(step, steps, regime.warmup)
     for group in optimizer.param_groups:
         value = regime.lr if group["constant"] else rate
         device = group["params"][0].device
@@ -74,7 +75,7 @@ def set_rate(optimizer: torch.optim.Optimizer, regime: Regime, step: int, steps:
 
 
 def decay(optimizer: torch.optim.Optimizer, regime: Regime, progress: float) -> None:
-    """Set the weight decay at `progress` in [0, 1], where the regime changes it (Caron et al. 2021, section 3.2)."""
+    """Set the weight decay at `progress` in [0, 1], if the regime changes it (Caron et al. 2021, section 3.2)."""
     if regime.final_weight_decay is None:
         return
     value = regime.final_weight_decay + (regime.weight_decay - regime.final_weight_decay) * cosine(progress)
@@ -84,7 +85,7 @@ def decay(optimizer: torch.optim.Optimizer, regime: Regime, progress: float) -> 
 
 
 def clip(parameters: Iterable[nn.Parameter], regime: Regime) -> None:
-    """Scale each parameter's gradient so that its norm is at most `regime.clip` (each by itself, as DINO's code does)."""
+    """Scale each parameter's gradient to a norm of at most `regime.clip` (separately, as DINO's code does)."""
     if regime.clip:
         for item in parameters:
             if item.grad is not None:
@@ -92,19 +93,17 @@ def clip(parameters: Iterable[nn.Parameter], regime: Regime) -> None:
 
 
 def cosine(progress: float) -> float:
-    """Half a cosine from 1 at progress 0 to 0 at progress 1."""
+    """Return half a cosine, from 1 at progress 0 to 0 at progress 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    """Factor of the learning rate at each step: linear from near 0 to 1 over the first share `warmup` of `steps`, then
-    half a cosine down to 0 (Loshchilov and Hutter 2017, without restarts).
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate at a step, counted from 0.
+
+    It rises linearly from near 0 to 1 over the first share `warmup` of `steps`, then falls by half a cosine to 0
+    (Loshchilov and Hutter 2017, without restarts).
     """
     rise = round(steps * warmup)
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return cosine((step - rise) / max(1, steps - rise))
-
-    return factor
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return cosine((step - rise) / max(1, steps - rise))

@@ -1,7 +1,7 @@
 """SimSiam: predict the other view's projection, which takes no gradient (Chen and He 2021, arXiv 2011.10566).
 
-Every number is the paper's (section 3, "baseline settings", and appendix A), with the heads' widths for a ResNet-50 also
-where the encoder is smaller. The predictor's learning rate does not decay (section 4.2). There is no warm-up, for the
+Every number is the paper's (section 3, "baseline settings", and appendix A). The heads have the widths for a ResNet-50
+also where the encoder is smaller. The predictor's learning rate does not decay (section 4.2). There is no warm-up, as the
 batch is small.
 """
 
@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import optim
-from medsass.methods.baseline import PHOTO, normalised, summary, width
+from medsass.methods import baseline, optim
+from medsass.methods.baseline import PHOTO, encoder_of, normalised, summary, width
 from medsass.methods.lightly import import_lightly
-from medsass.methods.method import Method, Outcome, Regime, check_baseline, encoder_of
+from medsass.methods.method import Method, Outcome, Regime
+
+check = baseline.check
 
 _OUT, _BOTTLENECK = 2048, 512
 
@@ -24,42 +26,32 @@ _OUT, _BOTTLENECK = 2048, 512
 class SimSiam(Method):
     """One encoder and projector for both views, and a predictor.
 
-    Its loss does not rank epochs: it is lowest, -1, where every image has the same projection.
+    The loss does not rank epochs: it is lowest, -1, where every image has the same projection.
     """
 
     regime = Regime("sgd", lr=0.05, lr_batch=256, weight_decay=1e-4, warmup=0.0, patience=0, ranks=False)
     least_batch = 2
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(encoder_of(config), views(config.size), "encoder")
+        view = View(config.size, replace(PHOTO, area=(0.2, 1.0), blur=0.5))  # the augmentation of MoCo v2, twice
+        super().__init__(encoder_of(config), (view, view), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
         self.projector = heads.SimSiamProjectionHead(width(self.network), _OUT, _OUT)
         self.predictor = optim.constant(heads.SimSiamPredictionHead(_OUT, _BOTTLENECK, _OUT))
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
-        """D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2, the mean over images (equation 4); in [-1, 1]."""
+        """Compute the mean of D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2 (equation 4); in [-1, 1]."""
         first, second = (self.projector(summary(self.network, view)) for view in normalised(batch))
         loss = distance(self.predictor(first), second.detach()) + distance(self.predictor(second), first.detach())
         return Outcome(loss / 2, features=first.detach())
 
 
-def check(config: TrainConfig) -> None:
-    """Refuse options of segmentation."""
-    check_baseline(config)
-
-
 def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """SimSiam of the encoder of `config.model`."""
+    """Build SimSiam for the encoder of `config.model`."""
     return SimSiam(config)
 
 
 def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of two (N, C) of their negative cosine (equation 1)."""
+    """Return the mean negative cosine between the rows of two (N, C) (equation 1)."""
     return -F.cosine_similarity(prediction.float(), target.float(), dim=1).mean()
-
-
-def views(size: int) -> tuple[View, View]:
-    """The same augmentation twice, that of MoCo v2."""
-    view = View(size, replace(PHOTO, area=(0.2, 1.0), blur=0.5))
-    return view, view

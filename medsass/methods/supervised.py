@@ -8,16 +8,16 @@ from medsass.methods.segmentation import Segmentation
 
 
 class Supervised(Segmentation):
-    """Train the network towards the ground truth, which takes the same augmentation as the image."""
+    """Trains the network towards the ground truth, which is augmented with the image."""
 
     needs_masks = True
 
     def target(self, batch: Batch) -> torch.Tensor:
-        """The batch's ground truth."""
+        """Return the batch's ground truth."""
         assert batch.masks is not None
         return batch.masks
 
 
 def build(config: TrainConfig, polarity: str) -> Supervised:  # noqa: ARG001 - the contract's signature
-    """Supervised training with the loss that `config` names."""
+    """Build supervised training with the loss that `config` names."""
     return Supervised(config)

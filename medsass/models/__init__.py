@@ -1,1 +1,1 @@
-"""Networks, and how they are stored."""
+"""Networks, their checkpoints and their exports."""

@@ -1,6 +1,7 @@
-"""What a run keeps, as other libraries load it: segmentation-models-pytorch (smp), timm, ONNX.
+"""A run's model in the formats of other libraries: segmentation-models-pytorch (smp), timm, ONNX.
 
-Nothing is given out unseen: each form is built by the other library, loaded strictly and compared with our own answer.
+Every export is checked: the other library builds the model and loads the file strictly, and its output is compared with
+our own.
 """
 
 import copy
@@ -15,23 +16,32 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from safetensors.torch import save as to_bytes
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from medsass.models import encoder, network, unet, vit_unet
-from medsass.models.parity import Answer, Kept, compare, noise
+from medsass.models.checkpoint import to_bytes
+from medsass.models.parity import RunModel, compare, noise
 
 OPSET = 17
 
-_SEED = 0  # of smp's parts that are never called
+_SEED = 0  # of the modules that smp builds and never calls
+_SMP = "import segmentation_models_pytorch as smp"
+_LOGITS = ("logits = network(images)",)
+_MAPS = ("maps = encoder(images)", "features = maps[-1]")
 
 
 @dataclass(frozen=True)
 class Export:
-    """A file and how it is used. data: its content. library: what loads it. lines: Python that loads it from its own folder
-    and makes `logits` (N, 1, H, W) or `features` (N, C, H/8, W/8) of `images` (N, 3, H, W). note: what else must be known.
-    difference: the largest absolute one from our answer. scale: the largest absolute value of ours.
+    """A file and how it is used.
+
+    data: the file's content.
+    library: the library that loads it.
+    lines: Python that loads it from its own folder and makes `logits` (N, 1, H, W) or `features` (N, C, H/8, W/8) from
+        `images` (N, 3, H, W).
+    note: anything else its user must know.
+    difference: the largest absolute difference from our output.
+    scale: the largest absolute value of our output.
     """
 
     data: bytes
@@ -42,159 +52,158 @@ class Export:
     scale: float
 
 
-def file_name(form: str, what: str) -> str:
-    """The file of a form of `FORMS`, for a "network" or an "encoder"."""
-    return {"safetensors": f"{what}.safetensors", "timm": "timm.safetensors", "onnx": f"{what}.onnx"}[form]
+def file_name(form: str, kind: str) -> str:
+    """Return the file name of a form of `FORMS`, for a "network" or an "encoder"."""
+    return {"safetensors": f"{kind}.safetensors", "timm": "timm.safetensors", "onnx": f"{kind}.onnx"}[form]
 
 
-def to_safetensors(kept: Kept) -> Export:
-    """All that the run keeps. A ResNet's loads strictly into smp's own classes: what smp builds but never calls at depth
-    three, and `unet.build` removes, is filled in as smp draws it from a fixed seed.
+def to_safetensors(model: RunModel) -> Export:
+    """Export all that the run stores.
+
+    A ResNet's file loads strictly into smp's own classes: the modules that smp builds but never calls at depth three, and
+    that `unet.build` removes, are filled in with smp's initialisation from a fixed seed.
     """
-    if kept.name in unet.SHAPES:
-        return _smp_encoder(kept) if kept.is_encoder else _smp_network(kept)
-    return _vit_encoder(kept, "safetensors") if kept.is_encoder else _vit_network(kept)
+    if model.name in unet.SHAPES:
+        return _to_smp(model)
+    if model.is_encoder:
+        return _vit_encoder(model, "safetensors")
+    built, state = _loaded(partial(network.build, model.name), model.module)
+    library, call = "from medsass.models import network as networks", f'networks.build("{model.name}")'
+    lines = _lines(library, "network", call, file_name("safetensors", "network"), _LOGITS)
+    note = "The network is medsass's own: smp takes no plain vision transformer as its encoder."
+    return Export(to_bytes(state), "medsass", lines, note, *compare(model, built))
 
 
-def to_timm(kept: Kept) -> Export:
-    """The encoder, for timm.create_model; of a network too."""
-    if kept.name not in unet.SHAPES:
-        return _vit_encoder(kept, "timm")
-    arguments = {"model_name": unet.SHAPES[kept.name].encoder, "features_only": True, "out_indices": (0, 1, 2)}
-    built, state = _loaded(partial(timm.create_model, **arguments), kept.encoder)
+def to_timm(model: RunModel) -> Export:
+    """Export the encoder, also of a network, for timm.create_model."""
+    if model.name not in unet.SHAPES:
+        return _vit_encoder(model, "timm")
+    arguments = {"model_name": unet.SHAPES[model.name].encoder, "features_only": True, "out_indices": (0, 1, 2)}
+    built, state = _loaded(partial(timm.create_model, **arguments), model.encoder)
     lines = _lines("import timm", "encoder", _call("timm.create_model", arguments), "timm.safetensors", _MAPS)
     note = "`maps` are the outputs at a half, a quarter and an eighth of the image's side."
-    return Export(_bytes(state), "timm", lines, note, *compare(kept.alone, lambda images: built(images)[-1]))
+    found = compare(model.encoder_only(), lambda images: built(images)[-1])
+    return Export(to_bytes(state), "timm", lines, note, *found)
 
 
-def to_onnx(kept: Kept) -> Export:
-    """The network, or the feature map of an encoder alone, as an ONNX model: float32, any number of images of the run's
-    own size. Compared by onnxruntime. Raises `ImportError` that says what to install.
+def to_onnx(model: RunModel) -> Export:
+    """Export the network, or the feature map of an encoder alone, as an ONNX model, and compare it in onnxruntime.
+
+    It computes in float32 and takes any number of images of the size that the run was trained on.
+
+    Raises:
+        ImportError: that says which packages to install.
     """
     try:
         import onnx
         import onnxruntime
     except ImportError as error:
         raise ImportError(f"--format onnx needs more packages ({error}): pip install 'medsass[export]'") from error
-    answer = "features" if kept.is_encoder else "logits"
-    model = onnx.load_from_string(_traced(_fixed(kept), answer))
+    output = "features" if model.is_encoder else "logits"
+    traced = onnx.load_from_string(_traced(_of_fixed_size(model), output))
     with torch.no_grad():
-        shape = Answer(kept)(noise(kept.size, 1)).shape[1:]
-    for axis, size in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], shape, strict=True):
-        axis.dim_value = size  # where the network resizes, tracing does not see that it is constant
-    del model.graph.value_info[:]
-    data = model.SerializeToString()
+        shape = model(noise(model.size, 1)).shape[1:]
+    for axis, size in zip(traced.graph.output[0].type.tensor_type.shape.dim[1:], shape, strict=True):
+        axis.dim_value = size  # tracing does not see that it is constant where the network resizes
+    del traced.graph.value_info[:]
+    data = traced.SerializeToString()
     onnx.checker.check_model(data, full_check=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     lines = (
         "import onnxruntime",
         "",
-        f'session = onnxruntime.InferenceSession("{kept.what}.onnx")',
-        f'{answer} = session.run(["{answer}"], {{"images": images.numpy()}})[0]',
+        f'session = onnxruntime.InferenceSession("{model.kind}.onnx")',
+        f'{output} = session.run(["{output}"], {{"images": images.numpy()}})[0]',
     )
-    found = compare(kept, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
-    note = f"Any number of images, each of {kept.size} x {kept.size} pixels; ONNX opset {OPSET}."
+    found = compare(model, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0]))
+    note = f"Any number of images, each of {model.size} x {model.size} pixels; ONNX opset {OPSET}."
     return Export(data, "onnx", lines, note, *found)
 
 
-FORMS: dict[str, Callable[[Kept], Export]] = {"safetensors": to_safetensors, "timm": to_timm, "onnx": to_onnx}
-
-_SMP = "import segmentation_models_pytorch as smp"
-_LOGITS = ("logits = network(images)",)
-_MAPS = ("maps = encoder(images)", "features = maps[-1]")
+FORMS: dict[str, Callable[[RunModel], Export]] = {"safetensors": to_safetensors, "timm": to_timm, "onnx": to_onnx}
 
 
-def _smp_network(kept: Kept) -> Export:
-    shape = unet.SHAPES[kept.name]
-    arguments = {
-        "encoder_name": shape.encoder,
-        "encoder_depth": len(shape.decoder),
-        "encoder_weights": None,
-        "decoder_channels": shape.decoder,
-        "decoder_attention_type": "scse",
-    }
-    built, state = _loaded(partial(smp.Unet, **arguments), kept.module)
-    lines = _lines(_SMP, "network", _call("smp.Unet", arguments), file_name("safetensors", kept.what), _LOGITS)
-    note = _spare("the encoder's `layer3` and `layer4` and the last decoder block's `attention1`")
-    return Export(_bytes(state), "segmentation-models-pytorch", lines, note, *compare(kept, built))
-
-
-def _smp_encoder(kept: Kept) -> Export:
-    shape = unet.SHAPES[kept.name]
-    arguments = {"name": shape.encoder, "depth": len(shape.decoder), "weights": None}
-    built, state = _loaded(partial(smp.encoders.get_encoder, **arguments), kept.module)
-    call = _call("smp.encoders.get_encoder", arguments)
-    lines = _lines(_SMP, "encoder", call, file_name("safetensors", kept.what), _MAPS)
-    found = compare(kept, lambda images: built(images)[-1])
-    return Export(_bytes(state), "segmentation-models-pytorch", lines, _spare("`layer3` and `layer4`"), *found)
-
-
-def _spare(parts: str) -> str:
-    return (
-        f"smp also builds {parts}. They are never called at this depth and were not trained: the file holds smp's random "
+def _to_smp(model: RunModel) -> Export:
+    shape = unet.SHAPES[model.name]
+    if model.is_encoder:
+        build, name = smp.encoders.get_encoder, "smp.encoders.get_encoder"
+        uncalled = "`layer3` and `layer4`"
+        arguments = {"name": shape.encoder, "depth": len(shape.decoder), "weights": None}
+    else:
+        build, name = smp.Unet, "smp.Unet"
+        uncalled = "the encoder's `layer3` and `layer4` and the last decoder block's `attention1`"
+        arguments = {
+            "encoder_name": shape.encoder,
+            "encoder_depth": len(shape.decoder),
+            "encoder_weights": None,
+            "decoder_channels": shape.decoder,
+            "decoder_attention_type": "scse",
+        }
+    built, state = _loaded(partial(build, **arguments), model.module)
+    answer = _MAPS if model.is_encoder else _LOGITS
+    lines = _lines(_SMP, model.kind, _call(name, arguments), file_name("safetensors", model.kind), answer)
+    note = (
+        f"smp also builds {uncalled}. They are never called at this depth and were not trained: the file holds smp's random "
         f"initialisation of them (seed {_SEED})."
     )
+    found = compare(model, (lambda images: built(images)[-1]) if model.is_encoder else built)
+    return Export(to_bytes(state), "segmentation-models-pytorch", lines, note, *found)
 
 
-def _vit_network(kept: Kept) -> Export:
-    built, state = _loaded(partial(network.build, kept.name), kept.module)
-    library, call = "from medsass.models import network as networks", f'networks.build("{kept.name}")'
-    lines = _lines(library, "network", call, file_name("safetensors", kept.what), _LOGITS)
-    note = "The network is medsass's own: smp takes no plain vision transformer as its encoder."
-    return Export(_bytes(state), "medsass", lines, note, *compare(kept, built))
-
-
-def _vit_encoder(kept: Kept, form: str) -> Export:
-    arguments = _vit_arguments(kept.name)
-    built, state = _loaded(partial(timm.create_model, **arguments), kept.encoder)
+def _vit_encoder(model: RunModel, form: str) -> Export:
+    arguments = _vit_arguments(model.name)
+    built, state = _loaded(partial(timm.create_model, **arguments), model.encoder)
     answer = (
         "tokens = encoder.forward_features(images)[:, 1:]  # without the class token",
         "features = tokens.unflatten(1, (images.shape[2] // 8, images.shape[3] // 8)).permute(0, 3, 1, 2)",
     )
     lines = _lines("import timm", "encoder", _call("timm.create_model", arguments), file_name(form, "encoder"), answer)
     note = "The position embeddings are those of 224 x 224 pixels; timm resamples them for images of another size."
-    return Export(_bytes(state), "timm", lines, note, *compare(kept.alone, partial(encoder.feature_map, built)))
+    found = compare(model.encoder_only(), partial(encoder.feature_map, built))
+    return Export(to_bytes(state), "timm", lines, note, *found)
 
 
 def _vit_arguments(name: str) -> dict[str, Any]:
-    """Of timm.create_model. timm knows ViT-small by name; ViT-tiny is that of another width."""
+    """Return timm.create_model's arguments: it knows ViT-small by name, and ViT-tiny as one of another width."""
     shape = vit_unet.SHAPES[name]
     other = {} if name == "unet-vit-small" else {"embed_dim": shape.width, "num_heads": shape.heads}
     return {"model_name": "vit_small_patch8_224", "num_classes": 0, **other, "dynamic_img_size": True}
 
 
-def _fixed(kept: Kept) -> Kept:
-    """A copy for images of the run's size alone: ONNX knows no bicubic resampling with antialiasing, so that a ViT's
-    position embeddings are resampled beforehand.
+def _of_fixed_size(model: RunModel) -> RunModel:
+    """Return a copy for images of the run's size only.
+
+    ONNX has no antialiased bicubic resampling, so that a ViT's position embeddings are resampled beforehand.
     """
-    if not encoder.is_vit(kept.encoder):
-        return kept
-    source = copy.deepcopy(kept.encoder)
-    side = kept.size // 8
+    if not encoder.is_vit(model.encoder):
+        return model
+    source: Any = copy.deepcopy(model.encoder)
+    side = model.size // 8
     source.pos_embed = nn.Parameter(resample_abs_pos_embed(source.pos_embed, [side, side]))
-    arguments = {**_vit_arguments(kept.name), "dynamic_img_size": False, "img_size": kept.size}
+    arguments = {**_vit_arguments(model.name), "dynamic_img_size": False, "img_size": model.size}
     fixed, _ = _loaded(partial(timm.create_model, **arguments), source)
-    if kept.is_encoder:
-        return Kept(kept.name, kept.size, fixed, True)
-    whole = copy.deepcopy(kept.module)
+    if model.is_encoder:
+        return RunModel(model.name, model.size, fixed, True)
+    whole = copy.deepcopy(model.module)
     whole.encoder = fixed
-    return Kept(kept.name, kept.size, whole, False)
+    return RunModel(model.name, model.size, whole, False)
 
 
-def _traced(kept: Kept, answer: str) -> bytes:
-    """The ONNX model by tracing: torch's newer exporter fails on these networks with torch 2.6, and this one works from
-    there to 2.15 and takes a fifth of the time.
+def _traced(model: RunModel, output: str) -> bytes:
+    """Trace the ONNX model: torch's newer exporter fails on these networks with torch 2.6.
+
+    The older one works from there to 2.15 and takes a fifth of the time.
     """
     content: Any = io.BytesIO()  # the older exporter takes a file too
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is the older exporter, and that sizes become constants, as they shall
+        warnings.simplefilter("ignore")  # about the older exporter, and sizes that become constants, as they should
         torch.onnx.export(
-            Answer(kept).eval(),
-            (noise(kept.size, 2),),
+            model,
+            (noise(model.size, 2),),
             content,
             input_names=["images"],
-            output_names=[answer],
-            dynamic_axes={"images": {0: "batch"}, answer: {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={"images": {0: "batch"}, output: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -202,8 +211,9 @@ def _traced(kept: Kept, answer: str) -> bytes:
 
 
 def _loaded(build: Callable[[], nn.Module], ours: nn.Module) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """What `build` makes from the fixed seed, with all weights of `ours` in it, and its state dict. Torch's random state
-    stays as it was.
+    """Build a module from the fixed seed, load the weights of `ours` into it, and return it with its state dict.
+
+    Torch's random state stays unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(_SEED)
@@ -213,25 +223,21 @@ def _loaded(build: Callable[[], nn.Module], ours: nn.Module) -> tuple[nn.Module,
     return built.eval().to(memory_format=torch.channels_last), state
 
 
-def _bytes(state: Mapping[str, torch.Tensor]) -> bytes:
-    return to_bytes({name: tensor.contiguous() for name, tensor in state.items()})
-
-
 def _call(function: str, arguments: Mapping[str, Any]) -> str:
-    """A call as Python text."""
+    """Return a call as Python text."""
     texts = (f"{name}={json.dumps(value) if isinstance(value, str) else value}" for name, value in arguments.items())
     return f"{function}({', '.join(texts)})"
 
 
-def _lines(library: str, what: str, call: str, file: str, answer: tuple[str, ...]) -> tuple[str, ...]:
-    """Python that builds, loads and calls; channels-last in memory as in training, which gives the very same bits."""
+def _lines(library: str, kind: str, call: str, file: str, answer: tuple[str, ...]) -> tuple[str, ...]:
+    """Return Python that builds, loads and calls; channels-last in memory as in training, which gives the very same bits."""
     return (
         *sorted([library, "import torch"], key=lambda line: (line.startswith("from"), line)),
         "from safetensors.torch import load_file",
         "",
-        f"{what} = {call}",
-        f'{what}.load_state_dict(load_file("{file}"))',
-        f"{what} = {what}.eval().to(memory_format=torch.channels_last)",
+        f"{kind} = {call}",
+        f'{kind}.load_state_dict(load_file("{file}"))',
+        f"{kind} = {kind}.eval().to(memory_format=torch.channels_last)",
         "with torch.no_grad():",
         *(f"    {line}" for line in answer),
     )

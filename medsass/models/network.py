@@ -1,4 +1,4 @@
-"""Every network by its name, and what all have in common: how images go in.
+"""Build a network by its name, and prepare its input.
 
 A network has an `encoder` and maps (N, 3, H, W) float normalised images to (N, 1, H, W) logits.
 """
@@ -17,9 +17,10 @@ _BUILDERS = dict.fromkeys(unet.SHAPES, unet.build) | dict.fromkeys(vit_unet.SHAP
 
 
 def build(name: str) -> nn.Module:
-    """The untrained network `name`, on the CPU, channels-last, its weights drawn from torch's global generator.
+    """Build the untrained network `name` on the CPU, channels-last, with weights from torch's global generator.
 
-    Raises `ValueError` for a name that does not exist.
+    Raises:
+        ValueError: for an unknown name.
     """
     if name not in _BUILDERS:
         raise ValueError(f"model must be one of {', '.join(_BUILDERS)}; got '{name}'")
@@ -27,19 +28,19 @@ def build(name: str) -> nn.Module:
 
 
 def multiple(name: str) -> int:
-    """Pixels of which the network's images must have a multiple on each side: it halves them three or four times."""
+    """Return the number that both sides of the network's images must be a multiple of: it halves them 3 or 4 times."""
     return 8 if name in unet.SHAPES else 16
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32, channels-last in memory: (x / 255 - mean) / std.
+    """Map (N, H, W, 3) uint8 RGB to (N, 3, H, W) float32, channels-last in memory: (x / 255 - mean) / std.
 
-    (N, H, W) uint16 gray: each image's own [min, max] is mapped to [0, 1] (0 all over where it is constant), repeated for
-    three channels, then (x - mean) / std. So what the network sees does not depend on how much of the 16 bits is used.
+    (N, H, W) uint16 gray: each image's own [min, max] is mapped to [0, 1] (a constant image to 0), repeated for three
+    channels, then (x - mean) / std. So the network's input does not depend on how much of the 16 bits is used.
     """
     mean, std = _constants(images.device)
     if images.dtype == torch.uint16:
-        gray = images.float()  # exact, and torch finds no extremes of uint16
+        gray = images.float()  # exact; torch has no amin and amax of uint16
         low, high = gray.amin((1, 2), keepdim=True), gray.amax((1, 2), keepdim=True)
         images = ((gray - low) / (high - low).clamp_min(1) * 255).unsqueeze(-1)
     return ((images - mean) / std).permute(0, 3, 1, 2)
@@ -47,10 +48,10 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std times 255 on a device; copied there once, because each copy would wait for it."""
+    """Mean and std times 255, cached on the device: each copy would wait for it."""
     return torch.tensor(MEAN, device=device) * 255, torch.tensor(STD, device=device) * 255
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Return the number of trainable parameters."""
     return sum(item.numel() for item in model.parameters() if item.requires_grad)

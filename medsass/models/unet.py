@@ -1,4 +1,4 @@
-"""U-Nets with a ResNet encoder, by segmentation-models-pytorch: the paper's and a small one for CPUs."""
+"""U-Nets with a ResNet encoder, from segmentation-models-pytorch: the paper's and a small one for CPUs."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """A U-Net: smp's encoder name, and the decoder's channels from the deepest block up; depth = their number."""
+    """A U-Net: smp's name of the encoder, and the decoder's channels from the deepest block up, one for each level."""
 
     encoder: str
     decoder: tuple[int, ...]
@@ -24,11 +24,12 @@ SHAPES = {"unet-resnet50": Shape("resnet50", (256, 128, 64)), "unet-resnet18": S
 
 
 def build(name: str) -> nn.Module:
-    """The untrained U-Net `name` of `SHAPES`: (N, 3, H, W) float normalised images -> (N, 1, H, W) logits, H and W multiples of 8.
+    """Build the untrained U-Net `name` of `SHAPES`.
 
-    unet-resnet50: 4.5 M parameters; unet-resnet18: 1.2 M. smp builds more than it calls at depth three: the encoder's
-    layer3 and layer4, and the first attention of the last decoder block, which has no skip connection. They are removed,
-    so that no optimiser, checkpoint or gradient bucket carries dead weights.
+    It maps (N, 3, H, W) float normalised images, H and W multiples of 8, to (N, 1, H, W) logits. unet-resnet50 has 4.5 M
+    parameters, unet-resnet18 1.2 M. At depth three smp builds more than it calls: the encoder's layer3 and layer4, and the
+    first attention of the last decoder block, which has no skip connection. They are removed, so that no optimiser,
+    checkpoint or gradient bucket carries dead weights.
     """
     shape = SHAPES[name]
     model = smp.Unet(
@@ -51,8 +52,10 @@ def build(name: str) -> nn.Module:
 
 
 class _Doubling(nn.Module):
-    """smp's decoder block, by the same names and to the same values. On a GPU it repeats pixels in place of interpolating to
-    the nearest: the gradient is then a sum over 2 x 2 pixels, where torch.compile makes atomic additions of interpolate's.
+    """smp's decoder block, with the same names and values.
+
+    On a GPU it repeats pixels, as interpolation to the nearest does: the gradient is then a sum over 2 x 2 pixels, where
+    torch.compile turns that of `interpolate` into atomic additions.
     """
 
     def __init__(self, block: UnetDecoderBlock) -> None:
@@ -67,8 +70,9 @@ class _Doubling(nn.Module):
         target_width: int,  # noqa: ARG002
         skip_connection: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(N, C, H, W), and perhaps (N, S, 2H, 2W) of the encoder -> (N, D, 2H, 2W)."""
-        x = _doubled(feature_map) if feature_map.is_cuda else _interpolated(feature_map)
+        """Map (N, C, H, W), and optionally a skip connection (N, S, 2H, 2W), to (N, D, 2H, 2W)."""
+        # smp's own way is faster on a CPU
+        x = _doubled(feature_map) if feature_map.is_cuda else F.interpolate(feature_map, scale_factor=2, mode="nearest")
         if skip_connection is not None:
             x = self.attention1(torch.cat([x, skip_connection], dim=1))
         result: torch.Tensor = self.attention2(self.conv2(self.conv1(x)))
@@ -76,9 +80,10 @@ class _Doubling(nn.Module):
 
 
 class _ToOneChannel(nn.Module):
-    """A convolution to a single channel, by the same names. On a GPU by other operations, equal but for rounding: PyTorch's
-    own copies channels-last images to channels first, because weights of one channel have no order that it could tell, which
-    took a sixth of the training step of unet-resnet50.
+    """A convolution to a single channel, with the same names.
+
+    On a GPU it uses other operations, equal but for rounding: PyTorch's own copies channels-last images to channels-first,
+    because weights of one channel have no order that it could tell, which took a sixth of unet-resnet50's training step.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -87,24 +92,19 @@ class _ToOneChannel(nn.Module):
         self.weight, self.bias, self.padding = convolution.weight, convolution.bias, convolution.padding
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, 1, H, W)."""
+        """Map (N, C, H, W) to (N, 1, H, W)."""
         return self.channels_last(x) if x.is_cuda else F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
     def channels_last(self, x: torch.Tensor) -> torch.Tensor:
-        """`forward` without copies of channels-last images."""
+        """Compute `forward` without copies of channels-last images."""
         if self.weight.shape[2:] == (1, 1):
             return ((x * self.weight).sum(1, keepdim=True) + self.bias).to(x.dtype)
-        eight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, 7))  # channels: the fewest that tensor cores take
+        eight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, 7))  # channels, the fewest that tensor cores take
         return F.conv2d(x, eight, F.pad(self.bias, (0, 7)), padding=self.padding)[:, :1]
 
 
-def _interpolated(x: torch.Tensor) -> torch.Tensor:
-    """`_doubled` as smp does it, which is faster on a CPU."""
-    return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
 def _doubled(x: torch.Tensor) -> torch.Tensor:
-    """(N, C, H, W) -> (N, C, 2H, 2W), channels-last: each pixel four times."""
+    """Map (N, C, H, W) to (N, C, 2H, 2W), channels-last, with each pixel four times."""
     n, c, h, w = x.shape
     wide = x.permute(0, 2, 3, 1)[:, :, None, :, None].expand(n, h, 2, w, 2, c)
     return wide.reshape(n, 2 * h, 2 * w, c).permute(0, 3, 1, 2)

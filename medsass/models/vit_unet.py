@@ -1,22 +1,22 @@
 """U-Nets with a vision transformer beside the convolutions (paper, appendix A.1 and figure 5): ViT-small, and one for CPUs.
 
-The image takes two ways. Four down blocks of convolutions halve it four times and give the skip connections; the ViT
-reads it in patches of 8 x 8 pixels. The ViT-convolution (VC) block brings the patch tokens to the deepest map, where the
-two ways are added; four up blocks lead back. Shapes of unet-vit-small at 224 x 224 pixels, channels x height x width:
+The image takes two paths. Four down blocks of convolutions halve it four times and give the skip connections; the ViT
+reads it in patches of 8 x 8 pixels. The ViT-convolution (VC) block brings the patch tokens to the size of the deepest map,
+and the sum of both goes through four up blocks. Shapes of unet-vit-small at 224 x 224 pixels, channels x height x width:
 
     image 3 x 224 x 224 -> ViT 384 x 28 x 28 -> VC 512 x 14 x 14
     image -> first 64 x 224 x 224 -> down 128 x 112 x 112, 256 x 56 x 56, 512 x 28 x 28, 512 x 14 x 14
     sum 512 x 14 x 14 -> up 256 x 28 x 28, 128 x 56 x 56, 64 x 112 x 112, 64 x 224 x 224 -> out 1 x 224 x 224
 
-The paper leaves open, and we chose:
+Details that the paper leaves open, and our choices:
 - channels: those of the U-Net that upsamples without weights (64, 128, 256, 512, 512 downwards). An up block ends with
-  the channels of the next skip connection, so that neither half of a concatenation is the wider one.
-- double convolution: twice a 3 x 3 convolution without bias, batch normalisation and ReLU.
+  the channels of the next skip connection, so that both halves of a concatenation are equally wide.
+- double convolution: twice 3 x 3 convolution without bias, batch normalisation and ReLU.
 - VC: no activation between its two layers, as none is named. Both act on each position alone and bilinear weights sum to
-  one, so it makes no difference which comes first; we resize first, to fewer positions, and the last resize only lays the
-  channels back where convolutions have them. It is added to the deepest map, not concatenated with it.
-- upsampling and resizing: pixel centres stay where they are (align_corners=False), so flips commute with them.
-- the encoder, which is all that encoder-only training keeps, is the ViT without any convolution of the U-Net.
+  one, so the order of layers and resizing makes no difference; we resize first, to fewer positions, and the paper's last
+  resize only moves the channels to where convolutions have them. The result is added to the deepest map, not concatenated.
+- upsampling and resizing: pixel centres keep their place (align_corners=False), so flips commute with them.
+- the encoder, which is all that encoder-only training stores, is the ViT without any convolution of the U-Net.
 """
 
 from dataclasses import dataclass
@@ -47,16 +47,17 @@ SHAPES = {
 
 
 def build(name: str) -> nn.Module:
-    """The untrained U-Net `name` of `SHAPES`: (N, 3, H, W) float normalised images -> (N, 1, H, W) logits.
+    """Build the untrained U-Net `name` of `SHAPES`.
 
-    H and W: multiples of 16, for four halvings. unet-vit-small: 35.5 M parameters, 21.7 M of them the ViT's;
-    unet-vit-tiny: 9.0 M, 5.5 M of them. All get a gradient, the class token's too: the patches attend to it.
+    It maps (N, 3, H, W) float normalised images to (N, 1, H, W) logits; H and W are multiples of 16, for four halvings.
+    unet-vit-small has 35.5 M parameters, 21.7 M of them the ViT's; unet-vit-tiny 9.0 M and 5.5 M. All get a gradient,
+    also the class token: the patches attend to it.
     """
     return ViTUNet(SHAPES[name]).to(memory_format=torch.channels_last)
 
 
 class ViTUNet(nn.Module):
-    """The U-Net of a shape. `encoder` is timm's VisionTransformer, under whose names its own weights load as they are.
+    """A U-Net whose `encoder` is timm's VisionTransformer, with timm's names of the weights.
 
     Its position embeddings are those of 28 x 28 patches (224 pixels), resampled for images of another size.
     """
@@ -81,7 +82,7 @@ class ViTUNet(nn.Module):
         self.out = nn.Conv2d(channels[0], 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 1, H, W) logits."""
+        """Map (N, 3, H, W) to (N, 1, H, W) logits."""
         maps = [self.first(images)]
         for down in self.down:
             maps.append(down(maps[-1]))
@@ -103,15 +104,15 @@ class ViTConvolution(nn.Module):
         self.linear = nn.Linear(channels, channels)
 
     def forward(self, tokens: torch.Tensor, size: torch.Size) -> torch.Tensor:
-        """Patch tokens as a map (N, width, h, w) -> (N, channels, *size)."""
+        """Map patch tokens, laid out as (N, width, h, w), to (N, channels, *size)."""
         small = self.convolution(F.interpolate(tokens, size=size, mode="bilinear"))
         result: torch.Tensor = self.linear(small.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return result
 
 
 def _double_convolution(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(*_convolution(channels, out), *_convolution(out, out))
-
-
-def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    layers: list[nn.Module] = []
+    for inputs in (channels, out):
+        convolution = nn.Conv2d(inputs, out, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Images for the labelling kernels, and what the NumPy statements in threshold.py say of them."""
+"""Images for the labelling kernels, and their labels by the NumPy statements in threshold.py."""
 
 import ctypes
 import math
@@ -25,7 +25,7 @@ KINDS = ("uniform", "bimodal", "two levels", "mostly black", "sparse", "black", 
 
 
 def draw(kind: str, shape: tuple[int, int], rng: np.random.Generator, top: int = 255) -> NDArray[np.int64]:
-    """(H, W) levels in [0, top]."""
+    """Draw (H, W) levels in [0, top]."""
     bimodal = np.where(rng.random(shape) < 0.3, rng.normal(0.7, 0.08, shape), rng.normal(0.25, 0.08, shape))
     anything = rng.integers(0, top + 1, shape)
     images = {
@@ -43,7 +43,7 @@ def draw(kind: str, shape: tuple[int, int], rng: np.random.Generator, top: int =
 
 
 def image_of(kind: str, shape: tuple[int, int], rng: np.random.Generator, form: str) -> NDArray[Any]:
-    """An image of a kind as "rgb" (H, W, 3) uint8, "gray" (H, W) uint8 or "gray16" (H, W) uint16."""
+    """Draw an image of a kind as "rgb" (H, W, 3) uint8, "gray" (H, W) uint8 or "gray16" (H, W) uint16."""
     if form == "gray16":
         return draw(kind, shape, rng, int(rng.choice([300, 4095, 65535]))).astype(np.uint16)
     levels = draw(kind, shape, rng).astype(np.uint8)
@@ -65,7 +65,7 @@ def batches(draw_from: st.DrawFn, form: str, most: int = 3) -> NDArray[Any]:
 
 
 def _ght(counts: spec.Histogram, parameters: Sequence[float], found: float) -> float:
-    """GHT's threshold as stated, or `found` where it is one of several that the last bit of a logarithm decides between.
+    """Return GHT's threshold as stated, or `found` if only the last bit of a logarithm decides between the two.
 
     The C library's and NumPy's logarithms may differ in the last bit. Where thresholds differ there must be several
     levels whose stated scores are within 1e-12 of the best, and `found`, a mean of such levels, lies between them.
@@ -82,7 +82,7 @@ def _ght(counts: spec.Histogram, parameters: Sequence[float], found: float) -> f
 def stated(
     image: NDArray[Any], polarity: str, ght: Sequence[float] | None, found: float
 ) -> tuple[spec.Gray, float, float]:
-    """Mask, threshold and separability that threshold.py states; `found` settles GHT's ties only."""
+    """Return mask, threshold and separability as threshold.py states them; `found` only settles GHT's ties."""
     gray, low, span = spec.gray(image) if image.ndim == 3 else image, 0, spec.LEVELS
     if gray.min() == gray.max():
         return np.zeros(gray.shape, np.uint8), 0.0, 0.0
@@ -101,7 +101,7 @@ def stated(
 
 
 def check(images: NDArray[Any], polarity: str, ght: Sequence[float] | None, result: Any) -> None:
-    """Masks and thresholds equal what is stated, separabilities within two units of the last place of a float32."""
+    """Check that masks and thresholds are as stated, and separabilities within two units of a float32's last place."""
     for image, mask, threshold, share in zip(images, result.mask, result.threshold, result.separability, strict=True):
         wanted_mask, wanted_threshold, wanted_share = stated(image, polarity, ght, float(threshold))
         assert threshold == np.float32(wanted_threshold)
@@ -118,7 +118,7 @@ def label_and_check(
 
 
 def between_walls(images: NDArray[Any], last: bool) -> NDArray[Any]:
-    """A copy right before (`last`) or right behind a page of memory that ends the process when it is read."""
+    """Copy to right before (`last`) or right after a page of memory that kills the process when it is read."""
     page, size = mmap.PAGESIZE, -(-images.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, size + 2 * page)
     everything = np.frombuffer(memory, np.uint8)
@@ -132,7 +132,7 @@ def between_walls(images: NDArray[Any], last: bool) -> NDArray[Any]:
 
 
 def at_offset(images: NDArray[Any], offset: int) -> NDArray[Any]:
-    """A copy whose address is `offset` bytes after a 16-byte boundary."""
+    """Copy to an address `offset` bytes after a 16-byte boundary."""
     buffer = np.zeros(images.nbytes + 32, np.uint8)
     start = -buffer.ctypes.data % 16 + offset
     copy = buffer[start : start + images.nbytes].view(images.dtype).reshape(images.shape)

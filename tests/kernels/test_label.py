@@ -16,31 +16,13 @@ from tests.support import emulation as em
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 
 
-@settings(deadline=None, max_examples=30)
-@given(batches("rgb"), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
-def test_otsu_of_rgb_is_as_stated(images: NDArray[np.uint8], polarity: str, layout: tuple[int, bool]) -> None:
-    label_and_check(images, polarity, layout=layout)
-
-
-@settings(deadline=None, max_examples=30)
-@given(batches("gray"), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
-def test_otsu_of_gray_is_as_stated(images: NDArray[np.uint8], polarity: str, layout: tuple[int, bool]) -> None:
-    label_and_check(images, polarity, layout=layout)
-
-
-@settings(deadline=None, max_examples=30)
-@given(batches("gray16"), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
-def test_otsu_of_16_bits_is_as_stated(images: NDArray[np.uint16], polarity: str, layout: tuple[int, bool]) -> None:
-    label_and_check(images, polarity, layout=layout)
-
-
 @pytest.mark.parametrize("form", ["rgb", "gray", "gray16"])
-@pytest.mark.parametrize("parameters", GHT.values(), ids=GHT.keys())
-def test_ght_is_as_stated(form: str, parameters: tuple[float, float, float, float]) -> None:
-    @settings(deadline=None, max_examples=8)
-    @given(batches(form, 2), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
+@pytest.mark.parametrize("ght", [None, *GHT.values()], ids=["otsu", *GHT])
+def test_random_batches_are_as_stated(form: str, ght: tuple[float, ...] | None) -> None:
+    @settings(deadline=None, max_examples=8 if ght else 30)
+    @given(batches(form, 2 if ght else 3), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
     def holds(images: NDArray[Any], polarity: str, layout: tuple[int, bool]) -> None:
-        label_and_check(images, polarity, parameters, layout)
+        label_and_check(images, polarity, ght, layout)
 
     holds()
 
@@ -74,11 +56,14 @@ def test_constant_image_has_empty_mask(level: int, polarity: str, ght: tuple[flo
     assert (result.threshold[0], result.separability[0]) == (0, 0)
 
 
-@pytest.mark.parametrize("layout", [(1, True), (3, True), (2, False)])
-def test_constant_16_bit_image_has_empty_mask(layout: tuple[int, bool]) -> None:
-    result = em.label(np.full((1, 9, 11), 40_000, np.uint16), "dark", None, 0, layout[0], once=layout[1])
-    assert not result.mask.any()
-    assert (result.threshold[0], result.separability[0]) == (0, 0)
+def test_16_bit_images_without_a_range_and_with_the_full_range_are_as_stated() -> None:
+    image = np.random.default_rng(8).integers(0, 65_536, (1, 40, 41)).astype(np.uint16)
+    image[0, 0, :2] = 0, 65_535
+    for layout in ((1, True), (3, True), (2, False), (3, False)):
+        label_and_check(image, "bright", layout=layout)
+        result = em.label(np.full((1, 9, 11), 40_000, np.uint16), "dark", None, 0, layout[0], once=layout[1])
+        assert not result.mask.any()
+        assert (result.threshold[0], result.separability[0]) == (0, 0)
 
 
 @pytest.mark.parametrize("form", ["rgb", "gray", "gray16"])
@@ -147,10 +132,3 @@ def test_16_bit_otsu_equals_opencv_where_bins_are_levels(span: int) -> None:
     result = em.label(image[None], "bright", None, 0, 2)
     assert result.threshold[0] == level
     assert np.array_equal(result.mask[0], above)
-
-
-def test_16_bit_image_of_full_range_is_as_stated() -> None:
-    image = np.random.default_rng(8).integers(0, 65_536, (1, 40, 41)).astype(np.uint16)
-    image[0, 0, :2] = 0, 65_535
-    for layout in ((1, True), (3, True), (3, False)):
-        label_and_check(image, "bright", layout=layout)

@@ -1,4 +1,4 @@
-"""Gaussian smoothing in whole numbers against OpenCV's and SciPy's, and its two ways against each other."""
+"""Gaussian smoothing in integers against OpenCV's, and its two implementations against each other."""
 
 import cv2
 import numpy as np

@@ -16,7 +16,7 @@ FULL = np.ones((3, 3))
 
 
 def by_first_pixel(labels: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Labels of any numbering, 0 on the ground -> the smallest index of each component, -1 on the ground."""
+    """Convert labels of any numbering, background 0, to the smallest index of each component, background -1."""
     _, first, back = np.unique(labels, return_index=True, return_inverse=True)
     return np.where(labels == 0, -1, first[back].reshape(labels.shape)).astype(np.int32)
 
@@ -41,15 +41,10 @@ def test_every_kind_of_mask_is_connected_as_in_scipy(kind: str, shape: tuple[int
     assert np.array_equal(found(mask, 8), by_first_pixel(ndimage.label(mask, FULL)[0]))
 
 
-def test_a_component_is_called_by_its_first_pixel() -> None:
-    mask = torch.tensor([[[0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 1]]], dtype=torch.uint8)
+def test_a_component_is_named_by_its_first_pixel_and_any_level_but_0_is_foreground() -> None:
+    mask = torch.tensor([[[0, 1, 0, 2], [255, 0, 0, 1], [0, 0, 0, 1]]], dtype=torch.uint8)
     assert components(mask, 4).tolist() == [[[-1, 1, -1, 3], [4, -1, -1, 3], [-1, -1, -1, 3]]]
     assert components(mask, 8).tolist() == [[[-1, 1, -1, 3], [1, -1, -1, 3], [-1, -1, -1, 3]]]
-
-
-def test_any_level_but_0_is_foreground() -> None:
-    mask = torch.tensor([[[255, 2, 0, 1]]], dtype=torch.uint8)
-    assert components(mask, 8).tolist() == [[[0, 0, -1, 3]]]
 
 
 def test_a_mask_that_is_not_contiguous_is_taken_by_its_values() -> None:

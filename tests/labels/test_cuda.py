@@ -1,4 +1,4 @@
-"""How images are shared out among blocks, and what is refused."""
+"""The division of images among CUDA blocks, and what is refused."""
 
 import contextlib
 from dataclasses import replace
@@ -27,40 +27,35 @@ on_variants = pytest.mark.parametrize("variant", [RGB, GRAY], ids=["RGB", "gray"
 
 
 @pytest.mark.parametrize(("side", "variant"), [(1, RGB), (64, RGB), (224, RGB), (299, RGB), (224, GRAY), (299, GRAY)])
-def test_small_image_is_one_part_on_an_h200(side: int, variant: cuda.Variant) -> None:
+def test_a_small_image_is_one_block_on_an_h200_and_a_dermoscopic_one_is_read_once(
+    side: int, variant: cuda.Variant
+) -> None:
     plan = cuda.plan(side * side, variant, H200)
-    assert (plan.parts, plan.once) == (1, True)
-
-
-def test_dermoscopic_image_is_read_once_on_an_h200() -> None:
+    assert (plan.blocks, plan.once) == (1, True)
     plan = cuda.plan(1408 * 1876, RGB, H200)
     assert plan.once
-    assert plan.parts > 1
+    assert plan.blocks > 1
 
 
 @on_devices
-def test_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
+@on_variants
+@settings(deadline=None, max_examples=300)
+@given(st.one_of(st.integers(1, 1 << 22), st.integers(1, 1 << 24), st.integers(1, cuda.MOST_PIXELS)))
+def test_blocks_cover_the_image_fit_a_multiprocessor_and_can_wait_for_one_another(
+    limits: cuda.Limits, variant: cuda.Variant, pixels: int
+) -> None:
+    plan = cuda.plan(pixels, variant, limits)
+    assert (plan.blocks - 1) * plan.chunk < pixels <= plan.blocks * plan.chunk
+    assert plan.chunk % 16 == 0
+    memory = cuda.shared(plan, variant)
+    assert memory + cuda.RESERVED <= limits.shared
+    assert memory <= limits.shared_block
+    assert not plan.once or plan.blocks <= cuda.resident(plan, variant, limits)
+
+
+@on_devices
+def test_an_image_of_the_most_pixels_is_read_twice(limits: cuda.Limits) -> None:
     assert not cuda.plan(cuda.MOST_PIXELS, RGB, limits).once
-
-
-@on_devices
-@on_variants
-@settings(deadline=None, max_examples=300)
-@given(st.one_of(st.integers(1, 1 << 22), st.integers(1, cuda.MOST_PIXELS)))
-def test_parts_cover_the_image_and_none_is_empty(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
-    plan = cuda.plan(pixels, variant, limits)
-    assert (plan.parts - 1) * plan.chunk < pixels <= plan.parts * plan.chunk
-
-
-@on_devices
-@on_variants
-@settings(deadline=None, max_examples=300)
-@given(st.integers(1, 1 << 24))
-def test_a_block_fits_a_multiprocessor(limits: cuda.Limits, variant: cuda.Variant, pixels: int) -> None:
-    plan = cuda.plan(pixels, variant, limits)
-    block = cuda.shared(plan, variant)
-    assert block + cuda.RESERVED <= limits.shared
-    assert block <= limits.shared_block
 
 
 @pytest.mark.parametrize("limits", [H200, A100], ids=["H200", "A100"])
@@ -70,22 +65,6 @@ def test_two_blocks_of_the_papers_images_fit_a_multiprocessor(limits: cuda.Limit
             cuda.resident(cuda.plan(224 * 224, variant, limits), variant, limits)
             >= (2 if limits == H200 else 1) * limits.processors
         )
-
-
-@on_devices
-@on_variants
-@settings(deadline=None, max_examples=300)
-@given(st.integers(1, 1 << 24))
-def test_parts_that_wait_for_one_another_can_all_be_resident(
-    limits: cuda.Limits, variant: cuda.Variant, pixels: int
-) -> None:
-    plan = cuda.plan(pixels, variant, limits)
-    assert not plan.once or plan.parts <= cuda.resident(plan, variant, limits)
-
-
-@on_devices
-def test_parts_begin_on_16_pixel_boundaries(limits: cuda.Limits) -> None:
-    assert all(cuda.plan(pixels, RGB, limits).chunk % 16 == 0 for pixels in range(1, 3_000_000, 9_973))
 
 
 @pytest.mark.parametrize(
@@ -113,37 +92,28 @@ def test_other_shapes_and_dtypes_are_refused(shape: tuple[int, ...], dtype: torc
         ((2, 4, 5), torch.uint8, (1, 8)),
         ((2, 4, 5), torch.uint16, (1, 16)),
         ((2, 4, 3), torch.uint8, (1, 8)),
+        ((1, 16_384, 8192), torch.uint8, (1, 8)),  # the most pixels
     ],
 )
 def test_channels_and_bits_of_a_batch(shape: tuple[int, ...], dtype: torch.dtype, expected: tuple[int, int]) -> None:
     assert cuda._check(torch.empty(shape, dtype=dtype, device="meta")) == expected
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 5, 3), (2, 0, 5), (2, 4, 0, 3)])
-def test_empty_batch_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="images must not be empty") as error:
-        cuda._check(torch.empty(shape, dtype=torch.uint8))
-    assert str(shape) in str(error.value)
-
-
-def test_transposed_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="images must be contiguous") as error:
-        cuda._check(torch.zeros(2, 3, 4, 5, dtype=torch.uint8).permute(0, 2, 3, 1))
-    assert "(60, 5, 1, 20)" in str(error.value)
-
-
-def test_every_other_column_is_refused() -> None:
-    with pytest.raises(ValueError, match="images must be contiguous"):
-        cuda._check(torch.zeros(2, 4, 10, dtype=torch.uint8)[:, :, ::2])
-
-
-def test_oversized_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=f"at most {cuda.MOST_PIXELS} pixels; got 16385 x 8192"):
-        cuda._check(torch.empty(1, 16_385, 8192, dtype=torch.uint8, device="meta"))
-
-
-def test_image_of_the_most_pixels_is_accepted() -> None:
-    assert cuda._check(torch.empty(1, 16_384, 8192, dtype=torch.uint8, device="meta")) == (1, 8)
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.empty(0, 4, 5, 3, dtype=torch.uint8), r"must not be empty; got shape \(0, 4, 5, 3\)"),
+        (torch.empty(2, 0, 5, dtype=torch.uint8), r"must not be empty; got shape \(2, 0, 5\)"),
+        (torch.empty(2, 4, 0, 3, dtype=torch.uint8), r"must not be empty; got shape \(2, 4, 0, 3\)"),
+        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8).permute(0, 2, 3, 1), r"must be contiguous; .*\(60, 5, 1, 20\)"),
+        (torch.zeros(2, 4, 10, dtype=torch.uint8)[:, :, ::2], "must be contiguous"),
+        (torch.empty(1, 16_385, 8192, dtype=torch.uint8, device="meta"), f"at most {cuda.MOST_PIXELS} pixels; got 16385 x 8192"),
+    ],
+    ids=["no image", "no row", "no column", "transposed", "every other column", "too large"],
+)  # fmt: skip
+def test_other_batches_are_refused(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=f"image.* {message}"):
+        cuda._check(images)
 
 
 def test_cpu_batch_is_refused() -> None:
@@ -198,28 +168,19 @@ def test_outputs_of_other_shape_or_dtype_are_refused(name: str, tensor: torch.Te
     assert str(error.value).endswith(f"got {tuple(tensor.shape)}, {tensor.dtype}, cpu")
 
 
-def test_missing_input_output_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"out\.input must be .*; got None"):
-        cuda._outputs(BATCH, NORMALISE, replace(_allocated(), input=None))
-
-
-def test_input_output_that_is_not_channels_last_is_refused() -> None:
-    planar = torch.zeros(2, 3, 4, 6, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match=r"out\.input must be contiguous \(torch\.channels_last\); got strides"):
-        cuda._outputs(BATCH, NORMALISE, replace(_allocated(), input=planar))
-
-
-def test_mask_output_with_gaps_is_refused() -> None:
-    gaps = torch.zeros(2, 4, 12, dtype=torch.uint8)[:, :, ::2]
-    with pytest.raises(ValueError, match=r"out\.mask must be contiguous") as error:
-        cuda._outputs(BATCH, None, replace(_allocated(), mask=gaps))
-    assert "(48, 12, 2)" in str(error.value)
-
-
-def test_outputs_on_another_device_are_refused() -> None:
-    elsewhere = torch.empty(2, 4, 6, dtype=torch.uint8, device="meta")
-    with pytest.raises(ValueError, match=r"out\.mask must be .*; got .*meta"):
-        cuda._outputs(BATCH, None, replace(_allocated(), mask=elsewhere))
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("input", None, r"out\.input must be .*; got None"),
+        ("input", torch.zeros(2, 3, 4, 6, dtype=torch.bfloat16), r"out\.input must be contiguous \(torch\.channels_last\); got strides"),
+        ("mask", torch.zeros(2, 4, 12, dtype=torch.uint8)[:, :, ::2], r"out\.mask must be contiguous .*\(48, 12, 2\)"),
+        ("mask", torch.empty(2, 4, 6, dtype=torch.uint8, device="meta"), r"out\.mask must be .*; got .*meta"),
+    ],
+    ids=["none", "channels first", "gaps", "another device"],
+)  # fmt: skip
+def test_outputs_that_cannot_be_written_are_refused(name: str, tensor: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cuda._outputs(BATCH, NORMALISE, replace(_allocated(), **{name: tensor}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.uint8])
@@ -232,12 +193,10 @@ Launch = tuple[str, tuple[int, ...], int]  # kernel, grid, bytes of shared memor
 
 
 def _launches(monkeypatch: pytest.MonkeyPatch, limits: cuda.Limits) -> list[Launch]:
-    """What `cuda` launches from here on, which is only written down: batches may lie on the CPU."""
+    """Record launches in place of starting them, so that batches may be on the CPU."""
     launched: list[Launch] = []
 
-    def write_down(
-        _: Any, __: Any, ___: Any, grid: tuple[int, ...], name: str, shared: int, *____: Any, **_____: Any
-    ) -> None:
+    def write_down(_: Any, name: str, __: Any, grid: tuple[int, ...], ___: Any, shared: int = 0, **____: Any) -> None:
         launched.append((name, grid, shared))
 
     monkeypatch.setattr(cuda, "launch", write_down)
@@ -263,8 +222,8 @@ def test_image_that_does_not_fit_is_read_twice(
 ) -> None:
     launched = _launches(monkeypatch, T4)
     cuda.label(torch.zeros(2, 2816, 1876, dtype=dtype), "bright")
-    parts = -(-2816 * 1876 // cuda.REREAD_CHUNK)
-    assert [(name, grid) for name, grid, _ in launched] == [(name, (2 * parts,)) for name in names]
+    blocks = -(-2816 * 1876 // cuda.REREAD_CHUNK)
+    assert [(name, grid) for name, grid, _ in launched] == [(name, (2 * blocks,)) for name in names]
 
 
 @pytest.mark.parametrize("limits", [H200, A100, T4, RTX4090], ids=str)

@@ -15,9 +15,8 @@ radii = st.integers(0, 7)
 
 
 @pytest.mark.parametrize("radius", range(9))
-def test_the_disk_is_scikit_images_and_its_rows_are_as_wide(radius: int) -> None:
+def test_the_disk_is_scikit_images(radius: int) -> None:
     assert np.array_equal(morphology.disk(radius), peer.disk(radius))
-    assert morphology.disk(radius).sum(1).tolist() == [2 * half + 1 for half in morphology.widths(radius)]
 
 
 @settings(deadline=None, max_examples=100)

@@ -39,7 +39,7 @@ def test_compile_traces_through_the_labeler_without_a_break() -> None:
     torch.testing.assert_close(compiled(images), share(images), rtol=0, atol=0)
 
 
-def test_input_is_torchvisions_normalisation() -> None:
+def test_input_is_torchvisions_normalisation_and_gray_stands_for_three_channels() -> None:
     from torchvision.transforms import functional
 
     images = _images(2, 8, 8, 3)
@@ -48,9 +48,6 @@ def test_input_is_torchvisions_normalisation() -> None:
     assert labels.input is not None
     assert labels.input.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(labels.input, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_gray_input_has_three_channels_of_the_same_image() -> None:
     images = _images(2, 8, 8)
     gray = Labeler()(images, Normalise(MEAN, STD)).input
     rgb = Labeler()(images.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous(), Normalise(MEAN, STD)).input

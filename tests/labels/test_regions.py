@@ -1,4 +1,4 @@
-"""What is done to whole components, against scikit-image and SciPy, and on both ways of counting them."""
+"""Operations on whole components against scikit-image and SciPy, with both kinds of keys."""
 
 from collections.abc import Callable
 
@@ -108,7 +108,7 @@ def test_counting_by_index_as_on_a_gpu_gives_the_same(step: Step, masks: Mask) -
     batch = torch.from_numpy(masks)
     by_number = step(batch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(regions._REGIONS, "cpu", regions.by_index)
+        patch.setattr(regions, "_by_number", regions.by_index)
         assert torch.equal(step(batch), by_number)
 
 

@@ -1,4 +1,4 @@
-"""The field of view: found where there is one, and left alone where the dark is the picture's own ground."""
+"""The field of view: found where there is one, and nothing where the dark is the picture's own background."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def outside(gray: Gray, margin: int = 0) -> Gray:
 
 
 def _stated(gray: Gray) -> Gray:
-    """What `vignette.outside` says of itself, pixel by pixel."""
+    """The docstring of `vignette.outside`, pixel by pixel."""
     dark = gray <= int(gray.sum()) // (vignette.DARK * gray.size)
     found = np.zeros(gray.shape, bool)
     for y, x in np.ndindex(gray.shape):

@@ -1,4 +1,4 @@
-"""The baselines as several tests need them: small, on a fixed batch, and what their encoders see, written out."""
+"""Small baselines, fixed batches and the encoders' input, for several tests."""
 
 from pathlib import Path
 
@@ -28,14 +28,14 @@ SMALL = {
 
 
 def made(name: str, model: str, seed: int = 0, **options: object) -> Method:
-    """The method in training mode, its weights by the seed."""
+    """Build a method in training mode, with weights from the seed."""
     torch.manual_seed(seed)
     config = TrainConfig(Path("shards"), Path("run"), method=name, model=model, **{"size": 32, **options})  # type: ignore[arg-type]
     return method.make(config, "bright")
 
 
 def batch(chosen: Method, count: int = 4, depth: int = 8, seed: int = 0) -> Batch:
-    """Random pixels for each of the method's views."""
+    """Draw pixels for each of the method's views."""
     generator = torch.Generator().manual_seed(seed)
     images = []
     for view in chosen.views:
@@ -46,13 +46,13 @@ def batch(chosen: Method, count: int = 4, depth: int = 8, seed: int = 0) -> Batc
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) by ImageNet's mean and deviation."""
+    """Map (N, H, W, 3) uint8 to (N, 3, H, W) by ImageNet's mean and deviation."""
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((images / 255 - mean) / deviation).permute(0, 3, 1, 2)
 
 
 def disturbed(module: torch.nn.Module, seed: int = 1) -> None:
-    """Change all parameters a little, so that a copy is no longer equal to what it was copied from."""
+    """Change all parameters a little, so that a copy differs from its original."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for item in module.parameters():
@@ -60,7 +60,7 @@ def disturbed(module: torch.nn.Module, seed: int = 1) -> None:
 
 
 def patches(images: torch.Tensor, side: int = 8) -> torch.Tensor:
-    """(N, 3, H, W) -> (N, patches, side * side * 3): row by row, each patch as pixels of three channels."""
+    """Map (N, 3, H, W) to (N, patches, side * side * 3): row by row, each patch as pixels of three channels."""
     rows = [
         images[:, :, y : y + side, x : x + side].permute(0, 2, 3, 1).flatten(1)
         for y in range(0, images.shape[2], side)

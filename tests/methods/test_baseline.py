@@ -1,4 +1,4 @@
-"""What all baselines have in common: how they train, resume, evaluate, and what they refuse."""
+"""Common to all baselines: training, resuming, evaluating, and refused options."""
 
 import json
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
 
 
 def _check_kept(run: Path, name: str, model: str) -> None:
-    """The run keeps an encoder that fits the network, and nothing else; of joint embeddings that of the last epoch."""
+    """Check that the run stored an encoder that fits the network, and nothing else; the last for joint embeddings."""
     kept = load_file(run / "model.safetensors")
     expected = {key for key in network.build(model).state_dict() if key.startswith("encoder.")}
     assert set(kept) == expected

@@ -48,7 +48,7 @@ def test_gradients_reach_all_of_the_online_network_and_nothing_of_the_target(cho
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
-def test_the_target_follows_by_the_papers_course_of_tau(chosen: BYOL, progress: float) -> None:
+def test_the_target_follows_with_the_papers_schedule_of_tau(chosen: BYOL, progress: float) -> None:
     tau = 1 - (1 - 0.996) * (math.cos(math.pi * progress) + 1) / 2
     pairs = [(chosen.network, chosen.target), (chosen.projector, chosen.target_projector)]
     expected = [

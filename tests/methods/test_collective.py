@@ -1,4 +1,4 @@
-"""What a loss takes over the batch of several processes is what one process takes over all of it."""
+"""Losses over a batch of several processes equal those of one process over all of it."""
 
 import pytest
 import torch

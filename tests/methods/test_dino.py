@@ -80,7 +80,7 @@ def test_gradients_reach_all_of_the_student_and_nothing_of_the_teacher(chosen: D
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
-def test_the_teacher_follows_by_the_papers_course_of_its_momentum(chosen: DINO, progress: float) -> None:
+def test_the_teacher_follows_with_the_papers_schedule_of_its_momentum(chosen: DINO, progress: float) -> None:
     share = 1 - (1 - 0.996) * (math.cos(math.pi * progress) + 1) / 2
     pairs = [(chosen.network, chosen.teacher), (chosen.head, chosen.teacher_head)]
     expected = [
@@ -93,7 +93,7 @@ def test_the_teacher_follows_by_the_papers_course_of_its_momentum(chosen: DINO, 
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_the_last_layer_rests_for_the_first_epoch(chosen: DINO) -> None:
+def test_the_last_layer_is_frozen_for_the_first_epoch(chosen: DINO) -> None:
     optimizer = optim.build(chosen.parameters(), chosen.regime, "cpu")
     weight = chosen.head.last_layer.weight_v
     for progress, moves in [(0.0, False), (0.099, False), (0.1, True)]:
@@ -114,7 +114,7 @@ def test_the_teacher_sees_the_global_crops_alone(chosen: DINO) -> None:
     assert seen == {"teacher": [(8, 3, 32, 32)], "network": [(8, 3, 32, 32), (32, 3, 16, 16)]}
 
 
-def test_what_is_kept_is_the_teachers_encoder(chosen: DINO) -> None:
+def test_the_teachers_encoder_is_stored(chosen: DINO) -> None:
     kept = chosen.weights()
     assert all(torch.equal(kept[f"encoder.{name}"], item) for name, item in chosen.teacher.encoder.state_dict().items())  # type: ignore[operator, union-attr]
     assert not torch.equal(kept["encoder.conv1.weight"], chosen.network.encoder.conv1.weight)  # type: ignore[union-attr, arg-type]

@@ -1,4 +1,4 @@
-"""MedSASS beyond its teacher: each part alone and none of them, guards, and what is kept."""
+"""MedSASS with its three components: each alone, none of them, guards, and what is stored."""
 
 from pathlib import Path
 
@@ -22,23 +22,23 @@ def _made(name: str = "medsass-plus", **options: object) -> method.Method:
     return method.make(config, "bright")
 
 
-def test_without_its_parts_it_is_medsass() -> None:
+def test_without_its_components_it_is_medsass() -> None:
     plus, plain = _made(parts="none"), _made("medsass")
     assert plus.train()(Batch(IMAGES), 0.5).loss.item() == plain.train()(Batch(IMAGES), 0.5).loss.item()
     assert set(plus.weights()) == set(plain.weights())
 
 
-def test_all_parts_are_on_unless_left_away() -> None:
+def test_all_components_are_on_by_default() -> None:
     made = _made()
     assert isinstance(made, MedSASSPlus)
-    assert made.parts == medsass_plus.PARTS
+    assert made.components == medsass_plus.COMPONENTS
 
 
-@pytest.mark.parametrize("part", medsass_plus.PARTS)
-def test_a_part_is_on_alone(part: str) -> None:
-    made = _made(parts=part)
+@pytest.mark.parametrize("component", medsass_plus.COMPONENTS)
+def test_a_component_is_on_alone(component: str) -> None:
+    made = _made(parts=component)
     assert isinstance(made, MedSASSPlus)
-    assert (made.teacher is not None) == (part == "teacher")
+    assert (made.teacher is not None) == (component == "teacher")
     outcome = made.train()(Batch(IMAGES), 0.0)
     outcome.loss.backward()  # type: ignore[no-untyped-call]
     plain = _made("medsass").train()(Batch(IMAGES), 0.0)
@@ -46,16 +46,16 @@ def test_a_part_is_on_alone(part: str) -> None:
     assert plain.target is not None
     assert torch.equal(outcome.target, plain.target)
     # a teacher that has no share yet changes nothing; the others do
-    assert (outcome.loss.item() == pytest.approx(plain.loss.item(), abs=1e-6)) == (part == "teacher")
+    assert (outcome.loss.item() == pytest.approx(plain.loss.item(), abs=1e-6)) == (component == "teacher")
 
 
-def test_a_part_that_does_not_exist_is_refused() -> None:
+def test_an_unknown_component_is_refused() -> None:
     with pytest.raises(ValueError, match="--parts: 'luck' is none of weights, consistency, teacher"):
         _made(parts="teacher,luck")
 
 
 @pytest.mark.parametrize("name", ["medsass", "supervised", "byol"])
-def test_other_methods_have_no_parts(name: str) -> None:
+def test_other_methods_have_no_components(name: str) -> None:
     with pytest.raises(ValueError, match=f"--parts is for --method medsass-plus, not {name}; drop it"):
         _made(name, parts="teacher")
 
@@ -84,7 +84,7 @@ def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.
     torch.testing.assert_close(seen[1], 0.2 * mask + 0.8 * torch.sigmoid(4 * mask - 2))  # aligned: as many are above 0
 
 
-def test_what_is_kept_and_judged_is_the_teacher() -> None:
+def test_the_teacher_is_stored_and_validated() -> None:
     made = _made()
     assert isinstance(made, MedSASSPlus)
     assert made.teacher is not None

@@ -1,5 +1,7 @@
-"""The contract of a method: its regime and the user's numbers, and what an encoder is trained without."""
+"""The contract of a method: its regime with the user's numbers, its lookup by name, and options that are refused."""
 
+import importlib
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 import torch
 
 from medsass.config import METHODS, TrainConfig
-from medsass.methods import method
-from medsass.methods.method import Encoder, Method, Regime
+from medsass.methods import baseline, method
+from medsass.methods.method import Method, Regime
 from medsass.models import network
 from tests.methods import baselines
 
@@ -19,31 +21,27 @@ def _config(**options: object) -> TrainConfig:
     return TrainConfig(Path("shards"), Path("run"), **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("batch", "lr"), [(256, 0.4), (64, 0.1), (16, 0.025), (1024, 1.6)])
-def test_the_learning_rate_is_proportional_to_the_batch(batch: int, lr: float) -> None:
-    assert PAPER.of(_config(batch_size=batch)).lr == pytest.approx(lr)
+@pytest.mark.parametrize(
+    ("regime", "batch", "lr"),
+    [
+        *((PAPER, batch, lr) for batch, lr in ((256, 0.4), (64, 0.1), (16, 0.025), (1024, 1.6))),
+        *(
+            (Regime(lr=2.4e-3, lr_batch=4096), batch, lr)
+            for batch, lr in ((4096, 2.4e-3), (1024, 1.2e-3), (16, 1.5e-4))
+        ),
+    ],
+)
+def test_the_learning_rate_follows_the_batch_or_its_square_root_for_adamw(
+    regime: Regime, batch: int, lr: float
+) -> None:
+    assert regime.of(_config(batch_size=batch)).lr == pytest.approx(lr)
 
 
-@pytest.mark.parametrize(("batch", "lr"), [(4096, 2.4e-3), (1024, 1.2e-3), (16, 1.5e-4)])
-def test_of_adamw_the_learning_rate_follows_the_square_root_of_the_batch(batch: int, lr: float) -> None:
-    assert Regime(lr=2.4e-3, lr_batch=4096).of(_config(batch_size=batch)).lr == pytest.approx(lr)
-
-
-def test_the_learning_rate_does_not_depend_on_the_batch_where_no_batch_is_named() -> None:
+def test_the_regime_is_the_methods_own_unless_the_user_gives_numbers() -> None:
     assert {Regime(lr=0.4).of(_config(batch_size=batch)).lr for batch in (1, 16, 999)} == {0.4}
-
-
-def test_without_options_the_regime_is_the_methods_own() -> None:
     assert PAPER.of(_config(batch_size=256)) == replace(PAPER, lr_batch=0)
-
-
-def test_the_users_learning_rate_is_taken_as_it_is() -> None:
     regime = PAPER.of(_config(lr=0.3, batch_size=16))
-    assert regime.lr == 0.3
-    assert regime.of(_config(batch_size=16)).lr == 0.3
-
-
-def test_the_users_numbers_replace_the_methods() -> None:
+    assert regime.lr == regime.of(_config(batch_size=16)).lr == 0.3
     regime = PAPER.of(_config(batch_size=256, weight_decay=0.0, warmup=0.0, lr=0.0))
     assert (regime.weight_decay, regime.final_weight_decay, regime.warmup, regime.lr) == (0.0, None, 0.0, 0.0)
 
@@ -56,7 +54,22 @@ def test_a_patience_stops_the_run_and_does_not_make_the_validation_loss_rank(
     assert (regime.patience, regime.ranks) == (expected, False)
 
 
-def test_methods_are_found_and_made_by_their_names() -> None:
+def test_every_name_of_config_is_a_module_that_builds_and_no_such_module_is_missing() -> None:
+    found = []
+    for path in Path(method.__file__).parent.glob("*.py"):
+        module = importlib.import_module(f"medsass.methods.{path.stem}")
+        build = getattr(module, "build", None)
+        if (
+            build
+            and build.__module__ == module.__name__
+            and next(iter(inspect.signature(build).parameters)) == "config"
+        ):
+            assert list(inspect.signature(build).parameters) == ["config", "polarity"]
+            found.append(path.stem.replace("_", "-"))
+    assert sorted(METHODS) == sorted(found)
+
+
+def test_methods_are_made_by_their_names() -> None:
     assert set(METHODS) == {"medsass", "medsass-plus", "supervised", *(name for name, _ in baselines.KINDS)}
     for name, model in [("medsass", "unet-resnet18"), ("medsass-plus", "unet-resnet18"), *baselines.KINDS]:
         chosen = baselines.made(name, model)
@@ -86,12 +99,20 @@ def test_options_of_segmentation_are_refused_where_an_encoder_is_trained(option:
         method.check(_config(method="byol", model="unet-resnet18", **{option: value}))
 
 
+def test_an_option_that_only_one_method_reads_exists_and_its_owner_takes_it() -> None:
+    fields = TrainConfig.__dataclass_fields__
+    for name in METHODS:
+        options = getattr(importlib.import_module(f"medsass.methods.{name.replace('-', '_')}"), "OPTIONS", ())
+        assert set(options) <= set(fields)
+    method.check(_config(method="medsass-plus", parts="teacher"))
+
+
 def test_the_encoder_is_that_of_the_network() -> None:
     torch.manual_seed(0)
     expected = network.build("unet-resnet18").encoder.state_dict()  # type: ignore[operator, union-attr]
     torch.manual_seed(0)
-    found = method.encoder_of(_config(method="byol", model="unet-resnet18"))
-    assert isinstance(found, Encoder)
+    found = baseline.encoder_of(_config(method="byol", model="unet-resnet18"))
+    assert isinstance(found, baseline.Encoder)
     torch.testing.assert_close(dict(found.encoder.state_dict()), dict(expected), rtol=0, atol=0)
 
 

@@ -1,4 +1,4 @@
-"""Optimisers: who is decayed, and the courses of learning rate and decay."""
+"""Optimisers: which parameters are decayed, and the schedules of learning rate and decay."""
 
 import math
 from dataclasses import replace
@@ -52,17 +52,16 @@ def test_the_learning_rate_of_marked_parameters_alone_stays() -> None:
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.04), (0.25, 0.04 + 0.36 * 0.1464466), (0.5, 0.22), (1.0, 0.4)])  # fmt: skip
-def test_the_decay_goes_to_its_end_by_half_a_cosine(progress: float, expected: float) -> None:
+def test_the_decay_goes_to_its_end_by_half_a_cosine_or_stays_where_it_has_none(
+    progress: float, expected: float
+) -> None:
     regime = Regime(weight_decay=0.04, final_weight_decay=0.4, decay_norms=False)
     optimizer = optim.build(_network().parameters(), regime, "cpu")
     optim.decay(optimizer, regime, progress)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == pytest.approx([0, expected])
-
-
-def test_the_decay_stays_where_it_has_no_end() -> None:
-    regime = Regime(weight_decay=0.04)
-    optimizer = optim.build(_network().parameters(), regime, "cpu")
-    optim.decay(optimizer, regime, 0.9)
+    constant = Regime(weight_decay=0.04)
+    optimizer = optim.build(_network().parameters(), constant, "cpu")
+    optim.decay(optimizer, constant, progress)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.04]
 
 
@@ -105,22 +104,17 @@ def test_the_optimiser_is_the_one_that_is_named_with_the_regimes_numbers(name: s
 
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 0.05), (40, 0.5), (7, 0.3), (100, 0.0)])
 def test_the_learning_rate_rises_linearly_and_falls_by_half_a_cosine(steps: int, warmup: float) -> None:
-    factor, rise = warmup_cosine(steps, warmup), round(steps * warmup)
+    rise = round(steps * warmup)
     expected = [(s + 1) / (rise + 1) for s in range(rise)]
     expected += [(1 + math.cos(math.pi * (s - rise) / (steps - rise))) / 2 for s in range(rise, steps + 1)]
-    assert [factor(step) for step in range(steps + 1)] == pytest.approx(expected, abs=1e-12)
+    assert [warmup_cosine(step, steps, warmup) for step in range(steps + 1)] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_learning_rate_peaks_at_1_and_ends_at_0() -> None:
-    factor = warmup_cosine(200, 0.1)
-    values = [factor(step) for step in range(201)]
+def test_the_learning_rate_peaks_at_1_and_ends_at_0_and_a_warmup_of_all_steps_only_rises() -> None:
+    values = [warmup_cosine(step, 200, 0.1) for step in range(201)]
     assert max(values) == values[20] == 1
     assert values[200] == pytest.approx(0, abs=1e-12)
     assert values[:21] == sorted(values[:21])
     assert values[20:] == sorted(values[20:], reverse=True)
-
-
-def test_a_warmup_of_all_steps_only_rises() -> None:
-    factor = warmup_cosine(10, 1.0)
-    assert [factor(step) for step in range(10)] == pytest.approx([(s + 1) / 11 for s in range(10)])
-    assert math.isfinite(factor(10))
+    assert [warmup_cosine(step, 10, 1.0) for step in range(10)] == pytest.approx([(s + 1) / 11 for s in range(10)])
+    assert math.isfinite(warmup_cosine(10, 10, 1.0))

@@ -1,4 +1,4 @@
-"""Training towards a mask: what learns, what is kept of it, and what it starts from."""
+"""Training towards a mask: gradients, stored weights, and the weights it starts from."""
 
 import json
 from dataclasses import replace

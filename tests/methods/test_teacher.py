@@ -1,4 +1,4 @@
-"""A teacher's average, its opinion and its share, against formulas."""
+"""A teacher's average, its prediction and its share, against formulas."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_teacher_is_an_average_of_its_network_over_a_share_of_the_steps_so_far
         seen.append(next(net.parameters()).detach().clone())
         made.follow(net)
         assert torch.equal(made.network[1].running_mean, net[1].running_mean)  # type: ignore[index]
-        # the weights that the power function's course unrolls to (Karras et al. 2024): a step's is the
+        # the weights that the power function's schedule unrolls to (Karras et al. 2024): a step's is the
         # difference of (s / t) ** (gamma + 1), but for the product's rounding in whole steps
         left, shares = 1.0, np.zeros(step)
         for s in range(step, 0, -1):
@@ -84,29 +84,12 @@ def test_the_target_moves_by_share_and_stability_and_only_where_the_teacher_has_
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(-3, 3))
-def test_a_teacher_says_where_and_the_threshold_how_much(seed: int, share: float, bias: float) -> None:
+def test_the_teacher_decides_where_foreground_is_and_the_threshold_how_much(
+    seed: int, share: float, bias: float
+) -> None:
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 7, 9, generator=rng) + bias
     mask = (torch.rand(2, 7, 9, generator=rng) < share).byte()
     found = teacher.aligned(logits, mask)
     assert int((found > 0.5).sum()) == pytest.approx(int(mask.sum()), abs=1)
     assert (found.flatten()[logits.flatten().argsort()].diff() >= 0).all()
-
-
-def test_averaging_over_flips_does_not_depend_on_the_flip() -> None:
-    segment = teacher.averaged(_net().eval())
-    images = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        found = segment(images)
-        for flip in ((-1,), (-2,), (-1, -2)):
-            torch.testing.assert_close(segment(images.flip(flip)).flip(flip), found, atol=1e-5, rtol=1e-5)
-
-
-def test_averaging_is_the_mean_of_probabilities() -> None:
-    net, images = _net().eval(), torch.randn(1, 3, 6, 6)
-    with torch.no_grad():
-        all_ = [net(images.flip(f))[:, 0].sigmoid().flip(f) for f in ((-1,), (-2,), (-1, -2))]
-        expected = np.mean([net(images)[:, 0].sigmoid().numpy(), *(item.numpy() for item in all_)], axis=0)
-        found = teacher.averaged(net)(images)
-    assert found.shape == (1, 1, 6, 6)
-    np.testing.assert_allclose(found[:, 0].sigmoid().numpy(), expected, atol=1e-5)

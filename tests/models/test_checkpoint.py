@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and never code."""
+"""Checkpoints: complete or absent, and never code."""
 
 import os
 import pickle
@@ -71,11 +71,6 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: obje
         checkpoint.load(tmp_path / "a.pt")
 
 
-def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"last\.pt is missing"):
-        checkpoint.load(tmp_path / "last.pt")
-
-
 def test_a_write_that_fails_half_way_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pt"
     checkpoint.save(path, {"model": {"w": torch.ones(3)}})
@@ -96,7 +91,7 @@ NAMES = ("unet-resnet18", "unet-vit-tiny")
 
 
 def _stored(path: Path, name: str, alone: bool = False) -> dict[str, torch.Tensor]:
-    """Write the weights of a new network `name`, with running statistics as after training, or its encoder's alone."""
+    """Write the weights of a new network or only its encoder, with running statistics as after training."""
     torch.manual_seed(3)
     model = network.build(name)
     model(torch.randn(2, 3, 32, 32))
@@ -114,16 +109,11 @@ def _part(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, name: str) -> None:
+def test_saved_weights_come_back_bit_for_bit_also_by_safetensors_alone(tmp_path: Path, name: str) -> None:
     state = _stored(tmp_path / "m.safetensors", name)
     loaded = checkpoint.load_model(tmp_path / "m.safetensors", name)
     assert not loaded.training
     assert _same(loaded.state_dict(), state)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_saved_weights_can_be_read_by_safetensors_alone(tmp_path: Path, name: str) -> None:
-    state = _stored(tmp_path / "m.safetensors", name)
     assert _same(load_file(tmp_path / "m.safetensors"), state)
 
 
@@ -250,6 +240,8 @@ def test_weights_that_are_damaged_are_refused_by_name(
 
 
 @pytest.mark.parametrize("load", LOADS, ids=["model", "encoder", "fresh", "into"])
-def test_missing_weights_are_named(tmp_path: Path, load: Callable[[Path, str], object]) -> None:
+def test_missing_files_are_named(tmp_path: Path, load: Callable[[Path, str], object]) -> None:
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors is missing"):
         load(tmp_path / "model.safetensors", "unet-resnet18")
+    with pytest.raises(FileNotFoundError, match=r"last\.pt is missing"):
+        checkpoint.load(tmp_path / "last.pt")

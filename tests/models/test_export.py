@@ -13,7 +13,7 @@ from safetensors.torch import load
 from torch import nn
 
 from medsass.models import export, network, parity
-from medsass.models.parity import Kept
+from medsass.models.parity import RunModel
 
 UNETS = {
     "unet-resnet18": {"encoder_name": "resnet18", "decoder_channels": (128, 64, 32)},
@@ -23,7 +23,7 @@ VITS = {"unet-vit-small": {}, "unet-vit-tiny": {"embed_dim": 192, "num_heads": 3
 
 
 def trained(name: str) -> nn.Module:
-    """A network whose every tensor differs from what a fresh one holds, running statistics too, as after a training."""
+    """Build a network whose tensors all differ from a fresh one's, also running statistics, as after training."""
     torch.manual_seed(7)
     model = network.build(name).eval()
     for key, tensor in model.state_dict().items():
@@ -33,8 +33,8 @@ def trained(name: str) -> nn.Module:
     return model
 
 
-def whole(name: str, size: int = 64) -> Kept:
-    return Kept(name, size, trained(name), False)
+def whole(name: str, size: int = 64) -> RunModel:
+    return RunModel(name, size, trained(name), False)
 
 
 def images(count: int = 2, size: int = 64) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_the_same_run_gives_the_same_bytes_and_leaves_torchs_random_state_alone(
 
 
 def test_smp_loads_an_encoder_strictly() -> None:
-    run = whole("unet-resnet18").alone
+    run = whole("unet-resnet18").encoder_only()
     encoder = smp.encoders.get_encoder("resnet18", depth=3, weights=None)
     encoder.load_state_dict(load(export.to_safetensors(run).data), strict=True)
     maps = encoder.eval().to(memory_format=torch.channels_last)(images())
@@ -85,7 +85,7 @@ def test_smp_loads_an_encoder_strictly() -> None:
 @pytest.mark.parametrize("name", UNETS)
 @pytest.mark.parametrize("is_encoder", [False, True])
 def test_timm_loads_a_resnet_strictly_and_sees_the_same_three_maps(name: str, is_encoder: bool) -> None:
-    run = whole(name).alone if is_encoder else whole(name)
+    run = whole(name).encoder_only() if is_encoder else whole(name)
     encoder = timm.create_model(name.removeprefix("unet-"), features_only=True, out_indices=(0, 1, 2))
     encoder.load_state_dict(load(export.to_timm(run).data), strict=True)
     theirs, ours = encoder.eval().to(memory_format=torch.channels_last)(images()), run.encoder(images())[1:]
@@ -120,7 +120,7 @@ def test_a_vit_network_loads_into_ours_and_holds_what_it_held() -> None:
     ],
 )
 def test_onnxruntime_answers_as_torch_for_any_number_of_images(name: str, is_encoder: bool, size: int) -> None:
-    run = whole(name, size).alone if is_encoder else whole(name, size)
+    run = whole(name, size).encoder_only() if is_encoder else whole(name, size)
     made = export.to_onnx(run)
     session = onnxruntime.InferenceSession(made.data, providers=["CPUExecutionProvider"])
     for count in (1, 3):
@@ -132,7 +132,7 @@ def test_onnxruntime_answers_as_torch_for_any_number_of_images(name: str, is_enc
 
 
 def _deepest(encoder: nn.Module, given: torch.Tensor) -> torch.Tensor:
-    """A ResNet's last map; a ViT's tokens, the class token left away, laid out row by row."""
+    """A ResNet's last map; a ViT's tokens, without the class token, row by row."""
     if not hasattr(encoder, "forward_features"):
         return encoder(given)[-1]
     tokens, side = encoder.forward_features(given)[:, 1:], given.shape[2] // 8

@@ -1,4 +1,4 @@
-"""What every network has in common: the images that go in, the logits that come out, and one step of training."""
+"""Common to all networks: their input, their logits, and a step of training."""
 
 from collections.abc import Iterator
 from itertools import chain

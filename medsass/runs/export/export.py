@@ -9,7 +9,7 @@ from medsass import files
 from medsass.config import ExportConfig
 from medsass.models import checkpoint
 from medsass.models.export import FORMS, Export, file_name
-from medsass.models.parity import BATCHES, Kept
+from medsass.models.parity import BATCHES, RunModel
 from medsass.runs import console, run_directory
 from medsass.runs.export import model_card
 
@@ -18,7 +18,7 @@ def export(config: ExportConfig) -> list[Path]:
     """Write the weights in the form that `config` names, card.json and README.md; return the three paths.
 
     Forms of the same weights share a folder and its card, which then is completed and needs no --overwrite. Each is
-    compared with the run's own answer, as `models.kept.compare` says.
+    compared with the run's own answer, as `models.parity.compare` says.
     Raises `ValueError` or `OSError`, before anything is written, where RUN has no finished epoch, a file is there already,
     or the exported weights do not answer as the run's; `ImportError` where a package is missing.
     """
@@ -26,9 +26,9 @@ def export(config: ExportConfig) -> list[Path]:
     folder = _folder(config)
     path = config.run / run_directory.WEIGHTS
     load = checkpoint.load_model if facts["keeps"] == "network" else checkpoint.load_encoder
-    kept = Kept(trained.model, trained.size, load(path, trained.model), facts["keeps"] == "encoder")
+    kept = RunModel(trained.model, trained.size, load(path, trained.model), facts["keeps"] == "encoder")
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
-    file = folder / file_name(config.format, kept.what)
+    file = folder / file_name(config.format, kept.kind)
     old = _old(folder)
     same = old.get("weights_sha256") == weights
     _check([file.name] if same else [file.name, model_card.JSON, model_card.MARKDOWN], folder, config)

@@ -14,7 +14,7 @@ from medsass.config import TrainConfig
 from medsass.data.shards import manifest, remote
 from medsass.models import checkpoint, network
 from medsass.models.export import Export
-from medsass.models.parity import Kept
+from medsass.models.parity import RunModel
 from medsass.runs import run_directory
 from medsass.runs.scoring import metrics
 
@@ -29,14 +29,14 @@ _SIDES = {
 }
 
 
-def collect(run: Path, kept: Kept) -> dict[str, Any]:
+def collect(run: Path, kept: RunModel) -> dict[str, Any]:
     """All that the card says, but the exported `files`. Reads the run directory, and the shards where they still are.
 
     Raises `ValueError` where the run's scores.json is not what `medsass evaluate --json` writes.
     """
     trained, facts = run_directory.stored(run)
     card: dict[str, Any] = {
-        "model": {"name": kept.name, "keeps": kept.what, "parameters": network.parameters(kept.module)},
+        "model": {"name": kept.name, "keeps": kept.kind, "parameters": network.parameters(kept.module)},
         "data": _data(trained, facts),
         "training": _training(run, trained, facts),
         "input": _input(trained, facts),

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from medsass.config import PredictConfig
 from medsass.data.formats import opening
-from medsass.methods.teacher import averaged
 from medsass.models import checkpoint
+from medsass.models.flips import averaged
 from medsass.models.network import normalise
 from medsass.runs import console, device, run_directory
 from medsass.runs.prediction import image as subject

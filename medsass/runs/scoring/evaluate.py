@@ -18,8 +18,8 @@ from medsass.labels import Labeler
 from medsass.methods.losses import focal_tversky
 from medsass.methods.medsass import labeler
 from medsass.methods.method import Regime
-from medsass.methods.teacher import averaged
 from medsass.models import checkpoint, encoder, network
+from medsass.models.flips import averaged
 from medsass.runs import console, device, figures, run_directory
 from medsass.runs.scoring import linear_head, metrics
 

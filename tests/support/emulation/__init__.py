@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medsass.labels import compiler
 from medsass.labels import threshold as spec
 from medsass.labels.blur import weights
-from medsass.labels.components import blocks_of
+from medsass.labels.components import blocks_per_image
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -124,7 +124,7 @@ def components(masks: NDArray[np.uint8], connectivity: int) -> NDArray[np.int32]
     n, h, w = masks.shape
     code = library(compiler.Variant("components.cu", 1))
     labels = np.full((n, h, w), 0x5A5A5A5A, np.int32)
-    sizes = Sizes(h, w, blocks_of(h, w), int(connectivity == 8))
+    sizes = Sizes(h, w, blocks_per_image(h, w), int(connectivity == 8))
     code.run_components(_at(masks), _at(labels), n, sizes)
     return labels
 
