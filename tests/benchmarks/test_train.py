@@ -23,7 +23,7 @@ from medsass.models import network
 from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
-from tests.support import forked
+from tests.support import forks
 
 
 def _contenders(config: TrainConfig, where: str = "cpu") -> list[Contender]:
@@ -37,7 +37,7 @@ CPU = [contender.name for contender in _contenders(tiny(Path(), Path()))]
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of two convolutions."""
     monkeypatch.setattr(network, "build", network.build)
-    forked.light()
+    forks.light()
     monkeypatch.setattr("benchmarks.support.peers.cores", lambda: 1)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from medsass.models import checkpoint
-from tests.support import built, forked
-from tests.support.forked import Fork
+from tests.support import built, forks
+from tests.support.forks import Fork
 from tests.support.trainings import assert_same, assert_whole, command, history, until
 
 FILES = ["best.pt", "config.json", "last.pt", "metrics.jsonl", "model.safetensors", "progress.png", "samples.png",
@@ -30,7 +30,7 @@ def _pair(run: Path, words: Sequence[object], first: Sequence[str] = (), **envir
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment}
     return [
-        forked.server().start(
+        forks.server().start(
             run.with_name(f"{run.name}-{rank}"), words, first, {**shared, "RANK": rank, "LOCAL_RANK": rank}
         )
         for rank in "01"
@@ -42,7 +42,7 @@ def _assert_well(forks: list[Fork]) -> None:
 
 
 def _alone(run: Path, words: Sequence[object], first: Sequence[str] = ()) -> None:
-    fork = forked.server().start(run.with_name(f"{run.name}-alone"), words, first)
+    fork = forks.server().start(run.with_name(f"{run.name}-alone"), words, first)
     assert fork.wait() == 0, fork.err
 
 
@@ -120,7 +120,7 @@ class Torchrun:
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
         with self._log.open("w") as err, self._log.with_suffix(".out").open("w") as out:
             self.process = subprocess.Popen(
-                [*start, "-m", "medsass", *map(str, words)], stderr=err, stdout=out, env=forked.ENVIRONMENT, cwd=folder
+                [*start, "-m", "medsass", *map(str, words)], stderr=err, stdout=out, env=forks.ENVIRONMENT, cwd=folder
             )
 
     @property

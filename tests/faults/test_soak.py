@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.support import built, forked
-from tests.support.forked import Fork
+from tests.support import built, forks
+from tests.support.forks import Fork
 from tests.support.trainings import assert_whole, command, history
 
 STEPS, EPOCHS = 100, 100
@@ -34,9 +34,9 @@ def _look(fork: Fork, run: Path) -> Look:
 def test_ten_thousand_steps_hold_no_more_than_the_first_thousands(tmp_path: Path) -> None:
     shards, run = built.build(tmp_path / "shards", splits={"train": 4 * STEPS, "val": 4}), tmp_path / "run"
     words = command(shards, run, epochs=EPOCHS, patience=0, save_every=0.02)
-    fork = forked.server().start(tmp_path / "log", words, ["light"])
+    fork = forks.server().start(tmp_path / "log", words, ["light"])
     looks = list[Look]()
-    while not forked.ended(fork, 0.1):
+    while not forks.ended(fork, 0.1):
         with suppress(OSError):  # it may have ended since
             looks.append(_look(fork, run))
     assert fork.wait() == 0, fork.err
