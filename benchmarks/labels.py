@@ -209,6 +209,7 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
     small = roofline.select(rows, method="otsu", height=224, channels=3, fused=False, batch=16)
     large = roofline.select(rows, method="otsu", height=LARGE[0], channels=3, batch=64)
     own = [r for r in rgb if r["batch"] == 1024]
+    longest = max((r["microseconds"] for r in small), default=None)
     copy, ratio, worst = "of copy bandwidth", "ratio", "worst content"
     made = [
         result.Target(f"Otsu, 224² RGB, batch ≥ 1024, {worst}", copy, ">=", 0.85, roofline.worst(rgb)),
@@ -216,7 +217,7 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
         result.Target(f"the same with fused bfloat16 input, {worst}", copy, ">=", 0.85, roofline.worst(fused)),
         result.Target(f"Otsu, 224² gray, batch ≥ 1024, {worst}", copy, ">=", 0.65, roofline.worst(gray)),
         result.Target("GHT over Otsu, time at 224² RGB, batch 1024", ratio, "<=", 1.15, roofline.slower(ght, own)),
-        result.Target(f"Otsu, 224² RGB, batch 16, {worst}", "µs", "<=", 12, roofline.longest(small)),
+        result.Target(f"Otsu, 224² RGB, batch 16, {worst}", "µs", "<=", 12, longest),
         result.Target(f"Otsu, 1408×1876 RGB, batch 64, {worst}", copy, ">=", 0.70, roofline.worst(large)),
     ]
     for peer, name, factor in (

@@ -173,8 +173,9 @@ def written(
 
 def all_counts(data: Path, folder: Path) -> list[dict[str, Any]]:
     """Return the rows of every recipe, on real data if there are any, else on generated names or pictures."""
-    layouts.xray_names(folder / "xray")
-    layouts.isic_names(folder / "isic")
+    layouts.create(folder / "xray", layouts.xray_files())
+    layouts.create(folder / "isic", layouts.isic_files())
+    layouts.isic_labels(folder / "isic")
     layouts.tissuenet(folder / "tissuenet", layouts.TISSUENET, dict.fromkeys(layouts.TISSUENET, 16))
     layouts.dermatomyositis(folder / "dm", height=88, width=118)
     layouts.drone(folder / "drone", 10, 400, 600)

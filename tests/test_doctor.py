@@ -1,4 +1,4 @@
-"""The doctor's checks: what fails, ends or hangs in a foreign package is a finding."""
+"""The doctor's checks: a package that fails, exits or hangs becomes a finding."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from medsass.doctor import Finding
 
 
 def _package(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Put a package `cucim` of this text before the installed one."""
+    """Put a package `cucim` with this source in front of the installed one."""
     (folder / "cucim").mkdir()
     (folder / "cucim" / "__init__.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(folder))

@@ -1,4 +1,4 @@
-"""README against reality: its tree, its commands, its recipe, its tables."""
+"""README against the repository: its tree, commands, recipe and tables."""
 
 import re
 import tomllib

@@ -4,7 +4,7 @@ Their pixels mean nothing. They test that recipes find, pair, split and count fi
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,6 @@ def xray_files() -> Iterator[str]:
                 yield f"COVID-19_Radiography_Dataset/{name}/{kind}/{name}-{number}.png"
 
 
-def xray_names(folder: Path) -> None:
-    """Create all files of the COVID-19 Radiography Database, empty."""
-    for name in XRAY:
-        for kind in ("images", "masks"):
-            (folder / "COVID-19_Radiography_Dataset" / name / kind).mkdir(parents=True)
-    for file in xray_files():
-        (folder / file).touch()
-
-
 def isic_files() -> Iterator[str]:
     """Yield the paths of all images and masks of ISIC 2017."""
     number = 0
@@ -119,11 +110,8 @@ def isic_labels(folder: Path) -> None:
         number += count
 
 
-def isic_names(folder: Path) -> None:
-    """Create all files of ISIC 2017, empty, with their class labels."""
-    for part in ISIC:
-        (folder / f"ISIC-2017_{part}_Data").mkdir(parents=True)
-        (folder / f"ISIC-2017_{part}_Part1_GroundTruth").mkdir()
-    isic_labels(folder)
-    for file in isic_files():
+def create(folder: Path, files: Iterable[str]) -> None:
+    """Create empty files."""
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).touch()

@@ -139,11 +139,6 @@ def worst(rows: list[Row]) -> float | None:
     return min((r["of_copy"] for r in rows), default=None)
 
 
-def longest(rows: list[Row]) -> float | None:
-    """Return the longest time in microseconds."""
-    return max((r["microseconds"] for r in rows), default=None)
-
-
 def spread(rows: list[Row]) -> float | None:
     """Return longest over shortest time among the contents of a batch, the largest over all batches."""
     times: dict[int, list[float]] = {}

@@ -1,34 +1,18 @@
-"""`medsass shard` interrupted, by the user or a full disk, and gone on with: the same bytes, or a refusal."""
+"""`medsass shard` interrupted by the user or a full disk, then resumed: the same bytes, or a refusal."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from medsass.data import synthetic
 from medsass.data.sharding import journal, shard
 from medsass.data.shards.verify import verify
 from tests.support.faults import command, config, contents, interrupt, part
 
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def copied(nuclei_folder: Path, tmp_path: Path) -> Path:
-    """60 pairs, to be changed."""
-    return Path(shutil.copytree(nuclei_folder, tmp_path / "source"))
-
-
-# Fills a file system of some kilobytes, then makes room and goes on; prints what was seen for each size
+# For each size, fills a file system of that size, makes room and goes on; prints a line of observations
 FULL = """
 import json, shutil, subprocess, sys
 from pathlib import Path

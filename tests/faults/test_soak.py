@@ -1,4 +1,4 @@
-"""A long training in little: 10,000 steps of a tiny network, watched from outside. What it holds must not grow."""
+"""A long training of a tiny network, 10,000 steps, watched from outside: its memory, files and threads must not grow."""
 
 import os
 from contextlib import suppress
@@ -15,7 +15,7 @@ MEBIBYTE = 1 << 20
 
 
 class Look(NamedTuple):
-    """What a process holds: resident bytes, open files, threads; after that many epochs."""
+    """Resident bytes, open files and threads of a process after that many epochs."""
 
     epochs: int
     memory: int
@@ -44,9 +44,7 @@ def test_ten_thousand_steps_hold_no_more_than_the_first_thousands(tmp_path: Path
     lines = history(run)
     assert len(lines) * STEPS == 10_000
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
-    early = [
-        look for look in looks if 30 <= look.epochs < 50
-    ]  # by then Python has collected what drawing leaves behind
+    early = [look for look in looks if 30 <= look.epochs < 50]  # Python has collected what drawing leaves behind
     late = [look for look in looks if look.epochs >= EPOCHS - 10]
     assert len(early) > 5
     assert len(late) > 5

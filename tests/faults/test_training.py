@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,13 @@ from tests.support.trainings import assert_same, assert_whole, command, start, u
 
 
 def _again(run: Path) -> list[str]:
-    """How a user goes on."""
+    """Return the option by which a user goes on."""
     return ["--resume"] if (run / "config.json").is_file() else []
 
 
 @pytest.fixture(scope="module")
 def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float, int]:
-    """A run without a break, the seconds that it took, and how often it touched a file."""
+    """An uninterrupted run, its seconds, and the number of its file events."""
     run = tmp_path_factory.mktemp("reference") / "run"
     forks.server()
     begin = time.monotonic()
@@ -101,16 +102,9 @@ def test_signals_save_in_mid_epoch_and_the_run_goes_on_to_the_same_bits(tmp_path
     whole = tmp_path / "whole"
     without = start(whole, *command(shards, whole, **options), log="without")
     runs = [tmp_path / "SIGTERM", tmp_path / "SIGINT"]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "medsass", *map(str, command(shards, run, **options))],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=forks.ENVIRONMENT,
-            cwd=tmp_path,
-        )
-        for run in runs
-    ]
+    open_process = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=forks.ENVIRONMENT, cwd=tmp_path)
+    lines = [[sys.executable, "-m", "medsass", *map(str, command(shards, run, **options))] for run in runs]
+    started = [open_process(line) for line in lines]
     for run, process in zip(runs, started, strict=True):
         until(lambda run=run: (run / "last.pt").is_file() and 0 < checkpoint.load(run / "last.pt")["done"] < 20)
         process.send_signal(getattr(signal, run.name))
@@ -144,7 +138,7 @@ def test_the_second_signal_ends_at_once(name: str, code: int, shards: Path, tmp_
 
 
 def _interrupted(shards: Path, run: Path, events: int) -> None:
-    """A run that was killed in the middle of an epoch."""
+    """Kill a run in the middle of an epoch."""
     fork = start(run, *command(shards, run), first=["light"], folder=run, event=events // 2)
     assert fork.wait() == -signal.SIGKILL
     assert checkpoint.load(run / "last.pt")["done"] > 0

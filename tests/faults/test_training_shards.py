@@ -14,18 +14,18 @@ from tests.support.trainings import assert_whole, command, start, until
 
 
 @pytest.fixture
-def copied(shards: Path, tmp_path: Path) -> Path:
-    """Shards to be damaged."""
+def damageable(shards: Path, tmp_path: Path) -> Path:
+    """A copy of the shards, to be damaged."""
     return Path(shutil.copytree(shards, tmp_path / "shards"))
 
 
 def _truncate(path: Path) -> set[str]:
-    """Cut a tar file within the image of its third sample; keys of the samples that this harms, first the first."""
+    """Cut off a tar file within the image of its third sample. Return the keys of the harmed samples, the third first."""
     return _harm(path, lambda data, start, _: data[: start + 100])
 
 
 def _overwrite(path: Path) -> set[str]:
-    """Write over the image of its third sample."""
+    """Overwrite the image of the third sample. Return its key."""
     noise = random.Random(5).randbytes(1 << 20)
     return _harm(path, lambda data, start, end: data[: start + 20] + noise[: end - start - 20] + data[end:])
 
@@ -56,29 +56,29 @@ def _assert_named(fork: Fork, tar: Path, keys: set[str]) -> None:
     assert found[1] in keys
 
 
-def test_shard_that_was_cut_off_before_training(copied: Path, tmp_path: Path) -> None:
-    tar, run = copied / "train-000000.tar", tmp_path / "run"
+def test_shard_truncated_before_training(damageable: Path, tmp_path: Path) -> None:
+    tar, run = damageable / "train-000000.tar", tmp_path / "run"
     keys = _truncate(tar)
-    fork = start(run, *command(copied, run), first=["light"])
+    fork = start(run, *command(damageable, run), first=["light"])
     assert fork.wait() == 2
     _assert_named(fork, tar, keys)
     assert not run.exists()
 
 
-def test_shard_that_was_overwritten_before_training(copied: Path, tmp_path: Path) -> None:
-    tar, run = copied / "train-000000.tar", tmp_path / "run"
+def test_shard_overwritten_before_training(damageable: Path, tmp_path: Path) -> None:
+    tar, run = damageable / "train-000000.tar", tmp_path / "run"
     keys = _overwrite(tar)
     assert len(keys) == 1
-    fork = start(run, *command(copied, run), first=["light"])
+    fork = start(run, *command(damageable, run), first=["light"])
     assert fork.wait() == 2
     _assert_named(fork, tar, keys)
     assert_whole(run)
 
 
 @pytest.mark.parametrize("harm", [_truncate, _overwrite])
-def test_shard_that_is_damaged_during_training(harm: Callable[[Path], set[str]], copied: Path, tmp_path: Path) -> None:
-    tar, run = copied / "train-000000.tar", tmp_path / "run"
-    fork = start(run, *command(copied, run, epochs=100_000, patience=0), first=["light"])
+def test_shard_damaged_during_training(harm: Callable[[Path], set[str]], damageable: Path, tmp_path: Path) -> None:
+    tar, run = damageable / "train-000000.tar", tmp_path / "run"
+    fork = start(run, *command(damageable, run, epochs=100_000, patience=0), first=["light"])
     until((run / "metrics.jsonl").is_file)
     keys = harm(tar)
     assert fork.wait(60) == 2
