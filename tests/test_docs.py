@@ -12,6 +12,8 @@ def _tree() -> set[str]:
     folders: list[str] = []
     paths = set()
     for line in TEXT.split("## The tree", 1)[1].split("```")[1].strip("\n").splitlines():
+        if line.startswith(" " * 20):  # the phrase of the line above goes on
+            continue
         name = line.split()[0]
         folders[(len(line) - len(line.lstrip())) // 2 :] = [name]
         paths.add("".join(folders))
