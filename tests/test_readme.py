@@ -28,13 +28,6 @@ def _tree() -> set[str]:
     return paths
 
 
-def test_the_tree_names_every_module_and_nothing_else() -> None:
-    real = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "medsass").rglob("*.py") if path.name != "__init__.py"
-    }
-    assert {path for path in _tree() if path.startswith("medsass/") and path.endswith(".py")} == real
-
-
 def test_every_path_of_the_tree_exists() -> None:
     assert [path for path in sorted(_tree()) if not (ROOT / path).exists()] == []
 
