@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uploaded(source: Path, s3: S3) -> Path:
-    """The same in S3."""
+    """The source in S3."""
     for path in source.rglob("*.png"):
         (s3.bucket / "source" / path.relative_to(source).as_posix()).write_bytes(path.read_bytes())
     return s3.bucket / "source"

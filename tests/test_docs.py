@@ -8,7 +8,7 @@ TEXT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
 def _tree() -> set[str]:
-    """All paths of the tree, whose lines are indented by two spaces a folder."""
+    """Return all paths of the tree, whose lines are indented by two spaces a folder."""
     folders: list[str] = []
     paths = set()
     for line in TEXT.split("## The tree", 1)[1].split("```")[1].strip("\n").splitlines():

@@ -15,7 +15,7 @@ def _package(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_a_check_that_works_gives_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_works_gives_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _package(tmp_path, monkeypatch, "print('a greeting')\n__version__ = '9.8'")
     assert doctor._try("cuCIM") == Finding("cuCIM", True, "9.8")
 

@@ -61,7 +61,7 @@ def test_the_recipe_table_names_every_bundled_recipe() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(recipe.names())
 
 
-def test_tables_show_what_the_results_hold() -> None:
+def test_tables_show_the_results() -> None:
     assert readme.render(TEXT) == TEXT
 
 

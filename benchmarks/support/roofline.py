@@ -25,7 +25,7 @@ COPY_BYTES = (1 << 28, 1 << 30, 1 << 32)
 INPUT_BYTES = 6  # a pixel of the network's input: three bfloat16
 
 Call = Callable[[], object]
-Row = dict[str, Any]  # a measurement, as it is saved
+Row = dict[str, Any]  # a measurement in the result
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_a_gpu_that_fails_for_good_leaves_the_rest_to_the_next_start(
     assert _saved(tmp_path)["failed"] == {"bad": ["RuntimeError: no such peer"]}
 
 
-def test_targets_are_of_what_is_measured_so_far(tmp_path: Path) -> None:
+def test_targets_are_of_the_rows_so_far(tmp_path: Path) -> None:
     def targets(rows: list[cells.Row]) -> list[result.Target]:
         return [result.Target("sum", "", ">=", 4, sum(row["value"] for row in rows))]
 
@@ -121,7 +121,7 @@ def test_targets_are_of_what_is_measured_so_far(tmp_path: Path) -> None:
         ({"one": ["exit status 1"], "two": ["done"]}, ["one", "two"], r"failed: one \(exit status 1\)"),
     ],
 )
-def test_programs_run_in_turn_and_what_is_left_goes_on(
+def test_programs_run_in_turn_and_unfinished_ones_go_on(
     ends: dict[str, list[str]], asked: list[str], failed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []

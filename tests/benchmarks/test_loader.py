@@ -14,7 +14,7 @@ from benchmarks.support.images import Case, Source
 from benchmarks.support.loaders import Batch, Batches, Contender
 
 
-def test_a_turn_measures_whole_rounds_and_ends_what_it_started() -> None:
+def test_a_turn_measures_whole_rounds_and_closes_its_batches() -> None:
     ended, given_out = [], []
 
     def start(_: Source) -> Batches:
@@ -72,7 +72,7 @@ ROWS = [
 ]
 
 
-def test_targets_are_ratios_of_what_was_measured() -> None:
+def test_targets_are_ratios_of_measured_speeds() -> None:
     assert [target.value for target in loader.targets(ROWS, 1500.0)] == [2.5, 1.5, None, None, 4.0]
     assert [target.value for target in loader.targets(ROWS[2:], 1500.0)] == [2.5, 1.5, None, None, None]
     assert [target.value for target in loader.targets(ROWS, None)] == [2.5, 1.5, None, None, None]

@@ -69,7 +69,7 @@ def test_a_summary_is_median_and_least() -> None:
     assert roofline.Timing.of([3.0, 1.0, 2.0]) == roofline.Timing(2.0, 1.0, 3)
 
 
-def test_contents_are_what_their_names_say() -> None:
+def test_contents_match_their_names() -> None:
     made = {name: labels.synthetic(name, (4, 100, 100), "cpu") for name in labels.SYNTHETIC}
     assert all(images.dtype == torch.uint8 and images.shape == (4, 100, 100) for images in made.values())
     assert torch.bincount(made["uniform"].flatten().int(), minlength=256).min() > 100  # 156 expected
@@ -128,7 +128,7 @@ def test_the_networks_input_is_checked() -> None:
     assert labels.check(case, images, out) == "image 0: the input"
 
 
-def test_the_grid_has_what_every_target_is_made_of() -> None:
+def test_the_grid_covers_every_target() -> None:
     cases = labels.gpu_cases((*labels.SYNTHETIC, "real"))
     assert len(set(cases)) == len(cases)
     rows = [_row(**labels.asdict(case)) for case in cases]

@@ -134,7 +134,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_targets_take_the_worst_of_what_was_measured() -> None:
+def test_targets_take_the_worst_measured_value() -> None:
     found = [target.value for target in train.targets(ROWS, "cuda")]
     assert found == [pytest.approx(0.98), 0.95, pytest.approx(4.0), 2600.0, 80.0, None]
     small = [_row("line", 16, 40.0, model="unet-resnet18"), _row("ceiling", 16, 41.0, model="unet-resnet18")]
@@ -145,7 +145,7 @@ def _result(name: str, rows: list[dict[str, Any]], targets: list[result.Target])
     return {"device": name, "date": "2026-11-25", "rows": rows, "targets": [asdict(target) for target in targets]}
 
 
-def test_the_readme_says_what_was_measured_and_what_was_not() -> None:
+def test_the_readme_distinguishes_measured_from_missing() -> None:
     results = {"h200-train.json": _result("h200", ROWS, train.targets(ROWS, "cuda"))}
     lines = readme.training(results).splitlines()
     assert lines[2].startswith("| unet-resnet50 224², batch 16: line | 950.0 | 0.95 | 40% | 1.0% | 2.0 GB | [h200, ")
@@ -169,7 +169,7 @@ def test_small_images_make_shards_that_load(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shards: Path, nuclei_folder: Path) -> Path:
-    """What both programs need in little: DATA, and a place for results."""
+    """A small DATA and a folder for results, for both programs."""
     for folder in ("isic2017/ISIC-2017_Training_Data", "dsb2018"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     image = cv2.imread(str(next((nuclei_folder / "images").iterdir())))

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,8 @@ def stretched(plane: NDArray[np.float32]) -> NDArray[np.float64]:
 def test_tissuenet(variant: str, tissuenet: Path, tmp_path: Path) -> None:
     manifest, stored = written(tissuenet, tmp_path / "out", "tissuenet", variant=variant)
     assert counts(stored) == {"train": 3, "val": 2, "test": 2}
-    assert {name: split.sizes for name, split in manifest.splits.items()} == {
-        "train": {"512x512": 3}, "val": {"256x256": 2}, "test": {"256x256": 2},
-    }  # fmt: skip
+    sizes = {name: split.sizes for name, split in manifest.splits.items()}
+    assert sizes == {"train": {"512x512": 3}, "val": {"256x256": 2}, "test": {"256x256": 2}}
     for split, count in {"train": 3, "val": 2, "test": 2}.items():
         with np.load(tissuenet / f"tissuenet_v1.0_{split}.npz") as arrays:
             x, y = arrays["X"], arrays["y"]
@@ -63,11 +63,11 @@ def test_tissuenet(variant: str, tissuenet: Path, tmp_path: Path) -> None:
 
 
 def test_tissuenet_is_of_nuclei_unless_told_otherwise(tissuenet: Path) -> None:
-    nuclear, whole = (shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet", variant=name)).recipe
-                      for name in ("nuclear", "whole-cell"))  # fmt: skip
-    assert shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet")).recipe == nuclear != whole
+    config = ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet")
+    nuclear, whole = (shard.plan(replace(config, variant=name)).recipe for name in ("nuclear", "whole-cell"))
+    assert shard.plan(config).recipe == nuclear != whole
     with pytest.raises(ValueError, match="no variant 'nuclei'; variants: nuclear, whole-cell"):
-        shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet", variant="nuclei"))
+        shard.plan(replace(config, variant="nuclei"))
 
 
 _PEAKS = """

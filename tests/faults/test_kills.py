@@ -154,7 +154,7 @@ def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | 
         shutil.rmtree(out)
 
 
-def test_killed_at_any_moment_and_gone_on_with_gives_the_same_bytes(server: Server, many: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(server: Server, many: Path, tmp_path: Path) -> None:
     survive(server, many, tmp_path, 20)
 
 

@@ -46,7 +46,7 @@ def _losses(run: Path, name: str = "train_loss") -> list[float]:
     return [line[name] for line in history(run)]
 
 
-def test_two_processes_learn_what_one_does_in_two_parts(shards: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_the_same_as_one_with_two_micro_batches(shards: Path, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     options = {"size": 32, "batch_size": 8, "loss": "cross-entropy"}
     _assert_well(_pair(two, command(shards, two, **options)))
@@ -55,9 +55,7 @@ def test_two_processes_learn_what_one_does_in_two_parts(shards: Path, tmp_path: 
     assert _losses(two)[-1] < 0.9 * _losses(two)[0]
 
 
-def test_two_processes_learn_what_one_does_where_images_do_not_depend_on_one_another(
-    shards: Path, tmp_path: Path
-) -> None:
+def test_two_processes_learn_the_same_as_one_without_batch_norm(shards: Path, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     _assert_well(_pair(two, command(shards, two, batch_size=8), ["unnormed"]))
     _alone(one, command(shards, one, batch_size=8), ["unnormed"])

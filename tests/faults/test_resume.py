@@ -69,8 +69,8 @@ def test_full_disk_is_one_line_and_room_brings_the_same_bytes(
     assert {one["tars"] > 0 for one in seen if one["code"]} == {True, False}
 
 
-OTHERS = {"size": 16, "tile": 16, "encode": "png", "depth": 16, "range": "type", "near_duplicates": True,
-          "max_shard_bytes": 30_000, "group_by": "image", "level": 1}  # fmt: skip
+OTHERS = {"size": 16, "tile": 16, "encode": "png", "depth": 16, "range": "type", "near_duplicates": True}
+OTHERS |= {"max_shard_bytes": 30_000, "group_by": "image", "level": 1}
 
 
 def test_resume_with_other_options_is_refused_by_name_and_harms_nothing(

@@ -34,7 +34,7 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return run, time.monotonic() - begin, int(fork.err.splitlines()[-1])
 
 
-def test_killed_at_any_moment_and_gone_on_with_ends_in_the_same_bits(
+def test_killed_at_any_moment_and_resumed_ends_in_the_same_bits(
     shards: Path, reference: tuple[Path, float, int], tmp_path: Path
 ) -> None:
     whole, duration, _ = reference
@@ -60,7 +60,7 @@ def _place(run: Path) -> str:
     return "middle" if checkpoint.load(run / "last.pt")["done"] else "between"
 
 
-def test_killed_before_any_step_on_the_disk_and_gone_on_with_ends_in_the_same_bits(
+def test_killed_before_any_step_on_the_disk_and_resumed_ends_in_the_same_bits(
     shards: Path, reference: tuple[Path, float, int], tmp_path: Path
 ) -> None:
     whole, _, events = reference

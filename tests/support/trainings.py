@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from medsass.models import checkpoint
 from tests.support import forks
 
-OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4, "polarity": "bright",
-                              "save_every": 1e-6, "device": "cpu", "threads": 1}  # fmt: skip
+OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4}
+OPTIONS |= {"polarity": "bright", "save_every": 1e-6, "device": "cpu", "threads": 1}
 _TIMES = {"seconds", "images_per_second", "waited"}
 
 
