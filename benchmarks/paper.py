@@ -33,7 +33,7 @@ def grid_of(device: str) -> Path:
 
 def reached(rows: list[dict[str, Any]]) -> float | None:
     """Return our mean over seeds for the figure that `AIM` names, None if it was not run."""
-    wanted = {"dataset": "isic2017", "model": "unet-resnet50", "method": "medsass", "labels": "otsu"}
+    wanted: dict[str, Any] = {"dataset": "isic2017", "model": "unet-resnet50", "method": "medsass", "labels": "otsu"}
     wanted |= {"epochs": 50, "loss": "focal-tversky", "batch_size": 16}
     found = [row for row in rows if wanted.items() <= row.items() and "network" in row["protocols"]]
     return mean(row["protocols"]["network"]["iou"] for row in found) if found else None

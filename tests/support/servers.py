@@ -66,6 +66,7 @@ def running_s3() -> Iterator[S3]:
         }
         for name, value in environment.items():
             patch.setenv(name, value)
+        type(files.location("s3://bucket").fs).clear_instance_cache()  # type: ignore[attr-defined] # an earlier server
         bucket = files.location("s3://bucket")
         bucket.fs.mkdir("bucket")  # type: ignore[attr-defined]
         yield S3(bucket, environment)
