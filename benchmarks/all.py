@@ -1,12 +1,12 @@
-"""Every benchmark but `paper` and `beyond`, which take hours, by value: what `make gpu` runs.
+"""Every benchmark except `paper` and `beyond`, which take hours, the most valuable first. `make gpu` runs this.
 
     python -m benchmarks.all [DATA] [--minutes M] [--only NAMES] [--device cpu|cuda] [--out FOLDER] [--fresh]
 
-On a GPU the kernels come first, then training's ceiling and line, then the loader, then what is left of each: parts taken
-away, peers. Each program is a process of its own with a share of the minutes, saves what it measures at once, and goes on
-where it stopped when it is started again on the same card, so that neither a kill nor a crash loses more than one
-measurement. Without --minutes all is measured. What measures the CPU alone runs on a CPU alone. Nothing needs the network.
-Last, README's tables are made anew, where the results are those of the repository.
+On a GPU the kernels come first, then training's ceiling and line, then the loader, then the rest of each: ablations and
+peers. Each program is a process of its own with a share of the minutes. It saves each measurement at once, and a new start
+on the same card goes on where it stopped, so that a kill or a crash loses at most one measurement. Without --minutes
+everything is measured. Programs that measure only the CPU run only with `--device cpu`. Nothing needs the network. At the
+end README's tables are rewritten, if the results are those of the repository.
 """
 
 import os
@@ -16,39 +16,38 @@ import sys
 from dataclasses import replace
 from time import monotonic
 
-from benchmarks.support import result, sheet
+from benchmarks.support import cells, result
+from benchmarks.support.cells import Options
 
-# Programs with the share of the minutes after which the next one's turn comes. What is left then goes on in the same order.
-SHARES = {
-    "cuda": {"labels": 0.25, "train": 0.6, "loader": 0.8, "atomics": 1.0},
-    "cpu": {"labels": 0.2, "train": 0.4, "loader": 0.6, "line": 0.7, "shard": 0.8, "polarity": 0.85, "tune": 0.95, "scaling": 1.0},
-}  # fmt: skip
-WHOLE = ("line", "shard", "polarity", "tune", "scaling")  # have no cells: they end in time or have measured nothing
-GRACE = 20.0  # seconds that a measurement may take longer than its program's share
+# The share of the minutes after which the next program's turn comes. The rest then goes on in the same order.
+_CPU = {"labels": 0.2, "train": 0.4, "loader": 0.6, "line": 0.7, "shard": 0.8, "polarity": 0.85, "tune": 0.95}
+SHARES = {"cuda": {"labels": 0.25, "train": 0.6, "loader": 0.8, "atomics": 1.0}, "cpu": {**_CPU, "scaling": 1.0}}
+WHOLE = ("line", "shard", "polarity", "tune", "scaling")  # without cells: stopped early, they have measured nothing
+GRACE = 20.0  # seconds that a measurement may exceed its program's share
 
 
 def main() -> None:
-    """Run the programs in turn; exit 1 where one failed, by name."""
-    made = sheet.parser("all")
-    made.add_argument("--minutes", type=float, default=float("inf"), help="what all may take together")
-    made.add_argument("--only", default="", help="programs to run, separated by commas")
-    given = made.parse_args()
-    where = sheet.device(given.device)
-    unknown = set(filter(None, given.only.split(","))) - SHARES[where].keys()
-    if unknown:
+    """Run the programs in turn. Exit with 1, naming them, if some failed."""
+    parser = cells.parser("all")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="time for all programs together")
+    parser.add_argument("--only", default="", help="programs to run, separated by commas")
+    given = parser.parse_args()
+    where = cells.device(given.device)
+    only = set(filter(None, given.only.split(",")))
+    if unknown := only - SHARES[where].keys():
         sys.exit(
             f"--only must name some of {', '.join(SHARES[where])} on this device; got {', '.join(sorted(unknown))}"
         )
-    chosen = [name for name in SHARES[where] if name in given.only.split(",") or not given.only]
+    chosen = [name for name in SHARES[where] if name in only or not only]
     if given.out != result.RESULTS and (skipped := [name for name in chosen if name in WHOLE]):
-        print(f"skipped, for they write into {result.RESULTS} alone: {', '.join(skipped)}", file=sys.stderr)
+        print(f"skipped, because they write only into {result.RESULTS}: {', '.join(skipped)}", file=sys.stderr)
         chosen = [name for name in chosen if name not in skipped]
-    options = sheet.Options(given.data, given.out, where, 0, given.fresh)
-    begin, whole = monotonic(), given.minutes * 60
+    options = Options(given.data, given.out, where, 0, given.fresh)
+    begin, total = monotonic(), given.minutes * 60
     ends: dict[str, str] = {}
     for last in (False, True):
         for name in chosen:
-            left = (whole if last else whole * SHARES[where][name]) - (monotonic() - begin)
+            left = (total if last else total * SHARES[where][name]) - (monotonic() - begin)
             if ends.get(name, "unfinished") != "unfinished" or left <= 0:
                 continue
             ends[name] = run(name, replace(options, fresh=given.fresh and name not in ends), left)
@@ -60,25 +59,26 @@ def main() -> None:
         sys.exit(f"benchmarks.all: failed: {', '.join(failed)}; the others are measured")
 
 
-def run(name: str, options: sheet.Options, seconds: float) -> str:
-    """Run a program for about so long: "done", "unfinished" where something is left to measure, or how it failed."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *options.arguments]
-    command += [] if seconds == float("inf") else ["--seconds", f"{seconds:.0f}"]
-    if name in WHOLE or name == "readme":
-        command = command[:3] + ([str(options.data)] if name in WHOLE else [])
-    hidden = {"CUDA_VISIBLE_DEVICES": ""} if options.where == "cpu" else {}
-    # a process group of its own: what the program started ends with it
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env=os.environ | hidden, start_new_session=True
-    ) as process:
-        code = _waited(process, None if seconds == float("inf") else seconds + GRACE)
-    if code == sheet.UNFINISHED or code < 0:
+def run(name: str, options: Options, seconds: float) -> str:
+    """Run a program for about that long. Return "done", "unfinished" if some cells are left, or how it failed."""
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    if name in WHOLE:
+        command += [str(options.data)]
+    elif name != "readme":
+        command += [str(options.data), "--out", str(options.out), "--device", options.where]
+        command += ["--fresh"] if options.fresh else []
+        command += [] if seconds == float("inf") else ["--seconds", f"{seconds:.0f}"]
+    env = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if options.where == "cpu" else {})
+    # a process group of its own: whatever the program starts ends with it
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=env, start_new_session=True) as process:
+        code = _wait(process, None if seconds == float("inf") else seconds + GRACE)
+    if code == cells.UNFINISHED or code < 0:
         return "unfinished"
     return "done" if code == 0 else f"exit status {code}"
 
 
-def _waited(process: "subprocess.Popen[bytes]", seconds: float | None) -> int:
-    """The exit status of a process, which is asked to end after that long, and then ended."""
+def _wait(process: "subprocess.Popen[bytes]", seconds: float | None) -> int:
+    """Return the exit status of a process. After that many seconds it is asked to end, and after GRACE more killed."""
     try:
         return process.wait(seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as reason:
@@ -89,7 +89,7 @@ def _waited(process: "subprocess.Popen[bytes]", seconds: float | None) -> int:
             os.killpg(process.pid, signal.SIGKILL)
         if isinstance(reason, KeyboardInterrupt):
             raise
-        return sheet.UNFINISHED
+        return cells.UNFINISHED
 
 
 if __name__ == "__main__":

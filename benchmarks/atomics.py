@@ -1,7 +1,9 @@
-"""What a shared-memory addition costs: the labelling kernel's histogram makes one for each pixel (python -m benchmarks.atomics).
+"""The cost of an addition in shared memory, of which the labelling kernel's histogram makes one for each pixel.
 
-Every warp of a full multiprocessor adds to its own words over and over; the clock of the multiprocessor says how many cycles
-lie between two such instructions. `ways` lanes share a bank, or the very word: 1 is what `histogram.cuh` does.
+    python -m benchmarks.atomics
+
+Every warp of a full multiprocessor adds to its own words over and over; the multiprocessor's clock gives the cycles between
+two such instructions. `ways` lanes share a bank, or even the word; `histogram.cuh` has 1.
 """
 
 import sys
@@ -10,8 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.support import result, sheet
-from benchmarks.support.sheet import Cell, Sheet
+from benchmarks.support import cells, result
+from benchmarks.support.cells import Cell, ResultFile
 from medsass.labels.compiler import import_cupy
 
 THREADS, BLOCKS, ROUNDS = 512, 3, 4096  # as `label` runs: three blocks a multiprocessor
@@ -42,18 +44,13 @@ KINDS = {
 }
 
 
-def measure(what: str) -> dict[str, Any]:
-    """Cycles a warp's instruction, by the clock of the multiprocessors: the median of the grid's blocks."""
+def measure(what: str) -> list[dict[str, Any]]:
+    """Return a row with the cycles of a warp's instruction: the median of the grid's blocks."""
     cupy = import_cupy()
     add, ways, same = KINDS[what]
     blocks = BLOCKS * torch.cuda.get_device_properties(0).multi_processor_count
-    options = (
-        f"-DTHREADS={THREADS}",
-        f"-DBLOCKS={BLOCKS}",
-        f"-DROUNDS={ROUNDS}",
-        f"-DWAYS={ways}",
-        f"-DSAME_WORD={same}",
-    )
+    defines = {"THREADS": THREADS, "BLOCKS": BLOCKS, "ROUNDS": ROUNDS, "WAYS": ways, "SAME_WORD": same}
+    options = tuple(f"-D{name}={value}" for name, value in defines.items())
     kernel = cupy.RawKernel(f"#define ADD(p) {add}\n{SOURCE}", "add", options=options)
     kernel.preferred_shared_memory_carveout = 100
     cycles, sink = cupy.zeros(blocks, cupy.uint64), cupy.zeros(blocks * THREADS, cupy.uint32)
@@ -62,23 +59,19 @@ def measure(what: str) -> dict[str, Any]:
     run()
     taken = float(cupy.median(cycles)) / (BLOCKS * THREADS // 32 * ROUNDS)
     print(f"{what}: {taken:.2f} cycles a warp", file=sys.stderr)
-    return {"what": what, "ways": ways, "cycles": taken}
+    return [{"what": what, "ways": ways, "cycles": taken}]
 
 
 def main() -> None:
     """Measure all kinds and save the result."""
-    chosen = sheet.options("atomics")
-    if chosen.where != "cuda":
+    options = cells.options("atomics")
+    if options.where != "cuda":
         sys.exit("benchmarks.atomics: needs an NVIDIA GPU, torch sees none")
-    grown = Sheet("atomics", chosen)
-    done = grown.fill([Cell(what, partial(_rows, what)) for what in KINDS], lambda _: [])
-    result.show(grown.path)
+    results = ResultFile("atomics", options)
+    done = results.fill([Cell(what, partial(measure, what)) for what in KINDS], lambda _: [])
+    result.show(results.path)
     if not done:
-        sys.exit(sheet.UNFINISHED)
-
-
-def _rows(what: str) -> list[dict[str, Any]]:
-    return [measure(what)]
+        sys.exit(cells.UNFINISHED)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""What lies beyond the threshold: MedSASS as in the paper, each part of `medsass-plus` added alone, and all together.
+"""Beyond the threshold: MedSASS as in the paper, each part of `medsass-plus` added alone, and all of them together.
 
     python -m benchmarks.beyond [DATA [OUT]]
 
-For each dataset `medsass tune` chooses labels on training images without their truth, and the same choice is used with all
-seeds. Arms: MedSASS as in the paper; with the chosen labels; with each part of the training; scored as a mean over flips;
-and all of it. What is scored is a split that nothing was chosen or trained on: of ISIC 2017, whose test masks are not
-public, the validation split. The last epoch counts where a method ranks none, the lowest loss against the threshold's masks
-where it does; the truth has no part in that. OUT (`medsass-beyond` among temporary files unless given) keeps every run: the
-same command goes on where it was stopped. On a CPU every core does a training of its own, of a small network on a part of
-the images (`plan`).
+For each dataset `medsass tune` chooses labels on training images without ground truth; all seeds use the same choice. Arms:
+MedSASS as in the paper; with the chosen labels; with each part of the training; averaged over flips; and everything. The
+scored split had no part in choice or training: of ISIC 2017, whose test masks are not public, the validation split. The last
+epoch counts if a method ranks none, else the one with the lowest loss against the threshold's masks; ground truth has no part
+in that. OUT (default `medsass-beyond` among the temporary files) keeps every run: the same command goes on where it was
+stopped. On a CPU every core trains a small network of its own on a part of the images (`plan`).
 """
 
 import json
@@ -46,7 +45,7 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to train, by options of `train`, and to score. tuned: with the labels that `tune` chose."""
+    """A way to train, by options of `train`, and to score. tuned: with the labels that `tune` chose. flips: as their mean."""
 
     name: str
     options: tuple[str, ...] = ()
@@ -54,34 +53,29 @@ class Arm:
     flips: bool = False
 
     @property
-    def training(self) -> tuple[tuple[str, ...], bool]:
-        """What makes its training; arms that share it are scored on the same runs."""
-        return self.options, self.tuned
+    def slug(self) -> str:
+        """The name as a file name."""
+        return self.name.replace(" ", "-")
 
-
-def _part(name: str) -> Arm:
-    return Arm(name, ("--method", "medsass-plus", "--parts", name))
+    @property
+    def trained(self) -> "Arm":
+        """The first arm with the same training, whose runs this one scores."""
+        return next(arm for arm in ARMS if (arm.options, arm.tuned) == (self.options, self.tuned))
 
 
 PAPER = Arm("MedSASS as in the paper")
 TUNED = Arm("chosen labels", tuned=True)
 ALL = Arm("all together", ("--method", "medsass-plus"), tuned=True, flips=True)
-ARMS = (
-    PAPER,
-    TUNED,
-    _part("weights"),
-    _part("consistency"),
-    _part("teacher"),
-    Arm("flips", flips=True),
-    ALL,
-)
-_NAMES = [arm.name for arm in ARMS]
+_PARTS = [Arm(name, ("--method", "medsass-plus", "--parts", name)) for name in ("weights", "consistency", "teacher")]
+ARMS = (PAPER, TUNED, *_PARTS, Arm("flips", flips=True), ALL)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The network, the side of its images, images a step, steps of a training (in whole epochs, at least one), training
-    images of ISIC 2017, 0 for all, and trainings at a time.
+    """The size of the experiment.
+
+    model, size, batch: network, side of its images, images a step. steps: of a training, in whole epochs, at least one.
+    isic: training images of ISIC 2017, 0 for all. workers: trainings at a time.
     """
 
     model: str
@@ -93,7 +87,7 @@ class Plan:
 
 
 def plan(where: str) -> Plan:
-    """A GPU's is the paper's network and size; on a CPU the same would take days."""
+    """Return the paper's network and size for a GPU; on a CPU, where they would take days, a small one."""
     if where == "cuda":
         return Plan("unet-resnet50", 224, 16, 2500, isic=0, workers=1)
     return Plan("unet-resnet18", 96, 4, 200, isic=800, workers=os.cpu_count() or 1)
@@ -101,7 +95,7 @@ def plan(where: str) -> Plan:
 
 @dataclass(frozen=True)
 class Bench:
-    """One dataset: its shards, the labels that `tune` chose for it, and its trainings, all in `folder`."""
+    """A dataset: its shards, the labels that `tune` chose for it, and its trainings, all in `folder`."""
 
     dataset: str
     folder: Path
@@ -110,16 +104,16 @@ class Bench:
 
     @property
     def shards(self) -> Path:
-        """Its shards."""
+        """Folder of the shards."""
         return self.folder / "shards"
 
     @property
     def choice(self) -> Path:
-        """What `tune` wrote."""
+        """The file that `tune` wrote."""
         return self.folder / "labels.toml"
 
     def prepare(self, source: Path) -> None:
-        """Shard and choose, where that is not done."""
+        """Shard the dataset and choose its labels, unless that is done."""
         if not (self.shards / "manifest.json").is_file():
             if self.dataset == "isic2017" and self.plan.isic:
                 source = fewer(source, self.folder / "source", self.plan.isic)
@@ -140,20 +134,19 @@ class Bench:
             files.write(about, json.dumps(content))
 
     def epochs(self) -> int:
-        """Of every training."""
+        """Return the epochs of every training."""
         images = remote.load(self.shards).split("train").samples
         return max(1, round(self.plan.steps * self.plan.batch / images))
 
     def score(self, arm: Arm, seed: int) -> Row:
-        """Train, unless that is done, and score: one row."""
-        run = self.folder / f"{_slug(_first(arm))}-{seed}"
-        scores = self.folder / f"{_slug(arm)}-{seed}.json"
+        """Train and score an arm, unless that is done, and return its row."""
+        run, scores = self.folder / f"{arm.trained.slug}-{seed}", self.folder / f"{arm.slug}-{seed}.json"
         common = ("--device", self.where, *(("--threads", "1") if self.plan.workers > 1 else ()))
         if not (run / "done").is_file():
             choice = ("--config", f"{self.choice}") if arm.tuned else ()
-            _medsass("train", self.shards, run, "--model", self.plan.model, "--size", self.plan.size,
-                     "--batch-size", self.plan.batch, "--epochs", self.epochs(), "--patience", 0, "--seed", seed,
-                     "--cache", "host", "--overwrite", *arm.options, *choice, *common)  # fmt: skip
+            form = ("--model", self.plan.model, "--size", self.plan.size, "--batch-size", self.plan.batch)
+            course = ("--epochs", self.epochs(), "--patience", 0, "--seed", seed, "--cache", "host", "--overwrite")
+            _medsass("train", self.shards, run, *form, *course, *arm.options, *choice, *common)
             files.write(run / "done", "")
         trained = run_directory.stored(run)[0]
         if (trained.model, trained.size) != (self.plan.model, self.plan.size):
@@ -178,14 +171,14 @@ class Bench:
         }
 
     def about(self) -> Row:
-        """What `tune` chose, and how well that follows the truth."""
+        """Return the row of what `tune` chose and how well it follows the ground truth."""
         options = tomllib.loads(self.choice.read_text())
         options.pop("chosen-on", None)  # a path of the machine
         return {"dataset": self.dataset, "choice": options, **json.loads(self.choice.with_suffix(".json").read_text())}
 
 
 def fewer(source: Path, folder: Path, images: int) -> Path:
-    """A folder like `source`, ISIC 2017's, of links, with that many training images, taken evenly."""
+    """Fill `folder` with links to ISIC 2017's `source`, with that many evenly spaced training images, and return it."""
     training = "ISIC-2017_Training_Data"
     names = sorted(path.stem for path in (source / training).glob("*.jpg"))
     kept = {names[i] for i in np.linspace(0, len(names) - 1, images).round().astype(int)}
@@ -200,7 +193,7 @@ def fewer(source: Path, folder: Path, images: int) -> Path:
 
 
 def _medsass(*arguments: object) -> None:
-    """Run a command of medsass, in a process of its own: one core's where several run at once."""
+    """Run a command of medsass in a process of its own, with one thread if several run at once."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if "--threads" in arguments else None
     command = [sys.executable, "-m", "medsass", *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -208,50 +201,43 @@ def _medsass(*arguments: object) -> None:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
 
 
-def _first(arm: Arm) -> Arm:
-    """The first arm of the same training, by which its run is named."""
-    return next(item for item in ARMS if item.training == arm.training)
+def targets(rows: list[Row]) -> list[result.Target]:
+    """Return the targets: gains in IoU, mean over seeds, of all together over MedSASS as in the paper."""
+    ious = _ious(rows)
+    gains = [
+        mean(ious[dataset, ALL.name]) - mean(ious[dataset, PAPER.name]) for dataset, arm in ious if arm == ALL.name
+    ]
+    aim = "mean IoU over the four sets, all together over MedSASS as in the paper"
+    return [
+        result.Target(aim, "IoU", ">=", 0.10, mean(gains)),
+        result.Target("the same on the worst of the sets", "IoU", ">=", -0.02, min(gains)),
+    ]
 
 
-def _slug(arm: Arm) -> str:
-    return arm.name.replace(" ", "-")
-
-
-def over(rows: Iterable[Row], arm: Arm, base: Arm = PAPER) -> dict[str, float]:
-    """By dataset: mean IoU of an arm over its seeds, less that of `base`."""
-    found: dict[str, float] = {}
-    rows = list(rows)
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        means = [mean(r["iou"] for r in rows if (r["dataset"], r["arm"]) == (dataset, one.name)) for one in (arm, base)]
-        found[dataset] = means[0] - means[1]
+def _ious(rows: Iterable[Row], score: str = "iou") -> dict[tuple[str, str], list[float]]:
+    """Scores of all seeds by dataset and arm."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if "arm" in row:
+            found.setdefault((row["dataset"], row["arm"]), []).append(row[score])
     return found
 
 
-def targets(rows: list[Row]) -> list[result.Target]:
-    """What is aimed at, over all four sets."""
-    gains = over([row for row in rows if "arm" in row], ALL).values()
-    return [
-        result.Target("mean IoU over the four sets, all together over MedSASS as in the paper", "IoU", ">=", 0.10, mean(gains)),
-        result.Target("the same on the worst of the sets", "IoU", ">=", -0.02, min(gains)),
-    ]  # fmt: skip
-
-
 def readme_table(results: dict[str, Result]) -> str:
-    """Each way to go past the threshold: mean IoU over seeds and their standard deviation, a column a dataset; where seeds
-    are missing, how many there are. Above them the labels that were learnt, without a network.
+    """Return README's table: mean and standard deviation of the IoU over seeds, a row an arm and a column a dataset.
+
+    If seeds are missing, it says how many there are. The first rows are the labels themselves, without a network.
     """
     rows = []
     for name, content in results.items():
-        cells = [row for row in content["rows"] if "arm" in row]
-        datasets = list(dict.fromkeys(row["dataset"] for row in cells))
-        of = {(d, arm): [r for r in cells if (r["dataset"], r["arm"]) == (d, arm)] for d in datasets for arm in _NAMES}
-        for head, arm in (("bare Otsu", PAPER.name), ("bare chosen labels", TUNED.name)):
-            bare = [of[dataset, arm][0]["labels_iou"] for dataset in datasets]
+        labels, networks = _ious(content["rows"], "labels_iou"), _ious(content["rows"])
+        datasets = list(dict.fromkeys(dataset for dataset, _ in networks))
+        for head, arm in (("bare Otsu", PAPER), ("bare chosen labels", TUNED)):
+            bare = [labels[dataset, arm.name][0] for dataset in datasets]
             rows.append([head, *(f"{iou:.3f}" for iou in bare), f"{mean(bare):.3f}", measured(name, content)])
-        for arm in _NAMES:
-            found = [[row["iou"] for row in of[dataset, arm]] for dataset in datasets]
-            texts = [_spread(ious) for ious in found]
-            rows.append([arm, *texts, f"{mean(map(mean, found)):.3f}", measured(name, content)])
+        for arm in ARMS:
+            found = [networks[dataset, arm.name] for dataset in datasets]
+            rows.append([arm.name, *map(_spread, found), f"{mean(map(mean, found)):.3f}", measured(name, content)])
     first = next(iter(results.values()))["rows"]
     return table(["", *dict.fromkeys(row["dataset"] for row in first), "mean", "measured on"], rows)
 
@@ -262,24 +248,24 @@ def _spread(ious: list[float]) -> str:
 
 
 def main() -> None:
-    """Do what is not done yet, and save."""
+    """Train and score what is not done yet, and save the result."""
     data = result.data("beyond", SPLITS)
     where = "cuda" if torch.cuda.is_available() else "cpu"
     out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.gettempdir()) / "medsass-beyond"
     benches = [Bench(dataset, out / dataset, plan(where), where) for dataset in SPLITS]
     for bench in benches:
         bench.prepare(data / bench.dataset)
-    # a seed of everything comes before the next, and what scores another's run anew after all trainings
-    cells = sorted(product(SEEDS, benches, ARMS), key=lambda cell: _first(cell[2]) != cell[2])
+    # all arms of a seed before the next seed, and arms that only score another's runs after all trainings
+    cells = sorted(product(SEEDS, benches, ARMS), key=lambda cell: cell[2].trained != cell[2])
+
+    def score(cell: tuple[int, Bench, Arm]) -> None:
+        seed, bench, arm = cell
+        print(f"{bench.dataset}, {arm.name}, seed {seed}: {bench.score(arm, seed)['iou']:.4f}", file=sys.stderr)
+
     with ThreadPoolExecutor(plan(where).workers) as pool:
-        list(pool.map(_told, cells))
+        list(pool.map(score, cells))
     rows = [bench.score(arm, seed) for bench in benches for arm in ARMS for seed in SEEDS]
     result.save("beyond", where, [*rows, *(bench.about() for bench in benches)], targets(rows), {})
-
-
-def _told(cell: tuple[int, Bench, Arm]) -> None:
-    seed, bench, arm = cell
-    print(f"{bench.dataset}, {arm.name}, seed {seed}: {bench.score(arm, seed)['iou']:.4f}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The labelling kernels against the memory's speed and against what users would pick instead.
+"""The labelling kernels against memory bandwidth and against other libraries.
 
     python -m benchmarks.labels [DATA]
 
 On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
-the same run, and images a second beside every peer that is installed. On a CPU: images a second of `Labeler` and the CPU
-peers. On both, what each step of a refinement adds (`benchmarks.support.refine`). DATA holds the real images. Every row's outputs
-are compared with `medsass.labels.threshold` outside of the timed region. `benchmarks/README.md` has the design, the prediction and the log.
+the same run, and images a second beside every installed peer. On a CPU: images a second of `Labeler` and the CPU peers. On
+both: the cost of each refinement step (`benchmarks.support.refine`). DATA holds the real images. The outputs of every row are
+compared with `medsass.labels.threshold` outside of the timed region. `benchmarks/README.md` has the design, the prediction
+and the log.
 """
 
 import functools
@@ -21,13 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.support import peers, refine, result, roofline, sheet
+from benchmarks.support import cells, peers, refine, result, roofline
 from benchmarks.support.cases import LARGE, Case, cpu_cases, gpu_cases
-from benchmarks.support.sheet import Cell, Sheet
+from benchmarks.support.cells import Cell, ResultFile
 from medsass.labels import Labeler, Normalise, cuda
 from medsass.labels import threshold as spec
 
-LABELER = Labeler()  # its defaults are what is timed: polarity auto, minimum error thresholding, 51 x 51
+LABELER = Labeler()  # the defaults are timed: polarity auto, minimum error thresholding, 51 x 51
 NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), torch.bfloat16)
 SYNTHETIC = ("uniform", "constant", "two-level", "mostly-black")
 GLOBS = (
@@ -42,12 +43,9 @@ POISON = 0xA5
 
 
 def synthetic(content: str, shape: tuple[int, int, int], device: str) -> torch.Tensor:
-    """(N, H, W) uint8 gray whose histogram is what its name says; the same at every run."""
+    """Generate (N, H, W) uint8 gray with the histogram that `content` names, the same in every run."""
     generator = torch.Generator(device).manual_seed(1)
-
-    def dice(sides: int) -> torch.Tensor:
-        return torch.randint(0, sides, shape, dtype=torch.uint8, device=device, generator=generator)
-
+    dice = partial(torch.randint, 0, size=shape, dtype=torch.uint8, device=device, generator=generator)
     made: dict[str, Callable[[], torch.Tensor]] = {
         "uniform": lambda: dice(256),
         "constant": lambda: torch.full(shape, 100, dtype=torch.uint8, device=device),
@@ -59,7 +57,7 @@ def synthetic(content: str, shape: tuple[int, int, int], device: str) -> torch.T
 
 @functools.cache
 def real(data: Path, height: int, width: int) -> NDArray[np.uint8] | None:
-    """(M, H, W, 3) real RGB images resized, the sources taking turns; None where DATA has none."""
+    """Return resized real images (M, H, W, 3) RGB, taken from the sources in turn; None if DATA has none."""
     globs = GLOBS if height < 1024 else GLOBS_LARGE
     found = [sorted(data.glob(pattern))[:PER_GLOB] for pattern in globs]
     paths = [source[i] for i in range(PER_GLOB) for source in found if i < len(source)]
@@ -69,10 +67,10 @@ def real(data: Path, height: int, width: int) -> NDArray[np.uint8] | None:
 
 
 def pictures(case: Case, count: int, data: Path, device: str) -> torch.Tensor:
-    """(count, H, W, 3) RGB or (count, H, W) gray of the case's content; RGB repeats the gray, which keeps its histogram."""
+    """Return (count, H, W, 3) RGB or (count, H, W) gray of the case's content. RGB repeats gray, which keeps its histogram."""
     if case.content == "real":
         images = real(data, case.height, case.width)
-        assert images is not None, "main lists the content only where there are images"
+        assert images is not None, "all_cells lists the content only if there are images"
         kinds = torch.from_numpy(spec.gray(images) if case.channels == 1 else images).to(device)
         return kinds[torch.arange(count, device=device) % len(kinds)]
     gray = synthetic(case.content, (count, case.height, case.width), device)
@@ -80,7 +78,7 @@ def pictures(case: Case, count: int, data: Path, device: str) -> torch.Tensor:
 
 
 def outputs(case: Case) -> cuda.Outputs:
-    """Buffers on the GPU for a launch of the case."""
+    """Allocate buffers on the GPU for a launch of the case."""
     n, h, w = case.batch, case.height, case.width
     mask = torch.empty((n, h, w), dtype=torch.uint8, device="cuda")
     threshold, separability = torch.empty(n, device="cuda"), torch.empty(n, device="cuda")
@@ -91,7 +89,7 @@ def outputs(case: Case) -> cuda.Outputs:
 
 
 def poison(out: cuda.Outputs) -> None:
-    """Overwrite what earlier launches made: what the next one does not write is found wrong."""
+    """Overwrite the buffers, so that whatever the next launch does not write is found wrong."""
     out.mask.fill_(POISON)
     for values in (out.threshold, out.separability, out.input):
         if values is not None:
@@ -99,7 +97,7 @@ def poison(out: cuda.Outputs) -> None:
 
 
 def launch(case: Case, images: torch.Tensor, out: cuda.Outputs) -> None:
-    """One launch, as `Labeler` makes it, into buffers that are there."""
+    """Launch once, as `Labeler` does, into preallocated buffers."""
     if case.method in ("otsu", "ght"):
         parameters = LABELER.ght if case.method == "ght" else None
         cuda.label(images, LABELER.polarity, parameters, NORMALISE if case.fused else None, out)
@@ -109,8 +107,9 @@ def launch(case: Case, images: torch.Tensor, out: cuda.Outputs) -> None:
 
 
 def wrong(method: str, image: NDArray[np.uint8], label: tuple[Any, float, float], share: float = 0) -> str:
-    """What differs from the specification in an image's (mask, threshold, separability), "" where nothing does; `share`
-    of the pixels may. Thresholds of GHT are equal where their scores are, to the last bits of the logarithm.
+    """Return what differs from the specification in an image's (mask, threshold, separability), "" if nothing does.
+
+    Up to `share` of the pixels may differ. Thresholds of GHT are equal if their scores are, to the last bits of the logarithm.
     """
     gray = image if image.ndim == 2 else spec.gray(image)
     mask, level, found = label
@@ -141,7 +140,7 @@ def _is_threshold(method: str, counts: spec.Histogram, level: float) -> bool:
 
 
 def check(case: Case, images: torch.Tensor, out: Any, share: float = 0) -> str:
-    """What is wrong in the first, a middle and the last image of a labelled batch, "" where nothing is."""
+    """Return what is wrong in the first, a middle and the last image of a labelled batch, "" if nothing is."""
     for i in sorted({0, case.batch // 2, case.batch - 1}):
         image = images[i].cpu().numpy()
         label = out.mask[i].cpu().numpy(), float(out.threshold[i]), float(out.separability[i])
@@ -155,7 +154,7 @@ def check(case: Case, images: torch.Tensor, out: Any, share: float = 0) -> str:
 
 
 def row(case: Case, where: str, timing: roofline.Timing, trouble: str, copy: float | None = None) -> roofline.Row:
-    """A measurement as it is saved."""
+    """Return a measurement as a row of the result."""
     rate = case.bytes / timing.seconds
     line = f"{case.method} {case.height}x{case.width}x{case.channels} {'fused ' if case.fused else ''}{case.content}"
     speed = f"{timing.seconds * 1e6:.1f} us" + (f", {rate / copy:.3f} of copy" if copy else "")
@@ -176,7 +175,7 @@ def row(case: Case, where: str, timing: roofline.Timing, trouble: str, copy: flo
 
 
 def on_gpu(case: Case, data: Path, cache: int, copy: float) -> roofline.Row:
-    """Time a case on the GPU: launches that rotate through sets of buffers, replayed as a graph; then check it."""
+    """Time a case on the GPU, by launches that rotate through sets of buffers and are replayed as a graph, and check it."""
     count = roofline.sets(case.bytes, cache)
     images = pictures(case, count * case.batch, data, "cuda")
     images = images.view(count, case.batch, *images.shape[1:])
@@ -194,7 +193,7 @@ def on_gpu(case: Case, data: Path, cache: int, copy: float) -> roofline.Row:
 
 
 def on_cpu(case: Case, data: Path) -> roofline.Row:
-    """Time `Labeler` on the CPU. Its Gaussian sums are OpenCV's float32: a pixel in a thousand may differ."""
+    """Time `Labeler` on the CPU and check it. Its Gaussian sums are OpenCV's float32: a pixel in a thousand may differ."""
     images, labeler = pictures(case, case.batch, data, "cpu"), Labeler(case.method)
     timing = roofline.host_time(lambda: labeler(images))
     share = 1e-3 if case.method == "adaptive-gaussian" else 0
@@ -202,7 +201,7 @@ def on_cpu(case: Case, data: Path) -> roofline.Row:
 
 
 def targets(rows: list[roofline.Row]) -> list[result.Target]:
-    """What was aimed at on an H200, with what `rows` say of it: None where they don't, as on a CPU."""
+    """Return the targets for an H200 with the values that `rows` give, None without such rows, as on a CPU."""
     rgb = roofline.select(rows, method="otsu", height=224, channels=3, fused=False, least_batch=1024)
     fused = roofline.select(rows, method="otsu", height=224, channels=3, fused=True, least_batch=1024)
     gray = roofline.select(rows, method="otsu", height=224, channels=1, least_batch=1024)
@@ -210,6 +209,7 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
     small = roofline.select(rows, method="otsu", height=224, channels=3, fused=False, batch=16)
     large = roofline.select(rows, method="otsu", height=LARGE[0], channels=3, batch=64)
     own = [r for r in rgb if r["batch"] == 1024]
+    longest = max((r["microseconds"] for r in small), default=None)
     copy, ratio, worst = "of copy bandwidth", "ratio", "worst content"
     made = [
         result.Target(f"Otsu, 224² RGB, batch ≥ 1024, {worst}", copy, ">=", 0.85, roofline.worst(rgb)),
@@ -217,7 +217,7 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
         result.Target(f"the same with fused bfloat16 input, {worst}", copy, ">=", 0.85, roofline.worst(fused)),
         result.Target(f"Otsu, 224² gray, batch ≥ 1024, {worst}", copy, ">=", 0.65, roofline.worst(gray)),
         result.Target("GHT over Otsu, time at 224² RGB, batch 1024", ratio, "<=", 1.15, roofline.slower(ght, own)),
-        result.Target(f"Otsu, 224² RGB, batch 16, {worst}", "µs", "<=", 12, roofline.longest(small)),
+        result.Target(f"Otsu, 224² RGB, batch 16, {worst}", "µs", "<=", 12, longest),
         result.Target(f"Otsu, 1408×1876 RGB, batch 64, {worst}", copy, ">=", 0.70, roofline.worst(large)),
     ]
     for peer, name, factor in (
@@ -230,9 +230,9 @@ def targets(rows: list[roofline.Row]) -> list[result.Target]:
     return made
 
 
-def cells(chosen: sheet.Options, copy: float) -> list[Cell]:
-    """All that is measured: the grid, then refinements, then peers."""
-    where, data = chosen.where, chosen.data
+def all_cells(options: cells.Options, copy: float) -> list[Cell]:
+    """Return all cells: the grid of cases, then refinements, then peers."""
+    where, data = options.where, options.data
     contents = SYNTHETIC if real(data, 224, 224) is None else (*SYNTHETIC, "real")
     if contents == SYNTHETIC:
         print(f"real images: skipped, none in {data}; give their folder as DATA", file=sys.stderr)
@@ -241,43 +241,43 @@ def cells(chosen: sheet.Options, copy: float) -> list[Cell]:
         measure: Callable[[Case], roofline.Row] = partial(on_gpu, data=data, cache=l2, copy=copy)
     else:
         cases, measure = cpu_cases(contents), partial(on_cpu, data=data)
+
+    def measure_case(case: Case) -> list[roofline.Row]:
+        try:
+            return [measure(case)]
+        finally:
+            if where == "cuda":
+                torch.cuda.empty_cache()
+
+    def measure_refinements(batch: int) -> list[roofline.Row]:
+        case = Case("otsu", 224, 224, 3, batch, contents[-1])
+        return refine.measure(pictures(case, batch, data, where), case.content)
+
+    def measure_peer(peer: peers.Peer) -> list[roofline.Row]:
+        case = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
+        return peers.measure(peer, pictures(case, case.batch, data, "cpu").numpy(), case.content, where)
+
     there = [case for case in cases if case.content != "real" or real(data, case.height, case.width) is not None]
-    made = [Cell(case.key, partial(_only, measure, case)) for case in there]
-    for batch in refine.BATCHES[where]:
-        made.append(Cell(f"refinements, batch {batch}", partial(_refinements, batch, contents[-1], data, where)))
-    sample = Case("otsu", 224, 224, 3, 1024 if where == "cuda" else 64, contents[-1])
-    return [*made, *(Cell(f"peer {peer.name}", partial(_peer, peer, sample, data, where)) for peer in peers.of(where))]
-
-
-def _only(measure: Callable[[Case], roofline.Row], case: Case) -> list[roofline.Row]:
-    try:
-        return [measure(case)]
-    finally:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _refinements(batch: int, content: str, data: Path, where: str) -> list[roofline.Row]:
-    return refine.measure(pictures(Case("otsu", 224, 224, 3, batch, content), batch, data, where), content)
-
-
-def _peer(peer: peers.Peer, sample: Case, data: Path, where: str) -> list[roofline.Row]:
-    return peers.measure(peer, pictures(sample, sample.batch, data, "cpu").numpy(), sample.content, where)
+    return [
+        *(Cell(case.key, partial(measure_case, case)) for case in there),
+        *(Cell(f"refinements, batch {batch}", partial(measure_refinements, batch)) for batch in refine.BATCHES[where]),
+        *(Cell(f"peer {peer.name}", partial(measure_peer, peer)) for peer in (*peers.ELSEWHERE[where], *peers.ON_CPU)),
+    ]
 
 
 def main() -> None:
-    """Measure what is missing, draw the chart; exit 1 where an output was wrong, 3 where something is left."""
-    chosen = sheet.options("labels")
-    grown = Sheet("labels", chosen)
-    if chosen.where == "cuda":
+    """Measure the missing cells and draw the chart. Exit with 1 if an output was wrong, with 3 if some cells are left."""
+    options = cells.options("labels")
+    results = ResultFile("labels", options)
+    if options.where == "cuda":
         l2 = float(torch.cuda.get_device_properties(0).L2_cache_size)
-        grown.limits = {"copy_bytes_per_second": roofline.copy_bandwidth(), "l2_bytes": l2}
-    done = grown.fill(cells(chosen, grown.limits.get("copy_bytes_per_second", 0.0)), targets)
-    roofline.chart(grown.rows, grown.limits, grown.path.with_suffix(".png"))
-    result.show(grown.path)
+        results.limits = {"copy_bytes_per_second": roofline.copy_bandwidth(), "l2_bytes": l2}
+    done = results.fill(all_cells(options, results.limits.get("copy_bytes_per_second", 0.0)), targets)
+    roofline.chart(results.rows, results.limits, results.path.with_suffix(".png"))
+    result.show(results.path)
     if not done:
-        sys.exit(sheet.UNFINISHED)
-    bad = [r for r in grown.rows if r.get("wrong")]
+        sys.exit(cells.UNFINISHED)
+    bad = [r for r in results.rows if r.get("wrong")]
     if bad:
         sys.exit(f"benchmarks.labels: {len(bad)} rows differ from medsass.labels.threshold, first: {bad[0]}")
 

@@ -1,9 +1,9 @@
-"""The whole line on real images: shard, train without labels, score; what a user gets on a small machine, and how fast.
+"""The whole line on real images: shard, train without labels, score. Shows what a user of a small machine gets, and how fast.
 
     python -m benchmarks.line [DATA]
 
-DATA holds `dsb2018/` and `isic2017/` in their owners' layouts. The scores are of the split named in each row; for ISIC
-2017 that is the validation split, because the masks of its test split are not part of DATA. Training never sees a mask.
+DATA holds `dsb2018/` and `isic2017/` in their owners' layouts. Each row names the split that it scores: of ISIC 2017 the
+validation split, because DATA lacks the masks of its test split. Training never sees a mask.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from medsass.runs.training.train import train
 
 @dataclass(frozen=True)
 class Case:
-    """A dataset, how long to train on it and where to score it."""
+    """A dataset, the epochs to train on it and the split to score."""
 
     recipe: str
     epochs: int
@@ -32,7 +32,7 @@ CASES = (Case("dsb2018", 8, "test"), Case("isic2017", 3, "val"))
 
 
 def run(case: Case, data: Path, folder: Path) -> dict[str, Any]:
-    """One row: images and seconds of each step, and the scores of the network and of the bare labels."""
+    """Return a row: speed of sharding and training, and the scores of the network and of the bare labels."""
     shards, where = folder / f"{case.recipe}-shards", folder / f"{case.recipe}-run"
     start = monotonic()
     dataset = shard.write(ShardConfig(data / case.recipe, shards, recipe=case.recipe))

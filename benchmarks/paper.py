@@ -1,11 +1,11 @@
-"""The paper's tables and figures, our numbers beside its own: `medsass experiment` on real images.
+"""The paper's tables and figures with our numbers beside its own, by `medsass experiment` on real images.
 
     python -m benchmarks.paper [DATA [OUT]]
 
-DATA holds the datasets in their owners' layouts; those that are not there are left out, and said to be. With a GPU the
-grid is `paper.toml`, the whole paper; without, `paper-small.toml`, small networks on small images for few epochs. OUT
-(`medsass-paper` unless given) keeps every run: the same command goes on where it was stopped. The result holds a row a
-cell; beside it stand all tables in one Markdown file, and the figures.
+DATA holds the datasets in their owners' layouts; missing ones are left out and named. On a GPU the grid is `paper.toml`, the
+whole paper; on a CPU it is `paper-small.toml`, small networks on small images for few epochs. OUT (default `medsass-paper`)
+keeps every run: the same command goes on where it was stopped. The result holds a row a cell; all tables, in one Markdown
+file, and the figures are saved beside it.
 """
 
 import sys
@@ -22,19 +22,19 @@ from medsass.runs.experiment import tables
 from medsass.runs.experiment.experiment import CellsError, experiment
 
 HERE = Path(__file__).parent
-# Of the paper's table 3; ours is of the validation split, because the masks of the test split are not public.
+# From the paper's table 3. Ours is of the validation split, because the masks of the test split are not public.
 AIM = ("ISIC 2017, ResNet-50, MedSASS (E+D), 50 epochs, mean IoU", 0.4847)
 
 
 def grid_of(device: str) -> Path:
-    """The grid that a machine of that name runs: the small one on a CPU."""
+    """Return the grid that a machine of that name runs: the small one on a CPU."""
     return HERE / ("paper-small.toml" if device.startswith("cpu-") else "paper.toml")
 
 
 def reached(rows: list[dict[str, Any]]) -> float | None:
-    """Our mean over seeds of what `AIM` names; None where it was not run."""
-    wanted = {"dataset": "isic2017", "model": "unet-resnet50", "method": "medsass", "labels": "otsu", "epochs": 50,
-              "loss": "focal-tversky", "batch_size": 16}  # fmt: skip
+    """Return our mean over seeds for the figure that `AIM` names, None if it was not run."""
+    wanted: dict[str, Any] = {"dataset": "isic2017", "model": "unet-resnet50", "method": "medsass", "labels": "otsu"}
+    wanted |= {"epochs": 50, "loss": "focal-tversky", "batch_size": 16}
     found = [row for row in rows if wanted.items() <= row.items() and "network" in row["protocols"]]
     return mean(row["protocols"]["network"]["iou"] for row in found) if found else None
 
@@ -50,7 +50,7 @@ def publish(out: Path, name: str) -> None:
 
 
 def main() -> None:
-    """Run what is not finished of the machine's grid, and save what there is, be it that cells failed."""
+    """Run the unfinished cells of the machine's grid, and save the finished ones even if others failed."""
     data = result.data("paper")
     out = Path(sys.argv[2] if len(sys.argv) > 2 else "medsass-paper")
     where = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,9 +1,9 @@
-"""What bare Otsu scores on real images with the foreground on either side, and what marking everything scores.
+"""Scores of bare Otsu on real images with the foreground on either side, and of foreground everywhere.
 
     python -m benchmarks.polarity [DATA]
 
-DATA holds the datasets of `CASES` in their owners' layouts. IoU at 224 x 224 pixels, the paper's size, both as the mean over
-images and of all pixels together: evidence for which side and which mean the paper's numbers can be of.
+DATA holds the datasets of `CASES` in their owners' layouts. IoU at 224 x 224 pixels, the paper's size, as the mean over
+images and of all pixels together: evidence for the polarity and the mean behind the paper's numbers.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ CASES = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "b
 
 
 def run(recipe: str, split: str, data: Path, folder: Path) -> dict[str, Any]:
-    """One row: scores of the split by either polarity, and of foreground everywhere."""
+    """Return a row: scores of the split by either polarity, and of foreground everywhere."""
     shard.write(ShardConfig(data / recipe, folder, recipe=recipe, size=SIZE))
     counts: dict[str, list[metrics.Counts]] = {"dark": [], "bright": [], "everything": []}
     for batch in Loader(LoaderConfig(folder, split, SIZE, 32, masks=True)):

@@ -1,13 +1,14 @@
-"""What training costs as images grow, datasets grow and processes join.
+"""The cost of larger images, larger datasets and more processes.
 
     python -m benchmarks.scaling [DATA]
 
-- size: the training line on images of more and more pixels; beside it the floating-point operations that they need.
+- size: the training line on images of more and more pixels, beside their floating-point operations.
 - dataset: a loader of 1,000, 10,000 and 100,000 samples, each in a process of its own: seconds until its first batch,
-  peak memory, and images a second after that. Samples are small JPEG files made of real ones, so that what a sample costs
+  peak memory, and images a second after that. Samples are small JPEG files made of real ones, so that the cost of a sample
   beside its pixels shows.
 - processes: `torchrun -m medsass train` with 1 and 2 processes that share the machine's cores, or with as many GPUs, on the
   same steps of the same images; the pace is that of the last of three epochs.
+
 DATA holds `isic2017/` and `dsb2018/`.
 """
 
@@ -18,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,8 +30,8 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks.support import peers, result, ways
-from benchmarks.support.ways import Way
+from benchmarks.support import peers, result, training
+from benchmarks.support.training import Contender
 from medsass.config import ShardConfig, TrainConfig
 from medsass.data.loading.augment import Augment
 from medsass.data.loading.loader import Loader, LoaderConfig
@@ -44,31 +45,31 @@ SIZES = {"cpu": ("unet-resnet18", (64, 96, 128, 192, 256)), "cuda": ("unet-resne
 SAMPLES = (1_000, 10_000, 100_000)
 PROCESSES = (1, 2)
 BATCH = 16
-_SIDE = 64  # pixels of the small samples
-_SECONDS = 5.0  # that each pace is measured for
+_SIDE = 64  # of the small samples, in pixels
+_SECONDS = 5.0  # of each measurement of a pace
 _TURNS = 3
 _EPOCHS = 3
 
 
 def sizes(shards: Path, where: str) -> list[Row]:
-    """A row a size of the images."""
+    """Return a row for each size of the images."""
     model, sides = SIZES[where]
     paces: dict[int, list[float]] = {side: [] for side in sides}
     for _ in range(_TURNS):
         for side, found in paces.items():
             config = TrainConfig(shards, Path("run"), model=model, size=side, batch_size=BATCH, device=where)
-            found.append(
-                ways.run(Way("line", "", partial(ways.line, config, where)), _SECONDS, where).images_per_second
-            )
-    return [
-        {"kind": "size", "model": model, "size": side, "batch": BATCH, "images_per_second": median(found),
-         "least": min(found), "most": max(found), "turns": len(found), "flops_an_image": ways.flops(model, side)}
-        for side, found in paces.items()
-    ]  # fmt: skip
+            contender = Contender("line", "", partial(training.line, config, where))
+            found.append(training.run(contender, _SECONDS, where).images_per_second)
+    rows = []
+    for side, found in paces.items():
+        row = {"kind": "size", "model": model, "size": side, "batch": BATCH, "images_per_second": median(found)}
+        spread = {"least": min(found), "most": max(found), "turns": len(found)}
+        rows.append({**row, **spread, "flops_an_image": training.flops(model, side)})
+    return rows
 
 
-def made(source: Path, folder: Path, count: int) -> None:
-    """Fill `folder` with a split "train" of so many small images."""
+def write_small(source: Path, folder: Path, count: int) -> None:
+    """Fill `folder` with a split "train" of `count` small images."""
     small = []
     for path in islice(sorted(source.glob("isic2017/*Training_Data/*.jpg")), 256):
         image = cv2.imread(str(path))
@@ -86,34 +87,30 @@ def made(source: Path, folder: Path, count: int) -> None:
 
 
 def probe(shards: Path, where: str) -> Row:
-    """In a process of its own: what a loader costs before its first batch, and its pace after that."""
+    """Return the row of a loader: seconds to its first batch, pace after that, and the peak memory of this process."""
     start = perf_counter()
     loader = Loader(LoaderConfig(shards, "train", _SIDE, 256, where, Augment(), threads=peers.cores()))
     batches = (batch for epoch in range(1 << 30) for batch in loader.epoch(epoch))
     next(batches)
     first = perf_counter() - start
-    images, start = _taken(batches), perf_counter()
-    images = _taken(batches)
-    pace = images / (perf_counter() - start)
+    pace = 0.0
+    for _ in range(2):  # the first round warms up
+        images, start = 0, perf_counter()
+        while perf_counter() - start < _SECONDS:
+            images += len(next(batches).images)
+        pace = images / (perf_counter() - start)
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     assert found
-    return {"kind": "dataset", "samples": loader.samples, "first_batch_seconds": first, "images_per_second": pace,
-            "peak_mb": int(found[1]) / 1e3}  # fmt: skip
-
-
-def _taken(batches: Iterator[Any]) -> int:
-    images, end = 0, perf_counter() + _SECONDS
-    while perf_counter() < end:
-        images += len(next(batches).images)
-    return images
+    row = {"kind": "dataset", "samples": loader.samples, "first_batch_seconds": first, "images_per_second": pace}
+    return {**row, "peak_mb": int(found[1]) / 1e3}
 
 
 def datasets(source: Path, folder: Path, where: str) -> list[Row]:
-    """A row a number of samples."""
+    """Return a row for each number of samples."""
     rows = []
     for count in SAMPLES:
         shards = folder / f"small-{count}"
-        made(source, shards, count)
+        write_small(source, shards, count)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             rows.append(pool.apply(probe, (shards, where)))
         print(f"{count:,} samples: {rows[-1]}", file=sys.stderr)
@@ -121,7 +118,7 @@ def datasets(source: Path, folder: Path, where: str) -> list[Row]:
 
 
 def processes(source: Path, folder: Path, where: str) -> list[Row]:
-    """A row a number of processes; on GPUs as many as there are of them."""
+    """Return a row for each number of processes, on GPUs as far as there are enough."""
     model, (_, side, *_) = SIZES[where]
     shards, rows = folder / "dsb2018", []
     shard.write(ShardConfig(source / "dsb2018", shards, recipe="dsb2018"))
@@ -130,39 +127,35 @@ def processes(source: Path, folder: Path, where: str) -> list[Row]:
             print(f"{count} processes: skipped, {torch.cuda.device_count()} GPU", file=sys.stderr)
             continue
         run, threads = folder / f"run-{count}", str(max(1, peers.cores() // count))
-        words = ["train", shards, run, "--model", model, "--size", side, "--batch-size", BATCH, "--epochs", _EPOCHS,
-                 "--patience", 0, "--device", where, "--threads", threads]  # fmt: skip
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+        command += ["-m", "medsass", "train", shards, run, "--model", model, "--size", side, "--batch-size", BATCH]
+        command += ["--epochs", _EPOCHS, "--patience", 0, "--device", where, "--threads", threads]
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        subprocess.run(
-            [*start, "-m", "medsass", *map(str, words)], check=True, env=environment, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(list(map(str, command)), check=True, env=environment, stdout=subprocess.DEVNULL)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        rows.append(
-            {"kind": "processes", "processes": count, "threads_each": int(threads), "model": model, "size": side,
-             "batch": BATCH, "images_per_second": lines[-1]["images_per_second"], "waited": lines[-1]["waited"],
-             "train_loss": [line["train_loss"] for line in lines]}
-        )  # fmt: skip
+        row = {"kind": "processes", "processes": count, "threads_each": int(threads), "model": model, "size": side}
+        pace = {name: lines[-1][name] for name in ("images_per_second", "waited")}
+        rows.append({**row, "batch": BATCH, **pace, "train_loss": [line["train_loss"] for line in lines]})
     return rows
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Three panels: pace by size of the images, by samples, and by processes."""
+    """Draw three panels: pace by size of the images, by samples, and by processes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    kinds = {
-        "size": ("size", "pixels a side"),
-        "dataset": ("samples", "samples"),
-        "processes": ("processes", "processes"),
-    }
-    for axes, (kind, (field, label)) in zip(figure.subplots(1, 3), kinds.items(), strict=True):
+    kinds = (
+        ("size", "size", "pixels a side", "training"),
+        ("dataset", "samples", "samples", "loader"),
+        ("processes", "processes", "processes", "training"),
+    )
+    for axes, (kind, field, label, title) in zip(figure.subplots(1, 3), kinds, strict=True):
         found = [row for row in rows if row["kind"] == kind]
         x, y = [row[field] for row in found], [row["images_per_second"] for row in found]
         axes.plot(x, y, "o-", color="tab:green")
-        if kind == "size":  # as the floating-point operations would have it, from the largest size on
+        if kind == "size":  # the pace that the operations alone would give, from the largest size on
             work = [row["flops_an_image"] for row in found]
             axes.plot(x, [y[-1] * work[-1] / w for w in work], ":", color="gray", label="by operations alone")
             axes.legend(frameon=False)
@@ -171,11 +164,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_yscale("log" if kind == "size" else "linear")
         axes.set_xticks(x, [f"{value:,}" for value in x])
         axes.minorticks_off()
-        axes.set(
-            xlabel=label,
-            ylabel="images/s",
-            title={"size": "training", "dataset": "loader", "processes": "training"}[kind],
-        )
+        axes.set(xlabel=label, ylabel="images/s", title=title)
         axes.spines[["top", "right"]].set_visible(False)
         if kind != "size":
             axes.set_ylim(0, 1.1 * max(y))

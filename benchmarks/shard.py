@@ -1,11 +1,11 @@
-"""Sharding against what it cannot do without: decoding the same files once, on the same cores.
+"""Sharding against its lower bound: decoding the same files once, on the same cores.
 
     python -m benchmarks.shard [DATA]
 
-Three questions. How long does `medsass shard` take, beside bare decoding of the same files (images by the decoder that
-training uses, in batches; masks by OpenCV in threads; slides tile by tile by the same reader) and beside `tar cf`, in
-alternation, median of several rounds? How much memory does it take at 1,000 and at 100,000 samples? And does each recipe
-find what its dataset is said to hold: on the real sets in DATA, and on the names of the others?
+- Time of `medsass shard` beside bare decoding of the same files (images by the decoder that training uses, in batches; masks
+  by OpenCV in threads; slides tile by tile by the same reader) and beside `tar cf`, alternating, median of several rounds.
+- Peak memory at 1,000 and at 100,000 samples.
+- Whether each recipe finds what its dataset is said to hold: on the real datasets in DATA, and on the names of the others.
 """
 
 import subprocess
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -36,7 +37,7 @@ SAMPLES = (1_000, 100_000)
 
 @dataclass(frozen=True)
 class Case:
-    """A set of DATA, how it is sharded, and which of its files are images and which masks."""
+    """A dataset of DATA, the options that shard it, and the patterns of its images and masks."""
 
     name: str
     folder: str
@@ -45,20 +46,19 @@ class Case:
     masks: str = ""
 
 
+_FULL_SIZE = {"recipe": "folder", "images": "*Data/*.jpg", "masks": "*Part1*/{stem}_segmentation.png"}
+_PNG = ("**/images/*.png", "**/masks/*.png")
 CASES = (
     Case("ISIC 2017, JPEG 256²", "isic2017", {"recipe": "isic2017"}, "*_Data/*.jpg", "*_Part1_GroundTruth/*.png"),
-    Case("ISIC 2017, JPEG at full size", "isic2017_fullsize", {"recipe": "folder", "images": "*Data/*.jpg",
-         "masks": "*Part1*/{stem}_segmentation.png"}, "*Data/*.jpg", "*Part1*/*.png"),
-    Case("X-rays, PNG 299²", "covid19_radiography", {"recipe": "covid19_radiography"},
-         "**/images/*.png", "**/masks/*.png"),
-    Case("DSB 2018 microscopy, PNG", "dsb2018", {"recipe": "dsb2018"},
-         "**/images/*.png", "**/masks/*.png"),
+    Case("ISIC 2017, JPEG at full size", "isic2017_fullsize", _FULL_SIZE, "*Data/*.jpg", "*Part1*/*.png"),
+    Case("X-rays, PNG 299²", "covid19_radiography", {"recipe": "covid19_radiography"}, *_PNG),
+    Case("DSB 2018 microscopy, PNG", "dsb2018", {"recipe": "dsb2018"}, *_PNG),
     Case("whole slides, SVS and NDPI, tiles of 256²", "whole_slide", {"recipe": "folder", "tile": TILE}, "*"),
-)  # fmt: skip
+)
 
 
 def decode_images(paths: list[Path]) -> None:
-    """Every file by the training decoder, in batches, on all cores; files are read ahead in threads."""
+    """Decode every file by the training decoder, in batches, on all cores; files are read ahead in threads."""
     decoder = Decoder(8, 0)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
@@ -68,55 +68,50 @@ def decode_images(paths: list[Path]) -> None:
 
 
 def decode_masks(paths: list[Path]) -> None:
-    """Every file by OpenCV, in threads."""
+    """Decode every file by OpenCV, in threads."""
     with ThreadPoolExecutor() as pool:
         for image in pool.map(lambda path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED), paths):
             assert image is not None
 
 
 def read_tiles(paths: list[Path]) -> None:
-    """Every tile of every slide, in threads."""
+    """Read every tile of every slide, in threads."""
     with ThreadPoolExecutor() as pool:
         for path in paths:
-            with opening.open_image(path, Selection()) as picture:
-                boxes = geometry.grid(picture.height, picture.width, TILE, TILE)
-                for _ in pool.map(lambda box: picture.read(0, box), boxes):
+            with opening.open_image(path, Selection()) as image:
+                for _ in pool.map(partial(image.read, 0), geometry.grid(image.height, image.width, TILE, TILE)):
                     pass
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Wall-clock seconds of one call."""
+    """Return wall-clock seconds of one call."""
     start = perf_counter()
     work()
     return perf_counter() - start
 
 
 def time_case(case: Case, data: Path) -> dict[str, Any]:
-    """One row: median seconds of sharding, of bare decoding and of `tar cf`, and their ratios."""
+    """Return a row: median seconds of sharding, of bare decoding and of `tar cf`, and their ratios."""
     source = data / case.folder
     images = sorted(path for path in source.glob(case.images) if path.is_file())
     masks = sorted(source.glob(case.masks)) if case.masks else []
     tiled = "tile" in case.options
     times: dict[str, list[float]] = {"shard": [], "decode": [], "tar": []}
+    names = "\n".join(str(path) for path in [*images, *masks])
     samples = 0
+
+    def decode() -> None:
+        read_tiles(images) if tiled else decode_images(images)
+        decode_masks(masks)
+
     for turn in range(ROUNDS + 1):
         with tempfile.TemporaryDirectory() as folder:
-
-            def write(out: Path = Path(folder) / "out") -> None:
-                nonlocal samples
-                dataset = shard.write(ShardConfig(source, out, **case.options))
-                samples = sum(split.samples for split in dataset.splits.values()) + dataset.rejected
-
-            def decode() -> None:
-                read_tiles(images) if tiled else decode_images(images)
-                decode_masks(masks)
-
-            names = "\n".join(str(path) for path in [*images, *masks])
-
-            def tar(target: str = f"{folder}/all.tar", text: str = names) -> None:
-                subprocess.run(["tar", "cf", target, "-P", "-T", "-"], input=text, text=True, check=True)
-
-            measured = {"shard": seconds(write), "decode": seconds(decode), "tar": seconds(tar)}
+            start = perf_counter()
+            dataset = shard.write(ShardConfig(source, Path(folder) / "out", **case.options))
+            measured = {"shard": perf_counter() - start, "decode": seconds(decode)}
+            command = ["tar", "cf", f"{folder}/all.tar", "-P", "-T", "-"]
+            measured["tar"] = seconds(partial(subprocess.run, command, input=names, text=True, check=True))
+        samples = sum(split.samples for split in dataset.splits.values()) + dataset.rejected
         if turn:  # the first fills the page cache and loads the libraries
             for name, value in measured.items():
                 times[name].append(value)
@@ -141,11 +136,11 @@ from medsass.config import ShardConfig
 from medsass.data.sharding import shard
 shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="*.png"))
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
-"""  # not ru_maxrss, which a new process takes over from the one that started it
+"""  # not ru_maxrss, which a new process inherits from the one that started it
 
 
 def memory(samples: int, folder: Path) -> dict[str, Any]:
-    """One row: peak resident memory of a process that shards so many small PNG files, no two alike."""
+    """Return a row: peak resident memory of a process that shards that many small PNG files, no two alike."""
     source = folder / "source"
     source.mkdir()
     image = np.zeros((32, 32), np.uint8)
@@ -160,7 +155,7 @@ def memory(samples: int, folder: Path) -> dict[str, Any]:
 
 
 def counts(recipe: str, source: Path, paper: dict[str, int] | None, note: str = "", **options: Any) -> dict[str, Any]:
-    """One row: image files by split that a recipe finds, beside the paper's."""
+    """Return a row: image files by split that a recipe finds, beside the paper's."""
     found = shard.plan(ShardConfig(source, source, recipe=recipe, **options))
     ours = {name: split.samples for name, split in found.splits.items()}
     return {"kind": "counts", "recipe": recipe, "source": note, "ours": ours, "paper": paper}
@@ -169,7 +164,7 @@ def counts(recipe: str, source: Path, paper: dict[str, int] | None, note: str = 
 def written(
     recipe: str, source: Path, out: Path, paper: dict[str, int] | None, note: str, **options: Any
 ) -> dict[str, Any]:
-    """As `counts`, of the samples that are really written: tiles and frames."""
+    """Return a row as `counts`, but of the samples that are written: tiles and frames."""
     dataset = shard.write(ShardConfig(source, out, recipe=recipe, **options))
     ours = {name: split.samples for name, split in dataset.splits.items()}
     row = {"kind": "counts", "recipe": recipe, "source": note, "ours": ours, "paper": paper}
@@ -177,9 +172,10 @@ def written(
 
 
 def all_counts(data: Path, folder: Path) -> list[dict[str, Any]]:
-    """The rows of every recipe, on real data where there are any and on generated names or pictures elsewhere."""
-    layouts.xray_names(folder / "xray")
-    layouts.isic_names(folder / "isic")
+    """Return the rows of every recipe, on real data if there are any, else on generated names or pictures."""
+    layouts.create(folder / "xray", layouts.xray_files())
+    layouts.create(folder / "isic", layouts.isic_files())
+    layouts.isic_labels(folder / "isic")
     layouts.tissuenet(folder / "tissuenet", layouts.TISSUENET, dict.fromkeys(layouts.TISSUENET, 16))
     layouts.dermatomyositis(folder / "dm", height=88, width=118)
     layouts.drone(folder / "drone", 10, 400, 600)
@@ -212,10 +208,11 @@ def main() -> None:
             rows.append(memory(samples, Path(folder)))
     with tempfile.TemporaryDirectory() as folder:
         rows += all_counts(data, Path(folder))
-    kept = [row for row in rows if row["kind"] == "speed" and "tiles" not in row["case"]]
     peaks = [row["peak_mb"] for row in rows if row["kind"] == "memory"]
     targets = [
-        result.Target(f"time over bare decoding, {row['case']}", "ratio", "<=", 1.3, row["over_decode"]) for row in kept
+        result.Target(f"time over bare decoding, {row['case']}", "ratio", "<=", 1.3, row["over_decode"])
+        for row in rows
+        if row["kind"] == "speed" and "tiles" not in row["case"]
     ]
     targets.append(result.Target("peak memory at 100,000 samples over 1,000", "ratio", "<=", 1.1, peaks[1] / peaks[0]))
     result.save("shard", "cpu", rows, targets, {})

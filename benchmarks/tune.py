@@ -1,11 +1,11 @@
-"""How well `medsass tune` chooses labels without the truth, on real images: no network is trained here.
+"""How well `medsass tune` chooses labels without ground truth, on real images. No network is trained.
 
     python -m benchmarks.tune [DATA]
 
-Of each dataset, on some training images: which side of the threshold it takes where none is given, the rank correlation of
-its scores with the IoU of all candidates (the side given by the recipe), and which it chooses. On the split that is scored,
-of which nothing was chosen: the mean IoU of bare Otsu and of the chosen labels with the truth. The criteria that vote were
-themselves chosen on training images of these very sets, so that other sets have to prove them.
+On some training images of each dataset: the side of the threshold that it takes if none is given, the rank correlation of
+its scores with the IoU of all candidates (with the recipe's side), and its choice. On the scored split, which had no part in
+the choice: the mean IoU of bare Otsu and of the chosen labels. The criteria that vote were themselves chosen on training
+images of these datasets, so other datasets have to confirm them.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ SIZE, IMAGES = 224, 48
 
 
 def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any]:
-    """One row."""
+    """Return the row of a dataset."""
     shards = folder / dataset
     shard.write(ShardConfig(data / dataset, shards, recipe=dataset))
     config = TuneConfig(shards, out=folder / f"{dataset}.toml", images=IMAGES, size=SIZE, score=True, device=where)
@@ -64,7 +64,7 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
 
 
 def targets(rows: list[dict[str, Any]]) -> list[result.Target]:
-    """Of labels alone; what a training makes of them is another question."""
+    """Return the targets, of labels alone: training on them is another question."""
     gains = [row["chosen_iou"] - row["otsu_iou"] for row in rows]
     return [
         result.Target("mean IoU over the sets, chosen labels over bare Otsu", "IoU", ">=", 0.10, mean(gains)),
@@ -73,20 +73,14 @@ def targets(rows: list[dict[str, Any]]) -> list[result.Target]:
 
 
 def readme_table(results: dict[str, Result]) -> str:
-    """What `medsass tune` chooses without the truth, and what that is worth."""
-    rows = [
-        [
-            f"{row['dataset']} ({row['split']}, {row['images']:,} images)",
-            f"{row['side_found']} ({row['side']})",
-            f"`{row['chosen']}`",
-            f"{row['correlation']:.2f}",
-            f"{row['otsu_iou']:.3f}",
-            f"{row['chosen_iou']:.3f}",
-            measured(name, content),
-        ]
-        for name, content in results.items()
-        for row in content["rows"]
-    ]
+    """Return README's table of the choices and their worth."""
+    rows = []
+    for name, content in results.items():
+        for row in content["rows"]:
+            dataset = f"{row['dataset']} ({row['split']}, {row['images']:,} images)"
+            side, correlation = f"{row['side_found']} ({row['side']})", f"{row['correlation']:.2f}"
+            ious = [f"{row[name]:.3f}" for name in ("otsu_iou", "chosen_iou")]
+            rows.append([dataset, side, f"`{row['chosen']}`", correlation, *ious, measured(name, content)])
     heads = [
         "dataset",
         "side found (given)",

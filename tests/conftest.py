@@ -1,4 +1,4 @@
-"""What several tests share: generated data, its shards, one small trained run, and where the real data is."""
+"""Fixtures that many tests share: generated data, its shards, a small trained run, and the folder of the real data."""
 
 import os
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of this project's own tests."""
+    """Add the options of this project's tests."""
     parser.addoption("--shapes", type=int, default=500, help="random shapes that a GPU labels (default: 500)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where torch sees none."""
+    """Skip tests marked `gpu` if torch sees none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real datasets; tests that need it skip where it is absent."""
+    """The folder of the real datasets. Tests that need it are skipped if it is absent."""
     folder = Path(os.environ.get("MEDSASS_DATA", REAL_DATA))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MEDSASS_DATA to where it is")
@@ -42,7 +42,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def nuclei_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 generated images of 64 x 64 pixels in images/, their masks in masks/. Read it, never change it."""
+    """60 generated images of 64 x 64 pixels in images/ and their masks in masks/. Read only."""
     folder = tmp_path_factory.mktemp("nuclei")
     synthetic.generate(folder, 60, seed=1, size=64)
     return folder
@@ -50,7 +50,7 @@ def nuclei_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shards(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shards of `nuclei_folder`, several tar files a split. Read them, never change them."""
+    """The shards of `nuclei_folder`, several tar files a split. Read only."""
     out = tmp_path_factory.mktemp("shards") / "out"
     shard.write(ShardConfig(nuclei_folder, out, images="images/*.png", masks="masks/*.png", max_shard_bytes=100_000))
     return out
@@ -58,7 +58,7 @@ def shards(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def some_without_masks(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 20 images, of which those with an even number have a mask: all for training."""
+    """Shards of 20 training images, of which those with an even number have a mask."""
     folder = tmp_path_factory.mktemp("some")
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
@@ -72,13 +72,13 @@ def some_without_masks(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
-    """A training of a few seconds."""
+    """Return the config of a training of a few seconds."""
     options = {"model": "unet-resnet18", "size": 32, "epochs": 2, "polarity": "bright", "device": "cpu", "threads": 1}
     return TrainConfig(shards, run, **{**options, **changes})  # type: ignore[arg-type]
 
 
 def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training that is interrupted at the start of its second epoch."""
+    """Train, and interrupt the training at the start of its second epoch."""
     original, calls = Trainer.steps, []
 
     def fail_second(self: Trainer) -> Iterator[tuple[int, dict[str, float]]]:
@@ -95,7 +95,7 @@ def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture(scope="session")
 def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with two finished epochs. Read it, never change it."""
+    """A run directory with two finished epochs. Read only."""
     run = tmp_path_factory.mktemp("run") / "run"
     train(tiny(shards, run))
     return run

@@ -34,7 +34,7 @@ def _assert_one_line(result: Result, *parts: str) -> None:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
-    """The configurations that `medsass train` would have trained with."""
+    """The configs that `medsass train` would have trained with."""
     configs: list[TrainConfig] = []
     monkeypatch.setattr("medsass.runs.training.train.train", configs.append)
     return configs

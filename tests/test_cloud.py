@@ -1,4 +1,4 @@
-"""Shards at addresses: in S3 (a local server of the same protocol) and on the web, beside the same shards in a folder."""
+"""Shards at addresses, in S3 and on the web, beside the same shards in a folder: reading, training, labelling."""
 
 import itertools
 import json
@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,84 +16,30 @@ import torch
 from safetensors.torch import load_file
 
 from medsass import files
-from medsass.config import EvaluateConfig, LabelConfig, ShardConfig
-from medsass.data import synthetic
+from medsass.config import EvaluateConfig, LabelConfig
 from medsass.data.loading.loader import Augment, Batch, Loader, LoaderConfig
-from medsass.data.sharding import shard
 from medsass.data.shards import manifest, remote
-from medsass.data.shards.verify import verify
 from medsass.runs import run_directory
 from medsass.runs.label import label
 from medsass.runs.scoring.evaluate import evaluate
 from medsass.runs.training.train import train
 from tests.conftest import tiny
-from tests.support import built
+from tests.support import built, servers
+from tests.support.servers import S3
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
 
 
-@dataclass(frozen=True)
-class S3:
-    """A running S3: the address of its one bucket, and the environment by which programs find it."""
-
-    bucket: Path
-    environment: dict[str, str]
-
-    def upload(self, folder: Path, name: str) -> Path:
-        """Copy the files of a local folder into <bucket>/<name>; its address."""
-        for path in folder.iterdir():
-            (self.bucket / name / path.name).write_bytes(path.read_bytes())
-        return self.bucket / name
-
-
-@contextmanager
-def _server(*command: str) -> Iterator[int]:
-    """A server in a process of its own, as it is elsewhere. The port is put for PORT."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    line = [sys.executable, "-m", *(part.replace("PORT", str(port)) for part in command)]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while process.poll() is None and not _answers(port):
-            pass
-        assert process.poll() is None, f"{command[0]} did not start"
-        yield port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3]:
-    """An empty bucket; the environment of this process points to it."""
-    with _server("moto.server", "-H", "127.0.0.1", "-p", "PORT") as port, pytest.MonkeyPatch.context() as patch:
-        environment = {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        }
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        bucket = files.location("s3://bucket")
-        bucket.fs.mkdir("bucket")  # type: ignore[attr-defined]
-        yield S3(bucket, environment)
+    with servers.running_s3() as running:
+        yield running
 
 
 @pytest.fixture(scope="module", params=[8, 16])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards on this machine, 8 and 16 bit."""
+    """Local shards, 8 and 16 bit."""
     return built.build(tmp_path_factory.mktemp("built") / f"of{request.param}", request.param)
 
 
@@ -168,8 +113,10 @@ def test_scores_on_s3_are_the_folders(runs: tuple[Path, Path], folder: Path, add
 def test_labels_of_s3_are_the_folders(folder: Path, address: Path, tmp_path: Path) -> None:
     for shards, name in ((folder, "local"), (address, "s3")):
         assert label(LabelConfig(shards, tmp_path / name, device="cpu")) == []
-    local, other = ({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
-                    for name in ("local", "s3"))  # fmt: skip
+    local, other = (
+        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
+        for name in ("local", "s3")
+    )
     assert local == other
     assert len(local) == sum(built.SPLITS.values()) + 1
 
@@ -215,7 +162,7 @@ def test_a_key_that_does_not_exist_names_the_command(s3: S3) -> None:
 
 
 def _answer(environment: dict[str, str], *drop: str) -> str:
-    """What `medsass train` says on stderr of shards in S3 under that environment."""
+    """Return what `medsass train` on shards in S3 prints on stderr in that environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     kept = {name: value for name, value in environment.items() if name not in drop}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull, "AWS_MAX_ATTEMPTS": "1"}
@@ -242,11 +189,11 @@ def test_an_unreachable_server_is_one_line(s3: S3) -> None:
 
 @pytest.fixture(scope="module")
 def web(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The address of a copy of the shards on the web; the cache is empty."""
+    """The address of a copy of the shards on the web, with an empty cache."""
     pytest.importorskip("aiohttp")
     root = tmp_path_factory.mktemp("web")
     shutil.copytree(folder, root / "shards")
-    server = _server("http.server", "PORT", "--bind", "127.0.0.1", "--directory", str(root))
+    server = servers.server("http.server", "PORT", "--bind", "127.0.0.1", "--directory", str(root))
     with server as port, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield files.location(f"http://127.0.0.1:{port}/shards")
@@ -265,94 +212,3 @@ def test_labels_from_the_web_are_the_folders(folder: Path, web: Path, tmp_path: 
 def test_a_web_server_without_the_shards_is_named(web: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none/manifest\.json was not found .*medsass shard SOURCE http://"):
         remote.load(web.parent / "none")
-
-
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 generated images with masks, and one that is broken."""
-    folder = tmp_path_factory.mktemp("source")
-    synthetic.generate(folder, 24, seed=3, size=32)
-    (folder / "images" / "broken.png").write_bytes(b"\x89PNG")
-    shutil.copy(folder / "masks" / "nuclei_0000.png", folder / "masks" / "broken.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def uploaded(source: Path, s3: S3) -> Path:
-    """The same in S3."""
-    for path in source.rglob("*.png"):
-        (s3.bucket / "source" / path.relative_to(source).as_posix()).write_bytes(path.read_bytes())
-    return s3.bucket / "source"
-
-
-def _shard(source: Path, out: Path, **changes: object) -> ShardConfig:
-    options = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 30_720, **changes}
-    return ShardConfig(source, out, **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("options", [{}, {"tile": 16}], ids=["whole", "tiles"])
-def test_shards_from_and_to_s3_are_the_folders(
-    options: dict[str, int], source: Path, uploaded: Path, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shard.write(_shard(source, tmp_path / "local", **options))
-    shard.write(_shard(uploaded, tmp_path / "from", **options))
-    assert _contents(tmp_path / "from") == _contents(tmp_path / "local")
-    out = s3.bucket / f"out{len(options)}"
-    written = shard.write(_shard(uploaded, out, **options))
-    assert _contents(out) == _contents(tmp_path / "local")
-    assert (written.rejected, manifest.load(out).rejected) == (1, 1)
-    assert verify(out) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["from", "local"]
-
-
-def test_shards_in_s3_are_replaced_only_when_asked(
-    source: Path, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    out = s3.bucket / "replaced"
-    shard.write(_shard(source, out))
-    with pytest.raises(FileExistsError, match=r"holds shards already; .*--overwrite"):
-        shard.write(_shard(source, out, size=16))
-    shard.write(_shard(source, out, size=16, overwrite=True))
-    assert manifest.load(out).options["size"] == 16
-
-
-def test_an_interrupted_upload_goes_on(source: Path, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    out, puts = s3.bucket / "interrupted", itertools.count()
-    put = out.fs.put_file  # type: ignore[attr-defined]
-
-    def fail(*values: object) -> object:
-        if next(puts) == 4:
-            raise OSError(110, "Connection timed out", "s3://bucket/interrupted")
-        return put(*values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(out.fs, "put_file", fail)  # type: ignore[attr-defined]
-        with pytest.raises(
-            ValueError, match=r"timed out; 1 finished tar files are kept in .*interrupted.part: go on with"
-        ):
-            shard.write(_shard(source, out))
-    assert not (out / "manifest.json").is_file()
-    shard.write(_shard(source, out, resume=True))
-    shard.write(_shard(source, tmp_path / "local"))
-    assert _contents(out) == _contents(tmp_path / "local")
-
-
-def test_a_source_at_an_address_that_is_empty_is_named(s3: S3, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="s3://bucket/nothing"):
-        shard.write(_shard(s3.bucket / "nothing", tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
-
-
-def test_keys_in_s3_that_lead_upwards_are_passed_over(s3: S3, source: Path, tmp_path: Path) -> None:
-    data = (source / "images" / "nuclei_0001.png").read_bytes()
-    for key in ("up/a.png", "up/../../b.png", "up/.hidden/c.png"):
-        s3.bucket.fs.pipe_file(f"bucket/{key}", data)  # type: ignore[attr-defined]
-    written = shard.write(ShardConfig(s3.bucket / "up", tmp_path / "out"))
-    assert sum(split.samples for split in written.splits.values()) == 1

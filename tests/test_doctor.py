@@ -1,4 +1,4 @@
-"""The doctor's checks: what fails, ends or hangs in a foreign package is a finding."""
+"""The doctor's checks: a package that fails, exits or hangs becomes a finding."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from medsass.doctor import Finding
 
 
 def _package(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Put a package `cucim` of this text before the installed one."""
+    """Put a package `cucim` with this source in front of the installed one."""
     (folder / "cucim").mkdir()
     (folder / "cucim" / "__init__.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_a_check_that_works_gives_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_works_gives_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _package(tmp_path, monkeypatch, "print('a greeting')\n__version__ = '9.8'")
     assert doctor._try("cuCIM") == Finding("cuCIM", True, "9.8")
 

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Atomic writes, and addresses beside local paths."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shards read by others: the webdataset library, Hugging Face datasets, GNU tar and DALI, pixel by pixel."""
+"""Shards read by other programs, pixel by pixel: webdataset, Hugging Face datasets, GNU tar and DALI."""
 
 import importlib
 import io
@@ -38,21 +38,21 @@ def opened(data: bytes) -> NDArray[Any]:
 
 
 def made(folder: Path, suffix: str, count: int = 24) -> Path:
-    """Colour images of `suffix` with masks, the first of odd names."""
+    """Write colour images of a format with their masks, the first ones under odd names."""
     generator = np.random.default_rng(1)
     for number in range(count):
         name = ODD[number] if number < len(ODD) else f"image_{number:02d}"
         labels = disks(generator, 60, 80)
         noise = generator.integers(0, 100, (60, 80, 3), np.uint8)
-        for kind, array, end in (("images", noise + (labels > 0)[..., None] * np.uint8(120), suffix),
-                                 ("masks", (labels > 0) * np.uint8(255), "png")):  # fmt: skip
+        image, mask = noise + (labels > 0)[..., None] * np.uint8(120), (labels > 0) * np.uint8(255)
+        for kind, array, end in (("images", image, suffix), ("masks", mask, "png")):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(folder / kind / f"{name}.{end}")
     return folder
 
 
 def truth(source: Path, folder: Path) -> Pairs:
-    """The files of the source as Pillow reads them, by the key that each got."""
+    """Return the files of the source as Pillow reads them, by the key that each got."""
     pairs = {}
     for meta in (json.loads(data) for name, data in members(folder).items() if name.endswith(".json")):
         image = source / meta["source"]
@@ -62,7 +62,7 @@ def truth(source: Path, folder: Path) -> Pairs:
 
 
 def members(folder: Path) -> dict[str, bytes]:
-    """All files of all tar files, by Python's tarfile."""
+    """Return all files of all tar files, by Python's tarfile."""
     found = {}
     for path in tars(folder):
         with tarfile.open(path) as tar:
@@ -172,12 +172,9 @@ def test_webdataset_feeds_a_data_loader_of_several_workers(plain: tuple[str, Pat
 
 @pytest.fixture
 def hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library, without a network, with its cache in a folder of this test."""
-    for name, value in {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(tmp_path),
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }.items():
+    """The library without a network, with its cache in a folder of this test."""
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     library = importlib.import_module("datasets")
     monkeypatch.setattr(library.config, "HF_HUB_OFFLINE", True)

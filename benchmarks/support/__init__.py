@@ -1,1 +1,1 @@
-"""What several benchmark programs use."""
+"""Modules that several benchmark programs share."""

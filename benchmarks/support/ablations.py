@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.support import ways
-from benchmarks.support.ways import Way
+from benchmarks.support import training
+from benchmarks.support.training import Contender
 from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch
 from medsass.labels import Labeler
@@ -16,11 +16,11 @@ from medsass.methods.segmentation import Segmentation
 from medsass.models import network
 from medsass.runs.training.trainer import Trainer
 
-UNRECORDED = ("labels on the CPU", "plain optimiser")  # a graph cannot hold them: to be read against "no graphs"
+UNRECORDED = ("labels on the CPU", "plain optimiser")  # no CUDA graph can hold them: compare them with "no graphs"
 
 
-def of(config: TrainConfig, where: str) -> list[Way]:
-    """The line with one thing changed, as options of `medsass train` change it, or as code does."""
+def contenders(config: TrainConfig, where: str) -> list[Contender]:
+    """Return the line with one thing changed, by an option of `medsass train` or by code."""
     on_gpu = where == "cuda"
     options: dict[str, tuple[str, dict[str, Any], bool]] = {
         "no graphs": ("every step launched by Python", {"graphs": False}, on_gpu),
@@ -30,26 +30,23 @@ def of(config: TrainConfig, where: str) -> list[Way]:
         "bf16": ("bfloat16 in place of float32", {"precision": "bf16"}, not on_gpu),
         "cached": ("decoded images kept in memory", {"cache": "device"}, True),
     }
-    found = [
-        Way(name, what, partial(ways.line, replace(config, **changes), where))
-        for name, (what, changes, applies) in options.items()
-        if applies
-    ]
+    on_host = "each batch copied to the host, cv2.threshold, masks copied back"
     changes: dict[str, tuple[str, Callable[[Trainer], None], bool]] = {
         "NCHW": ("weights and images channels first", _channels_first, True),
-        "labels on the CPU": (
-            "each batch copied to the host, cv2.threshold, masks copied back",
-            _labels_on_host,
-            on_gpu,
-        ),
+        "labels on the CPU": (on_host, _labels_on_host, on_gpu),
         "labels and input apart": ("a kernel for the mask, PyTorch for the network's input", _labels_apart, True),
         "plain optimiser": ("AdamW in PyTorch's for-loops", _plain_optimiser, True),
         "waiting each step": ("the loss is read after every step", _waiting, on_gpu),
     }
+    found = [
+        Contender(name, what, partial(training.line, replace(config, **fields), where))
+        for name, (what, fields, applies) in options.items()
+        if applies
+    ]
     for name, (what, change, applies) in changes.items():
         if applies:
             plain = replace(config, graphs=config.graphs and name not in UNRECORDED)
-            found.append(Way(name, what, partial(ways.line, plain, where, change)))
+            found.append(Contender(name, what, partial(training.line, plain, where, change)))
     return found
 
 
@@ -67,7 +64,7 @@ def _channels_first(trainer: Trainer) -> None:
 
 def _labels_on_host(trainer: Trainer) -> None:
     _segmentation(trainer).prepare = lambda batch: (  # type: ignore[method-assign]
-        ways.otsu(batch.images.cpu()).to(batch.images.device),
+        training.otsu(batch.images.cpu()).to(batch.images.device),
         network.normalise(batch.images),
     )
 

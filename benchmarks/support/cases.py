@@ -1,4 +1,4 @@
-"""What `benchmarks.labels` times: methods, sizes, batches and contents, the most valuable first."""
+"""The cases that `benchmarks.labels` times: methods, sizes, batches and contents, the most valuable first."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LARGE = (1408, 1876)
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to time: `fused` also writes the network's bfloat16 input."""
+    """A batch and a method to time. With `fused` the launch also writes the network's bfloat16 input."""
 
     method: str
     height: int
@@ -25,27 +25,26 @@ class Case:
 
     @property
     def key(self) -> str:
-        """In words."""
+        """The case in words, as the key of its cell."""
         fused = " fused" if self.fused else ""
         size = f"{self.height}x{self.width}x{self.channels}"
         return f"{self.method} {size}{fused} {self.content}, batch {self.batch}"
 
     @property
     def bytes(self) -> int:
-        """Bytes that a launch must move."""
+        """The bytes that a launch must move."""
         return self.batch * roofline.bytes_of_image(self.height, self.width, self.channels, self.fused)
 
 
 def gpu_cases(contents: Iterable[str]) -> list[Case]:
-    """The grid on a GPU, the most valuable first: what targets are about, then every batch, method and size."""
+    """Return the cases for a GPU: first those that targets are about, then every batch, method and size."""
     contents = tuple(contents)
     rgb, gray = partial(Case, "otsu", 224, 224, 3), partial(Case, "otsu", 224, 224, 1)
     cases = [rgb(1024, c) for c in contents] + [rgb(1024, c, True) for c in contents]
     cases += [gray(1024, c) for c in contents] + [rgb(16, c) for c in contents]
     cases += [Case("ght", 224, 224, 3, 1024, c) for c in contents]
-    cases += (
-        [rgb(8192, c) for c in contents] + [gray(8192, c) for c in contents] + [rgb(8192, c, True) for c in contents]
-    )
+    cases += [rgb(8192, c) for c in contents] + [gray(8192, c) for c in contents]
+    cases += [rgb(8192, c, True) for c in contents]
     cases += [Case("otsu", *LARGE, 3, 64, c) for c in contents]
     cases += [rgb(n, c) for n, c in product((1, 4, 64, 256, 2048), contents)]
     cases += [gray(n, c) for n, c in product((1, 16, 64, 256), contents)]
@@ -61,5 +60,5 @@ def gpu_cases(contents: Iterable[str]) -> list[Case]:
 
 
 def cpu_cases(contents: Iterable[str]) -> list[Case]:
-    """The grid on a CPU: the four methods."""
+    """Return the cases for a CPU: the four methods."""
     return [Case(m, 224, 224, 3, n, c) for m, n, c in product(METHODS, (16, 64), contents)]

@@ -1,4 +1,4 @@
-"""The real images that loaders read: shards of each case, and where the images lie in them."""
+"""The real images that loaders read: the shards of each case, and the place of each image in them."""
 
 import shutil
 import tarfile
@@ -15,13 +15,15 @@ _RECIPE = 'name = "copies"\n[[images]]\npath = "*.jpg"\nsplit = "train"\n'
 
 @dataclass(frozen=True)
 class Case:
-    """Images of a folder of DATA, and how they are stored. `copies` of each where there are few, else 0: its split
-    "train" as the recipe says.
+    """Images of a folder of DATA, and how they are stored.
+
+    folder: below DATA. options: of `ShardConfig`. batch: images of a batch. copies: of each image, if there are few; 0
+    takes the split "train" of the recipe.
     """
 
     name: str
     folder: str
-    options: dict[str, Any] = field(default_factory=dict)  # of `ShardConfig`
+    options: dict[str, Any] = field(default_factory=dict)
     batch: int = 64
     copies: int = 0
 
@@ -37,14 +39,14 @@ CASES = (
 
 @dataclass(frozen=True)
 class Source:
-    """Split "train" of `shards`, in batches of so many images."""
+    """The split "train" of `shards`, and the images of a batch."""
 
     shards: Path
     batch: int
 
     @property
     def tars(self) -> list[Path]:
-        """Its tar files, in order."""
+        """The tar files, in order."""
         return sorted(self.shards.glob("train-*.tar"))
 
 
@@ -57,7 +59,7 @@ class Stored:
     size: int
 
     def read(self) -> bytes:
-        """Its bytes."""
+        """Return the encoded bytes."""
         with self.tar.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -79,7 +81,7 @@ def prepare(case: Case, data: Path, folder: Path) -> Source:
 
 
 def stored(source: Source) -> list[Stored]:
-    """All images of a source, without masks."""
+    """Return all images of a source, without masks."""
     found = []
     for path in source.tars:
         with tarfile.open(path) as tar:

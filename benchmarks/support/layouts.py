@@ -1,11 +1,12 @@
-"""Datasets of the paper that cannot be had freely, generated in their owners' layouts: small pictures, true names and counts.
+"""The paper's datasets that are not freely available, generated in their owners' layouts: small pictures, true names and counts.
 
-Their pixels mean nothing; what is tested on them is that the recipes find, pair, split and count as they should.
+Their pixels mean nothing. They test that recipes find, pair, split and count files as they should.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ PATIENTS, SLIDES = 7, 198
 
 
 def disks(generator: np.random.Generator, height: int, width: int, count: int = 4) -> NDArray[np.int32]:
-    """(height, width) int32: disks numbered from 1 on a background of 0."""
+    """Draw disks, numbered from 1, on a background of 0: (height, width) int32."""
     labels = np.zeros((height, width), np.int32)
     for number in range(1, count + 1):
         centre = (int(generator.integers(width)), int(generator.integers(height)))
@@ -28,8 +29,8 @@ def disks(generator: np.random.Generator, height: int, width: int, count: int = 
 
 
 def tissuenet(folder: Path, counts: dict[str, int], sizes: dict[str, int], seed: int = 0) -> None:
-    """`tissuenet_v1.0_<split>.npz`: X (N, H, W, 2) float32, nuclear and membrane stain; y (N, H, W, 2) int32, numbered
-    whole cells and nuclei. Nuclei are smaller and brighter than their cells.
+    """Write `tissuenet_v1.0_<split>.npz` with X (N, H, W, 2) float32, nuclear and membrane stain, and y (N, H, W, 2) int32,
+    numbered whole cells and nuclei. Nuclei are smaller and brighter than their cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
@@ -52,7 +53,7 @@ def tissuenet(folder: Path, counts: dict[str, int], sizes: dict[str, int], seed:
 def dermatomyositis(
     folder: Path, slides: int = SLIDES, height: int = 1408, width: int = 1876, stains: int = 3, seed: int = 0
 ) -> None:
-    """`<patient>/images/<slide>.tif`: (stains, height, width) uint16, DAPI first; `<patient>/masks/<slide>.png`."""
+    """Write `<patient>/images/<slide>.tif`, (stains, height, width) uint16 with DAPI first, and `<patient>/masks/<slide>.png`."""
     generator = np.random.default_rng(seed)
     for index in range(slides):
         patient = folder / f"patient{index % PATIENTS}"
@@ -61,15 +62,13 @@ def dermatomyositis(
         labels = disks(generator, height, width, 20)
         planes = generator.integers(0, 300, (stains, height, width), np.uint16)
         planes[0] += (labels > 0).astype(np.uint16) * np.uint16(20_000)
-        tifffile.imwrite(
-            patient / "images" / f"slide{index:03d}.tif", planes, metadata={"axes": "CYX"}, photometric="minisblack",
-            compression="deflate",
-        )  # fmt: skip
+        options: dict[str, Any] = {"photometric": "minisblack", "compression": "deflate", "metadata": {"axes": "CYX"}}
+        tifffile.imwrite(patient / "images" / f"slide{index:03d}.tif", planes, **options)
         cv2.imwrite(str(patient / "masks" / f"slide{index:03d}.png"), (labels > 0).astype(np.uint8) * 255)
 
 
 def drone(folder: Path, count: int, height: int = 4000, width: int = 6000, seed: int = 0) -> None:
-    """`original_images/<number>.jpg` and `label_images_semantic/<number>.png`, classes 0..23."""
+    """Write `original_images/<number>.jpg` and `label_images_semantic/<number>.png`, classes 0 to 23."""
     base = folder / "dataset" / "semantic_drone_dataset"
     for name in ("original_images", "label_images_semantic"):
         (base / name).mkdir(parents=True, exist_ok=True)
@@ -82,24 +81,15 @@ def drone(folder: Path, count: int, height: int = 4000, width: int = 6000, seed:
 
 
 def xray_files() -> Iterator[str]:
-    """The paths of the whole COVID-19 Radiography Database's images and masks."""
+    """Yield the paths of all images and masks of the COVID-19 Radiography Database."""
     for name, count in XRAY.items():
         for kind in ("images", "masks"):
             for number in range(1, count + 1):
                 yield f"COVID-19_Radiography_Dataset/{name}/{kind}/{name}-{number}.png"
 
 
-def xray_names(folder: Path) -> None:
-    """The whole COVID-19 Radiography Database's files, empty."""
-    for name in XRAY:
-        for kind in ("images", "masks"):
-            (folder / "COVID-19_Radiography_Dataset" / name / kind).mkdir(parents=True)
-    for file in xray_files():
-        (folder / file).touch()
-
-
 def isic_files() -> Iterator[str]:
-    """The paths of the whole ISIC 2017's images and masks."""
+    """Yield the paths of all images and masks of ISIC 2017."""
     number = 0
     for part, count in ISIC.items():
         for name in (f"ISIC_{each:07d}" for each in range(number, number + count)):
@@ -109,7 +99,7 @@ def isic_files() -> Iterator[str]:
 
 
 def isic_labels(folder: Path) -> None:
-    """The CSV files of ISIC 2017's class labels."""
+    """Write the CSV files of ISIC 2017's class labels."""
     number = 0
     for part, count in ISIC.items():
         with (folder / f"ISIC-2017_{part}_Part3_GroundTruth.csv").open("w", newline="") as file:
@@ -120,11 +110,8 @@ def isic_labels(folder: Path) -> None:
         number += count
 
 
-def isic_names(folder: Path) -> None:
-    """The whole ISIC 2017's files, empty, with class labels."""
-    for part in ISIC:
-        (folder / f"ISIC-2017_{part}_Data").mkdir(parents=True)
-        (folder / f"ISIC-2017_{part}_Part1_GroundTruth").mkdir()
-    isic_labels(folder)
-    for file in isic_files():
+def create(folder: Path, files: Iterable[str]) -> None:
+    """Create empty files."""
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).touch()

@@ -1,8 +1,8 @@
-"""Ways from stored images to labelled batches: the project's own, and what users would write instead.
+"""The contenders of `benchmarks.loader`: loaders of labelled batches, the project's own and those users would write instead.
 
 Each decodes, takes a random region, flips, resizes to SIZE, changes brightness, contrast, saturation and hue within the
-same bounds (`Augment`'s defaults, which training uses), and thresholds the gray image by Otsu. What differs is said in
-each way's `what`. Batches do not end, and shuffled epochs follow one another without a gap.
+same bounds (`Augment`'s defaults, which training uses), and thresholds the gray image by Otsu. The field `what` says where
+the work differs. Batches never end, and shuffled epochs follow one another without a gap.
 """
 
 import importlib
@@ -47,8 +47,10 @@ _LEVELS = np.arange(256)
 
 
 class Batch(NamedTuple):
-    """images: (N, SIZE, SIZE, 3) uint8 RGB. masks: (N, SIZE, SIZE) uint8, 1 above Otsu's threshold. Both on the way's
-    device. Of decoding alone: N images (H, W, 3) of their own sizes, as DALI's list, and None.
+    """A labelled batch on the contender's device.
+
+    images: (N, SIZE, SIZE, 3) uint8 RGB; from decoding alone, a DALI list of N images (H, W, 3) of their own sizes.
+    masks: (N, SIZE, SIZE) uint8, 1 above Otsu's threshold; from decoding alone, None.
     """
 
     images: Any
@@ -61,12 +63,12 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to batches.
+class Contender:
+    """A loader to compare.
 
-    what: in which the work differs from the other ways'. device, decoder: where batches end, and where images are
-    decoded. packages: distributions that do the work. processes: workers beside this process, 0 for threads within it.
-    start: gives the batches of a source; closing them ends all that was started.
+    what: how its work differs from that of the others. device: where batches end up. decoder: where images are decoded.
+    packages: distributions that do the work. start: starts the batches of a source; closing them ends all that was started.
+    processes: workers beside this process, 0 for threads within it. cached: where decoded images are kept.
     """
 
     name: str
@@ -80,37 +82,36 @@ class Way:
     cached: str = "none"
 
 
-def of(where: str, cores: int) -> list[Way]:
-    """All ways to batches on `where`, "cpu" or "cuda", with so many CPU cores; decoding alone comes last."""
+def contenders(where: str, cores: int) -> list[Contender]:
+    """Return all loaders of batches on `where`, "cpu" or "cuda", with that many CPU cores; decoding alone comes last."""
     on_gpu = where == "cuda"
     devices = ["cuda", "cpu"] if on_gpu else ["cpu"]
-    own = partial(
-        Way, OWN, "crop, flip and resize in one antialiased resampling, colour in one product; thresholds too"
-    )
     dali = ("nvidia-dali-cuda130", "nvidia-dali-cuda120", "opencv-python-headless")
-    ways = [
-        own(device, device, dali, partial(_own, cores, device, cache), threads=cores, cached=cache)
+    what = "crop, flip and resize in one antialiased resampling, colour in one product; thresholds too"
+    own = [
+        Contender(OWN, what, device, device, dali, partial(_own, cores, device, cache), threads=cores, cached=cache)
         for device in devices
         for cache in ("none", "host", "device")
         if cache != "device" or device == "cuda"
     ]
+    resize = "crop, then antialiased bilinear resize"
+    opencv = "crop, then bilinear resize that is not antialiased; colour by look-up tables, contrast about 128"
+    tars = f"tars one after the other, masks and all, shuffled among {_SHUFFLED}; {resize}"
     users = (
-        (PIL, "crop, then antialiased bilinear resize", ("pillow", "torchvision"), partial(_torch, with_pil)),
-        (OPENCV, "crop, then bilinear resize that is not antialiased; colour by look-up tables, contrast about 128",
-         ("opencv-python-headless",), partial(_torch, with_opencv)),
-        (WEBDATASET, f"tars one after the other, masks and all, shuffled among {_SHUFFLED}; crop, then antialiased bilinear resize",
-         ("webdataset", "pillow", "torchvision"), _web),
-    )  # fmt: skip
-    ways += [
-        Way(name, what, where, "cpu", packages, partial(start, cores, on_gpu), processes=cores)
+        (PIL, resize, ("pillow", "torchvision"), partial(_torch, with_pil)),
+        (OPENCV, opencv, ("opencv-python-headless",), partial(_torch, with_opencv)),
+        (WEBDATASET, tars, ("webdataset", "pillow", "torchvision"), _web),
+    )
+    others = [
+        Contender(name, what, where, "cpu", packages, partial(start, cores, on_gpu), processes=cores)
         for name, what, packages, start in users
     ]
-    decoding = partial(Way, DECODING, "no reading, no augmentation, no labels")
-    return ways + [decoding(d, d, dali[:2], partial(_decoding, cores, d), threads=cores) for d in devices]
+    decoding = partial(Contender, DECODING, "no reading, no augmentation, no labels")
+    return own + others + [decoding(d, d, dali[:2], partial(_decoding, cores, d), threads=cores) for d in devices]
 
 
 def _own(cores: int, device: str, cache: str, source: Source) -> Batches:
-    """Raises `ValueError` where decoded images do not fit into the cache."""
+    """Yield batches of the project's loader. Raises `ValueError` if decoded images do not fit into the cache."""
     config = LoaderConfig(source.shards, "train", SIZE, source.batch, device, _AUGMENT, threads=cores, cache=cache)
     loader, labeler = Loader(config), Labeler(polarity="bright")
     if "is not used" in loader.cache_note:
@@ -125,13 +126,13 @@ def _own(cores: int, device: str, cache: str, source: Source) -> Batches:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What DALI decodes: the bytes of files."""
+    """The bytes of files, as input of a DALI pipeline."""
 
     feeds: dict[str, list[NDArray[np.uint8]]]
 
 
 def _decoding(cores: int, device: str, source: Source) -> Batches:
-    """By DALI, of files that are in memory."""
+    """Yield images that DALI decodes from files in memory."""
     files = [np.frombuffer(image.read(), np.uint8) for image in stored(source)]
     form = Form((View(SIZE),), 8, False, device, cores, source.batch)
 
@@ -150,7 +151,7 @@ def _decoding(cores: int, device: str, source: Source) -> Batches:
 
 @dataclass(frozen=True)
 class _Images(Dataset[Any]):
-    """Images as PyTorch users read them, one by one; `make` decodes one and does the rest."""
+    """Images as PyTorch users read them, one by one. `make` decodes an image and does the rest."""
 
     stored: Sequence[Stored]
     make: Callable[[bytes], Any]
@@ -167,8 +168,9 @@ def _torch(make: Callable[[bytes, int], Pixels], cores: int, on_gpu: bool, sourc
 
 
 def pillow(shards: Path, size: int, batch_size: int, where: str) -> Iterable[torch.Tensor]:
-    """For other benchmarks: batches (N, size, size, 3) uint8 of split "train" as `PIL` makes them, without labels, on
-    the CPU and pinned where they go on to a GPU; by as many processes as there are cores. They do not end.
+    """Return endless batches (N, size, size, 3) uint8 of split "train" by PIL, without labels, for other benchmarks.
+
+    They are on the CPU, pinned if `where` is a GPU, and made by a process per core.
     """
     return _endless(Source(shards, batch_size), partial(_unlabelled, size), peers.cores(), where == "cuda")
 
@@ -176,10 +178,12 @@ def pillow(shards: Path, size: int, batch_size: int, where: str) -> Iterable[tor
 def _endless(source: Source, make: Callable[[bytes], Any], cores: int, on_gpu: bool) -> "DataLoader[Any]":
     dataset = _Images(stored(source), make)
     order = RandomSampler(dataset, num_samples=sys.maxsize)  # one permutation after the other
-    return DataLoader(
-        dataset, source.batch, sampler=order, num_workers=cores, pin_memory=on_gpu, worker_init_fn=_one_thread,
-        timeout=_PATIENCE,
-    )  # fmt: skip
+    return DataLoader(dataset, source.batch, sampler=order, **_workers(cores, on_gpu))
+
+
+def _workers(cores: int, on_gpu: bool) -> dict[str, Any]:
+    """Options of a DataLoader with a worker process per core."""
+    return {"num_workers": cores, "pin_memory": on_gpu, "worker_init_fn": _one_thread, "timeout": _PATIENCE}
 
 
 def _web(cores: int, on_gpu: bool, source: Source) -> Batches:
@@ -187,10 +191,7 @@ def _web(cores: int, on_gpu: bool, source: Source) -> Batches:
     tars = [str(path) for path in source.tars]
     samples = web.WebDataset(tars, resampled=True, shardshuffle=False).shuffle(min(_SHUFFLED, len(stored(source))))
     batches = samples.to_tuple("jpg;png;jp2").map(_of_tuple).batched(source.batch, partial=False)
-    loader = web.WebLoader(
-        batches, batch_size=None, num_workers=cores, pin_memory=on_gpu, worker_init_fn=_one_thread, timeout=_PATIENCE
-    )
-    return _delivered(loader, on_gpu)
+    return _delivered(web.WebLoader(batches, batch_size=None, **_workers(cores, on_gpu)), on_gpu)
 
 
 def _of_tuple(sample: tuple[bytes]) -> Sample:
@@ -198,7 +199,7 @@ def _of_tuple(sample: tuple[bytes]) -> Sample:
 
 
 def _delivered(loader: Any, on_gpu: bool) -> Batches:
-    """Batches of worker processes, which end with the generator."""
+    """Yield the batches of worker processes, which end with the generator."""
     device = "cuda" if on_gpu else "cpu"
     for images, masks in loader:
         yield Batch(images.to(device, non_blocking=True), masks.to(device, non_blocking=True))
@@ -219,14 +220,14 @@ _CHANGES = _V2.Compose(
 
 
 def with_pil(data: bytes, size: int) -> Pixels:
-    """An encoded image -> (size, size, 3) uint8 RGB, augmented, by PIL and torchvision."""
+    """Decode and augment an image to (size, size, 3) uint8 RGB, by PIL and torchvision."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     image = _V2.functional.resized_crop(image, *region(image.height, image.width), [size, size], antialias=True)
     return np.array(_CHANGES(image))
 
 
 def with_opencv(data: bytes, size: int) -> Pixels:
-    """The same by OpenCV alone."""
+    """Decode and augment an image to (size, size, 3) uint8 RGB, by OpenCV alone."""
     decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
     top, left, height, width = region(*image.shape[:2])
@@ -247,13 +248,13 @@ def _table(levels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def region(height: int, width: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of a random region: each side at least `Augment.crop` of the image's, drawn apart."""
+    """Draw a random region: top, left, height, width. Each side is at least `Augment.crop` of the image's, drawn apart."""
     tall, wide = (round(side * random.uniform(_AUGMENT.crop, 1)) for side in (height, width))
     return random.randint(0, height - tall), random.randint(0, width - wide), tall, wide
 
 
 def _labelled(make: Callable[[bytes, int], Pixels], data: bytes) -> Sample:
-    """An image and its mask, as in `Batch`."""
+    """Return an image and its mask, as in `Batch`."""
     image = make(data, SIZE)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     _, mask = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)

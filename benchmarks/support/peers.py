@@ -1,7 +1,7 @@
-"""What users would pick instead of the kernels: gray + Otsu + mask by other libraries and by plain torch.
+"""Peers of the labelling kernels: gray, Otsu and mask by other libraries and by plain torch.
 
-Each peer prepares what it needs outside of the timed region (uploads, and ready-made gray where its row says so, which
-favours the peer) and then labels the whole batch in one call. `agreement` says how far its masks are the specification's.
+Each peer prepares what it needs outside of the timed region (uploads, and ready-made gray if its row says so, which
+favours the peer) and then labels the whole batch in one call. `agreement` is the share of pixels that equal the specification.
 """
 
 import importlib
@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.support import roofline
+from benchmarks.support import result, roofline
 from medsass.labels import threshold as spec
 
 Images = NDArray[np.uint8]
@@ -33,8 +32,10 @@ CHECKED = 8  # images of a batch whose masks are compared with the specification
 
 @dataclass(frozen=True)
 class Prepared:
-    """A peer with its batch: `call` labels it, `masks` gives what the last call made, (N, H, W), above where not 0, and
-    `close` ends what was started for it.
+    """A peer with its batch.
+
+    call: labels the batch. masks: returns the masks of the last call, (N, H, W), not 0 above the threshold. close: ends
+    what was started.
     """
 
     call: roofline.Call
@@ -44,7 +45,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: its module and distributions, the most images to give it, what it is given, and how it is prepared."""
+    """A library to compare with.
+
+    module, packages: its import name and distributions. most: images to give it at most. given: RGB or gray. prepare:
+    uploads a batch. calls: in one pair of device events. rounds: that a call labels the batch.
+    """
 
     name: str
     module: str
@@ -52,12 +57,12 @@ class Peer:
     most: int
     given: str
     prepare: Callable[[Images], Prepared]
-    calls: int = 1  # in one event pair
-    rounds: int = 1  # that a call labels the batch
+    calls: int = 1
+    rounds: int = 1
 
 
 def opencv(images: Images) -> Prepared:
-    """cv2.cvtColor and cv2.threshold, an image a call, on one core."""
+    """Prepare cv2.cvtColor and cv2.threshold, an image a call, on one core."""
     cv2.setNumThreads(1)
     masks = np.empty(images.shape[:3], np.uint8)
     return Prepared(lambda: _label(images, masks), lambda: masks)
@@ -73,13 +78,12 @@ _shared: list[Images] = []  # images and masks of `opencv_processes`, for the pr
 
 
 def opencv_processes(images: Images, processes: int) -> Prepared:
-    """The same in that many processes, ROUNDS times a call. Not threads: with calls of 15 us they wait for the GIL."""
+    """Prepare `opencv` in several processes, ROUNDS times a call. Threads would wait for the GIL: calls take 15 us."""
     cv2.setNumThreads(1)
     masks = np.frombuffer(mmap.mmap(-1, images.size // 3), np.uint8).reshape(images.shape[:3])
     _shared[:] = [images, masks]
     pool = multiprocessing.get_context("fork").Pool(processes)
-    ends = np.linspace(0, len(images), processes + 1).astype(int).tolist()
-    shares = list(pairwise(ends))
+    shares = list(pairwise(np.linspace(0, len(images), processes + 1).astype(int).tolist()))
     return Prepared(
         lambda: pool.map_async(_label_share, shares, chunksize=1).get(PATIENCE), lambda: masks, pool.terminate
     )
@@ -92,31 +96,31 @@ def _label_share(share: tuple[int, int]) -> None:
 
 
 def scikit_image(images: Images) -> Prepared:
-    """skimage.filters.threshold_otsu, an image a call."""
+    """Prepare skimage.filters.threshold_otsu, an image a call."""
     from skimage.filters import threshold_otsu
 
-    gray, made = spec.gray(images), np.empty(images.shape[:3], bool)
+    gray = spec.gray(images)
+    return _keeping(lambda: np.stack([image > threshold_otsu(image) for image in gray]), lambda masks: masks)
+
+
+def _keeping(label: Callable[[], Any], to_array: Callable[[Any], Any]) -> Prepared:
+    """Prepare a peer whose `label` returns the masks of a batch, which `to_array` brings to the host."""
+    made: list[Any] = []
 
     def call() -> None:
-        for i, image in enumerate(gray):
-            made[i] = image > threshold_otsu(image)
+        made[:] = [label()]
 
-    return Prepared(call, lambda: made)
+    return Prepared(call, lambda: to_array(made[0]))
 
 
 def plain_torch(images: Images, device: str) -> Prepared:
-    """Our own batched Otsu in plain torch, as one would write it without kernels."""
+    """Prepare a batched Otsu in plain torch, as one would write it without kernels."""
     batch = torch.from_numpy(images).to(device)
-    made: list[torch.Tensor] = []
-
-    def call() -> None:
-        made[:] = [torch_otsu(batch)]
-
-    return Prepared(call, lambda: made[0].cpu().numpy())
+    return _keeping(lambda: torch_otsu(batch), lambda masks: masks.cpu().numpy())
 
 
 def torch_otsu(images: torch.Tensor) -> torch.Tensor:
-    """(N, H, W, 3) uint8 -> (N, H, W) bool above Otsu's threshold: a scatter_add histogram and float64 arithmetic."""
+    """Return (N, H, W) bool, True above Otsu's threshold, of (N, H, W, 3) uint8: scatter_add and float64 arithmetic."""
     red, green, blue = images.to(torch.int32).unbind(-1)
     gray = (9798 * red + 19235 * green + 3735 * blue + 16384) >> 15
     index = gray.flatten(1).long()
@@ -130,34 +134,29 @@ def torch_otsu(images: torch.Tensor) -> torch.Tensor:
 
 
 def kornia(images: Images, device: str) -> Prepared:
-    """kornia.filters.otsu_threshold on the whole batch."""
+    """Prepare kornia.filters.otsu_threshold on the whole batch."""
     otsu_threshold = importlib.import_module("kornia.filters").otsu_threshold
     gray = torch.from_numpy(spec.gray(images)).unsqueeze(1).to(device)
-    made: list[torch.Tensor] = []
-
-    def call() -> None:
-        made[:] = otsu_threshold(gray)[:1]
-
-    return Prepared(call, lambda: made[0][:, 0].cpu().numpy())
+    return _keeping(lambda: otsu_threshold(gray)[0], lambda masks: masks[:, 0].cpu().numpy())
 
 
 def cucim(images: Images) -> Prepared:
-    """cucim.skimage.filters.threshold_otsu, an image a call; each waits for the device."""
+    """Prepare cucim.skimage.filters.threshold_otsu, an image a call; each waits for the device."""
     import cupy
     from cucim.skimage.filters import threshold_otsu
 
     gray = cupy.asarray(spec.gray(images))
-    made: list[Any] = []
 
-    def call() -> None:
-        made[:] = [image > threshold_otsu(image) for image in gray]
+    def label() -> Any:
+        masks = [image > threshold_otsu(image) for image in gray]
         cupy.cuda.get_current_stream().synchronize()
+        return masks
 
-    return Prepared(call, lambda: cupy.asnumpy(cupy.stack(made)))
+    return _keeping(label, lambda masks: cupy.asnumpy(cupy.stack(masks)))
 
 
 def cv_cuda(images: Images) -> Prepared:
-    """cvcuda.cvtcolor and cvcuda.threshold with OTSU on the whole batch, into buffers that are there."""
+    """Prepare cvcuda.cvtcolor and cvcuda.threshold with OTSU on the whole batch, into preallocated buffers."""
     cvcuda = importlib.import_module("cvcuda")
     n, h, w = images.shape[:3]
     source = torch.from_numpy(images).cuda()
@@ -177,7 +176,7 @@ def cv_cuda(images: Images) -> Prepared:
 
 
 class _Buffer:
-    """A CUDA tensor that says it is ready: CV-CUDA otherwise waits for the whole device where torch names no stream."""
+    """A CUDA tensor marked as ready: without a stream from torch, CV-CUDA would wait for the whole device."""
 
     def __init__(self, tensor: torch.Tensor):
         self.tensor = tensor
@@ -185,7 +184,7 @@ class _Buffer:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -209,20 +208,8 @@ ELSEWHERE = {
 }
 
 
-def of(where: str) -> tuple[Peer, ...]:
-    """The peers on a kind of machine: those on its device first."""
-    return (*ELSEWHERE[where], *ON_CPU)
-
-
-def measure(peer: Peer, images: Images, content: str, where: str) -> list[dict[str, Any]]:
-    """The row of a peer. Raises `RuntimeError` with the reason where it is not installed or cannot be used."""
-    if reason := unusable(peer.module):
-        raise RuntimeError(reason)
-    return [_row(peer, images[: peer.most], content, "cpu" if peer in ON_CPU else where)]
-
-
 def unusable(module: str) -> str:
-    """Why a module cannot be used after torch, "" where it can: tried in a process of its own, for some hang."""
+    """Return why a module cannot be used after torch, else "". Tried in a process of its own, because some hang."""
     if module in sys.modules:
         return ""
     if importlib.util.find_spec(module.split(".")[0]) is None:
@@ -235,7 +222,11 @@ def unusable(module: str) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["import fails"])[-1][:200]
 
 
-def _row(peer: Peer, images: Images, content: str, where: str) -> dict[str, Any]:
+def measure(peer: Peer, images: Images, content: str, where: str) -> list[dict[str, Any]]:
+    """Return the row of a peer. Raises `RuntimeError` with the reason if it is not installed or cannot be used."""
+    if reason := unusable(peer.module):
+        raise RuntimeError(reason)
+    images, where = images[: peer.most], "cpu" if peer in ON_CPU else where
     prepared = peer.prepare(images)
     timer = roofline.device_time if where == "cuda" else roofline.host_time
     try:
@@ -246,9 +237,9 @@ def _row(peer: Peer, images: Images, content: str, where: str) -> dict[str, Any]
         prepared.close()
     n, h, w = images.shape[:3]
     print(f"{peer.name}: {n / timing.seconds:,.0f} images/s, agreement {share:.4f}", file=sys.stderr)
-    return {
+    row = {
         "by": peer.name,
-        "version": _version(peer.packages),
+        "version": next(iter(result.versions(peer.packages).values()), "unknown"),
         "device": where,
         "method": "otsu",
         "height": h,
@@ -264,19 +255,11 @@ def _row(peer: Peer, images: Images, content: str, where: str) -> dict[str, Any]
         "images_per_second": n / timing.seconds,
         "agreement": share,
     }
+    return [row]
 
 
 def agreement(images: Images, masks: NDArray[Any]) -> float:
-    """Share of pixels whose mask is the specification's: above Otsu's threshold."""
+    """Return the share of pixels whose mask equals the specification's."""
     grays = spec.gray(images)
     wanted = np.stack([gray > spec.otsu(spec.histogram(gray)) for gray in grays])
     return float((wanted == (masks != 0)).mean())
-
-
-def _version(packages: tuple[str, ...]) -> str:
-    for package in packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

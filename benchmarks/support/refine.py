@@ -1,8 +1,8 @@
-"""What each step of a refinement costs, beside the threshold that it follows: a part of `benchmarks.labels`.
+"""The cost of each refinement step on top of the threshold: a part of `benchmarks.labels`.
 
-Otsu's labels of 224 x 224 RGB images by `Labeler`, bare and with one step more: on a GPU device time of a recorded call, with
-the project's kernels and torch's, on a CPU wall time. A step's cost is its row less the bare one. Masks of the GPU are
-compared with those of the CPU outside of the timed region.
+Otsu labels of 224 x 224 RGB images by `Labeler`, bare and with one step: on a GPU the device time of a recorded call, with
+the project's kernels and torch's, on a CPU wall time. A step costs its row minus the bare one. Masks of the GPU are compared
+with those of the CPU outside of the timed region.
 """
 
 import functools
@@ -14,14 +14,17 @@ from benchmarks.support import roofline
 from benchmarks.support.markdown import Result, measured, table
 from medsass.labels import Labeler
 
-STEPS = ("", "darkest", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest", "vignette,blur:3,border,holes")  # fmt: skip
+STEPS = (
+    *("", "darkest", "vignette", "blur:3", "border", "holes", "open:2", "close:2", "min:0.001", "largest"),
+    "vignette,blur:3,border,holes",
+)
 BATCHES = {"cpu": (16,), "cuda": (16, 64, 256, 1024)}
-METHOD = "otsu, refined"  # of its rows: they are not among the threshold's own
+METHOD = "otsu, refined"  # the method of these rows, which keeps them apart from the threshold's own
 SHOWN = 32  # images of a batch whose masks are compared
 
 
 def measure(images: torch.Tensor, content: str) -> list[roofline.Row]:
-    """A row for each of STEPS on a batch of (N, 224, 224, 3) images, where they are."""
+    """Return a row for each of STEPS on a batch of (N, 224, 224, 3) uint8 images, on their device."""
     return [_row(text, images, content) for text in STEPS]
 
 
@@ -56,7 +59,7 @@ def _row(text: str, images: torch.Tensor, content: str) -> roofline.Row:
 
 
 def readme_table(results: dict[str, Result]) -> str:
-    """What a step of a refinement costs, beside the threshold that it follows: of each machine's largest batch."""
+    """Return README's table of the steps' cost, on each machine's largest batch."""
     rows = []
     for name, content in results.items():
         refined = [row for row in content["rows"] if row["method"] == METHOD]

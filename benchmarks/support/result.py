@@ -1,4 +1,4 @@
-"""What every benchmark ends in: one JSON document, in `benchmarks/results/<device>-<benchmark>.json` and as the last line."""
+"""Benchmark results: one JSON document, in `benchmarks/results/<device>-<benchmark>.json` and as the last line of stdout."""
 
 import datetime
 import json
@@ -32,7 +32,7 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that was aimed at: `value` is what was measured, None where it was not."""
+    """A figure to reach. `value` is the measured one, None if it was not measured."""
 
     name: str
     unit: str
@@ -42,25 +42,23 @@ class Target:
 
 
 def data(benchmark: str, folders: Iterable[str] = ()) -> Path:
-    """DATA of the command line, the folder of the real images; `../shared/data` unless given. Ends the program where one
-    of `folders` is not in it.
-    """
+    """Return the folder of the real images: the first argument, else `../shared/data`. Exits if one of `folders` is missing."""
     return check(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data"), benchmark, folders)
 
 
 def check(found: Path, benchmark: str, folders: Iterable[str]) -> Path:
-    """The folder of the real images. Ends the program where one of `folders` is not in it."""
-    missing = next((folder for folder in folders if not (found / folder).is_dir()), None)
-    if missing is not None:
-        sys.exit(
-            f"benchmarks.{benchmark}: {found / missing} is missing; give the folder of the datasets: "
-            f"python -m benchmarks.{benchmark} DATA"
-        )
+    """Return `found`, the folder of the real images. Exits if one of `folders` is not in it."""
+    for folder in folders:
+        if not (found / folder).is_dir():
+            sys.exit(
+                f"benchmarks.{benchmark}: {found / folder} is missing; give the folder of the datasets: "
+                f"python -m benchmarks.{benchmark} DATA"
+            )
     return found
 
 
 def device(where: str) -> str:
-    """Short name of the machine: "h200" and the like for a GPU, "cpu-2core" and the like for a CPU."""
+    """Return a short name of the machine: "h200" and the like for a GPU, "cpu-2core" and the like for a CPU."""
     if where == "cuda":
         import torch
 
@@ -79,15 +77,20 @@ def save(
 
 
 def write(
-    path: Path, benchmark: str, where: str, rows: list[dict[str, Any]], targets: list[Target],
-    limits: dict[str, float], about: dict[str, Any] | None = None,
-) -> None:  # fmt: skip
-    """Write a result whole or not at all; `about` is whatever else is to be said of it."""
-    result = {
+    path: Path,
+    benchmark: str,
+    where: str,
+    rows: list[dict[str, Any]],
+    targets: list[Target],
+    limits: dict[str, float],
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Write a result atomically, with the further fields of `about`."""
+    content = {
         "benchmark": benchmark,
         "device": device(where),
         "date": datetime.date.today().isoformat(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(_PACKAGES)},
         "command": f"python -m benchmarks.{benchmark}",
         "limits": limits,
         **(about or {}),
@@ -95,18 +98,19 @@ def write(
         "targets": [asdict(target) for target in targets],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write(path, json.dumps(result, indent=1) + "\n")
+    files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def show(path: Path) -> None:
-    """A program's last line: its result."""
+    """Print the result as the last line of stdout."""
     print(f"{path}", file=sys.stderr)
     print(json.dumps(json.loads(path.read_text())))
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

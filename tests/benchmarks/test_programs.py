@@ -1,6 +1,7 @@
-"""The parts of the benchmarks that need no clock: bytes, rotation, contents, the check of outputs, targets, chart, peers."""
+"""`benchmarks.labels` without a clock: bytes, rotation, contents, the check of outputs, targets, chart, peers."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,10 @@ def test_a_rotation_is_whole_turns_of_at_least_twenty_launches() -> None:
 
 
 def test_a_summary_is_median_and_least() -> None:
-    assert roofline.summary([3.0, 1.0, 2.0]) == roofline.Timing(2.0, 1.0, 3)
+    assert roofline.Timing.of([3.0, 1.0, 2.0]) == roofline.Timing(2.0, 1.0, 3)
 
 
-def test_contents_are_what_their_names_say() -> None:
+def test_contents_match_their_names() -> None:
     made = {name: labels.synthetic(name, (4, 100, 100), "cpu") for name in labels.SYNTHETIC}
     assert all(images.dtype == torch.uint8 and images.shape == (4, 100, 100) for images in made.values())
     assert torch.bincount(made["uniform"].flatten().int(), minlength=256).min() > 100  # 156 expected
@@ -127,7 +128,7 @@ def test_the_networks_input_is_checked() -> None:
     assert labels.check(case, images, out) == "image 0: the input"
 
 
-def test_the_grid_has_what_every_target_is_made_of() -> None:
+def test_the_grid_covers_every_target() -> None:
     cases = labels.gpu_cases((*labels.SYNTHETIC, "real"))
     assert len(set(cases)) == len(cases)
     rows = [_row(**labels.asdict(case)) for case in cases]
@@ -154,15 +155,9 @@ def test_rows_that_are_wrong_or_of_a_cpu_meet_no_target() -> None:
 
 
 def test_plain_torch_and_cpu_peers_agree_with_the_specification() -> None:
-    images = torch.randint(
-        0, 256, (5, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
-    ).numpy()
-    for prepare in (
-        peers.scikit_image,
-        peers.opencv,
-        lambda i: peers.opencv_processes(i, 3),
-        lambda i: peers.plain_torch(i, "cpu"),
-    ):
+    images = np.random.default_rng(3).integers(0, 256, (5, 32, 48, 3), np.uint8)
+    processes, plain_torch = partial(peers.opencv_processes, processes=3), partial(peers.plain_torch, device="cpu")
+    for prepare in (peers.scikit_image, peers.opencv, processes, plain_torch):
         prepared = prepare(images)
         prepared.call()
         assert peers.agreement(images, prepared.masks()) == 1
@@ -275,7 +270,8 @@ def test_a_failing_check_ends_the_program_after_the_result_is_saved(
     monkeypatch.setattr(
         peers, "measure", lambda _, images, content, __: [_row(by="x", content=content, batch=len(images))]
     )
-    monkeypatch.setattr(peers, "of", lambda _: peers.ON_CPU[:1])
+    monkeypatch.setattr(peers, "ELSEWHERE", {"cpu": peers.ON_CPU[:1]})
+    monkeypatch.setattr(peers, "ON_CPU", ())
     with pytest.raises(SystemExit, match="1 rows differ"):
         labels.main()
     shown = capsys.readouterr()

@@ -1,6 +1,7 @@
-"""The parts of `benchmarks.train` and `benchmarks.scaling` that need no clock: the ways, what they compute, rows, targets."""
+"""`benchmarks.train` and `benchmarks.scaling` without a clock: contenders, what they compute, rows, targets."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +11,44 @@ import pytest
 import torch
 
 from benchmarks import readme, scaling, train
-from benchmarks.support import ablations, result, ways
+from benchmarks.support import ablations, result, training
 from benchmarks.support.ablations import UNRECORDED
-from benchmarks.support.ways import Running, Way
+from benchmarks.support.training import Contender, Running
 from benchmarks.train import Case, Plan
+from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
+from medsass.methods import method
 from medsass.methods.segmentation import Segmentation
+from medsass.models import network
 from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
-from tests.support import forked
+from tests.support import forks
 
-CPU = [way.name for way in ways.of(tiny(Path(), Path()), "cpu") + ablations.of(tiny(Path(), Path()), "cpu")]
+
+def _contenders(config: TrainConfig, where: str = "cpu") -> list[Contender]:
+    return training.contenders(config, where) + ablations.contenders(config, where)
+
+
+CPU = [contender.name for contender in _contenders(tiny(Path(), Path()))]
 
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network of two convolutions."""
-    from medsass.models import network
-
     monkeypatch.setattr(network, "build", network.build)
-    forked.light()
+    forks.light()
     monkeypatch.setattr("benchmarks.support.peers.cores", lambda: 1)
 
 
-def _named(shards: Path, name: str) -> Way:
+def _named(shards: Path, name: str) -> Contender:
     config = tiny(shards, Path("run"), batch_size=4)
-    return next(way for way in ways.of(config, "cpu") + ablations.of(config, "cpu") if way.name == name)
+    return next(contender for contender in _contenders(config) if contender.name == name)
 
 
 @pytest.mark.parametrize("name", CPU)
-def test_every_way_trains_and_ends(name: str, shards: Path) -> None:
-    way = _named(shards, name)
-    pace = ways.run(way, 0.1, "cpu")
+def test_every_contender_trains_and_ends(name: str, shards: Path) -> None:
+    pace = training.run(_named(shards, name), 0.1, "cpu")
     assert pace.images_per_second > 0
     assert 0 <= pace.waited <= 1
     assert pace.memory == 0
@@ -66,8 +72,6 @@ def test_the_ceiling_sees_one_batch_and_the_line_all(shards: Path, monkeypatch: 
 
 
 def _prepared(config: Any, change: Any = None) -> tuple[Trainer, Batch, tuple[torch.Tensor, torch.Tensor]]:
-    from medsass.methods import method
-
     torch.manual_seed(0)
     trainer = Trainer(config, method.make(config, "dark"), "cpu", ALONE)
     if change:
@@ -78,7 +82,7 @@ def _prepared(config: Any, change: Any = None) -> tuple[Trainer, Batch, tuple[to
 
 
 @pytest.mark.parametrize("change", [ablations._channels_first, ablations._labels_on_host, ablations._labels_apart])
-def test_ways_without_a_part_compute_the_same(change: Any, shards: Path) -> None:
+def test_ablations_compute_the_same(change: Any, shards: Path) -> None:
     config = tiny(shards, Path("run"), batch_size=4)
     _, _, (target, images) = _prepared(config)
     trainer, _, (found, changed) = _prepared(config, change)
@@ -90,7 +94,8 @@ def test_ways_without_a_part_compute_the_same(change: Any, shards: Path) -> None
 
 
 def test_what_cannot_be_recorded_is_not_and_the_rest_is() -> None:
-    found = {way.name: way.start.args[0] for way in ablations.of(tiny(Path(), Path()), "cuda")}  # type: ignore[attr-defined]
+    ablated = ablations.contenders(tiny(Path(), Path()), "cuda")
+    found = {contender.name: contender.start.args[0] for contender in ablated}  # type: ignore[attr-defined]
     assert {name for name, config in found.items() if not config.graphs} == {"no graphs", "neither", *UNRECORDED}
     assert {name for name, config in found.items() if not config.compile} == {"no compile", "neither"}
 
@@ -98,7 +103,7 @@ def test_what_cannot_be_recorded_is_not_and_the_rest_is() -> None:
 def test_opencvs_masks_are_of_the_dark_side() -> None:
     image = np.full((1, 8, 8, 3), 200, np.uint8)
     image[0, :, :3] = 20
-    mask = ways.otsu(torch.from_numpy(image))
+    mask = training.otsu(torch.from_numpy(image))
     assert mask[0].tolist() == [[1] * 3 + [0] * 5] * 8
 
 
@@ -106,7 +111,7 @@ def test_operations_are_those_of_the_convolutions() -> None:
     side = 16
     forward = side * side * 9 * (3 * 8 + 8 * 1) * 2
     # backward: of each weight as much again, and of each input but the image
-    assert ways.flops("unet-resnet18", side) == forward * 2 + side * side * 9 * 8 * 2
+    assert training.flops("unet-resnet18", side) == forward * 2 + side * side * 9 * 8 * 2
 
 
 def test_waiting_is_measured_anew_after_each_look(shards: Path) -> None:
@@ -129,7 +134,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_targets_take_the_worst_of_what_was_measured() -> None:
+def test_targets_take_the_worst_measured_value() -> None:
     found = [target.value for target in train.targets(ROWS, "cuda")]
     assert found == [pytest.approx(0.98), 0.95, pytest.approx(4.0), 2600.0, 80.0, None]
     small = [_row("line", 16, 40.0, model="unet-resnet18"), _row("ceiling", 16, 41.0, model="unet-resnet18")]
@@ -137,13 +142,10 @@ def test_targets_take_the_worst_of_what_was_measured() -> None:
 
 
 def _result(name: str, rows: list[dict[str, Any]], targets: list[result.Target]) -> dict[str, Any]:
-    aims = [
-        {"name": t.name, "unit": t.unit, "relation": t.relation, "target": t.target, "value": t.value} for t in targets
-    ]
-    return {"device": name, "date": "2026-11-25", "rows": rows, "targets": aims}
+    return {"device": name, "date": "2026-11-25", "rows": rows, "targets": [asdict(target) for target in targets]}
 
 
-def test_the_readme_says_what_was_measured_and_what_was_not() -> None:
+def test_the_readme_distinguishes_measured_from_missing() -> None:
     results = {"h200-train.json": _result("h200", ROWS, train.targets(ROWS, "cuda"))}
     lines = readme.training(results).splitlines()
     assert lines[2].startswith("| unet-resnet50 224², batch 16: line | 950.0 | 0.95 | 40% | 1.0% | 2.0 GB | [h200, ")
@@ -158,7 +160,7 @@ def test_small_images_make_shards_that_load(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name, level in (("a", 40), ("b", 200)):
         cv2.imwrite(str(folder / f"{name}.jpg"), np.full((100, 90, 3), level, np.uint8))
-    scaling.made(tmp_path / "data", tmp_path / "small", 5)
+    scaling.write_small(tmp_path / "data", tmp_path / "small", 5)
     (batch,) = Loader(LoaderConfig(tmp_path / "small", "train", 64, 8))
     levels = batch.images.double().mean((1, 2, 3)).tolist()
     assert levels == pytest.approx([40, 200, 40, 200, 40], abs=2)
@@ -167,7 +169,7 @@ def test_small_images_make_shards_that_load(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shards: Path, nuclei_folder: Path) -> Path:
-    """What both programs need in little: DATA, and a place for results."""
+    """A small DATA and a folder for results, for both programs."""
     for folder in ("isic2017/ISIC-2017_Training_Data", "dsb2018"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     image = cv2.imread(str(next((nuclei_folder / "images").iterdir())))
@@ -183,7 +185,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shards: Path, nuclei_
 def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     case = Case("unet-resnet18", 32, 4)
     monkeypatch.setattr(train, "PLANS", {"cpu": Plan((case,), case, 0.05, 1)})
-    monkeypatch.setattr(ways, "_MATRIX", {"cpu": (64, torch.float32)})
+    monkeypatch.setattr(training, "_MATRIX", {"cpu": (64, torch.float32)})
     train.main()
     saved = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [row["way"] for row in saved["rows"]] == CPU
@@ -193,13 +195,8 @@ def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scaling, "SIZES", {"cpu": ("unet-resnet18", (64, 32))})
-    for name, value in (
-        ("SAMPLES", (300,)),
-        ("PROCESSES", (2,)),
-        ("_SECONDS", 0.1),
-        ("_TURNS", 1),
-        ("_EPOCHS", 1),
-    ):
+    changes = {"SAMPLES": (300,), "PROCESSES": (2,), "_SECONDS": 0.1, "_TURNS": 1, "_EPOCHS": 1}
+    for name, value in changes.items():
         monkeypatch.setattr(scaling, name, value)
     scaling.main()
     saved = json.loads(capsys.readouterr().out.splitlines()[-1])

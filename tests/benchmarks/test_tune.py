@@ -1,4 +1,4 @@
-"""`benchmarks.tune` in little: what it scores is what OpenCV and the labelers say of the split that is scored."""
+"""`benchmarks.tune` on a small scale: its scores are those of the labelers on the scored split."""
 
 import json
 from pathlib import Path

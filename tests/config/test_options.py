@@ -1,4 +1,4 @@
-"""Each rule of the configurations, and that they become JSON and command-line options."""
+"""The rules of all configs, and their forms as JSON and as command-line options."""
 
 import json
 from dataclasses import FrozenInstanceError, fields
@@ -12,12 +12,9 @@ from medsass.labels import refine
 
 A, B = Path("a"), Path("b")
 
+METHODS = "byol, dino, mae, medsass, medsass-plus, simmim, simsiam, supervised"
 BAD_TRAIN = [
-    (
-        "method",
-        "moco",
-        "--method must be one of byol, dino, mae, medsass, medsass-plus, simmim, simsiam, supervised; got 'moco'",
-    ),
+    ("method", "moco", f"--method must be one of {METHODS}; got 'moco'"),
     ("model", "vgg", "--model must be one of unet-resnet50, unet-resnet18, unet-vit-small, unet-vit-tiny; got 'vgg'"),
     ("labels", "kmeans", "--labels must be one of otsu, ght, adaptive-mean, adaptive-gaussian; got 'kmeans'"),
     ("polarity", "grey", "--polarity must be one of recipe, bright, dark, auto; got 'grey'"),

@@ -1,4 +1,4 @@
-"""Microscopy through its recipes, nuclei and muscle: the real set where it is there, else generated pictures."""
+"""Recipes of microscopy datasets, on the real dataset if it is there, else on generated images."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,14 @@ from tests.support.datasets import counts, pixels, planned, written
 
 @pytest.fixture(scope="module")
 def tissuenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Few pictures of the true sizes."""
+    """A few generated images of the true sizes."""
     folder = tmp_path_factory.mktemp("tissuenet")
     layouts.tissuenet(folder, {"train": 3, "val": 2, "test": 2}, {"train": 512, "val": 256, "test": 256})
     return folder
 
 
 def stretched(plane: NDArray[np.float32]) -> NDArray[np.float64]:
-    """0.5 and 99.5 percentile to 0 and 255, not rounded."""
+    """Map the 0.5 and 99.5 percentiles to 0 and 255, without rounding."""
     values = plane.astype(np.float64)
     return np.interp(values, np.percentile(values, [0.5, 99.5]), [0, 255])
 
@@ -45,9 +46,8 @@ def stretched(plane: NDArray[np.float32]) -> NDArray[np.float64]:
 def test_tissuenet(variant: str, tissuenet: Path, tmp_path: Path) -> None:
     manifest, stored = written(tissuenet, tmp_path / "out", "tissuenet", variant=variant)
     assert counts(stored) == {"train": 3, "val": 2, "test": 2}
-    assert {name: split.sizes for name, split in manifest.splits.items()} == {
-        "train": {"512x512": 3}, "val": {"256x256": 2}, "test": {"256x256": 2},
-    }  # fmt: skip
+    sizes = {name: split.sizes for name, split in manifest.splits.items()}
+    assert sizes == {"train": {"512x512": 3}, "val": {"256x256": 2}, "test": {"256x256": 2}}
     for split, count in {"train": 3, "val": 2, "test": 2}.items():
         with np.load(tissuenet / f"tissuenet_v1.0_{split}.npz") as arrays:
             x, y = arrays["X"], arrays["y"]
@@ -63,11 +63,11 @@ def test_tissuenet(variant: str, tissuenet: Path, tmp_path: Path) -> None:
 
 
 def test_tissuenet_is_of_nuclei_unless_told_otherwise(tissuenet: Path) -> None:
-    nuclear, whole = (shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet", variant=name)).recipe
-                      for name in ("nuclear", "whole-cell"))  # fmt: skip
-    assert shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet")).recipe == nuclear != whole
+    config = ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet")
+    nuclear, whole = (shard.plan(replace(config, variant=name)).recipe for name in ("nuclear", "whole-cell"))
+    assert shard.plan(config).recipe == nuclear != whole
     with pytest.raises(ValueError, match="no variant 'nuclei'; variants: nuclear, whole-cell"):
-        shard.plan(ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet", variant="nuclei"))
+        shard.plan(replace(config, variant="nuclei"))
 
 
 _PEAKS = """
@@ -89,7 +89,7 @@ for name in sys.argv[1:]:
 
 
 def compressible(folder: Path, count: int) -> Path:
-    """A training file of `count` frames at 512 x 512, 4 MiB each once unpacked; written frame by frame."""
+    """Write a training file of `count` frames at 512 x 512, 4 MiB each when unpacked, frame by frame."""
     folder.mkdir()
     frame = np.zeros((512, 512, 2), np.float32)
     frame += np.arange(512, dtype=np.float32)[:, None]
@@ -106,8 +106,9 @@ def compressible(folder: Path, count: int) -> Path:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_tissuenet_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """What is held is measured: maps of files are given back when memory is needed, and with this threshold the C
-    library gives freed blocks back at once.
+    """Anonymous memory is measured, because mapped files are released when memory is needed.
+
+    With this threshold the C library returns freed blocks at once.
     """
     folders = [str(compressible(tmp_path / str(count), count)) for count in (8, 56)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}

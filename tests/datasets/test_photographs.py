@@ -1,4 +1,4 @@
-"""Photographs through their recipes, ISIC 2017 and the drone's: the real set where it is there, else generated pictures."""
+"""Recipes of ISIC 2017 and the drone dataset, on the real dataset if it is there, else on generated images."""
 
 import csv
 from collections import Counter

@@ -1,4 +1,4 @@
-"""COVID-19 Radiography through its recipe: the real set where it is there, else generated pictures."""
+"""The recipe of COVID-19 Radiography, on the real dataset if it is there, else on generated images."""
 
 import hashlib
 from collections import Counter
@@ -26,7 +26,7 @@ def test_covid19_radiography_shares_of_all_names(tmp_path: Path, monkeypatch: py
 
 
 def xray(folder: Path) -> None:
-    """Three pictures of each class, 299 x 299, with masks of 256 x 256 in RGB, as in the release."""
+    """Three images of each class, 299 x 299, with masks of 256 x 256 in RGB, as in the release."""
     generator = np.random.default_rng(3)
     for name in layouts.XRAY:
         for number in range(1, 4):

@@ -9,26 +9,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 from PIL import Image
 
-from medsass.data import synthetic
 from medsass.data.sharding import shard
 from tests.support.faults import by_source, config, reasons
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
-
 
 SIDE = 60_000
 
 
 def zeros(count: int) -> bytes:
-    """A zlib stream of `count` zero bytes, made of one deflated block many times over."""
+    """Return a zlib stream of `count` zero bytes that repeats one deflated block."""
     size = 6_000_000
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(bytes(size)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -38,7 +28,7 @@ def zeros(count: int) -> bytes:
 
 
 def png(depth: int, data: bytes) -> bytes:
-    """A gray PNG file of `depth` bits."""
+    """Return a gray PNG file of `depth` bits."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

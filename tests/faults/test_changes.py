@@ -1,7 +1,6 @@
-"""`medsass shard` while its source changes or cannot be read: what changed is left out, and named."""
+"""`medsass shard` while its source changes or cannot be read: files that changed are left out and named."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,6 @@ from medsass.data.shards import tar
 from medsass.data.shards.manifest import load
 from medsass.data.shards.verify import verify
 from tests.support.faults import by_source, config, contents, interrupt, part, reasons
-
-
-@pytest.fixture
-def copied(nuclei_folder: Path, tmp_path: Path) -> Path:
-    """60 pairs, to be changed."""
-    return Path(shutil.copytree(nuclei_folder, tmp_path / "source"))
 
 
 def grow(path: Path) -> None:
@@ -46,7 +39,7 @@ TAMPER: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images are read a few ahead of what is written, not all sixty."""
+    """Read only a few images ahead of the writer, not all sixty."""
     monkeypatch.setattr("medsass.data.sharding.prepare._GROUP", 1)
 
 
@@ -104,7 +97,7 @@ def test_too_many_open_files_stop_the_run_instead_of_leaving_files_out(
     def refuse(*_: object) -> None:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr("medsass.data.sharding.source_file.sources.open_image", refuse)
+    monkeypatch.setattr("medsass.data.sharding.source_file.opening.open_image", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         shard.write(config(copied, tmp_path / "out"))
     assert not part(tmp_path / "out").exists()

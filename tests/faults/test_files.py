@@ -16,7 +16,7 @@ from tests.support.faults import by_source, config, decoded, one_split, reasons,
 
 
 def save(folder: Path, name: str | bytes, gray: int) -> None:
-    """An 8 x 8 image of one gray level, as PNG, whatever its name says."""
+    """Save an 8 x 8 image of one gray level as PNG under any name."""
     folder.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".png", np.full((8, 8), gray, np.uint8))
     with open(os.path.join(os.fsencode(folder), os.fsencode(name)), "wb") as file:  # noqa: PTH118, PTH123 - a name in bytes
@@ -69,7 +69,7 @@ def test_a_frame_and_an_image_of_its_name_get_different_keys(tmp_path: Path) -> 
 
 
 def good(folder: Path) -> None:
-    """One image of noise in every format that can be written here."""
+    """Save one image of noise in every format that can be written here."""
     folder.mkdir()
     array = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     for suffix in ("jpg", "png", "tif", "bmp", "webp", "jp2"):

@@ -1,4 +1,4 @@
-"""`medsass shard` killed, at any moment and before each step: what is whole stays whole."""
+"""`medsass shard` killed, at any moment and before each step: complete files stay complete."""
 
 import json
 import random
@@ -18,15 +18,7 @@ from medsass.data.sharding import shard
 from medsass.data.shards.verify import verify
 from tests.support.faults import OPTIONS, config, contents, one_split, part, reasons
 
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
-
-
-# One process has everything imported and forks a writer for each line; the writer is killed after some seconds,
+# One process has everything imported and forks a writer for each job. The writer is killed after some seconds,
 # or before the n-th time that it opens, renames, removes or lists something in OUT or beside it.
 SERVER = """
 import json, os, select, signal, sys
@@ -85,7 +77,7 @@ class Server:
         assert self._process.stdout.readline() == "ready\n"
 
     def run(self, *options: dict[str, Any], seconds: float | None = None, event: int = 1 << 30) -> list[str]:
-        """For each writer "killed", "done" and the number of events, or its error."""
+        """Return, for each writer, "killed", "done" and the number of events, or its error."""
         assert self._process.stdin
         assert self._process.stdout
         jobs = [{"options": {**OPTIONS, **one}, "seconds": seconds, "event": event} for one in options]
@@ -108,7 +100,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 pairs: 22 tar files. Read it, never change it."""
+    """100 pairs that fill 22 tar files. Read only."""
     folder = tmp_path_factory.mktemp("many")
     synthetic.generate(folder, 100, seed=3, size=32)
     return folder
@@ -116,7 +108,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 pairs, six of them copies of others, and four files that are no images. Read it, never change it."""
+    """40 pairs, copies of six of them, and four files that are no images. Read only."""
     folder = tmp_path_factory.mktemp("troubled")
     synthetic.generate(folder, 40, seed=4, size=64)
     for i in range(6):
@@ -129,12 +121,12 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go_on(out: Path, first: dict[str, Any]) -> dict[str, Any]:
-    """The options of the next run: as the message of an interrupted one says."""
+    """Return the options of the next run, as the message of an interrupted one asks."""
     return {"resume": True} if part(out).is_dir() and any(part(out).iterdir()) else first
 
 
 def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | None = None, **options: Any) -> None:
-    """Kill writers at random moments until `kills` have died, go on after each, and compare what comes out of it."""
+    """Kill writers at random moments until `kills` have died, go on after each, and compare the results."""
     places = {"source": str(source), "out": str(folder / "reference")}
     start = time.monotonic()
     (answer,) = server.run({**options, **places})
@@ -162,7 +154,7 @@ def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | 
         shutil.rmtree(out)
 
 
-def test_killed_at_any_moment_and_gone_on_with_gives_the_same_bytes(server: Server, many: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(server: Server, many: Path, tmp_path: Path) -> None:
     survive(server, many, tmp_path, 20)
 
 

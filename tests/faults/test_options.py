@@ -1,28 +1,12 @@
 """`medsass shard` with wrong recipes and options: one line, exit code 2, nothing written."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from medsass.data import synthetic
 from medsass.data.sharding import shard
 from tests.support.faults import command, config, decoded, stored
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def copied(nuclei_folder: Path, tmp_path: Path) -> Path:
-    """60 pairs, to be changed."""
-    return Path(shutil.copytree(nuclei_folder, tmp_path / "source"))
 
 
 def recipe_file(folder: Path, text: str) -> Path:

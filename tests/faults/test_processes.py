@@ -1,4 +1,4 @@
-"""Two processes that train together, as torchrun starts them: they do what one does, and what happens where one is lost."""
+"""Two processes that train together, as torchrun starts them: they learn what one does, and survive the loss of one."""
 
 import json
 import os
@@ -14,27 +14,23 @@ from typing import Any
 import pytest
 
 from medsass.models import checkpoint
-from tests.support import built, forked
-from tests.support.forked import Fork
-from tests.support.trainings import assert_same, assert_whole, command, history, until
+from tests.support import built, forks
+from tests.support.forks import Fork
+from tests.support.trainings import assert_same, assert_whole, command, history, start, until
 
-FILES = ["best.pt", "config.json", "last.pt", "metrics.jsonl", "model.safetensors", "progress.png", "samples.png",
-         "tensorboard"]  # fmt: skip
+FILES = ["best.pt", "config.json", "last.pt", "metrics.jsonl", "model.safetensors", "progress.png", "samples.png"]
+FILES += ["tensorboard"]
 REAL: dict[str, Any] = {"size": 32, "batch_size": 2, "save_every": 0.002}
 
 
 def _pair(run: Path, words: Sequence[object], first: Sequence[str] = (), **environment: str) -> list[Fork]:
-    """Two processes with the environment that torchrun gives them, but without torchrun."""
+    """Start two processes with the environment that torchrun gives them, but without torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **environment}
-    return [
-        forked.server().start(
-            run.with_name(f"{run.name}-{rank}"), words, first, {**shared, "RANK": rank, "LOCAL_RANK": rank}
-        )
-        for rank in "01"
-    ]
+    ranks = [(f"{run.name}-{rank}", {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    return [start(run, *words, log=log, first=first, environment=variables) for log, variables in ranks]
 
 
 def _assert_well(forks: list[Fork]) -> None:
@@ -42,7 +38,7 @@ def _assert_well(forks: list[Fork]) -> None:
 
 
 def _alone(run: Path, words: Sequence[object], first: Sequence[str] = ()) -> None:
-    fork = forked.server().start(run.with_name(f"{run.name}-alone"), words, first)
+    fork = start(run, *words, log=f"{run.name}-alone", first=first)
     assert fork.wait() == 0, fork.err
 
 
@@ -50,7 +46,7 @@ def _losses(run: Path, name: str = "train_loss") -> list[float]:
     return [line[name] for line in history(run)]
 
 
-def test_two_processes_learn_what_one_does_in_two_parts(shards: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_the_same_as_one_with_two_micro_batches(shards: Path, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     options = {"size": 32, "batch_size": 8, "loss": "cross-entropy"}
     _assert_well(_pair(two, command(shards, two, **options)))
@@ -59,9 +55,7 @@ def test_two_processes_learn_what_one_does_in_two_parts(shards: Path, tmp_path: 
     assert _losses(two)[-1] < 0.9 * _losses(two)[0]
 
 
-def test_two_processes_learn_what_one_does_where_images_do_not_depend_on_one_another(
-    shards: Path, tmp_path: Path
-) -> None:
+def test_two_processes_learn_the_same_as_one_without_batch_norm(shards: Path, tmp_path: Path) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
     _assert_well(_pair(two, command(shards, two, batch_size=8), ["unnormed"]))
     _alone(one, command(shards, one, batch_size=8), ["unnormed"])
@@ -80,7 +74,7 @@ def test_two_processes_stay_close_to_one_whose_batch_statistics_are_of_more_imag
 
 
 def test_a_validation_that_does_not_come_out_even_ends(tmp_path: Path) -> None:
-    """Of the last step one process has an image and the other none."""
+    """In the last step one process has an image and the other none."""
     shards = built.build(tmp_path / "odd", splits={"train": 8, "val": 5})
     two, one = tmp_path / "two", tmp_path / "one"
     _assert_well(_pair(two, command(shards, two, epochs=1, lr=0.0), ["unnormed"]))
@@ -113,15 +107,14 @@ def test_a_run_that_is_there_is_refused_in_one_line(shards: Path, tmp_path: Path
 
 
 class Torchrun:
-    """A torchrun of two processes; `err` is what they and it have said so far."""
+    """A torchrun of two processes. `out` and `err` hold all output so far."""
 
     def __init__(self, folder: Path, words: Sequence[object], *options: str) -> None:
         self._log = folder / "torchrun.err"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+        line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+        line += ["-m", "medsass", *map(str, words)]
         with self._log.open("w") as err, self._log.with_suffix(".out").open("w") as out:
-            self.process = subprocess.Popen(
-                [*start, "-m", "medsass", *map(str, words)], stderr=err, stdout=out, env=forked.ENVIRONMENT, cwd=folder
-            )
+            self.process = subprocess.Popen(line, stderr=err, stdout=out, env=forks.ENVIRONMENT, cwd=folder)
 
     @property
     def err(self) -> str:
@@ -142,14 +135,14 @@ class Torchrun:
 
 @pytest.fixture
 def torchrun(tmp_path: Path) -> Iterator[Callable[..., Torchrun]]:
-    """Starts a torchrun, which is ended with the test."""
+    """A function that starts a torchrun, which ends with the test."""
     made: list[Torchrun] = []
 
-    def start(*values: Any) -> Torchrun:
+    def start_one(*values: Any) -> Torchrun:
         made.append(Torchrun(tmp_path, *values))
         return made[-1]
 
-    yield start
+    yield start_one
     for one in made:
         one.process.terminate()
         one.process.wait()
@@ -157,13 +150,13 @@ def torchrun(tmp_path: Path) -> Iterator[Callable[..., Torchrun]]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards for 40 steps an epoch. Read them, never change them."""
+    """Shards for 40 steps an epoch. Read only."""
     return built.build(tmp_path_factory.mktemp("many"), splits={"train": 80, "val": 6})
 
 
 @pytest.fixture(scope="module")
 def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes without a break."""
+    """An uninterrupted run of two processes."""
     run = tmp_path_factory.mktemp("whole") / "run"
     _assert_well(_pair(run, command(many, run, **REAL)))
     return run
@@ -184,7 +177,7 @@ def test_torchrun_gives_one_run_directory_and_one_voice(
 
 
 def _middle(run: Path, at_least: tuple[int, int] = (0, 0)) -> bool:
-    """Whether a run is in the middle of an epoch, and that far."""
+    """Return whether a run is in the middle of an epoch and past (epoch, step)."""
     if not (run / "last.pt").is_file():
         return False
     saved = checkpoint.load(run / "last.pt")

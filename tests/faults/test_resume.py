@@ -1,34 +1,18 @@
-"""`medsass shard` interrupted, by the user or a full disk, and gone on with: the same bytes, or a refusal."""
+"""`medsass shard` interrupted by the user or a full disk, then resumed: the same bytes, or a refusal."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from medsass.data import synthetic
 from medsass.data.sharding import journal, shard
 from medsass.data.shards.verify import verify
 from tests.support.faults import command, config, contents, interrupt, part
 
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
-
-
-@pytest.fixture
-def copied(nuclei_folder: Path, tmp_path: Path) -> Path:
-    """60 pairs, to be changed."""
-    return Path(shutil.copytree(nuclei_folder, tmp_path / "source"))
-
-
-# Fills a file system of some kilobytes, then makes room and goes on; prints what was seen for each size
+# For each size, fills a file system of that size, makes room and goes on; prints a line of observations
 FULL = """
 import json, shutil, subprocess, sys
 from pathlib import Path
@@ -85,8 +69,8 @@ def test_full_disk_is_one_line_and_room_brings_the_same_bytes(
     assert {one["tars"] > 0 for one in seen if one["code"]} == {True, False}
 
 
-OTHERS = {"size": 16, "tile": 16, "encode": "png", "depth": 16, "range": "type", "near_duplicates": True,
-          "max_shard_bytes": 30_000, "group_by": "image", "level": 1}  # fmt: skip
+OTHERS = {"size": 16, "tile": 16, "encode": "png", "depth": 16, "range": "type", "near_duplicates": True}
+OTHERS |= {"max_shard_bytes": 30_000, "group_by": "image", "level": 1}
 
 
 def test_resume_with_other_options_is_refused_by_name_and_harms_nothing(

@@ -1,4 +1,4 @@
-"""A long training in little: 10,000 steps of a tiny network, watched from outside. What it holds must not grow."""
+"""A long training of a tiny network, 10,000 steps, watched from outside: its memory, files and threads must not grow."""
 
 import os
 from contextlib import suppress
@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.support import built, forked
-from tests.support.forked import Fork
+from tests.support import built, forks
+from tests.support.forks import Fork
 from tests.support.trainings import assert_whole, command, history
 
 STEPS, EPOCHS = 100, 100
@@ -15,7 +15,7 @@ MEBIBYTE = 1 << 20
 
 
 class Look(NamedTuple):
-    """What a process holds: resident bytes, open files, threads; after that many epochs."""
+    """Resident bytes, open files and threads of a process after that many epochs."""
 
     epochs: int
     memory: int
@@ -34,9 +34,9 @@ def _look(fork: Fork, run: Path) -> Look:
 def test_ten_thousand_steps_hold_no_more_than_the_first_thousands(tmp_path: Path) -> None:
     shards, run = built.build(tmp_path / "shards", splits={"train": 4 * STEPS, "val": 4}), tmp_path / "run"
     words = command(shards, run, epochs=EPOCHS, patience=0, save_every=0.02)
-    fork = forked.server().start(tmp_path / "log", words, ["light"])
+    fork = forks.server().start(tmp_path / "log", words, ["light"])
     looks = list[Look]()
-    while not forked.ended(fork, 0.1):
+    while not forks.ended(fork, 0.1):
         with suppress(OSError):  # it may have ended since
             looks.append(_look(fork, run))
     assert fork.wait() == 0, fork.err
@@ -44,9 +44,7 @@ def test_ten_thousand_steps_hold_no_more_than_the_first_thousands(tmp_path: Path
     lines = history(run)
     assert len(lines) * STEPS == 10_000
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
-    early = [
-        look for look in looks if 30 <= look.epochs < 50
-    ]  # by then Python has collected what drawing leaves behind
+    early = [look for look in looks if 30 <= look.epochs < 50]  # Python has collected what drawing leaves behind
     late = [look for look in looks if look.epochs >= EPOCHS - 10]
     assert len(early) > 5
     assert len(late) > 5

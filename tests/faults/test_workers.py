@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.sharding.prepare import Intake
 from tests.support.faults import config, contents, decoded, one_split, stored
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """12 good pairs, to be changed."""
-    synthetic.generate(tmp_path / "source", 12, seed=2, size=32)
-    return tmp_path / "source"
 
 
 def test_bytes_of_tiles_do_not_depend_on_the_workers(source: Path, tmp_path: Path) -> None:
@@ -45,7 +37,7 @@ def test_bytes_of_frames_do_not_depend_on_the_workers(tmp_path: Path) -> None:
 def test_a_file_stays_open_until_its_slowest_tile_is_done(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first tile of each file is begun when the last one is done."""
+    """The first tile of each file starts only after the last one is done."""
     for path in (source / "images").iterdir():
         np.save(path.with_suffix(".npy"), decoded(path.read_bytes()))
         path.unlink()

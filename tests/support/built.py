@@ -1,4 +1,4 @@
-"""A shard folder made by tarfile, OpenCV and imagecodecs alone, so that tests of its readers need none of its writers."""
+"""Builds shard folders by tarfile, OpenCV and imagecodecs alone, so that tests of readers need none of the writers."""
 
 import hashlib
 import io
@@ -19,8 +19,9 @@ SIZE = (40, 48)  # height, width
 
 
 def sample(key: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 3) uint8 or (H, W) uint16 and mask (H, W) uint8 in {0, 1} of that key: bright discs on a dark,
-    noisy ground. The 16-bit ones use a tenth of their range, as microscopes do.
+    """Return the image, (H, W, 3) uint8 or (H, W) uint16, and the mask (H, W) uint8 in {0, 1} of a key.
+
+    They show bright discs on a dark, noisy ground. 16-bit images use a tenth of their range, as microscopes do.
     """
     rng = np.random.default_rng(list(key.encode()))
     mask = np.zeros(SIZE, np.uint8)
@@ -35,7 +36,7 @@ def sample(key: str, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build(folder: Path, depth: int = 8, extension: str = "png", splits: Mapping[str, int] = SPLITS) -> Path:
-    """Fill `folder` with shards of `sample`, keys `<split>_<number>`, at most ten samples a tar file."""
+    """Fill `folder` with shards of `sample`, keys `<split>_<number>`, at most ten samples a tar file, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     table = {}
     for name, count in splits.items():

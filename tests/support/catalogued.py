@@ -1,4 +1,4 @@
-"""What the catalog finds in a folder of empty files: only names count."""
+"""Folders of empty files, and what the catalog finds in them, because only names count there."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def make(folder: Path, *names: str) -> Path:
+    """Create empty files."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -19,12 +20,15 @@ def make(folder: Path, *names: str) -> Path:
 
 @dataclass(frozen=True)
 class Found:
+    """Samples, masks without an image, and notes of a catalog."""
+
     samples: list[Sample]
     orphans: list[str]
     notes: list[str]
 
 
 def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
+    """Fill a catalog from `source` and return what it found."""
     made = Catalog(sqlite3.connect(":memory:"))
     made.fill(source, chosen, group_by)
     assert [rank for rank, _ in made.samples()] == list(range(len(made)))
@@ -32,6 +36,7 @@ def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
 
 
 def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
+    """Return a recipe of one pattern with three splits."""
     return Recipe("mine", (Images(images, masks),), splits=SHARES, **more)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""A dataset of two splits in shards, and how to damage it where one likes."""
+"""A shard folder of two splits, and functions that damage its bytes or its manifest."""
 
 import json
 import tempfile
@@ -37,7 +37,7 @@ def sample(key: str, seed: int) -> tuple[dict[str, bytes], dict[str, Any]]:
 
 
 def build(folder: Path, change: Callable[[str, dict[str, bytes]], dict[str, bytes]] | None = None) -> None:
-    """A dataset of two splits. The manifest counts what `sample` says, whatever `change` makes of it."""
+    """Write a shard folder of two splits. The manifest counts what `sample` returns, even if `change` alters it."""
     splits = {}
     for name, count in SPLITS.items():
         writer, shards, metas, formats = ShardWriter(folder, name, MAX_BYTES), [], [], []
@@ -50,23 +50,21 @@ def build(folder: Path, change: Callable[[str, dict[str, bytes]], dict[str, byte
         sizes = [f"{meta['width']}x{meta['height']}" for meta in metas]
         labels = [meta["class"] for meta in metas if meta["class"]]
         covers = [meta["mask_coverage"] for meta in metas if "mask_coverage" in meta]
-        splits[name] = Split(
-            [shard for shard in shards if shard], count, len(covers), {x: labels.count(x) for x in labels},
-            round(sum(covers) / len(covers), 6), {x: sizes.count(x) for x in sizes},
-            {x: formats.count(x) for x in formats},
-        )  # fmt: skip
+        counts = [{x: values.count(x) for x in values} for values in (labels, sizes, formats)]
+        mean = round(sum(covers) / len(covers), 6)
+        splits[name] = Split([item for item in shards if item], count, len(covers), counts[0], mean, *counts[1:])
     (folder / "rejected.jsonl").write_text('{"file": "a"}\n{"file": "b"}\n')
     Manifest({"polarity": "bright"}, splits, rejected=2).save(folder)
 
 
 def members(path: Path) -> list[Member]:
-    """By DALI's own index writer."""
+    """Return the members of a tar file by DALI's own index writer."""
     with tempfile.TemporaryDirectory() as folder, wds2idx.IndexCreator(path, f"{folder}/idx", verbose=False) as creator:
         return [Member(name, offset, size) for offset, name, size in creator._get_data_tar()]
 
 
 def damage(path: Path, changes: dict[int, int]) -> None:
-    """Turn these bits of these bytes."""
+    """Flip bits of the bytes at these offsets."""
     data = bytearray(path.read_bytes())
     for offset, bits in changes.items():
         data[offset] ^= bits

@@ -1,4 +1,4 @@
-"""A dataset in its owners' layout through its recipe: what is written, counted, left out."""
+"""Runs `medsass shard` on a dataset in its owners' layout, and reads what was written, counted and rejected."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ Stored = dict[str, dict[str, Any]]
 
 
 def written(source: Path, out: Path, recipe: str, **options: Any) -> tuple[Manifest, Stored]:
-    """The manifest, and by key the files of every sample, as Python's tarfile reads them; `split` and `meta` beside."""
+    """Shard a dataset and return its manifest and, by key, each sample's files (by tarfile), its `split` and its `meta`."""
     manifest = shard.write(ShardConfig(source, out, recipe=recipe, **options))
     stored: Stored = {}
     for split in manifest.splits:
@@ -46,7 +46,7 @@ def counts(stored: Stored) -> dict[str, int]:
 
 
 def pixels(data: bytes) -> NDArray[Any]:
-    """(H, W) or (H, W, 3) RGB, of the file's own depth, by OpenCV; alpha is passed over."""
+    """Decode by OpenCV to (H, W) or (H, W, 3) RGB of the file's own depth, without alpha."""
     array = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
     return array[..., 2::-1] if array.ndim == 3 else array
 
@@ -57,7 +57,7 @@ def rejected(out: Path) -> dict[str, str]:
 
 
 def linked(real: Path, source: Path, names: list[str]) -> Path:
-    """A folder with links to some files of a real set."""
+    """Fill `source` with links to some files of a real dataset, and return it."""
     for name in names:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).symlink_to(real / name)
@@ -65,5 +65,5 @@ def linked(real: Path, source: Path, names: list[str]) -> Path:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
-    """Let every source hold files of these names: to make tens of thousands takes long."""
+    """Let every source seem to hold files of these names, because creating tens of thousands takes long."""
     monkeypatch.setattr(listing, "_walk", lambda *_: ((name, 0, "") for name in names))

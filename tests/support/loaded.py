@@ -1,4 +1,4 @@
-"""Loaders as their tests make them, and what these compare."""
+"""Loader configurations for tests, and comparisons of the batches that loaders give."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 
 
 def cloned(batches: Loader) -> list[list[torch.Tensor]]:
-    """Of each batch its views, computed with as int32."""
+    """Return the views of each batch as int32, to compute with."""
     return [[view.int() for view in batch.views] for batch in batches]
 
 
@@ -37,8 +37,6 @@ BYOL = Augment(
     area=(0.08, 1.0), vertical=False, jitter=0.4, hue=36.0, saturation=0.2, jitter_chance=0.8, gray=0.2, blur=1.0
 )
 FURTHER = (View(32, replace(BYOL, blur=0.1, solarize=0.2)), View(16, replace(BYOL, area=(0.05, 0.4))), View(24))
-
-
 ALL = {"augment": BYOL, "more": (View(20, replace(BYOL, crop=0.5)), View(24)), "masks": True, "info": True}
 
 

@@ -1,4 +1,4 @@
-"""Masks whose components are hard to follow, and random ones."""
+"""Masks for tests of components and morphology: hard patterns, random blobs and hypothesis strategies."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ KINDS = ("empty", "full", "checkerboard", "stripes", "comb", "spiral", "snake", 
 
 
 def spiral(height: int, width: int) -> Mask:
-    """One path of one pixel's width inwards, with a gap of one: a single component of both connectivities."""
+    """Draw a path one pixel wide that winds inwards with a gap of one: a single component of both connectivities."""
     mask = np.zeros((height, width), np.uint8)
     y, x, dy, dx = 0, 0, 0, 1
     mask[0, 0] = 1
@@ -28,7 +28,7 @@ def spiral(height: int, width: int) -> Mask:
 
 
 def make(kind: str, shape: tuple[int, int], seed: int = 0) -> Mask:
-    """(H, W) uint8 in {0, 1}."""
+    """Make the mask of a kind: (H, W) uint8 in {0, 1}."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     dice = rng.random(shape)
@@ -49,7 +49,7 @@ def make(kind: str, shape: tuple[int, int], seed: int = 0) -> Mask:
 
 
 def blobs(shape: tuple[int, int], seed: int) -> Mask:
-    """(H, W) uint8 in {0, 1}: round pieces of many sizes, some with holes, some at the border."""
+    """Draw round pieces of many sizes, some with holes, some at the border: (H, W) uint8 in {0, 1}."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     mask = np.zeros(shape, np.uint8)
@@ -62,7 +62,7 @@ def blobs(shape: tuple[int, int], seed: int) -> Mask:
 
 @st.composite
 def masks(draw: st.DrawFn, most: int = 48) -> Mask:
-    """A mask of any kind and shape."""
+    """Draw a mask of any kind and shape."""
     shape = (draw(st.integers(1, most)), draw(st.integers(1, most)))
     seed = draw(st.integers(0, 2**32 - 1))
     kind = draw(st.sampled_from(("blobs", *KINDS)))
@@ -71,7 +71,7 @@ def masks(draw: st.DrawFn, most: int = 48) -> Mask:
 
 @st.composite
 def batches(draw: st.DrawFn, most: int = 40) -> Mask:
-    """(N, H, W) uint8 in {0, 1}: one to four masks of one shape."""
+    """Draw one to four masks of one shape: (N, H, W) uint8 in {0, 1}."""
     shape = (draw(st.integers(1, most)), draw(st.integers(1, most)))
     seeds = draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4))
     kinds = [draw(st.sampled_from(("blobs", *KINDS))) for _ in seeds]

@@ -1,4 +1,4 @@
-"""Trainings and scores of an experiment's cells that take no time."""
+"""Stand-ins for the trainings and scores of an experiment, which take no time."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trainings as commands, what they leave behind, and whether two of them did the same."""
+"""Commands that train a tiny network, started in forks, and comparisons of the run directories that they leave."""
 
 import json
 import time
@@ -10,22 +10,28 @@ import torch
 from safetensors.torch import load_file
 
 from medsass.models import checkpoint
+from tests.support import forks
 
-OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4, "polarity": "bright",
-                              "save_every": 1e-6, "device": "cpu", "threads": 1}  # fmt: skip
+OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4}
+OPTIONS |= {"polarity": "bright", "save_every": 1e-6, "device": "cpu", "threads": 1}
 _TIMES = {"seconds", "images_per_second", "waited"}
 
 
 def command(shards: Path, run: Path, *words: str, **changes: object) -> list[object]:
-    """The words of a training of a second that saves after every step."""
+    """Return the command line of a training that takes a second and saves after every step."""
     options = {**OPTIONS, **changes}
     if "--resume" in words:
         return ["train", shards, run, *words]
     return ["train", shards, run, *words, *(w for k, v in options.items() for w in ("--" + k.replace("_", "-"), v))]
 
 
+def start(run: Path, *words: object, log: str = "log", **options: object) -> forks.Fork:
+    """Start a command in a fork that logs beside `run`. options: of `forks.Server.start`."""
+    return forks.server().start(run.with_name(log), words, **options)  # type: ignore[arg-type]
+
+
 def history(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without what the machine had to do with."""
+    """Return the lines of metrics.jsonl without the fields that depend on the machine."""
     return [_timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -34,7 +40,7 @@ def _timeless(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """Both came to their end with the same files, weights, optimiser and losses, bit for bit."""
+    """Assert that both runs finished with the same files, weights, optimiser state and losses, bit for bit."""
     names = sorted(path.name for path in run.iterdir())
     assert names == sorted(path.name for path in other.iterdir())
     assert not [name for name in names if name.endswith(".part")]
@@ -51,7 +57,7 @@ def assert_same(run: Path, other: Path) -> None:
 
 
 def assert_whole(run: Path) -> None:
-    """Every file of a run that another program may read at this moment can be read."""
+    """Assert that every file of a run that another program may read now is complete."""
     for name in ("last.pt", "best.pt"):
         if (run / name).exists():
             assert checkpoint.load(run / name)["model"]
@@ -64,7 +70,7 @@ def assert_whole(run: Path) -> None:
 
 
 def _bits(value: Any) -> Any:
-    """The value with tensors as bytes."""
+    """Return the value with tensors as bytes."""
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
@@ -73,7 +79,7 @@ def _bits(value: Any) -> Any:
 
 
 def until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for it. Raises `TimeoutError`."""
+    """Wait until a condition is true. Raises `TimeoutError`."""
     end = time.monotonic() + seconds
     while not true():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Runs the kernels' own source on the CPU: host compiler, `cuda.h` for what CUDA provides, `launch.cpp` for the way in."""
+"""Runs the kernels' own source on the CPU: a host compiler, `cuda.h` in place of CUDA, and `launch.cpp` to call them."""
 
 import ctypes
 import functools
@@ -45,7 +45,7 @@ class Blur(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Result:
-    """What a kernel wrote: as `cuda.Outputs`, in NumPy; bfloat16 input as its bits."""
+    """The outputs of a kernel, as `cuda.Outputs` in NumPy; bfloat16 input as its bits."""
 
     mask: NDArray[np.uint8]
     threshold: NDArray[np.float32]
@@ -55,7 +55,7 @@ class Result:
 
 @functools.cache
 def library(variant: compiler.Variant) -> ctypes.CDLL:
-    """The shared library of a variant, compiled once for each text."""
+    """Return the shared library of a variant, compiled once for each text."""
     text = f'#include "{HERE / "cuda.h"}"\n{compiler.source(variant)}\n'
     text += f'#define {variant.file.removesuffix(".cu").upper()}\n#include "{HERE / "launch.cpp"}"\n'
     everything = text + (HERE / "cuda.h").read_text() + (HERE / "launch.cpp").read_text()
@@ -80,12 +80,11 @@ def label(
     *,
     once: bool = True,
 ) -> Result:
-    """Run `label` (or, with `once` False, `ranges`, `measure` and `apply`) with every output poisoned before."""
+    """Run `label` (or, with `once` False, `ranges`, `measure` and `apply`) on poisoned outputs."""
     images = np.ascontiguousarray(images)
     n, h, w = images.shape[:3]
-    variant = compiler.Variant(
-        "label.cu", 3 if images.ndim == 4 else 1, images.itemsize * 8, ght is not None, input_kind
-    )
+    channels = 3 if images.ndim == 4 else 1
+    variant = compiler.Variant("label.cu", channels, images.itemsize * 8, ght is not None, input_kind)
     chunk = -(-(h * w) // parts)
     geometry = Geometry(n, h * w, h, w, -(-(h * w) // chunk), chunk, {"bright": 0, "dark": 1, "auto": 2}[polarity])
     mask = np.full((n, h, w), POISON, np.uint8)
@@ -96,14 +95,13 @@ def label(
     parameters = np.array((nu, tau**2, kappa, omega))
     constants = np.concatenate(spec.scale_and_shift(MEAN, STD))
     run = library(variant).run_label if once else library(variant).run_measure
-    run(
-        _at(images), _at(mask), _at(threshold), _at(separability), _at(workspace), n, geometry, _at(parameters), _at(values), _at(constants)
-    )  # fmt: skip
+    buffers = (_at(array) for array in (images, mask, threshold, separability, workspace))
+    run(*buffers, n, geometry, _at(parameters), _at(values), _at(constants))
     return Result(mask, threshold, separability, values)
 
 
 def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_size: int, offset: float) -> Result:
-    """Run `adaptive` and `finish` with every output poisoned before."""
+    """Run `adaptive` and `finish` on poisoned outputs."""
     images = np.ascontiguousarray(images)
     n, h, w = images.shape[:3]
     variant = compiler.Variant("adaptive.cu", 3 if images.ndim == 4 else 1)
@@ -119,7 +117,7 @@ def adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, block_siz
 
 
 def components(masks: NDArray[np.uint8], connectivity: int) -> NDArray[np.int32]:
-    """Run `begin`, `join` and `flatten` of components.cu on (N, H, W) masks, with the labels poisoned before."""
+    """Run `begin`, `join` and `flatten` of components.cu on (N, H, W) masks and poisoned labels."""
     masks = np.ascontiguousarray(masks)
     n, h, w = masks.shape
     code = library(compiler.Variant("components.cu", 1))
@@ -130,7 +128,7 @@ def components(masks: NDArray[np.uint8], connectivity: int) -> NDArray[np.int32]
 
 
 def blur(gray: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """Run `across` and `down` of blur.cu on (N, H, W) gray images, with every output poisoned before."""
+    """Run `across` and `down` of blur.cu on (N, H, W) gray images and poisoned outputs."""
     gray = np.ascontiguousarray(gray)
     sums, smooth = np.full(gray.shape, 0xA5A5A5A5, np.uint32), np.full_like(gray, POISON)
     radius = len(weights(sigma)) // 2

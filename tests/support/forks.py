@@ -1,6 +1,6 @@
-"""`medsass` in processes that can be killed: forks of one that has everything imported.
+"""Starts `medsass` commands in forks of a process that has everything imported, so that tests can kill them.
 
-Importing takes seconds and a fork milliseconds. A fork is a process like any other, with one thread for torch.
+Importing takes seconds, a fork milliseconds. A fork is an ordinary process, with one thread for torch.
 """
 
 import atexit
@@ -24,7 +24,7 @@ NEVER = 1 << 30
 
 
 class Fork:
-    """A running command; what it says goes into `out` and `err`, which are read when it has ended."""
+    """A running command. `out` and `err` hold its output once it has ended."""
 
     def __init__(self, server: "Server", pid: int, log: Path) -> None:
         self._server, self.pid, self._log = server, pid, log
@@ -33,7 +33,7 @@ class Fork:
         os.kill(self.pid, number)
 
     def wait(self, seconds: float | None = None) -> int:
-        """The exit code, of a process that a signal has ended the signal's negative number. Killed after `seconds`."""
+        """Return the exit code, the negative signal number if a signal ended it. Kills the process after `seconds`."""
         if not ended(self, seconds):
             self.kill()
         return int(self._server.ask({"wait": self.pid}))
@@ -48,7 +48,7 @@ class Fork:
 
 
 def ended(fork: Fork, seconds: float | None = None) -> bool:
-    """Whether it ends within `seconds`."""
+    """Return whether a command ends within `seconds`."""
     process = os.pidfd_open(fork.pid)
     try:
         return bool(select.select([process], [], [], seconds)[0])
@@ -57,14 +57,10 @@ def ended(fork: Fork, seconds: float | None = None) -> bool:
 
 
 class Server:
-    """Starts commands: `medsass` with these words, in a fork that first calls functions of this module by name.
-
-    event: the process is killed before it opens, renames, removes or lists something in `folder` for that time, counted
-    from 1; how often it did is its last line on stderr where it comes to its end.
-    """
+    """The process that is forked for each command."""
 
     def __init__(self) -> None:
-        words = [sys.executable, "-m", "tests.support.forked"]
+        words = [sys.executable, "-m", "tests.support.forks"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = subprocess.Popen(words, **pipes, text=True, cwd=ROOT, env=ENVIRONMENT)  # type: ignore[call-overload]
         assert self._process.stdout.readline() == "ready\n"
@@ -78,6 +74,11 @@ class Server:
         folder: Path | None = None,
         event: int = NEVER,
     ) -> Fork:
+        """Start `medsass` with `words`, after the functions of this module that `first` names.
+
+        The process is killed before the event with the number `event`, counted from 1. Each time it opens, renames,
+        removes or lists something in `folder` is an event. A command that finishes prints their number last on stderr.
+        """
         job = {"log": str(log), "words": [str(word) for word in words], "first": list(first), "event": event}
         job |= {"environment": environment or {}, "folder": str(folder) if folder else ""}
         return Fork(self, int(self.ask(job)), log)
@@ -94,14 +95,14 @@ class Server:
 
 @functools.cache
 def server() -> Server:
-    """The one server of the whole session."""
+    """Return the only server of the test session."""
     made = Server()
     atexit.register(made.close)
     return made
 
 
 def light(norm: bool = True) -> None:
-    """Two convolutions in place of every network."""
+    """Replace every network by two convolutions."""
     from torch import nn
 
     from medsass.models import network
@@ -120,12 +121,12 @@ def light(norm: bool = True) -> None:
 
 
 def unnormed() -> None:
-    """As `light`, without batch statistics: what becomes of an image does not depend on the others."""
+    """Replace networks as `light`, without batch norm, so that the images of a batch do not affect one another."""
     light(norm=False)
 
 
 def late() -> None:
-    """The first step begins a second later."""
+    """Delay the first step by a second."""
     from medsass.runs.training.trainer import Trainer
 
     original, times = Trainer.steps, [1.0]
@@ -138,14 +139,14 @@ def late() -> None:
 
 
 def slow() -> None:
-    """The first step takes an hour."""
+    """Make the first step take an hour."""
     from medsass.methods.segmentation import Segmentation
 
     Segmentation.forward = lambda *_: time.sleep(3600)  # type: ignore[method-assign, assignment]
 
 
 def crowded() -> None:
-    """Memory holds five images at once."""
+    """Let memory hold five images at once."""
     import torch
 
     from medsass.methods.segmentation import Segmentation
@@ -161,7 +162,7 @@ def crowded() -> None:
 
 
 def _run(job: dict[str, Any]) -> None:
-    """In the fork: become the command."""
+    """Run the command, in the fork."""
     for number, ending in enumerate((".out", ".err"), 1):
         path = Path(job["log"]).with_suffix(ending)
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -189,7 +190,7 @@ def _run(job: dict[str, Any]) -> None:
 
 
 def _become(job: dict[str, Any]) -> None:
-    """In the fork: as a new process would, but without the second that Python takes to tear down what it imported."""
+    """Run the command and exit as a new process would, without the second that Python needs to tear down its modules."""
     code = 1
     try:
         _run(job)

@@ -1,4 +1,4 @@
-"""Results that grow, and `benchmarks.all`: nothing measured is lost, whatever fails, dies or runs out of time."""
+"""Result files that grow cell by cell, and `benchmarks.all`: nothing measured is lost, whatever fails, dies or runs out of time."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import all as everything
-from benchmarks.support import result, sheet
-from benchmarks.support.sheet import Cell, Options, Sheet
+from benchmarks.support import cells, result
+from benchmarks.support.cells import Cell, Options, ResultFile
 
 
-def _sheet(out: Path, seconds: float = 60, fresh: bool = False) -> Sheet:
-    return Sheet("made-up", Options(Path("data"), out, "cpu", seconds, fresh))
+def _file(out: Path, seconds: float = 60, fresh: bool = False) -> ResultFile:
+    return ResultFile("made-up", Options(Path("data"), out, "cpu", seconds, fresh))
 
 
 def _saved(out: Path) -> dict[str, object]:
@@ -35,38 +35,38 @@ def _status(run: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _boom() -> list[sheet.Row]:
+def _boom() -> list[cells.Row]:
     raise RuntimeError("no such peer\nand more")
 
 
 def test_a_failure_is_named_and_the_rest_is_measured(tmp_path: Path) -> None:
-    grown = _sheet(tmp_path)
+    results = _file(tmp_path)
     first, last = _cells("a", "ccc")
-    assert grown.fill([first, Cell("bad", _boom), last], lambda _: [])
+    assert results.fill([first, Cell("bad", _boom), last], lambda _: [])
     saved = _saved(tmp_path)
     assert [(row["cell"], row["value"]) for row in saved["rows"]] == [("a", 1), ("ccc", 3)]  # type: ignore[attr-defined]
     assert saved["failed"] == {"bad": ["RuntimeError: no such peer"]}
 
 
 def test_what_is_measured_is_not_measured_again_unless_asked(tmp_path: Path) -> None:
-    _sheet(tmp_path).fill(_cells("a"), lambda _: [])
+    _file(tmp_path).fill(_cells("a"), lambda _: [])
     again = [Cell("a", _boom), *_cells("bb")]
-    _sheet(tmp_path).fill(again, lambda _: [])
+    _file(tmp_path).fill(again, lambda _: [])
     assert "failed" not in _saved(tmp_path)
-    _sheet(tmp_path, fresh=True).fill(again, lambda _: [])
+    _file(tmp_path, fresh=True).fill(again, lambda _: [])
     assert "failed" in _saved(tmp_path)
 
 
 def test_when_the_time_is_over_the_rest_is_left(tmp_path: Path) -> None:
-    assert not _sheet(tmp_path, seconds=-1).fill(_cells("a"), lambda _: [])
+    assert not _file(tmp_path, seconds=-1).fill(_cells("a"), lambda _: [])
     assert _saved(tmp_path)["rows"] == []
-    assert _sheet(tmp_path).fill(_cells("a"), lambda _: [])
+    assert _file(tmp_path).fill(_cells("a"), lambda _: [])
 
 
 def test_a_cell_that_kills_its_process_is_tried_twice_and_loses_nothing(tmp_path: Path) -> None:
     def run() -> None:
         deadly = Cell("deadly", lambda: os._exit(9))
-        _sheet(tmp_path).fill([*_cells("a"), deadly, *_cells("bb")], lambda _: [])
+        _file(tmp_path).fill([*_cells("a"), deadly, *_cells("bb")], lambda _: [])
 
     for attempt in (1, 2):
         assert _status(run) == 9
@@ -78,38 +78,38 @@ def test_a_cell_that_kills_its_process_is_tried_twice_and_loses_nothing(tmp_path
 
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()])
 def test_a_cell_that_is_cut_off_is_as_if_it_had_not_begun(end: BaseException, tmp_path: Path) -> None:
-    def cut() -> list[sheet.Row]:
+    def cut() -> list[cells.Row]:
         raise end
 
     for _ in range(3):
         with pytest.raises(type(end)):
-            _sheet(tmp_path).fill([*_cells("a"), Cell("long", cut)], lambda _: [])
+            _file(tmp_path).fill([*_cells("a"), Cell("long", cut)], lambda _: [])
         assert "failed" not in _saved(tmp_path)
-    assert _sheet(tmp_path).fill([*_cells("a", "long")], lambda _: [])
+    assert _file(tmp_path).fill([*_cells("a", "long")], lambda _: [])
     assert len(_saved(tmp_path)["rows"]) == 2  # type: ignore[arg-type]
 
 
 def test_a_wrong_row_is_measured_again(tmp_path: Path) -> None:
-    _sheet(tmp_path).fill([Cell("a", lambda: [{"value": 1, "wrong": "the mask"}])], lambda _: [])
-    _sheet(tmp_path).fill([Cell("a", lambda: [{"value": 2, "wrong": ""}])], lambda _: [])
+    _file(tmp_path).fill([Cell("a", lambda: [{"value": 1, "wrong": "the mask"}])], lambda _: [])
+    _file(tmp_path).fill([Cell("a", lambda: [{"value": 2, "wrong": ""}])], lambda _: [])
     assert [row["value"] for row in _saved(tmp_path)["rows"]] == [2]  # type: ignore[attr-defined]
 
 
 def test_a_gpu_that_fails_for_good_leaves_the_rest_to_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Sheet, "_usable", lambda _: False)
-    assert not _sheet(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
+    monkeypatch.setattr(ResultFile, "_usable", lambda _: False)
+    assert not _file(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
     monkeypatch.undo()
-    assert _sheet(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
+    assert _file(tmp_path).fill([Cell("bad", _boom), *_cells("a")], lambda _: [])
     assert _saved(tmp_path)["failed"] == {"bad": ["RuntimeError: no such peer"]}
 
 
-def test_targets_are_of_what_is_measured_so_far(tmp_path: Path) -> None:
-    def targets(rows: list[sheet.Row]) -> list[result.Target]:
+def test_targets_are_of_the_rows_so_far(tmp_path: Path) -> None:
+    def targets(rows: list[cells.Row]) -> list[result.Target]:
         return [result.Target("sum", "", ">=", 4, sum(row["value"] for row in rows))]
 
-    _sheet(tmp_path).fill([*_cells("a", "bbb"), Cell("bad", _boom)], targets)
+    _file(tmp_path).fill([*_cells("a", "bbb"), Cell("bad", _boom)], targets)
     assert _saved(tmp_path)["targets"][0]["value"] == 4  # type: ignore[index]
 
 
@@ -121,7 +121,7 @@ def test_targets_are_of_what_is_measured_so_far(tmp_path: Path) -> None:
         ({"one": ["exit status 1"], "two": ["done"]}, ["one", "two"], r"failed: one \(exit status 1\)"),
     ],
 )
-def test_programs_run_in_turn_and_what_is_left_goes_on(
+def test_programs_run_in_turn_and_unfinished_ones_go_on(
     ends: dict[str, list[str]], asked: list[str], failed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
