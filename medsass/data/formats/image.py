@@ -1,10 +1,7 @@
 """An open image file, of which frames and boxes can be read. Each format's reader is a subclass."""
 
-import struct
+import errno
 import threading
-import tokenize
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -14,7 +11,6 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from medsass.data.formats.geometry import Box
 
@@ -22,22 +18,6 @@ MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own lim
 
 _BLOCK, _ACROSS = 1 << 21, 1 << 11  # pixels of a block of a streamed image, and its width, about
 _CACHED = 2  # decoded frames: threads pass from one to the next at different times
-_UNREADABLE: tuple[type[Exception], ...] = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tokenize.TokenError,
-    Image.DecompressionBombError,
-)
 
 T = TypeVar("T")
 
@@ -239,10 +219,12 @@ def readable() -> Iterator[None]:
     """
     try:
         yield
-    except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, LookupError | TypeError | AttributeError):  # these texts alone would say little
+        if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):  # texts that alone say little
             text = f"broken file ({type(error).__name__}: {text})"
         raise ValueError(text) from error

@@ -60,15 +60,17 @@ class Tiff(ImageFile):
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
                 raise ValueError(f"expected images; got axes {part.axes} of shape {part.shape}")
             self._photometric = getattr(page.photometric, "name", "unknown")
-            self._model = _model(page, self._photometric)
+            model = _model(page, self._photometric)
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
             mappable = self._is_mappable(part)
             grain = _grain(page)
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
-            ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
             others = len(tiff.series) > 1 and not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
+        if not model:
+            raise _Rare
+        self._model = model
         self._place(part.axes, part.shape, view)
         colour, notes = self._choose(view, part.shape)
         self._invert = self._photometric == "MINISWHITE"
@@ -86,6 +88,8 @@ class Tiff(ImageFile):
         self.frames = self.total if view.frames == "all" else 1
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
+        with readable():
+            ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
         if ends.max(initial=0) > tiff.filehandle.size:  # decoders may invent the rest
             raise ValueError(f"truncated: the file has {tiff.filehandle.size:,} bytes of {ends.max():,}")
         several = "first of several images in the file" if others else ""
@@ -119,6 +123,7 @@ class Tiff(ImageFile):
         if opaque and not view.channels:
             notes.append("alpha dropped")
         self._channels = pick_channels(view.channels, count) if view.channels or not opaque else opaque
+        self._whole = self._channels == (0, 1, 2) if count == 3 else self._channel is None
         return len(self._channels) == 3, notes
 
     def _decode(self, frame: int, box: Box, level: int) -> NDArray[Any]:
@@ -139,7 +144,7 @@ class Tiff(ImageFile):
             pixels = compose(self._channels, lambda i: values(*index[:place], i, *index[place + 1 :]))
         else:
             pixels = values(*index)
-            if pixels.ndim == 3 and (len(self._channels) == 1 or self._channels != tuple(range(pixels.shape[2]))):
+            if not self._whole:
                 samples = pixels
                 pixels = compose(self._channels, lambda i: samples[..., i])
         return geometry.upright(pixels, self._turn).astype(self.dtype, copy=False)
@@ -207,7 +212,7 @@ class Tiff(ImageFile):
 
 
 def _model(page: Any, photometric: str) -> str:
-    """Return the colour model of a page: "gray" where nothing is converted. Raises `_Rare`."""
+    """Return the colour model of a page: "gray" where nothing is converted, "" where Pillow must read it."""
     if page.compression == _APERIO_YCBCR:
         return "YCbCr"
     if photometric in _PLAIN:
@@ -216,7 +221,7 @@ def _model(page: Any, photometric: str) -> str:
         return "CMYK"
     if photometric == "YCBCR" and page.compression in _JPEG:
         return "YCbCr"
-    raise _Rare
+    return ""
 
 
 def _grain(page: Any) -> tuple[int, int]:
