@@ -113,6 +113,7 @@ def identify(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
         ValueError: for a damaged file, another format, or too many pixels to decode.
     """
     _check_webp(data)
+    Image.preinit()  # the usual plugins; `init` imports all
     for name in formats:
         if name not in Image.OPEN:
             Image.init()

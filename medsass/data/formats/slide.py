@@ -25,9 +25,18 @@ _HEADER = 4096  # bytes of a tile in which its header ends
 
 
 def open_slide(path: Path, view: Selection) -> ImageFile:
-    """Open the slide at `path`, by cuCIM too where that is possible. Raises `ValueError` as `open_tiff` does."""
+    """Open the slide at `path`. Raises `ValueError` as `open_tiff` does.
+
+    cuCIM reads single RGB images of 8 bits in compressed tiles, as slide scanners write them, where it can be used.
+    """
     picture = open_tiff(path, view)
-    if not isinstance(picture, Tiff) or not _is_for_cucim(picture) or (reader := _cucim()) is None:
+    if not isinstance(picture, Tiff):
+        return picture
+    page, levels = picture.page, len(picture.levels)
+    usual = picture.colour and picture.dtype == np.uint8 and picture.total == 1 and not picture.converted
+    scanned = picture.tiff.is_svs or (levels > 1 and not picture.tiff.is_ndpi)
+    compressed = page.is_tiled and page.compression != 1
+    if not (usual and scanned and compressed) or picture.per_channel or (reader := _cucim()) is None:
         return picture
     try:
         slide = Slide(picture.tiff, view, path, reader(str(path)))
@@ -106,14 +115,6 @@ def _begins_well(data: bytes) -> bool:
         frame = frame or 0xC0 <= kind <= 0xC2  # start of frame
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return False
-
-
-def _is_for_cucim(picture: Tiff) -> bool:
-    """Return whether this is a single RGB image of 8 bits in compressed tiles, as slide scanners write it."""
-    page, levels = picture.page, len(picture.levels)
-    usual = picture.colour and picture.dtype == np.uint8 and picture.total == 1 and not picture.converted
-    slide = picture.tiff.is_svs or (levels > 1 and not picture.tiff.is_ndpi)
-    return bool(usual and slide and page.is_tiled and page.compression != 1 and not picture.per_channel)
 
 
 def _cucim() -> Any | None:

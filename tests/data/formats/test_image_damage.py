@@ -44,7 +44,8 @@ def encoded(suffix: str) -> bytes:
     return buffer.getvalue()
 
 
-SUFFIXES = "png deep.png jpg bmp gif webp jp2 ppm tif flat.tif palette.tif npy npz dcm".split()
+SUFFIXES = ("png", "deep.png", "jpg", "bmp", "gif", "webp", "jp2", "ppm",
+            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm")  # fmt: skip
 
 
 def damaged(data: bytes, seed: int) -> bytes:
