@@ -24,10 +24,7 @@ _HEAD = 132  # bytes in which every format can be told
 
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded image: `array` (H, W) or (H, W, 3) uint8, and how it was converted ("" if not).
-
-    `array` may be (H, W) uint16 where deep images were asked for.
-    """
+    """A decoded image: `array`, (H, W) or (H, W, 3) uint8 or deep (H, W) uint16, and how it was converted, or ""."""
 
     array: NDArray[Any]
     converted: str = ""
