@@ -219,8 +219,9 @@ class Png(ImageFile):
 
     def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
         try:
-            array = np.asarray(imagecodecs.png_decode(self.data))
-        except RuntimeError as error:
+            with readable():
+                array = np.asarray(imagecodecs.png_decode(self.data))
+        except ValueError as error:
             cut = "too small" in str(error)
             raise ValueError("truncated PNG file" if cut else f"broken PNG file: {error}") from error
         return array[..., :3] if array.ndim == 3 else array
