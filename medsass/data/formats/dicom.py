@@ -166,7 +166,7 @@ def _rescale(header: Any, frame: int) -> tuple[float, float]:
 
 
 def _window(header: Any, frame: int) -> tuple[float, float] | None:
-    """Return the values that the first window maps to black and white; of a sigmoid those of its tangent at the centre."""
+    """Return the values that the first window maps to black and white, for a sigmoid those of its central tangent."""
     with readable():
         group = _group(header, frame, "FrameVOILUTSequence")
         centre, width = (_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))

@@ -1,4 +1,4 @@
-"""Where pixels are: boxes and tiles of large images, orientation tags, the channels to read.
+"""Boxes and tiles of large images, orientation tags, the choice of channels.
 
 Tiles cover an image entirely and hold only its own pixels: the last row and column are moved back to end at its edge,
 where they overlap their neighbours. An image smaller than a tile is one tile of its own size.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,8 @@ def mask_of(
         try:
             array, level = picture.read(frame, box), None
             if foreground == "binary" and box:
-                level = picture.once(("upper level", frame), lambda: upper_level(map(_flat, picture.pieces(frame))))  # noqa: B023
+                find = partial(upper_level, map(_flat, picture.pieces(frame)))  # reads nothing before it is called
+                level = picture.once(("upper level", frame), find)
             mask = binary(array, foreground, level)
         except ValueError as error:
             raise ValueError(f"mask {name}: {error}") from error

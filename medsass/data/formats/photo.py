@@ -59,7 +59,7 @@ _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a file is decoded: to (h, w) or (h, w, count) of `dtype` with values in `span`, and what that changes."""
+    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` with values in `span`; `converted` as in ImageFile."""
 
     decode: Callable[[], NDArray[Any]]
     count: int
