@@ -3,8 +3,8 @@
 Pillow reads them, because it refuses truncated files where OpenCV paints the rest gray. It would cut 16-bit colour to 8
 bits unasked: OpenCV reads such PNG, imagecodecs any JPEG 2000 of more than 8 bits.
 
-A dataset is often nothing but plain files (8 bits, upright, usual colours), which a shard can keep unchanged. The headers
-of plain PNG and JPEG are therefore read here without Pillow, and plain PNG is decoded by libpng through imagecodecs: as
+A dataset is often nothing but plain files (8 bits, upright, usual colours), which a shard can keep unchanged. So the
+headers of plain PNG and JPEG are read here without Pillow, and plain PNG is decoded by libpng through imagecodecs: as
 strict as Pillow (truncated data and wrong checksums are refused), half again as fast, and opening one costs next to
 nothing, which counts for datasets with a mask file for each of an image's cells.
 """
@@ -59,7 +59,7 @@ _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
 
 @dataclass(frozen=True)
 class _Plan:
-    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` with values in `span`; `converted` as in ImageFile."""
+    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` values in `span`. `converted`: as in ImageFile."""
 
     decode: Callable[[], NDArray[Any]]
     count: int
@@ -228,7 +228,7 @@ class Png(ImageFile):
 
 
 def plain_png(data: bytes) -> tuple[int, int, int] | None:
-    """Return (height, width, channels) of a plain PNG: 8 bits, gray, RGB or RGBA, not interlaced, upright; else None."""
+    """Return (height, width, channels) of a plain PNG (8 bits, gray, RGB or RGBA, not interlaced, upright), or None."""
     if not data.startswith(_PNG_MAGIC) or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)

@@ -1,8 +1,8 @@
 """Slides: tiled pyramids, read by cuCIM where it can be used and trusted, else by tifffile. The pixels are the same.
 
 cuCIM never returns if it is imported after torch, has no reader for NDPI, and fills what it cannot decode of a JPEG
-slide with whatever the memory held. So it must first agree with tifffile, and tiles with a broken header go to tifffile,
-which says what is wrong.
+slide with whatever the memory held. So it must first agree with tifffile, and tiles with a broken header go to
+tifffile, which says what is wrong.
 """
 
 import importlib

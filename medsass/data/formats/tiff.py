@@ -222,7 +222,7 @@ def _model(page: Any, photometric: str) -> str:
 
 
 def _check_end(page: Any, size: int) -> None:
-    """Raise `ValueError` where a file of `size` bytes ends before the data of the page: decoders may invent the rest."""
+    """Raise `ValueError` where a file of `size` bytes lacks some of the page's data, which decoders may invent."""
     with readable():
         ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
     if ends.max(initial=0) > size:

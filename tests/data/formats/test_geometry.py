@@ -1,4 +1,4 @@
-"""Tiles against counting pixels, foreground and its share against scikit-image, orientation against Pillow, channels."""
+"""Tiles against counting pixels, foreground against scikit-image, orientation against Pillow, channels."""
 
 from itertools import pairwise
 from pathlib import Path
