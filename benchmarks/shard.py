@@ -27,7 +27,7 @@ from benchmarks.support import layouts, result
 from medsass.config import ShardConfig
 from medsass.data.dali import BATCH, Decoder
 from medsass.data.formats import geometry, opening
-from medsass.data.formats.opening import Selection
+from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
 
 ROUNDS = 5

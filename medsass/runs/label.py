@@ -37,7 +37,7 @@ class Item:
         """Its pixels, (H, W) or (H, W, 3) uint8; with `deep`, 16-bit gray stays (H, W) uint16. Raises `ValueError` or
         `OSError` where they cannot be read.
         """
-        return opening.gray16_or_8bit(self.path.read_bytes() if self.path else self.data, deep)
+        return opening.from_bytes(self.path.read_bytes() if self.path else self.data, deep).array
 
 
 def label(config: LabelConfig) -> list[tuple[Path, str]]:

@@ -1,4 +1,4 @@
-"""DICOM images by pydicom, an optional dependency: modality values, upright in brightness, RGB where they are colour.
+"""DICOM images by pydicom, an optional dependency: modality values, zero is black, colours as RGB.
 
 The formulas are those of DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (modality LUT) and C.11.2 (window).
 """
@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import channels
-from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, check_level
+from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-_MARK = b"DICM"
-
-
-def is_dicom(head: bytes) -> bool:
-    """True for the first 132 bytes of a DICOM file."""
-    return head[128:132] == _MARK
 
 
 class Dicom(ImageFile):
@@ -36,62 +29,66 @@ class Dicom(ImageFile):
 
     def __init__(self, source: Path | bytes, view: Selection) -> None:
         check_level(view, 1)
-        self._pydicom, self._source = _import("pydicom"), source
-        header = self._pydicom.dcmread(_file(source), stop_before_pixels=True, force=True)
-        if "Rows" not in header or "Columns" not in header:
-            raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
-        self._kind = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+        self._source, self._channels = source, view.channels
+        pydicom = _import("pydicom")
+        with readable():
+            header = self._header = pydicom.dcmread(_file(source), stop_before_pixels=True, force=True)
+            if "Rows" not in header or "Columns" not in header:
+                raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
+            self._kind = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+            self._allocated = int(header.get("BitsAllocated") or 8)
+            self._bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 0)
+            self._signed = bool(header.get("PixelRepresentation", 0))
+            self._modality = (header.get("ModalityLUTSequence") or [None])[0]
+            size, total = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
         self._palette, self._rgb = self._kind == "PALETTE COLOR", self._kind in _RGB
         if not (self._palette or self._rgb or self._kind in ("MONOCHROME1", "MONOCHROME2")):
             raise ValueError(f"photometric interpretation {self._kind} is not supported")
-        colour, self._channels = self._palette or self._rgb, view.channels
+        colour, inverted = self._palette or self._rgb, self._kind == "MONOCHROME1"
         if view.channels:
-            channels.check(view.channels, 3 if colour else 1)
-        self._header = header
-        total = int(header.get("NumberOfFrames") or 1)
+            pick_channels(view.channels, 3 if colour else 1)
         frames = total if view.frames == "all" else 1
-        self._bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 0)
-        self._signed = bool(header.get("PixelRepresentation", 0))
         self._rescale = [_rescale(header, frame) for frame in range(frames)]
         dtype, span = self._values()
-        three = len(view.channels) == 3 if view.channels else colour
-        super().__init__(int(header.Rows), int(header.Columns), three, dtype, view)
+        super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
         self.total, self.frames, self.span = total, frames, span
         windows = {_window(header, frame) for frame in range(frames)} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
-        inverted = self._kind == "MONOCHROME1"
         self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and inverted else own
-        notes = [f"first of {total} frames"] if total > frames else []
-        notes += {"MONOCHROME1": ["inverted (MONOCHROME1)"], "PALETTE COLOR": ["palette to RGB"]}.get(self._kind, [])
-        notes += [f"{self._kind} to RGB"] if self._rgb and self._kind != "RGB" else []
-        notes += ["bilevel to gray"] if self._bits == 1 else []
-        notes += ["modality LUT"] if self._modality and not colour else []
-        notes += ["rescaled"] if any(item != (1.0, 0.0) for item in self._rescale) and not colour else []
-        self.converted = ", ".join(notes)
-
-    @property
-    def _modality(self) -> Any:
-        """The table of the modality LUT, or None."""
-        sequence = self._header.get("ModalityLUTSequence")
-        return sequence[0] if sequence else None
+        notes = {
+            f"first of {total} frames": total > frames,
+            "inverted (MONOCHROME1)": inverted,
+            "palette to RGB": self._palette,
+            f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
+            "bilevel to gray": self._bits == 1,
+            "modality LUT": bool(self._modality) and not colour,
+            "rescaled": any(item != (1.0, 0.0) for item in self._rescale) and not colour,
+        }
+        self.converted = ", ".join(note for note, applies in notes.items() if applies)
 
     def _values(self) -> tuple[np.dtype[Any], tuple[float, float]]:
-        """Type and range of the pixels that are read."""
-        allocated = int(self._header.get("BitsAllocated") or 8)
+        """Return type and range of the pixels that are read."""
         if self._palette:
-            table = self._header.RedPaletteColorLookupTableDescriptor
-            return (np.dtype(np.uint8), (0.0, 255.0)) if int(table[2]) <= 8 else (np.dtype(np.uint16), (0.0, 65535.0))
-        if allocated == 1:
+            with readable():
+                deep = int(self._header.RedPaletteColorLookupTableDescriptor[2]) > 8
+            return (np.dtype(np.uint16), (0.0, 65535.0)) if deep else (np.dtype(np.uint8), (0.0, 255.0))
+        if self._allocated == 1:
             return np.dtype(np.uint8), (0.0, 255.0)
         if "PixelRepresentation" not in self._header and not self._rgb:  # float pixel data
-            return np.dtype(np.float64 if allocated == 64 else np.float32), (0.0, 1.0)
+            return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
+        if not 1 <= self._bits <= 64:
+            raise ValueError(f"bits stored must be 1 to 64; got {self._bits}")
         half = 1 << self._bits - 1
         low, high = (-half, half - 1) if self._signed else (0, 2 * half - 1)
         if self._rgb:
-            return np.dtype(f"{'i' if self._signed else 'u'}{max(allocated, 8) // 8}"), (float(low), float(high))
+            size = max(self._allocated, 8) // 8
+            if size not in (1, 2, 4, 8):
+                raise ValueError(f"bits allocated must be 8, 16, 32 or 64; got {self._allocated}")
+            return np.dtype(f"{'i' if self._signed else 'u'}{size}"), (float(low), float(high))
         if self._modality:
-            count, first, bits = (int(value) for value in self._modality.LUTDescriptor)
-            self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
+            with readable():
+                count, first, bits = (int(value) for value in self._modality.LUTDescriptor)
+                self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
             return self._lut(np.arange(1)).dtype, (0.0, float(2**bits - 1))
         ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale)
         exact = all(number.is_integer() for pair in self._rescale for number in pair)
@@ -99,37 +96,39 @@ class Dicom(ImageFile):
         return (next(fits, np.dtype(np.float32)) if exact else np.dtype(np.float32)), (ends[0], ends[-1])
 
     def _lut(self, array: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(_import("pydicom.pixels").apply_modality_lut(array, self._header))
+        with readable():
+            return np.asarray(_import("pydicom.pixels").apply_modality_lut(array, self._header))
 
     def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
-        pixels = _import("pydicom.pixels")
-        if "TransferSyntaxUID" in getattr(self._header, "file_meta", ()):
-            array = pixels.pixel_array(_file(self._source), index=frame)
-        else:
-            whole = self._pydicom.dcmread(_file(self._source), force=True)
-            whole.file_meta.TransferSyntaxUID = _IMPLICIT if whole.original_encoding[0] else _EXPLICIT
-            array = pixels.pixel_array(whole, index=frame)
+        pydicom, pixels = _import("pydicom"), _import("pydicom.pixels")
+        with readable():
+            source = _file(self._source)
+            if "TransferSyntaxUID" not in getattr(self._header, "file_meta", ()):
+                source = pydicom.dcmread(source, force=True)
+                source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
+            array = pixels.pixel_array(source, index=frame)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if self._palette:
-            array = pixels.apply_color_lut(array, self._header)[..., :3]
+            with readable():
+                array = pixels.apply_color_lut(array, self._header)[..., :3]
         elif not self._rgb:
-            array = self._gray(array, frame)
+            array = self._gray(array, self._rescale[frame])
         if self._channels:
-            array = channels.composed(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
+            array = compose(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
         return np.asarray(array).astype(self.dtype, copy=False)
 
-    def _gray(self, array: NDArray[Any], frame: int) -> NDArray[Any]:
-        """Stored values -> modality values, with MONOCHROME1 inverted within their range."""
+    def _gray(self, array: NDArray[Any], rescale: tuple[float, float]) -> NDArray[Any]:
+        """Turn stored values into modality values, with MONOCHROME1 inverted within their range."""
         if self._bits == 1:
             array = array * np.uint8(255)
         elif array.dtype.kind in "ui":
             unused = array.dtype.itemsize * 8 - self._bits
             kind = np.dtype(f"{'i' if self._signed else 'u'}{array.dtype.itemsize}")
             array = array.view(kind) << unused >> unused
-            slope, shift = self._rescale[frame]
+            slope, shift = rescale
             if self._modality:
                 array = self._lut(array)
-            elif (slope, shift) != (1.0, 0.0):
+            elif rescale != (1.0, 0.0):
                 whole = self.dtype.kind in "ui"
                 array = array.astype(np.int64) * int(slope) + int(shift) if whole else array * slope + shift
         if self._kind == "MONOCHROME1":
@@ -145,12 +144,12 @@ def _import(module: str) -> Any:
         raise ImportError(f"DICOM files need pydicom: pip install 'medsass[dicom]' ({error})") from error
 
 
-def _file(source: Path | bytes) -> Path | io.BytesIO:
+def _file(source: Path | bytes) -> Any:
     return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _group(header: Any, frame: int, sequence: str) -> Any:
-    """The functional group of a frame that has this sequence: the frame's own, the shared one, else the data set."""
+    """Return the functional group of a frame with this sequence: its own, the shared one, else the data set."""
     own, shared = header.get("PerFrameFunctionalGroupsSequence"), header.get("SharedFunctionalGroupsSequence")
     for groups, index in ((own, frame), (shared, 0)):
         if groups and index < len(groups) and groups[index].get(sequence):
@@ -159,19 +158,20 @@ def _group(header: Any, frame: int, sequence: str) -> Any:
 
 
 def _rescale(header: Any, frame: int) -> tuple[float, float]:
-    group = _group(header, frame, "PixelValueTransformationSequence")
-    slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
-    return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
+    """Return the rescale slope and intercept of a frame."""
+    with readable():
+        group = _group(header, frame, "PixelValueTransformationSequence")
+        slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
+        return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
 
 
 def _window(header: Any, frame: int) -> tuple[float, float] | None:
-    """The values that the first window maps to black and white; of a sigmoid those of its tangent at the centre."""
-    group = _group(header, frame, "FrameVOILUTSequence")
-    centre, width = (_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None
-    linear = str(group.get("VOILUTFunction") or "LINEAR") == "LINEAR"
-    if width <= (1 if linear else 0):
+    """Return the values that the first window maps to black and white, for a sigmoid those of its central tangent."""
+    with readable():
+        group = _group(header, frame, "FrameVOILUTSequence")
+        centre, width = (_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
+        linear = str(group.get("VOILUTFunction") or "LINEAR") == "LINEAR"
+    if centre is None or width is None or width <= (1 if linear else 0):
         return None
     if linear:
         centre, width = centre - 0.5, width - 1
@@ -179,6 +179,7 @@ def _window(header: Any, frame: int) -> tuple[float, float] | None:
 
 
 def _first(value: Any) -> float | None:
+    """Return an element's first value, or None where it is empty."""
     if value is None or value == "":
         return None
     return float(value) if isinstance(value, (int, float)) else float(value[0]) if len(value) else None

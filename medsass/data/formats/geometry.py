@@ -1,15 +1,29 @@
-"""Large images in pieces: where the tiles are, and how much of each is foreground.
+"""Boxes and tiles of large images, orientation tags, the choice of channels.
 
-Tiles cover an image entirely and hold none but its own pixels: the last row and column are moved back to end at its
-edge, where they overlap their neighbours. An image smaller than a tile is one tile of its own size.
+Tiles cover an image entirely and hold only its own pixels: the last row and column are moved back to end at its edge,
+where they overlap their neighbours. An image smaller than a tile is one tile of its own size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+ORIENTATION = 274  # the tag of EXIF and TIFF 6.0
+
+_TURNS = {  # value of the tag -> rows run upwards, columns run leftwards, then rows and columns are swapped
+    2: (False, True, False),
+    3: (True, True, False),
+    4: (True, False, False),
+    5: (False, False, True),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (False, True, True),
+}
+_UPRIGHT = (False, False, False)
 
 
 @dataclass(frozen=True)
@@ -28,21 +42,26 @@ class Box:
 
 
 def starts(length: int, tile: int, stride: int) -> list[int]:
-    """First pixels of the tiles along one axis of `length` pixels: every `stride`, the last moved back to the edge."""
+    """Return the first pixels of the tiles along an axis of `length` pixels: every `stride`, the last at the edge."""
     last = max(0, length - tile)
     return [*range(0, last, stride), last]
 
 
 def grid(height: int, width: int, tile: int, stride: int) -> Iterator[Box]:
-    """Tiles of (tile, tile) pixels that cover an image of (height, width), row by row."""
+    """Yield tiles of (tile, tile) pixels that cover an image of (height, width), row by row."""
     rows, columns = starts(height, tile, stride), starts(width, tile, stride)
     return (Box(y, x, min(tile, height), min(tile, width)) for y in rows for x in columns)
 
 
 def foreground(small: NDArray[np.uint8], polarity: str) -> NDArray[np.uint8]:
-    """(h, w) uint8 in {0, 1}: tissue or objects of a reduced gray image (h, w) uint8, by Otsu's threshold.
+    """Find tissue or objects in a reduced gray image by Otsu's threshold.
 
-    `polarity`: "bright", "dark", or "auto": the class that holds less of the image's border. A constant image has none.
+    Args:
+        small: (h, w) uint8.
+        polarity: "bright", "dark", or "auto": the class that holds less of the image's border.
+
+    Returns:
+        (h, w) uint8 in {0, 1}; all 0 for a constant image.
     """
     level, _ = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     above = small > level
@@ -57,8 +76,57 @@ def foreground(small: NDArray[np.uint8], polarity: str) -> NDArray[np.uint8]:
 
 
 def share(mask: NDArray[np.uint8], box: Box, height: int, width: int) -> float:
-    """Share of foreground in `box` of an image of (height, width), seen in its reduced mask (h, w) in {0, 1}."""
+    """Return the share of foreground in `box` of an image of (height, width), by its reduced mask (h, w) in {0, 1}."""
     rows, columns = mask.shape[0] / height, mask.shape[1] / width
     top, left = int(box.y * rows), int(box.x * columns)
     bottom, right = round((box.y + box.height) * rows), round((box.x + box.width) * columns)
     return float(mask[top : max(bottom, top + 1), left : max(right, left + 1)].mean())
+
+
+def known_orientation(value: object) -> int:
+    """Return the value of the orientation tag, or 1 (upright) where it is none of 2 to 8."""
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def swaps_axes(orientation: int) -> bool:
+    """Return whether height and width of the file are width and height of the upright image."""
+    return _TURNS.get(orientation, _UPRIGHT)[2]
+
+
+def upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return an upright view of (H, W, ...) pixels as the file stores them."""
+    up, left, swap = _TURNS.get(orientation, _UPRIGHT)
+    array = array[:: -1 if up else 1, :: -1 if left else 1]
+    return array.swapaxes(0, 1) if swap else array
+
+
+def stored_box(box: Box, orientation: int, height: int, width: int) -> Box:
+    """Return where the pixels of `box`, a box of the upright image, are in the file's image of (height, width)."""
+    up, left, swap = _TURNS.get(orientation, _UPRIGHT)
+    y, x, rows, columns = (box.x, box.y, box.width, box.height) if swap else (box.y, box.x, box.height, box.width)
+    return Box(height - y - rows if up else y, width - x - columns if left else x, rows, columns)
+
+
+def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return the channels of a file with `count` to read: those that are asked for, or the only one or three.
+
+    Raises:
+        ValueError: where `asked` is not one or three of them, or is empty and nothing says which are the image.
+    """
+    if not asked and count not in (1, 3):
+        raise ValueError(
+            f"{count} channels: say which to read: in [[images]] channels = [i] for gray, "
+            "or three for red, green and blue"
+        )
+    if asked and (len(asked) not in (1, 3) or max(asked) < 0 or not all(-1 <= item < count for item in asked)):
+        raise ValueError(
+            f"channels = {list(asked)} must be one or three of the file's {count}, numbered from 0; -1 is black"
+        )
+    return asked or tuple(range(count))
+
+
+def compose(channels: tuple[int, ...], plane: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """Return the image (h, w) of one channel or (h, w, 3) of three, where `plane(i)` gives channel i, -1 is black."""
+    planes = {item: plane(item) for item in set(channels) if item >= 0}
+    black = np.zeros_like(next(iter(planes.values())))
+    return planes[channels[0]] if len(channels) == 1 else np.stack([planes.get(item, black) for item in channels], -1)

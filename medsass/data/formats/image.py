@@ -1,9 +1,7 @@
-"""A picture: an image file, open, of which frames and boxes can be read. Each format's reader is one of these."""
+"""An open image file, of which frames and boxes can be read. Each format's reader is a subclass."""
 
-import struct
+import errno
 import threading
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,40 +11,27 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from medsass.data.formats.geometry import Box
 
 MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own limit
 
 _BLOCK, _ACROSS = 1 << 21, 1 << 11  # pixels of a block of a streamed image, and its width, about
-_KEPT = 2  # decoded frames: threads pass from one to the next at different times
-_UNREADABLE: tuple[type[Exception], ...] = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
+_CACHED = 2  # decoded frames: threads pass from one to the next at different times
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which part of a file is the image.
+    """The part of a file that is the image.
 
-    array: member of an .npz file; "" is the first that can be an image. channels: of a file with several: one index is
-    read as gray, three as red, green and blue, -1 is a black channel; () takes the file as it is (1: gray, 3: RGB,
-    4: RGB with alpha, which is dropped). frames: "first" or "all". level: of a pyramid; 0 is full resolution.
+    Args:
+        array: member of an .npz file; "" is the first that can be an image.
+        channels: of a file with several: one index is read as gray, three as red, green and blue, -1 is a black
+            channel; () reads the file by its own kind (1: gray, 3: RGB, 4: RGB with alpha, which is dropped).
+        frames: "first" or "all".
+        level: of a pyramid; 0 is full resolution.
     """
 
     array: str = ""
@@ -61,12 +46,18 @@ WHOLE_FILE = Selection()
 class ImageFile(ABC):
     """An open image file; safe to read from several threads.
 
-    height, width: of one frame at the chosen level. colour: whether pixels have three channels. dtype: of the pixels,
-    real. frames: number that can be read; total: number that the file holds. levels: (height, width) of each level of
-    the pyramid. converted: what reading does to the pixels, or "". limits: values that are black and white where the
-    file says so. span: the range of values that the file's pixel type can hold; (0, 1) for floats. per_channel: whether
-    the channels were chosen one by one, so that they have no common scale. streams: whether reading a box touches only
-    that part of the file; where it does not, a frame is decoded whole and kept until `close`.
+    Attributes:
+        height, width: of one frame at the chosen level.
+        colour: whether pixels have three channels.
+        dtype: of the pixels, real.
+        frames, total: number of frames that can be read, and that the file holds.
+        levels: (height, width) of each level of the pyramid.
+        converted: what reading does to the pixels, or "".
+        limits: values that are black and white where the file says so.
+        span: the range of values that the file's pixel type can hold; (0, 1) for floats.
+        per_channel: whether the channels were chosen one by one, so that they have no common scale.
+        streams: whether reading a box touches only that part of the file; otherwise a frame is decoded whole and kept
+            until `close`.
     """
 
     def __init__(
@@ -86,18 +77,19 @@ class ImageFile(ABC):
         self.limits: tuple[float, float] | None = None
         self.span = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         self._grain = (1, 1)  # rows and columns that the file stores together
-        self._kept: dict[int, NDArray[Any]] = {}
+        self._cache: dict[int, NDArray[Any]] = {}
         self._known: dict[Hashable, Any] = {}
         self._lock = threading.RLock()
 
     @abstractmethod
     def _decode(self, frame: int, box: Box, level: int, /) -> NDArray[Any]:
-        """Pixels of a box, from the file. `box` is the whole frame and `level` the chosen one unless `streams`."""
+        """Decode a box of the file; the whole frame at the chosen level unless `streams`."""
 
     def read(self, frame: int = 0, box: Box | None = None) -> NDArray[Any]:
-        """(h, w) or (h, w, 3) pixels of the file's own type: a frame or a box of it. Never write into the result.
+        """Return the pixels of a frame, or of a box of it: (h, w) or (h, w, 3) of `dtype`. Never write into them.
 
-        Raises `ValueError` where the file cannot be decoded, has no such frame or box, or is too large to decode whole.
+        Raises:
+            ValueError: where the file cannot be decoded, has no such frame or box, or is too large to decode whole.
         """
         if not 0 <= frame < self.frames:
             raise ValueError(f"no frame {frame}: there are {self.frames}, numbered from 0")
@@ -106,10 +98,15 @@ class ImageFile(ABC):
             raise ValueError(f"{box} is not within the image of {self.width}x{self.height} pixels")
         if self.streams:
             check_size(box.height, box.width)
-        return self._part(frame, box, self.level)
+        return self._region(frame, box, self.level)
+
+    def pieces(self, frame: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield all pixels of a frame: in blocks of a bounded size, or at once where it is decoded whole anyway."""
+        for box in self.blocks() if self.streams else [None]:
+            yield self.read(frame, box)
 
     def small(self, frame: int = 0, most: int = 1024) -> NDArray[Any]:
-        """The frame reduced by area averages so that its longer side is at most `most` pixels; its type is kept.
+        """Return the frame reduced by area averages so that its longer side is at most `most` pixels; of `dtype`.
 
         Read from the nearest larger level of a pyramid, in blocks, so that memory does not grow with the image.
         """
@@ -123,23 +120,24 @@ class ImageFile(ABC):
         size = [max(1, round(side * most / max(full))) for side in full]
         total = np.zeros((*size, 3) if self.colour else tuple(size))
         for box in self.blocks(level):
-            part, top = _reduced(self._part(frame, box, level), box.y, full[0], size[0])
+            part, top = _reduced(self._region(frame, box, level), box.y, full[0], size[0])
             part, left = _reduced(part.swapaxes(0, 1), box.x, full[1], size[1])
             part = part.swapaxes(0, 1)
             total[top : top + part.shape[0], left : left + part.shape[1]] += part
         return (total if self.dtype.kind == "f" else np.rint(total)).astype(self.dtype)
 
     def blocks(self, level: int | None = None) -> Iterator[Box]:
-        """Boxes that cover a frame at the chosen or the given level, of a bounded number of pixels each."""
+        """Yield boxes of a bounded number of pixels that cover a frame at the chosen or the given level."""
         height, width = self.levels[self.level if level is None else level]
-        columns = _several(_ACROSS, self._grain[1], width)
-        rows = _several(max(1, _BLOCK // columns), self._grain[0], height)
+        down, across = self._grain
+        columns = min(max(1, _ACROSS // across) * across, width)
+        rows = min(max(1, _BLOCK // columns // down) * down, height)
         for y in range(0, height, rows):
             for x in range(0, width, columns):
                 yield Box(y, x, min(rows, height - y), min(columns, width - x))
 
     def once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """What `find()` returns, found at the first call with `key` and remembered."""
+        """Return `find()`, called for the first call with `key` only."""
         with self._lock:
             if key not in self._known:
                 self._known[key] = find()
@@ -148,7 +146,7 @@ class ImageFile(ABC):
     def close(self) -> None:
         """Close the file and forget the decoded frames."""
         with self._lock:
-            self._kept = {}
+            self._cache = {}
 
     def __enter__(self) -> Self:
         return self
@@ -158,34 +156,27 @@ class ImageFile(ABC):
     ) -> None:
         self.close()
 
-    def _part(self, frame: int, box: Box, level: int) -> NDArray[Any]:
+    def _region(self, frame: int, box: Box, level: int) -> NDArray[Any]:
         if self.streams:
-            return self._decoded(frame, box, level)
+            return self._checked(frame, box, level)
         with self._lock:
-            if frame not in self._kept:
-                self._kept = dict(list(self._kept.items())[1 - _KEPT :])
-                array = np.ascontiguousarray(self._decoded(frame, Box(0, 0, self.height, self.width), level))
+            if frame not in self._cache:
+                self._cache = dict(list(self._cache.items())[1 - _CACHED :])
+                array = np.ascontiguousarray(self._checked(frame, Box(0, 0, self.height, self.width), level))
                 array.setflags(write=False)
-                self._kept[frame] = array
-            return self._kept[frame][box.slices]
+                self._cache[frame] = array
+            return self._cache[frame][box.slices]
 
-    def _decoded(self, frame: int, box: Box, level: int) -> NDArray[Any]:
-        with readable():
-            array = self._decode(frame, box, level)
-        size = (box.height, box.width)
+    def _checked(self, frame: int, box: Box, level: int) -> NDArray[Any]:
+        array, size = self._decode(frame, box, level), (box.height, box.width)
         if array.shape != ((*size, 3) if self.colour else size):
             raise ValueError(f"{wxh(size)} pixels by the file's header, an array of shape {array.shape} by its data")
         return array
 
 
-def _several(pixels: int, grain: int, length: int) -> int:
-    """The multiple of `grain` that is about `pixels` and at most `length`, which it may end before."""
-    return min(max(1, pixels // grain) * grain, length)
-
-
 def _reduced(array: NDArray[Any], start: int, length: int, size: int) -> tuple[NDArray[np.float64], int]:
-    """Rows (n, ...) that begin at row `start` of an image of `length` rows -> what they add to the rows of the image
-    reduced to `size` rows (m, ...) by area averages, and the first of those rows.
+    """Return what rows (n, ...) from row `start` of an image of `length` rows add to those of the image reduced to
+    `size` rows by area averages (m, ...), and the first of these.
     """
     step = length / size
     first, last = int(start / step), min(int((start + len(array)) / step) + 1, size)
@@ -199,7 +190,7 @@ def _reduced(array: NDArray[Any], start: int, length: int, size: int) -> tuple[N
 
 
 def wxh(shape: tuple[int, ...]) -> str:
-    """An array's (H, W, ...) as people write it: "width x height"."""
+    """Return an array's (H, W, ...) as people write it: "width x height"."""
     return f"{shape[1]}x{shape[0]}"
 
 
@@ -213,7 +204,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def check_level(view: Selection, levels: int) -> None:
-    """Raise `ValueError` where the file does not hold the level of `view`."""
+    """Raise `ValueError` where a file with this number of levels does not hold the level of `view`."""
     if not 0 <= view.level < levels:
         held = f"levels 0 to {levels - 1}" if levels > 1 else "level 0 only"
         raise ValueError(f"no pyramid level {view.level}: the file has {held}")
@@ -221,16 +212,19 @@ def check_level(view: Selection, levels: int) -> None:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Turn what decoders raise at a file that they cannot read into one line of `ValueError`. Errors of the file
-    system, such as a missing file or a full disk, stay what they are.
+    """Turn what a decoder raises at a damaged file into a `ValueError` of one line.
+
+    Wrap calls of other libraries only: the same errors in our own code are bugs and must stay tracebacks. Errors of the
+    file system (a missing file, a full disk) pass unchanged.
     """
     try:
         yield
-    except _UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever they stumble over
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, LookupError | TypeError | AttributeError):  # a reader's own stumbling, which says little
+        if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):  # texts that alone say little
             text = f"broken file ({type(error).__name__}: {text})"
-        unknown = "cannot identify image file" in text
-        raise ValueError("not an image file that can be read" if unknown else text) from error
+        raise ValueError(text) from error

@@ -1,12 +1,13 @@
 """NumPy files: .npy, read through a memory map, and members of .npz, unpacked into a temporary file once.
 
-What an axis means follows from a rule: (H, W); (H, W, C) where the last axis is at most 4 long or channels are chosen;
-(N, H, W) where all frames are asked for; (N, H, W, C). Anything else is ambiguous and refused.
+The meaning of an axis follows from a rule: (H, W); (H, W, C) where the last axis is at most 4 long or channels are
+chosen; (N, H, W) where all frames are asked for; (N, H, W, C). Anything else is ambiguous and refused.
 """
 
 import shutil
 import tempfile
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,9 +15,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from medsass.data.formats import channels
-from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, check_level
+from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
@@ -29,17 +29,19 @@ class Array(ImageFile):
 
     def __init__(self, path: Path, view: Selection) -> None:
         check_level(view, 1)
-        if view.array and not zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path):
+            self._array = _unpacked(path, view.array)
+        elif view.array:
             raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
-        self._array = _unpacked(path, view) if zipfile.is_zipfile(path) else _mapped(path)
+        else:
+            with path.open("rb") as file, readable():
+                _header(file, path.name)
+                self._array = npy.open_memmap(path, mode="r")
         several, last = _axes(self._array.shape, view)
         count = self._array.shape[-1] if last else 1
-        if view.channels:
-            channels.check(view.channels, count)
-        elif count not in (1, 3, _ALPHA):
-            raise channels.needed(count)
+        alpha = count == _ALPHA and not view.channels
+        self._channels = (0, 1, 2) if alpha else pick_channels(view.channels, count)
         self._several, self._last, self._bool = several, last, self._array.dtype == np.bool_
-        self._channels = view.channels or tuple(range(min(count, 3)))
         height, width = self._array.shape[int(several) :][:2]
         dtype = np.dtype(np.uint8) if self._bool else self._array.dtype
         super().__init__(height, width, len(self._channels) == 3, dtype, view, streams=True)
@@ -47,12 +49,12 @@ class Array(ImageFile):
         self.total = self._array.shape[0] if several else 1
         self.frames = self.total if view.frames == "all" else 1
         notes = [f"first of {self.total} frames"] if self.total > self.frames else []
-        notes += ["alpha dropped"] if count == _ALPHA and not view.channels else []
+        notes += ["alpha dropped"] if alpha else []
         self.converted = ", ".join([*notes, *(["bilevel to gray"] if self._bool else [])])
 
     def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
         part = (self._array[frame] if self._several else self._array)[box.slices]
-        part = channels.composed(self._channels, lambda i: part[..., i]) if self._last else np.asarray(part)
+        part = compose(self._channels, lambda i: part[..., i]) if self._last else np.asarray(part)
         return part * np.uint8(255) if self._bool else np.array(part, self.dtype)
 
     def close(self) -> None:
@@ -62,7 +64,7 @@ class Array(ImageFile):
 
 
 def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
-    """Whether the first axis of `shape` counts frames, and whether the last one counts channels."""
+    """Return whether the first axis of `shape` counts frames, and whether the last one counts channels."""
     if 0 in shape or len(shape) not in (2, 3, 4):
         raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
     if len(shape) != 3:
@@ -77,31 +79,28 @@ def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
     )
 
 
-def _mapped(path: Path) -> NDArray[Any]:
-    with path.open("rb") as file:
-        _header(file, path.name)
-    return npy.open_memmap(path, mode="r")
-
-
-def _unpacked(path: Path, view: Selection) -> NDArray[Any]:
-    """The member that `view` names, or the first that can be an image, as a map of a temporary file without a name."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        chosen = view.array or next((name for name in members if _is_image(archive, members[name])), "")
+def _unpacked(path: Path, asked: str) -> NDArray[Any]:
+    """Map the member that is asked for, or the first that can be an image, in a temporary file without a name."""
+    with ExitStack() as stack:
+        with readable():
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+        chosen = asked or next((name for name in members if _is_image(archive, members[name])), "")
         if chosen not in members:
-            what = f"no array '{view.array}'" if view.array else "no array that can be an image"
+            what = f"no array '{asked}'" if asked else "no array that can be an image"
             raise ValueError(f"{what} in the file; it holds {', '.join(members) or 'none'}")
-        with archive.open(members[chosen]) as packed:
+        with readable(), archive.open(members[chosen]) as packed:
             _header(packed, chosen)
-        with tempfile.NamedTemporaryFile(prefix="medsass-", suffix=".npy") as file:
-            with archive.open(members[chosen]) as packed:
-                shutil.copyfileobj(packed, file, 1 << 20)
-            file.flush()
+        file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="medsass-", suffix=".npy"))
+        with readable(), archive.open(members[chosen]) as packed:
+            shutil.copyfileobj(packed, file, 1 << 20)
+        file.flush()
+        with readable():
             return npy.open_memmap(file.name, mode="r")  # the file goes with its name here; the map keeps its content
 
 
 def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
-    with archive.open(member) as packed:
+    with readable(), archive.open(member) as packed:
         try:
             shape, dtype = _header(packed, member)
         except ValueError:
@@ -110,9 +109,8 @@ def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
 
 
 def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array; raises `ValueError` for pickled objects."""
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    """Return shape and type of an array; raise `ValueError` for pickled objects."""
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
         raise ValueError(f"{name} holds pickled Python objects, which are not read; save it as an array of numbers")

@@ -1,8 +1,8 @@
 """Slides: tiled pyramids, read by cuCIM where it can be used and trusted, else by tifffile. The pixels are the same.
 
 cuCIM never returns if it is imported after torch, has no reader for NDPI, and fills what it cannot decode of a JPEG
-slide with whatever the memory held. So it must first agree with tifffile, and tiles with a broken header go to tifffile,
-which says what is wrong.
+slide with whatever the memory held. So it must first agree with tifffile, and tiles with a broken header go to
+tifffile, which says what is wrong.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection
+from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.tiff import Tiff, open_tiff
 
 SUFFIXES = frozenset({".svs", ".ndpi", ".scn"})
@@ -25,9 +25,18 @@ _HEADER = 4096  # bytes of a tile in which its header ends
 
 
 def open_slide(path: Path, view: Selection) -> ImageFile:
-    """The slide at `path`: by cuCIM too where that is possible. Raises what `readable` knows."""
+    """Open the slide at `path`. Raises `ValueError` as `open_tiff` does.
+
+    cuCIM reads single RGB images of 8 bits in compressed tiles, as slide scanners write them, where it can be used.
+    """
     picture = open_tiff(path, view)
-    if not isinstance(picture, Tiff) or not _is_for_cucim(picture) or (reader := _cucim()) is None:
+    if not isinstance(picture, Tiff):
+        return picture
+    page, levels = picture.page, len(picture.levels)
+    usual = picture.colour and picture.dtype == np.uint8 and picture.total == 1 and not picture.converted
+    scanned = picture.tiff.is_svs or (levels > 1 and not picture.tiff.is_ndpi)
+    compressed = page.is_tiled and page.compression != 1
+    if not (usual and scanned and compressed) or picture.per_channel or (reader := _cucim()) is None:
         return picture
     try:
         slide = Slide(picture.tiff, view, path, reader(str(path)))
@@ -48,28 +57,28 @@ class Slide(Tiff):
         tiff.filehandle.set_lock(True)
 
     def agrees(self) -> bool:
-        """Whether cuCIM sees the same levels, and the same pixels where they are not all alike."""
+        """Return whether cuCIM sees the same levels, and the same pixels where they are not all alike."""
         if [tuple(size[::-1]) for size in self._reader.resolutions["level_dimensions"]] != list(self.levels):
             return False
         height, width = min(_SAMPLE, self.height), min(_SAMPLE, self.width)
         for share in (0.5, 0.25, 0.75):
             box = Box(int((self.height - height) * share), int((self.width - width) * share), height, width)
             truth = super()._decode(0, box, self.level)
-            if not np.array_equal(self._region(box, self.level), truth):
+            if not np.array_equal(self._by_cucim(box, self.level), truth):
                 return False
             if truth.min() < truth.max():
                 return True
         return True
 
     def _decode(self, frame: int, box: Box, level: int) -> NDArray[Any]:
-        if self._sound(box, level):
+        if self._is_sound(box, level):
             try:
-                return self._region(box, level)
+                return self._by_cucim(box, level)
             except RuntimeError:
                 pass  # tifffile says what is wrong
         return super()._decode(frame, box, level)
 
-    def _region(self, box: Box, level: int) -> NDArray[Any]:
+    def _by_cucim(self, box: Box, level: int) -> NDArray[Any]:
         # cuCIM takes places of level 0 and rounds them down to pixels of the level: the middle of a pixel is safe
         place = tuple(int((at + 0.5) * self._scales[level]) for at in (box.x, box.y))
         array = np.asarray(self._reader.read_region(place, (box.width, box.height), level=level))
@@ -77,14 +86,14 @@ class Slide(Tiff):
             raise RuntimeError(f"cuCIM returned pixels of shape {array.shape}")
         return array
 
-    def _sound(self, box: Box, level: int) -> bool:
-        """Whether all tiles of a region begin as JPEG or JPEG 2000 must."""
+    def _is_sound(self, box: Box, level: int) -> bool:
+        """Return whether all tiles of a region begin as JPEG or JPEG 2000 must."""
         page, file = self.series.levels[level].keyframe, self.tiff.filehandle
         height, width, across = page.tilelength, page.tilewidth, page.chunked[1]
         for row in range(box.y // height, (box.y + box.height - 1) // height + 1):
             for column in range(box.x // width, (box.x + box.width - 1) // width + 1):
                 index = row * across + column
-                with file.lock:
+                with readable(), file.lock:
                     file.seek(page.dataoffsets[index])
                     head = file.read(min(page.databytecounts[index], _HEADER))
                 if not _begins_well(head):
@@ -93,7 +102,7 @@ class Slide(Tiff):
 
 
 def _begins_well(data: bytes) -> bool:
-    """True for the beginning of a JPEG 2000 codestream, and of a JPEG image up to its scan."""
+    """Return whether `data` begins a JPEG 2000 codestream, or a JPEG image up to its scan."""
     if data.startswith(b"\xff\x4f\xff\x51"):
         return True
     if not data.startswith(b"\xff\xd8"):
@@ -108,16 +117,8 @@ def _begins_well(data: bytes) -> bool:
     return False
 
 
-def _is_for_cucim(picture: Tiff) -> bool:
-    """True for single RGB images of 8 bits in compressed tiles, as slide scanners write them."""
-    page, levels = picture.page, len(picture.levels)
-    usual = picture.colour and picture.dtype == np.uint8 and picture.total == 1 and not picture.converted
-    slide = picture.tiff.is_svs or (levels > 1 and not picture.tiff.is_ndpi)
-    return bool(usual and slide and page.is_tiled and page.compression != 1 and not picture.per_channel)
-
-
 def _cucim() -> Any | None:
-    """CuCIM's reader, or None where it is missing or must not be imported."""
+    """Return cuCIM's reader, or None where it is missing or must not be imported."""
     if "torch" in sys.modules and "cucim" not in sys.modules:
         return None
     try:

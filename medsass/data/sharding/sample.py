@@ -17,6 +17,7 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats import opening
+from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.sharding.catalog import Sample
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source_file import Opened, Part
@@ -60,7 +61,7 @@ def keepable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, int], st
         kept = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
     else:
         kept = opening.storable(data)
-    if kept and kept[1][0] * kept[1][1] > opening.MOST_PIXELS:
+    if kept and kept[1][0] * kept[1][1] > MOST_PIXELS:
         return None  # the full reader says so
     return kept if kept and config.encode in ("keep", {v: k for k, v in _EXTENSIONS.items()}[kept[0]]) else None
 
@@ -95,7 +96,7 @@ def prepare(opened: Opened, part: Part, recipe: Recipe, config: ShardConfig) -> 
     if mask is not None:
         if _hw(mask) != own and not recipe.masks.resize:
             name = sample.masks[0].rpartition("/")[2]
-            raise ValueError(f"mask {name}: size {opening.wxh(mask.shape)} differs from the image's {opening.wxh(own)}")
+            raise ValueError(f"mask {name}: size {wxh(mask.shape)} differs from the image's {wxh(own)}")
         if _hw(mask) != shape:
             mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
         files["mask.png"] = (opened.mask_file(mask) if config.encode == "keep" else None) or _encode(

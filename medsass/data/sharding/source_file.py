@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth as pixels
-from medsass.data.formats import geometry, opening
+from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.opening import ImageFile, Selection
-from medsass.data.formats.pngs import Png
+from medsass.data.formats.image import ImageFile, Selection, wxh
+from medsass.data.formats.mask import mask_of
+from medsass.data.formats.opening import open_image
+from medsass.data.formats.photo import Png
 from medsass.data.sharding.catalog import Sample
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import AtHand
@@ -61,7 +63,7 @@ class Opened:
         entry = self._recipe.images[self.sample.entry]
         view = Selection(entry.mask_array, entry.mask_channels, entry.frames, 0)
         try:
-            return self._stack.enter_context(opening.open_image(path, view, data))
+            return self._stack.enter_context(open_image(path, view, data))
         except ValueError as error:
             raise ValueError(f"mask {name.rpartition('/')[2]}: {error}") from error
 
@@ -76,7 +78,7 @@ class Opened:
             if self._picture is None:
                 entry = self._recipe.images[self.sample.entry]
                 view = Selection(entry.array, entry.channels, entry.frames, self._config.level)
-                self._picture = self._stack.enter_context(opening.open_image(self._path, view, self.data))
+                self._picture = self._stack.enter_context(open_image(self._path, view, self.data))
             return self._picture
 
     @property
@@ -128,9 +130,9 @@ class Opened:
             return None
         name, first = self._masks[0]
         if part.box and (first.height, first.width) != (self.picture.height, self.picture.width):
-            seen, own = (opening.wxh((item.height, item.width)) for item in (first, self.picture))
+            seen, own = (wxh((item.height, item.width)) for item in (first, self.picture))
             raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size")
-        return pixels.mask_of(self._masks, self._recipe.masks.foreground, part.frame, part.box)
+        return mask_of(self._masks, self._recipe.masks.foreground, part.frame, part.box)
 
     def mask_file(self, mask: NDArray[np.uint8]) -> bytes | None:
         """The bytes of the one mask file, where it is a PNG that holds just `mask`, as 0 and 255."""

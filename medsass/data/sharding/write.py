@@ -8,7 +8,8 @@ from typing import Any
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.dali import Decoder
-from medsass.data.formats import opening
+from medsass.data.formats.image import wxh
+from medsass.data.formats.opening import from_bytes
 from medsass.data.sharding.lookalikes import Lookalikes, look
 from medsass.data.sharding.prepare import Job, Outcome, Rejected
 from medsass.data.sharding.sample import Record
@@ -89,13 +90,13 @@ def _fault(record: Record, pixels: Any) -> str:
     """What is wrong with a record as the training decoder sees it; "" where nothing is."""
     if isinstance(pixels, ValueError):
         try:
-            opening.from_bytes(record.image)  # says more exactly what is wrong, if it finds it too
+            from_bytes(record.image)  # says more exactly what is wrong, if it finds it too
         except ValueError as error:
             return str(error)
         return str(pixels)
     width, height = record.meta["width"], record.meta["height"]
     if pixels.shape[:2] != (height, width):
-        return f"the training decoder sees {opening.wxh(pixels.shape)} pixels, the file says {width}x{height}"
+        return f"the training decoder sees {wxh(pixels.shape)} pixels, the file says {width}x{height}"
     return ""
 
 

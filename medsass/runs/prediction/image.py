@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import depth as pixels
-from medsass.data.formats import opening
 from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import ImageFile, Selection
+from medsass.data.formats.opening import open_image
 from medsass.data.formats.photo import Photo
 
 
@@ -22,7 +23,7 @@ class Subject:
     trained on. Its methods raise `ValueError` where the image cannot be read.
     """
 
-    picture: opening.ImageFile
+    picture: ImageFile
     limits: list[tuple[float, float]] | None
     depth: int = 8
 
@@ -62,7 +63,7 @@ def opened(path: Path, level: int, rule: str, depth: int) -> Iterator[Subject]:
     It is read once for the limits where it is not 8-bit. A stack of frames is refused; of an animation the first is taken.
     """
     with _readable():
-        picture = opening.open_image(path, opening.Selection(level=level))
+        picture = open_image(path, Selection(level=level))
     with picture:
         if picture.total > 1 and not isinstance(picture, Photo):
             raise ValueError(f"{picture.total} frames where one image is expected; save each as an image of its own")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from medsass.config import PredictConfig
 from medsass.data.formats import opening
+from medsass.data.formats.image import MOST_PIXELS, Selection
 from medsass.models import checkpoint
 from medsass.models.flips import averaged
 from medsass.models.network import normalise
@@ -90,7 +91,7 @@ def _write(
     job: Job, image: Subject, network: tiling.Network, tile: int, config: PredictConfig, bar: console.Bar
 ) -> None:
     height, width = image.shape
-    if height * width > opening.MOST_PIXELS and not job.large:
+    if height * width > MOST_PIXELS and not job.large:
         raise ValueError(
             f"{width}x{height} pixels are too many for a PNG mask; name the image .tif, .npy or as a slide"
         )
@@ -141,8 +142,8 @@ def _is_large(image: Path, config: PredictConfig) -> bool:
     if suffix in opening.SLIDES or suffix not in _STREAMED:
         return suffix in opening.SLIDES
     try:
-        with opening.open_image(image, opening.Selection(level=_level(image, config))) as picture:
-            return picture.height * picture.width > opening.MOST_PIXELS
+        with opening.open_image(image, Selection(level=_level(image, config))) as picture:
+            return picture.height * picture.width > MOST_PIXELS
     except (ValueError, OSError, ImportError):
         return False  # what is wrong with it is told when it is its turn
 

@@ -1,74 +1,18 @@
-"""DICOM files against the arrays that were written, Pillow, and pairs of pydicom's own files that hold one image."""
+"""DICOM data sets against the arrays that were written into them."""
 
-import io
 import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
 
 from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import from_bytes, open_image
-
-pydicom = pytest.importorskip("pydicom")
-from pydicom.data import get_testdata_file  # noqa: E402
-from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
-from pydicom.encaps import encapsulate  # noqa: E402
-from pydicom.pixels import pixel_array  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless  # noqa: E402
-
-RNG = np.random.default_rng(0)
-RGB = cv2.GaussianBlur(RNG.integers(0, 256, (24, 40, 3), np.uint8), (0, 0), 3)
-
-
-def bundled(name: str) -> Path:
-    return Path(str(get_testdata_file(name, download=False)))
-
-
-def dataset(array: np.ndarray, frames: int = 0, bits: int = 0, **elements: Any) -> Any:
-    """A data set of `array`: (H, W), (H, W, 3), or with `frames` one axis more before these."""
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = "1.2.3.4"
-    colour = array.ndim == 3 + bool(frames)
-    made.Rows, made.Columns = array.shape[bool(frames) :][:2]
-    made.SamplesPerPixel, made.PhotometricInterpretation = (3, "RGB") if colour else (1, "MONOCHROME2")
-    if colour:
-        made.PlanarConfiguration = 0
-    made.BitsAllocated = array.dtype.itemsize * 8
-    made.BitsStored = bits or made.BitsAllocated
-    made.HighBit, made.PixelRepresentation = made.BitsStored - 1, int(array.dtype.kind == "i")
-    if frames:
-        made.NumberOfFrames = frames
-    made.PixelData = array.tobytes() + b"\0" * (array.nbytes % 2)
-    for name, value in elements.items():
-        setattr(made, name, value)
-    return made
-
-
-def saved(made: Any) -> bytes:
-    buffer = io.BytesIO()
-    made.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def opened(array: np.ndarray, view: Selection = WHOLE_FILE, **options: Any) -> ImageFile:
-    return open_image(Path("image"), view, saved(dataset(array, **options)))
-
-
-def gray(bits: int, signed: bool) -> np.ndarray:
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    array = RNG.integers(low, high + 1, (24, 40))
-    array[0, 0], array[0, 1] = low, high
-    return array.astype(f"{'i' if signed else 'u'}{1 if bits == 8 else 2}")
+from tests.data.formats.dicoms import RGB, RNG, Dataset, dataset, gray, opened, saved
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -235,127 +179,6 @@ def test_float_pixels_are_read() -> None:
     with open_image(Path("image"), data=saved(made)) as picture:
         np.testing.assert_array_equal(picture.read(), array)
         assert picture.dtype == np.float32
-
-
-def test_jpeg_baseline_equals_pillow() -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(RGB).save(buffer, "JPEG", quality=95)
-    made = dataset(RGB, PhotometricInterpretation="YBR_FULL_422")
-    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    made.PixelData = encapsulate([buffer.getvalue()])
-    made["PixelData"].is_undefined_length = True
-    with open_image(Path("image"), data=saved(made)) as picture:
-        assert np.abs(picture.read().astype(int) - np.asarray(Image.open(buffer))).max() <= 3
-
-
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
-@pytest.mark.parametrize("array", [RGB, gray(16, False)], ids=["rgb", "16 bit"])
-def test_lossless_syntaxes_come_back_exactly(syntax: str, array: np.ndarray) -> None:
-    made = dataset(array)
-    if syntax == RLELossless:
-        made.compress(syntax, generate_instance_uid=False)
-    else:
-        made.file_meta.TransferSyntaxUID = syntax
-        made.PixelData = encapsulate([imagecodecs.jpeg2k_encode(array, level=0, codecformat="j2k")])
-        made["PixelData"].is_undefined_length = True
-    with open_image(Path("image"), data=saved(made)) as picture:
-        np.testing.assert_array_equal(picture.read(), array)
-
-
-@pytest.mark.parametrize(
-    "name", ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "MR_small_bigendian",
-             "MR_small_implicit", "MR_small_expb", "MR_small_padded"],
-)  # fmt: skip
-def test_one_image_in_many_encodings_is_the_same(name: str) -> None:
-    stored = np.frombuffer(pydicom.dcmread(bundled("MR_small.dcm")).PixelData, "<i2").reshape(64, 64)
-    with open_image(bundled(f"{name}.dcm")) as picture:
-        np.testing.assert_array_equal(picture.read(), stored)
-        assert picture.limits == (600 - 0.5 - 1599 / 2, 600 - 0.5 + 1599 / 2)
-
-
-def test_ct_is_in_hounsfield_units() -> None:
-    stored = np.frombuffer(pydicom.dcmread(bundled("CT_small.dcm")).PixelData, "<i2").reshape(128, 128)
-    with open_image(bundled("CT_small.dcm")) as picture:
-        np.testing.assert_array_equal(picture.read(), stored.astype(int) - 1024)
-
-
-@pytest.mark.parametrize("name", ["SC_rgb_rle", "SC_rgb_gdcm_KY", "SC_rgb_jpeg_gdcm", "SC_ybr_full_422_uncompressed"])
-def test_the_colour_chart_has_its_colours(name: str) -> None:
-    with open_image(bundled(f"{name}.dcm")) as picture:
-        got = picture.read()
-    bars = got[[5, 25, 45], 50].astype(int)
-    np.testing.assert_allclose(bars, [[255, 0, 0], [0, 255, 0], [0, 0, 255]], atol=3 + 100 * ("422" in name))
-    assert got.shape == (100, 100, 3)
-
-
-@pytest.mark.parametrize("name", ["examples_palette", "examples_ybr_color", "examples_overlay", "rtdose", "rtdose_rle"])
-def test_other_files_of_pydicom_are_read(name: str) -> None:
-    path = bundled(f"{name}.dcm")
-    header = pydicom.dcmread(path, stop_before_pixels=True)
-    with open_image(path, Selection(frames="all")) as picture:
-        frame = picture.frames - 1
-        assert (picture.height, picture.width, picture.frames) == (
-            header.Rows,
-            header.Columns,
-            int(header.get("NumberOfFrames", 1)),
-        )
-        raw = pixel_array(path, index=frame)
-        got = picture.read(frame)
-        if name == "examples_palette":
-            tables = [
-                np.frombuffer(header[f"{c}PaletteColorLookupTableData"].value, "<u2") for c in ("Red", "Green", "Blue")
-            ]
-            np.testing.assert_array_equal(got, np.stack([table[raw] for table in tables], axis=-1))
-        else:
-            np.testing.assert_array_equal(got, raw)
-
-
-@pytest.mark.parametrize("implicit", [False, True])
-def test_a_file_without_the_mark_is_known_by_its_suffix(implicit: bool, tmp_path: Path) -> None:
-    array = gray(16, True)
-    made = dataset(array)
-    del made.file_meta
-    made.save_as(tmp_path / "image.dcm", implicit_vr=implicit, little_endian=True, enforce_file_format=False)
-    assert (tmp_path / "image.dcm").read_bytes()[128:132] != b"DICM"
-    with open_image(tmp_path / "image.dcm") as picture:
-        np.testing.assert_array_equal(picture.read(), array)
-
-
-def test_a_dicom_file_that_begins_as_a_tiff_file_is_dicom() -> None:
-    data = bundled("CT_small.dcm").read_bytes()
-    assert data.startswith(b"II*\0")
-    with open_image(Path("image.tif"), data=data) as picture:
-        assert (picture.height, picture.dtype) == (128, np.int32)
-
-
-def test_a_file_with_the_mark_is_known_without_its_suffix() -> None:
-    with open_image(Path("IM000001"), data=saved(dataset(RGB))) as picture:
-        np.testing.assert_array_equal(picture.read(), RGB)
-
-
-def test_a_photograph_named_dcm_is_read_as_what_it_is(tmp_path: Path) -> None:
-    Image.fromarray(RGB).save(tmp_path / "a.dcm", "PNG")
-    with open_image(tmp_path / "a.dcm") as picture:
-        np.testing.assert_array_equal(picture.read(), RGB)
-
-
-@pytest.mark.parametrize(("name", "message"), [
-    ("rtplan.dcm", r"a DICOM file without an image \(modality RTPLAN\)"),
-    ("test-SR.dcm", "a DICOM file without an image"),
-    ("image_dfl.dcm", "[Pp]ixel [Dd]ata"),
-    ("MR_truncated.dcm", r"\w+ \w+"),
-    ("JPEG-lossy.dcm", r"\w+ \w+"),
-    ("badVR.dcm", r"\w+"),
-])  # fmt: skip
-def test_files_that_hold_no_whole_image_are_refused(name: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message), open_image(bundled(name)) as picture:
-        picture.read()
-
-
-def test_text_named_dcm_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.dcm").write_text("hello, I am text, and there is more of it than a header holds " * 4)
-    with pytest.raises(ValueError, match=r"\w+ \w+"):
-        open_image(tmp_path / "a.dcm")
 
 
 def test_other_colour_models_are_refused() -> None:

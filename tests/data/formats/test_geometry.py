@@ -1,4 +1,4 @@
-"""Tiles: where they stand, against counting pixels; foreground and its share, against scikit-image and whole masks."""
+"""Tiles against counting pixels, foreground against scikit-image, orientation against Pillow, channels."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage.filters import threshold_otsu
 
 from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
+
+PLANES = np.random.default_rng(0).integers(1, 256, (3, 5, 6), np.uint8)
+ARRAY = np.arange(6 * 9, dtype=np.uint8).reshape(6, 9)
 
 seeds = st.integers(0, 2**32 - 1)
 lengths = st.integers(1, 300)
@@ -163,3 +166,56 @@ def test_auto_finds_the_side_of_real_images(real_data: Path, name: str, polarity
             small = np.asarray(image.convert("L"))
         right.append(np.array_equal(geometry.foreground(small, "auto"), geometry.foreground(small, polarity)))
     assert np.mean(right) > 0.75
+
+
+def turned(value: int) -> np.ndarray:
+    image = Image.fromarray(ARRAY)
+    image.getexif()[geometry.ORIENTATION] = value
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_pixels_stand_upright(value: int) -> None:
+    np.testing.assert_array_equal(geometry.upright(ARRAY, value), turned(value))
+    assert geometry.swaps_axes(value) == (turned(value).shape != ARRAY.shape)
+    assert geometry.upright(np.dstack([ARRAY] * 3), value).shape == (*turned(value).shape, 3)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_a_box_of_the_upright_image_is_found_in_the_file(value: int) -> None:
+    height, width = turned(value).shape
+    for box in (Box(0, 0, height, width), Box(1, 2, 3, 2), Box(height - 1, width - 2, 1, 2)):
+        stored = geometry.stored_box(box, value, *ARRAY.shape)
+        np.testing.assert_array_equal(geometry.upright(ARRAY[stored.slices], value), turned(value)[box.slices])
+
+
+@pytest.mark.parametrize(("value", "meaning"), [(6, 6), (1, 1), (0, 1), (9, 1), (None, 1), ("6", 1), ((6,), 1)])
+def test_unknown_values_mean_upright(value: object, meaning: int) -> None:
+    assert geometry.known_orientation(value) == meaning
+
+
+@pytest.mark.parametrize("chosen", [(0,), (2, 1, 0), (0, 0, 1), (1, -1, 0), (-1, 2, -1)])
+def test_channels_are_put_together_and_read_once(chosen: tuple[int, ...]) -> None:
+    read: list[int] = []
+    got = geometry.compose(chosen, lambda i: read.append(i) or PLANES[i])
+    padded = np.concatenate([PLANES, np.zeros((1, 5, 6), np.uint8)])  # -1 is the last: black
+    np.testing.assert_array_equal(
+        got, padded[list(chosen)].transpose(1, 2, 0)[..., 0 if len(chosen) == 1 else slice(None)]
+    )
+    assert got.dtype == np.uint8
+    assert sorted(read) == sorted({i for i in chosen if i >= 0})
+
+
+@pytest.mark.parametrize("chosen", [(0, 1), (-1,), (-1, -1, -1), (3,), (0, 1, -2), (0, 1, 2, 0)])
+def test_other_choices_are_refused(chosen: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must be one or three of the file's 3, numbered from 0; -1 is black"):
+        geometry.pick_channels(chosen, 3)
+
+
+def test_one_or_three_channels_need_no_choice_and_others_name_the_remedy() -> None:
+    assert geometry.pick_channels((), 1) == (0,)
+    assert geometry.pick_channels((), 3) == (0, 1, 2)
+    assert geometry.pick_channels((2, -1, 0), 3) == (2, -1, 0)
+    for count in (0, 2, 4):
+        with pytest.raises(ValueError, match=rf"^{count} channels: .* in \[\[images\]\] channels = \[i\] for gray"):
+            geometry.pick_channels((), count)

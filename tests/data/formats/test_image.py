@@ -1,8 +1,6 @@
-"""What all pictures have in common, on arrays: reduced images against OpenCV, errors, frames that are kept."""
+"""What all image files share, on arrays: reduced images against OpenCV, frames that are kept, boxes."""
 
-import errno
 import threading
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medsass.data.formats import image, opening
+from medsass.data.formats import image
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.image import ImageFile, Selection
 
 
 class Frames(ImageFile):
@@ -114,32 +112,3 @@ def test_boxes_outside_are_refused(box: Box) -> None:
 def test_frames_that_are_not_there_are_refused(frame: int) -> None:
     with pytest.raises(ValueError, match=f"no frame {frame}: there are 2, numbered from 0"):
         Frames(np.zeros((2, 5, 5), np.uint8)).read(frame)
-
-
-@pytest.mark.parametrize(("error", "message"), [
-    (OSError("image file is truncated"), "image file is truncated"),
-    (KeyError("tag"), "tag"),
-    (RuntimeError("two\n lines"), "two lines"),
-    (ValueError(), "ValueError"),
-    (OSError("cannot identify image file <_io.BytesIO object at 0x7f>"), "not an image file that can be read"),
-])  # fmt: skip
-def test_what_decoders_raise_becomes_one_line(error: Exception, message: str) -> None:
-    with pytest.raises(ValueError, match=message), readable():
-        raise error
-
-
-@pytest.mark.parametrize(
-    "error", [FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full"), ImportError("x")]
-)
-def test_errors_of_the_machine_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, readable():
-        raise error
-    assert caught.value is error
-
-
-def test_a_reader_that_stumbles_is_a_broken_file_and_a_missing_one_stays_missing(tmp_path: Path) -> None:
-    (tmp_path / "broken.tif").write_bytes(b"II*\0garbagegarbage")
-    with pytest.raises(ValueError, match=r"^broken file \(IndexError: "):
-        opening.open_image(tmp_path / "broken.tif", Selection())
-    with pytest.raises(FileNotFoundError), readable():
-        (tmp_path / "none").read_bytes()

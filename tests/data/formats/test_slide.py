@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from medsass.data.formats import slide as slides
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import SLIDES, SUFFIXES, open_image
+from medsass.data.formats.slide import Slide
 
 openslide = pytest.importorskip("openslide")
 needs_cucim = pytest.mark.skipif(importlib.util.find_spec("cucim") is None, reason="needs cuCIM")
@@ -150,7 +151,8 @@ def alone(code: str, *arguments: object) -> str:
     start = (
         "import sys\nfrom concurrent.futures import ThreadPoolExecutor\nfrom pathlib import Path\nimport numpy as np\n"
     )
-    start += "from medsass.data.formats import slide as slides\nfrom medsass.data.formats.image import Selection\nfrom medsass.data.formats.tiff import Tiff\n"
+    start += "from medsass.data.formats.slide import Slide\nfrom medsass.data.formats.image import Selection\n"
+    start += "from medsass.data.formats.tiff import Tiff\n"
     start += "from medsass.data.formats.opening import open_image\nfrom medsass.data.formats.geometry import Box\n"
     done = subprocess.run(
         [sys.executable, "-c", start + code, *map(str, arguments)],
@@ -172,7 +174,7 @@ for name in sys.argv[2:]:
         levels = len(picture.levels)
     for level in range(levels):
         with open_image(path, Selection(level=level)) as picture:
-            assert type(picture) is slides.Slide, type(picture)
+            assert type(picture) is Slide, type(picture)
             for y in range(0, picture.height - 40, 1201):
                 for x in range(0, picture.width - 50, 797):
                     for box in (Box(y, x, 40, 50), Box(picture.height - 40, x, 40, 50), Box(y, picture.width - 50, 40, 50)):
@@ -238,8 +240,9 @@ def test_a_reader_that_sees_other_pixels_or_levels_is_not_used(
             return region * np.uint8(not self.black)
 
     for own, black, used in ((size, False, True), (size, True, False), ((size[0], 9), False, False)):
-        monkeypatch.setattr(slides, "_cucim", lambda own=own, black=black: lambda name: Reader(name, own, black))
+        reader = partial(Reader, size=own, black=black)
+        monkeypatch.setattr("medsass.data.formats.slide._cucim", lambda reader=reader: reader)
         with open_image(path) as picture:
-            assert isinstance(picture, slides.Slide) == used
+            assert isinstance(picture, Slide) == used
             box = Box(500, 600, 20, 30)
             np.testing.assert_array_equal(picture.read(0, box), truth(path, box, 0))

@@ -1,4 +1,4 @@
-"""TIFF files of every kind against the arrays that were written, Pillow and OpenSlide."""
+"""TIFF files of every kind against the arrays that were written, Pillow and OpenCV."""
 
 import io
 import struct
@@ -15,41 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 from medsass.data.formats.opening import open_image
-
-RNG = np.random.default_rng(0)
-RGB = RNG.integers(0, 256, (70, 90, 3), np.uint8)
-GRAY = RNG.integers(0, 60_000, (70, 90), np.uint16)
-BOXES = [Box(0, 0, 70, 90), Box(3, 5, 40, 50), Box(69, 89, 1, 1), Box(0, 60, 70, 30)]
-STORES = {
-    "flat": {},
-    "strips": {"rowsperstrip": 16, "compression": "zlib"},
-    "one strip": {"rowsperstrip": 70, "compression": "zlib"},
-    "tiles": {"tile": (32, 16), "compression": "lzw", "predictor": True},
-}
-
-
-def tiff(array: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **options)
-    return buffer.getvalue()
-
-
-def opened(data: bytes, folder: Path, view: Selection = WHOLE_FILE, from_memory: bool = False) -> ImageFile:
-    path = folder / "image.tif"
-    path.write_bytes(data)
-    return open_image(path, view, data if from_memory else None)
-
-
-def check(picture: ImageFile, truth: np.ndarray, frame: int = 0) -> None:
-    assert picture.dtype == truth.dtype
-    assert (picture.height, picture.width) == truth.shape[:2]
-    assert picture.colour == (truth.ndim == 3)
-    np.testing.assert_array_equal(picture.read(frame), truth)
-    for box in BOXES:
-        if box.y + box.height <= picture.height and box.x + box.width <= picture.width:
-            np.testing.assert_array_equal(picture.read(frame, box), truth[box.slices])
+from tests.data.formats.tiffs import GRAY, RGB, RNG, STORES, check, opened, tiff
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -156,128 +123,6 @@ def test_orientation_of_a_file_that_pillow_reads_is_applied_once(tmp_path: Path)
     with open_image(tmp_path / "a.tif") as picture:
         check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
         assert picture.height == 90
-
-
-STACK = RNG.integers(0, 60_000, (4, 3, 70, 90), np.uint16)
-
-
-@pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("form", ["ome", "imagej", "plain"])
-def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> None:
-    kind = {
-        "ome": {"ome": True, "metadata": {"axes": "TZYX"}},
-        "imagej": {"imagej": True, "metadata": {"axes": "TZYX"}},
-    }
-    data = tiff(STACK, photometric="minisblack", **kind.get(form, {}), **(STORES[store] if form != "imagej" else {}))
-    with opened(data, tmp_path) as picture:
-        assert (picture.frames, picture.total, picture.converted) == (1, 12, "first of 12 frames")
-        check(picture, STACK[0, 0])
-    with opened(data, tmp_path, Selection(frames="all")) as picture:
-        assert (picture.frames, picture.converted) == (12, "")
-        check(picture, STACK[1, 2], 5)
-        check(picture, STACK[3, 2], 11)
-
-
-def test_pages_that_pillow_wrote_are_frames(tmp_path: Path) -> None:
-    pages = [Image.fromarray(np.roll(RGB, i)) for i in range(3)]
-    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
-    with open_image(tmp_path / "a.tif", Selection(frames="all")) as picture:
-        assert picture.frames == 3
-        check(picture, np.roll(RGB, 2), 2)
-
-
-def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
-    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        writer.write(GRAY, metadata=None)
-        writer.write(GRAY[:9, :9], metadata=None)
-    with open_image(tmp_path / "a.tif", Selection(frames="all")) as picture:
-        check(picture, GRAY)
-        assert picture.converted == "first of several images in the file"
-
-
-@pytest.mark.parametrize("store", ["flat", "tiles", "one strip"])
-def test_channels_are_chosen(store: str, tmp_path: Path) -> None:
-    array = STACK[:, [0, 1]]  # (4, 2, ...): T, C
-    data = tiff(array, photometric="minisblack", ome=True, metadata={"axes": "TCYX"}, **STORES[store])
-    with opened(data, tmp_path, Selection(channels=(1,), frames="all")) as picture:
-        assert (picture.frames, picture.per_channel) == (4, False)
-        check(picture, array[2, 1], 2)
-    with opened(data, tmp_path, Selection(channels=(1, 0, -1), frames="all")) as picture:
-        assert picture.per_channel
-        check(picture, np.dstack([array[3, 1], array[3, 0], array[3, 0] * 0]), 3)
-    with pytest.raises(ValueError, match=r"2 channels: say which to read: in \[\[images\]\] channels = \[i\]"):
-        opened(data, tmp_path)
-    with pytest.raises(ValueError, match=r"channels = \[2\] must be one or three of the file's 2"):
-        opened(data, tmp_path, Selection(channels=(2,)))
-
-
-def test_three_channels_are_red_green_and_blue(tmp_path: Path) -> None:
-    data = tiff(STACK[0], photometric="minisblack", imagej=True, metadata={"axes": "CYX"})
-    with opened(data, tmp_path) as picture:
-        check(picture, np.moveaxis(STACK[0], 0, -1))
-
-
-def test_plain_pages_are_channels_where_channels_are_asked_for(tmp_path: Path) -> None:
-    data = tiff(STACK[0], photometric="minisblack")
-    with opened(data, tmp_path, Selection(channels=(2,))) as picture:
-        check(picture, STACK[0, 2])
-
-
-@pytest.mark.parametrize("count", [2, 4, 5])
-def test_samples_are_channels_unless_they_are_alpha(count: int, tmp_path: Path) -> None:
-    array = RNG.integers(0, 256, (70, 90, count), np.uint8)
-    data = tiff(array, photometric="minisblack", planarconfig="contig", extrasamples=[0] * (count - 1))
-    with pytest.raises(ValueError, match=f"{count} channels: say which"):
-        opened(data, tmp_path)
-    with opened(data, tmp_path, Selection(channels=(1,))) as picture:
-        check(picture, array[..., 1])
-
-
-@pytest.mark.parametrize("kind", ["rgb", "minisblack"])
-def test_alpha_is_dropped(kind: str, tmp_path: Path) -> None:
-    colours = RGB if kind == "rgb" else RGB[..., 0]
-    data = tiff(
-        np.dstack([colours, GRAY // 300]).astype(np.uint8), photometric=kind, planarconfig="contig", extrasamples=[2]
-    )
-    with opened(data, tmp_path) as picture:
-        check(picture, colours)
-        assert picture.converted == "alpha dropped"
-
-
-@pytest.fixture(params=["pages", "subifds"])
-def pyramid(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, list[np.ndarray]]:
-    """A file of three levels and its arrays."""
-    smooth = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (301, 407, 3), np.uint8), (0, 0), 4)
-    levels = [smooth, smooth[::2, ::2].copy(), smooth[::4, ::4].copy()]
-    options = {"photometric": "rgb", "tile": (64, 64), "compression": "zlib"}
-    with tifffile.TiffWriter(tmp_path / "a.tif", ome=request.param == "subifds") as writer:
-        if request.param == "subifds":
-            writer.write(levels[0], subifds=2, **options)
-            for level in levels[1:]:
-                writer.write(level, subfiletype=1, **options)
-        else:
-            for i, level in enumerate(levels):
-                writer.write(level, subfiletype=int(i > 0), metadata=None, **options)
-    return tmp_path / "a.tif", levels
-
-
-def test_levels_are_chosen(pyramid: tuple[Path, list[np.ndarray]]) -> None:
-    path, levels = pyramid
-    for i, truth in enumerate(levels):
-        with open_image(path, Selection(level=i)) as picture:
-            assert picture.levels == tuple(level.shape[:2] for level in levels)
-            check(picture, truth)
-            assert picture.converted == ""
-    with pytest.raises(ValueError, match="no pyramid level 3: the file has levels 0 to 2"):
-        open_image(path, Selection(level=3))
-
-
-def test_small_is_read_from_the_nearest_larger_level(pyramid: tuple[Path, list[np.ndarray]]) -> None:
-    path, levels = pyramid
-    with open_image(path) as picture:
-        np.testing.assert_array_equal(picture.small(most=204), levels[1])
-        area = cv2.resize(levels[1].astype(float), (150, 111), interpolation=cv2.INTER_AREA)
-        np.testing.assert_allclose(picture.small(most=150), area, atol=0.51)
 
 
 @pytest.mark.parametrize("store", [*STORES, "jpeg", "jpeg2000", "packbits"])

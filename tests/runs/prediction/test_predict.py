@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from medsass.data.formats import opening
 from medsass.models import network
 from tests.support.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide
 
@@ -176,7 +175,7 @@ def test_an_image_of_too_many_pixels_is_treated_as_a_slide(
         save_slide(tmp_path / "large.tif", noise(130, 150)),
         save_slide(tmp_path / "small.tif", noise(90, 100)),
     )
-    monkeypatch.setattr(opening, "MOST_PIXELS", 10_000)
+    monkeypatch.setattr("medsass.runs.prediction.predict.MOST_PIXELS", 10_000)
     assert run_predict(tiled, tmp_path / "out", large, small) == []
     assert files_in(tmp_path / "out") == {"large.tif", "small.png"}
     assert read(tmp_path / "out" / "large.tif").shape == (130, 150)

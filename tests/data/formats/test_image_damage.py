@@ -1,0 +1,144 @@
+"""Damaged files of every format are a `ValueError`; a bug of our own is not."""
+
+import errno
+import io
+import lzma
+import random
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.opening import open_image, storable
+
+RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 3), np.uint16)
+
+
+def encoded(suffix: str) -> bytes:
+    if suffix == "dcm":
+        pytest.importorskip("pydicom")
+        from tests.data.formats.dicoms import dataset, saved
+
+        return saved(dataset(DEEP[..., 0].copy(), RescaleSlope=2, RescaleIntercept=1, WindowCenter=4, WindowWidth=9))
+    if suffix == "deep.png":
+        return imagecodecs.png_encode(DEEP)
+    buffer = io.BytesIO()
+    if suffix == "npy":
+        np.save(buffer, RGB)
+    elif suffix == "npz":
+        np.savez_compressed(buffer, X=RGB)
+    elif suffix == "tif":
+        tifffile.imwrite(buffer, RGB, photometric="rgb", tile=(16, 16), compression="zlib")
+    elif suffix == "flat.tif":
+        tifffile.imwrite(buffer, DEEP[..., 0])
+    elif suffix == "palette.tif":
+        Image.fromarray(RGB).quantize(20).save(buffer, "TIFF")
+    else:
+        kind = {"jpg": "JPEG", "jp2": "JPEG2000"}.get(suffix, suffix.upper())
+        Image.fromarray(RGB).save(buffer, kind)
+    return buffer.getvalue()
+
+
+SUFFIXES = ("png", "deep.png", "jpg", "bmp", "gif", "webp", "jp2", "ppm",
+            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm")  # fmt: skip
+
+
+def damaged(data: bytes, seed: int) -> bytes:
+    rng, made = random.Random(seed), bytearray(data)
+    for _ in range(rng.choice((1, 2, 8))):
+        at = rng.randrange(rng.choice((len(made), min(len(made), 300))))
+        kind = rng.randrange(4)
+        if kind == 0:
+            made[at] = rng.randrange(256)
+        elif kind == 1:
+            made[at : at + 2] = rng.choice((b"\0\0", b"\xff\xff", b"\2\0", b"\5\0"))
+        elif kind == 2:
+            made[at : at + 4] = rng.choice((b"\0\0\0\0", b"\xff\xff\xff\xff"))
+        else:
+            del made[at : at + rng.randrange(1, 9)]
+    return bytes(made[: rng.choice((len(made), len(made), len(made) // 2))])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_damaged_file_of_any_format_is_read_or_a_value_error(suffix: str, tmp_path: Path) -> None:
+    data, path, refused = encoded(suffix), tmp_path / f"a.{suffix}", 0
+    for seed in range(60):
+        path.write_bytes(damaged(data, seed) or b"x")
+        try:
+            with open_image(path, Selection(frames="all" if seed % 2 else "first")) as picture:
+                if picture.height * picture.width < 1_000_000:
+                    picture.read(picture.frames - 1)
+        except ValueError as error:
+            assert str(error)  # noqa: PT017 - either outcome is right
+            refused += 1
+        storable(path.read_bytes())
+    assert refused >= 10
+
+
+@pytest.mark.parametrize("bug", [AttributeError, TypeError, KeyError, IndexError, RuntimeError, AssertionError])
+@pytest.mark.parametrize(("suffix", "ours"), [
+    ("jpg", "photo._by_pillow"),
+    ("jpg", "photo.geometry.upright"),
+    ("png", "photo.Png.__init__"),
+    ("deep.png", "photo._deep_png"),
+    ("jp2", "photo.jpeg2000_depth"),
+    ("tif", "tiff.Tiff._place"),
+    ("tif", "tiff.Tiff._choose"),
+    ("flat.tif", "tiff.Tiff._natural"),
+    ("palette.tif", "tiff.Tiff._coloured"),
+    ("npy", "numpy_file._axes"),
+    ("npz", "numpy_file._unpacked"),
+    ("npz", "numpy_file.compose"),
+    ("dcm", "dicom.Dicom._values"),
+    ("dcm", "dicom.Dicom._gray"),
+])  # fmt: skip
+def test_a_bug_of_ours_is_not_a_broken_file(
+    suffix: str, ours: str, bug: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise bug("a bug of ours")
+
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(encoded(suffix))
+    with open_image(path) as picture:
+        picture.read()
+    monkeypatch.setattr(f"medsass.data.formats.{ours}", broken)
+    with pytest.raises(bug, match="a bug of ours"), open_image(path) as picture:
+        picture.read()
+
+
+@pytest.mark.parametrize(("error", "message"), [
+    (OSError("image file is truncated"), "^image file is truncated$"),
+    (OSError(errno.EINVAL, "Invalid argument"), "Invalid argument"),
+    (KeyError("tag"), r"^broken file \(KeyError: 'tag'\)$"),
+    (AssertionError(), r"^broken file \(AssertionError: AssertionError\)$"),
+    (RuntimeError("two\n lines"), "^two lines$"),
+    (lzma.LZMAError("Corrupt input data"), "^Corrupt input data$"),
+    (ValueError(), "^ValueError$"),
+])  # fmt: skip
+def test_what_decoders_raise_becomes_one_line(error: Exception, message: str) -> None:
+    with pytest.raises(ValueError, match=message), readable():
+        raise error
+
+
+@pytest.mark.parametrize("error", [
+    FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full"), ImportError("x"), MemoryError(),
+])  # fmt: skip
+def test_errors_of_the_machine_pass_unchanged(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, readable():
+        raise error
+    assert caught.value is error
+
+
+def test_a_decoder_that_stumbles_is_a_broken_file_and_a_missing_file_stays_missing(tmp_path: Path) -> None:
+    (tmp_path / "broken.tif").write_bytes(b"II*\0garbagegarbage")
+    with pytest.raises(ValueError, match=r"^broken file \(IndexError: "):
+        open_image(tmp_path / "broken.tif")
+    with pytest.raises(FileNotFoundError):
+        open_image(tmp_path / "none.tif")
