@@ -1,4 +1,4 @@
-"""Loaders as their tests make them, and what these compare."""
+"""Loaders for tests, and comparisons of their batches."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 
 
 def cloned(batches: Loader) -> list[list[torch.Tensor]]:
-    """Of each batch its views, computed with as int32."""
+    """Return the views of each batch as int32."""
     return [[view.int() for view in batch.views] for batch in batches]
 
 

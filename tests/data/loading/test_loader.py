@@ -1,4 +1,4 @@
-"""DALI batches: each sample once an epoch, reproducible, image and mask under one geometry."""
+"""Batches: each sample once an epoch, reproducible, image and mask with the same geometry."""
 
 import tarfile
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.support.loaded import config, epoch, keys, same
 
 
 def train_keys(shards: Path, folder: Path) -> set[str]:
-    """Keys of the training split by the names in its tar files, with Python's tarfile."""
+    """Return the keys of the training split, from the names in its tar files."""
     found = set()
     for path in shards.glob("train-*.tar"):
         with tarfile.open(path) as opened:
@@ -65,7 +65,7 @@ def test_masks_hold_0_and_1(shards: Path) -> None:
         assert values == {0, 1}
 
 
-def test_masks_and_info_only_where_asked_for(shards: Path) -> None:
+def test_masks_and_info_only_if_requested(shards: Path) -> None:
     batch = epoch(Loader(config(shards, masks=False, info=False)))[0]
     assert batch.masks is None
     assert batch.info == []
@@ -108,7 +108,7 @@ def test_epochs_differ_in_order_and_pixels(shards: Path) -> None:
     assert not any(torch.equal(images[0][key], images[1][key]) for key in images[0])
 
 
-def test_masks_take_the_geometry_of_their_images(twins: Path) -> None:
+def test_masks_have_the_geometry_of_their_images(twins: Path) -> None:
     loader = Loader(config(twins, size=64, augment=Augment(crop=0.5, jitter=0, hue=0)))
     for batch in [batch for _ in range(3) for batch in epoch(loader)]:
         for image, mask in zip(batch.images, batch.masks, strict=True):  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_flips_without_crop_show_all_four_orientations(twins: Path) -> None:
     assert seen == {0, 1, 2, 3}
 
 
-def test_crop_1_without_flip_and_jitter_is_the_plain_resize(twins: Path) -> None:
+def test_crop_1_without_flip_and_jitter_equals_the_plain_resize(twins: Path) -> None:
     plain = {i["key"]: p for b in epoch(Loader(config(twins, size=64))) for i, p in zip(b.info, b.images, strict=True)}
     augment = Augment(crop=1.0, flip=False, jitter=0, hue=0)
     for batch in epoch(Loader(config(twins, size=64, augment=augment))):
@@ -160,7 +160,7 @@ def test_jitter_and_hue_work_alone_and_together(jitter: float, hue: float, shard
     ]
     assert len(changes) == len(order)
     assert max(changes) < 60  # still the same image
-    assert (max(changes) > 2) == (jitter > 0)  # a turn of the hue leaves gray images as they are
+    assert (max(changes) > 2) == (jitter > 0)  # gray images have no hue to turn
 
 
 def test_unknown_split_names_those_that_exist(shards: Path) -> None:
@@ -168,14 +168,14 @@ def test_unknown_split_names_those_that_exist(shards: Path) -> None:
         Loader(config(shards, split="trian"))
 
 
-def test_samples_without_a_mask_are_passed_over_where_masks_are_asked_for(some_without_masks: Path) -> None:
+def test_samples_without_a_mask_are_skipped_if_masks_are_requested(some_without_masks: Path) -> None:
     loader = Loader(config(some_without_masks, augment=Augment()))
     for _ in range(2):
         assert sorted(keys(epoch(loader))) == [f"{i:04d}" for i in range(0, 20, 2)]
     assert loader.samples == 10
 
 
-def test_samples_without_a_mask_come_where_masks_are_not_asked_for(some_without_masks: Path) -> None:
+def test_samples_without_a_mask_come_if_masks_are_not_requested(some_without_masks: Path) -> None:
     loader = Loader(config(some_without_masks, masks=False))
     assert sorted(keys(epoch(loader))) == [f"{i:04d}" for i in range(20)]
 

@@ -1,4 +1,4 @@
-"""16-bit batches: pixels as they are stored, on a CPU and on a GPU."""
+"""16-bit batches: exactly the stored pixels, on a CPU and on a GPU."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def by_key(batches: list[Batch]) -> dict[str, np.ndarray]:
-    """Images by key, computed with as int64."""
+    """Return the images by key, as int64."""
     pairs = [(i["key"], p.numpy().astype(np.int64)) for b in batches for i, p in zip(b.info, b.images, strict=True)]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)
@@ -39,7 +39,7 @@ def test_16_bit_batches_have_the_documented_shape_and_type(deep: Path, augment: 
 
 
 def square(folder: Path, depth: int, side: int) -> Path:
-    """Shards whose images `built.sample` gives, cut to a square, so that a resize to their own size does nothing."""
+    """Build shards of square images of `built.sample`, which a resize to their own size does not change."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "SIZE", (side, side))
         return built.build(folder, depth)
@@ -54,7 +54,7 @@ def test_16_bit_pixels_at_own_size_are_exact(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_array_equal(image, built.sample(key, 16)[0])
 
 
-def test_16_bit_halving_is_pillows_antialiased_resize(deep: Path) -> None:
+def test_16_bit_halving_equals_pillows_antialiased_resize(deep: Path) -> None:
     for key, image in by_key(epoch(Loader(config(deep, size=20)))).items():
         source = Image.fromarray(built.sample(key, 16)[0].astype(np.float32), "F")
         expected = np.asarray(source.resize((20, 20), Image.Resampling.BILINEAR))
@@ -63,7 +63,7 @@ def test_16_bit_halving_is_pillows_antialiased_resize(deep: Path) -> None:
         assert np.abs(image - expected).mean() < 0.01 * (expected.max() - expected.min())
 
 
-def test_16_bit_images_and_masks_take_the_same_geometry(deep: Path) -> None:
+def test_16_bit_images_and_masks_have_the_same_geometry(deep: Path) -> None:
     loader = Loader(config(deep, size=40, augment=Augment(jitter=0)))
     for batch in [batch for _ in range(3) for batch in epoch(loader)]:
         for image, mask in zip(batch.images.int(), batch.masks, strict=True):  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_png_and_jpeg_2000_give_the_same_16_bit_batches(tmp_path: Path) -> None:
     assert same(*(epoch(Loader(config(folder, augment=Augment()))) for folder in (one, other)))
 
 
-def test_real_16_bit_microscopy_comes_through_exactly(real_data: Path, tmp_path: Path) -> None:
+def test_real_16_bit_microscopy_is_exact(real_data: Path, tmp_path: Path) -> None:
     paths = sorted((real_data / "bitdepth_nucseg" / "images_16bit").glob("*.tif"))[:4]
     images = {f"train_{i:03d}": cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for i, path in enumerate(paths)}
     assert all(image.dtype == np.uint16 and image.shape == (512, 512) for image in images.values())
@@ -126,7 +126,7 @@ def test_real_16_bit_microscopy_comes_through_exactly(real_data: Path, tmp_path:
 
 
 @pytest.mark.gpu
-def test_16_bit_batches_of_the_gpu_are_the_cpus(deep: Path) -> None:
+def test_16_bit_batches_of_the_gpu_equal_the_cpus(deep: Path) -> None:
     plain, other = (epoch(Loader(config(deep, device=device))) for device in ("cpu", "cuda"))
     for a, b in zip(plain, other, strict=True):
         assert b.images.is_cuda
