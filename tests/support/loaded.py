@@ -1,5 +1,6 @@
 """Loaders for tests, and comparisons of their batches."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,7 @@ def config(shards: Path, **changes: object) -> LoaderConfig:
     return LoaderConfig(shards, **{**options, **changes})  # type: ignore[arg-type]
 
 
-def epoch(loader: Loader) -> list[Batch]:
-    return list(loader)
-
-
-def keys(batches: list[Batch]) -> list[str]:
+def keys(batches: Iterable[Batch]) -> list[str]:
     return [info["key"] for batch in batches for info in batch.info]
 
 
@@ -38,12 +35,12 @@ BYOL = Augment(
 )
 FURTHER = (View(32, replace(BYOL, blur=0.1, solarize=0.2)), View(16, replace(BYOL, area=(0.05, 0.4))), View(24))
 
-
 ALL = {"augment": BYOL, "more": (View(20, replace(BYOL, crop=0.5)), View(24)), "masks": True, "info": True}
 
 
 def assert_same(one: Batch, other: Batch) -> None:
     for a, b in zip(one.views, other.views, strict=True):
+        assert a.dtype == b.dtype
         assert torch.equal(a.int(), b.int())
     assert (one.masks is None) == (other.masks is None)
     assert one.masks is None or torch.equal(one.masks, other.masks)  # type: ignore[arg-type]

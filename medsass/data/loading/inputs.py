@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data import dali
 from medsass.data.loading import augment, order, tensors
 from medsass.data.loading.cache import Cache
 from medsass.data.loading.order import MicroBatch, Order
 from medsass.data.loading.pipeline import PipelineConfig
 from medsass.data.loading.reader import Encoded, Reader
-from medsass.data.loading.samples import Samples
 
 _NAMES = {"image": "images", "mask.png": "masks"}  # the pipeline's inputs by the samples' files
 
@@ -38,17 +36,6 @@ class Inputs:
     share: float = 1.0
     parameters: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
-    def decoding_error(self, samples: Samples, depth: int) -> ValueError | None:
-        """Return an error that names the first sample that cannot be decoded, or None."""
-        for item in self.encoded:
-            try:
-                for what, bits in (("image", depth), ("mask.png", 1)):
-                    if what in item.files:
-                        dali.decode(item.files[what], bits)
-            except ValueError as error:
-                return samples.damaged(item.number, str(error))
-        return None
-
 
 class InputBuilder:
     """Builder of batches' inputs; may be called from several threads at once.
@@ -70,9 +57,6 @@ class InputBuilder:
         wanted = [*([] if self._cache else self._files), *["json"] * (self._info or unknown)]
         encoded = self._reader.read(batch.samples.tolist(), wanted) if wanted else []
         info = [self._json(item) for item in encoded] if "json" in wanted else []
-        if unknown:
-            for item, table in zip(encoded, info, strict=True):
-                self._sizes[item.number] = self._size(item, table)
         parameters = self._parameters(batch)
         feeds = self._cache.feeds(batch.samples) if self._cache else self._feeds(encoded)
         feeds |= {f"view{view}": tensors.rows(rows) for view, rows in parameters.items()}
@@ -104,13 +88,14 @@ class InputBuilder:
         }
 
     def _json(self, item: Encoded) -> dict[str, Any]:
+        """Return a sample's JSON and keep its size if sizes are needed."""
         try:
-            return dict(json.loads(item.files["json"].tobytes()))
+            table = dict(json.loads(item.files["json"].tobytes()))
         except (KeyError, ValueError) as error:
             raise self._reader.samples.damaged(item.number, "its JSON cannot be read") from error
-
-    def _size(self, item: Encoded, table: dict[str, Any]) -> tuple[int, int]:
-        height, width = table.get("height"), table.get("width")
-        if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-            raise self._reader.samples.damaged(item.number, "its JSON does not say its height and width")
-        return height, width
+        if self._needs_sizes and self._cache is None:
+            height, width = table.get("height"), table.get("width")
+            if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+                raise self._reader.samples.damaged(item.number, "its JSON does not say its height and width")
+            self._sizes[item.number] = height, width
+        return table

@@ -10,6 +10,7 @@ the label of what the network sees (paper, algorithm 1).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,11 @@ class Loader:
         """Return batch `number`, counted through all epochs."""
         cuda = self.config.device == "cuda"
         try:
-            self._prefetcher = self._prefetcher or self._started()
+            if not self._prefetcher:
+                if self._cache and not self._cache.filled:
+                    self._cache.fill(self._reader, self._inputs.encoded)
+                build, ahead = partial(pipeline.build, self._pipeline), max(2, min(6, _AHEAD // self._pipeline.batch))
+                self._prefetcher = Prefetcher(self._inputs, build, ahead=ahead)
             inputs, outputs = self._prefetcher.get(number, cuda)
         except PipelineError as error:
             raise self._reason(error) from None
@@ -203,16 +208,15 @@ class Loader:
         images, *more = (views[..., 0] for views in found) if self.depth == 16 else found
         return Batch(images, masks, inputs.info, tuple(more), inputs.keys, inputs.share)
 
-    def _started(self) -> Prefetcher[Inputs]:
-        """Fill the cache, if there is one, and start prefetching."""
-        if self._cache and not self._cache.filled:
-            self._cache.fill(self._reader, self._inputs.encoded)
-        config, ahead = self._pipeline, max(2, min(6, _AHEAD // self._pipeline.batch))
-        return Prefetcher(self._inputs, lambda source: pipeline.build(config, source), ahead=ahead)
-
     def _reason(self, error: PipelineError) -> BaseException:
         """Return an error that names the sample on which DALI failed, else DALI's own; torch's if memory ran out."""
         if "out of memory" in str(error.__cause__) or "llocation failed" in str(error.__cause__):
             return torch.OutOfMemoryError(str(error.__cause__))
-        found = (inputs.decoding_error(self._reader.samples, self.depth) for inputs in error.batches)
-        return next(filter(None, found), None) or error.__cause__ or error
+        for item in (item for inputs in error.batches for item in inputs.encoded):
+            try:
+                for what, depth in (("image", self.depth), ("mask.png", 1)):
+                    if what in item.files:
+                        dali.decode(item.files[what], depth)
+            except ValueError as failure:
+                return self._reader.samples.damaged(item.number, str(failure))
+        return error.__cause__ or error

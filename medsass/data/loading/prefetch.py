@@ -60,13 +60,12 @@ class Prefetcher(Generic[T]):
         it can be. Raises what `make` raised, and `PipelineError` where the pipeline fails.
         """
         try:
-            if self._run and number != self._run.next and not self._run.drain():
+            if self._run and not self._run.seek(number):
                 self.close()
             if not self._run:
                 self._run = self._new()
                 self._finalizer = weakref.finalize(self, self._run.close, wait=False)
-            if number != self._run.next:
-                self._run.start(number)
+                self._run.seek(number)
             return self._run.get(torch.cuda.current_stream() if cuda else None)
         except BaseException:
             self.close()
@@ -81,10 +80,10 @@ class Prefetcher(Generic[T]):
 
 
 class _Run(Generic[T]):
-    """A pipeline, the threads that prepare its inputs, and what lies between them. next: the batch that comes next."""
+    """A pipeline, the threads that prepare its inputs, and what lies between them."""
 
     def __init__(self, make: Callable[[int], T], build: Callable[[Source], Any], end: int | None, ahead: int) -> None:
-        self.next: int | None = None
+        self._next: int | None = None  # number of the batch that `get` returns next
         self._make, self._end, self._ahead = make, end, ahead
         self._pool = ThreadPoolExecutor(_THREADS, "medsass-reader")
         self._submitted = 0  # number of the batch to be prepared next
@@ -94,12 +93,24 @@ class _Run(Generic[T]):
         self._error: Exception | None = None  # why no more batches come
         self._pipeline = build(self._source)
 
-    def start(self, number: int) -> None:
-        """Run batches from `number` on."""
-        self.next = self._submitted = number
+    def seek(self, number: int) -> bool:
+        """Go to batch `number`. Return False where the pipeline has failed and cannot be used again."""
+        if number == self._next:
+            return True
+        if self._next is not None:  # DALI cannot drop the batches in the pipeline: finish them
+            self._cancel()
+            try:
+                while self._running:
+                    self.get(None)
+                self._pipeline.schedule_run()  # tells DALI that no more come
+            except PipelineError:
+                return False
+            self._pipeline.reset()
+        self._next = self._submitted = number
         self._error = None
         self._submit()
         self._pipeline.schedule_run()
+        return True
 
     def get(self, stream: Any) -> tuple[T, list[Any]]:
         """Return the inputs and outputs of the next batch, on a CUDA stream if there is one."""
@@ -110,22 +121,9 @@ class _Run(Generic[T]):
         except RuntimeError as error:
             raise PipelineError(list(self._running)) from error
         self._pipeline.schedule_run()
-        assert self.next is not None
-        self.next += 1
+        assert self._next is not None
+        self._next += 1
         return self._running.popleft(), outputs
-
-    def drain(self) -> bool:
-        """Finish the batches in the pipeline, as DALI cannot drop them. Return whether it can be used again."""
-        self._cancel()
-        try:
-            while self._running:
-                self.get(None)
-            self._pipeline.schedule_run()  # tells DALI that no more come
-        except PipelineError:
-            return False
-        self._pipeline.reset()
-        self.next = None
-        return True
 
     def close(self, wait: bool = True) -> None:
         """End threads and pipeline."""

@@ -22,6 +22,7 @@ from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Split
 from tests.support import built
+from tests.support.loaded import assert_same
 
 BYOL = Augment(area=(0.2, 1.0), jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2, blur=0.5, solarize=0.2)
 PIPELINE = PipelineConfig((View(32),), 8, False, "cpu", 1, 4)
@@ -55,15 +56,10 @@ def epochs(chosen: LoaderConfig) -> list[Batch]:
     return [*loader, *loader]
 
 
-def assert_same(one: list[Batch], other: list[Batch]) -> None:
+def assert_epochs(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
-        for x, y in zip(a.views, b.views, strict=True):
-            assert x.dtype == y.dtype
-            assert torch.equal(x.int(), y.int())
-        assert (a.masks is None) == (b.masks is None)
-        assert a.masks is None or torch.equal(a.masks, b.masks)  # type: ignore[arg-type]
-        assert (a.keys, a.info, a.share) == (b.keys, b.info, b.share)
+        assert_same(a, b)
 
 
 OPTIONS = [
@@ -79,20 +75,20 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_cached_batches_equal_the_decoded_ones(options: dict[str, object], colours: Path) -> None:
     chosen = config(colours, **options)
-    assert_same(epochs(chosen), epochs(replace(chosen, cache="host")))
+    assert_epochs(epochs(chosen), epochs(replace(chosen, cache="host")))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_16_bit_batches_too(options: dict[str, object], tmp_path: Path) -> None:
     chosen = config(built.build(tmp_path / "deep", 16), **options)
-    assert_same(epochs(chosen), epochs(replace(chosen, cache="host")))
+    assert_epochs(epochs(chosen), epochs(replace(chosen, cache="host")))
 
 
 def test_the_device_cache_of_a_cpu_loader_is_on_the_host(colours: Path) -> None:
     chosen = config(colours, augment=Augment())
     loader = Loader(replace(chosen, cache="device"))
     assert "of the host's memory" in loader.cache_note
-    assert_same(epochs(chosen), [*loader, *loader])
+    assert_epochs(epochs(chosen), [*loader, *loader])
 
 
 def test_each_image_is_decoded_once(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +193,7 @@ def test_without_enough_memory_batches_are_decoded(colours: Path, monkeypatch: p
     monkeypatch.setattr(memory, "host", lambda: 1000)
     loader = Loader(replace(chosen, cache="host"))
     assert "--cache host is not used" in loader.cache_note
-    assert_same(epochs(chosen), [*loader, *loader])
+    assert_epochs(epochs(chosen), [*loader, *loader])
 
 
 def test_without_a_cache_there_is_no_note(colours: Path) -> None:
