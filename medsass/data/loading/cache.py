@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medsass.data.loading import memory, pipeline, tensors
 from medsass.data.loading.pipeline import PipelineConfig
-from medsass.data.loading.prefetch import Fed, Prefetcher
+from medsass.data.loading.prefetch import HasFeeds, Prefetcher
 from medsass.data.loading.reader import Reader
 from medsass.data.shards.manifest import Split
 
@@ -43,7 +43,7 @@ class Cache:
         """Return the inputs of a pipeline for these samples."""
         return {name: tensors.batch([column[number] for number in numbers]) for name, column in self._pixels.items()}
 
-    def fill(self, reader: Reader, make: Callable[[NDArray[np.int64]], Fed]) -> None:
+    def fill(self, reader: Reader, make: Callable[[NDArray[np.int64]], HasFeeds]) -> None:
         """Decode all samples of `reader`; `make` reads the files of samples. Raises what reading and decoding raise."""
         count = len(reader.samples)
         blocks = [np.arange(first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK)]

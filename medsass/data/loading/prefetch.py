@@ -17,7 +17,7 @@ from medsass.data.loading.pipeline import Source
 _THREADS = 4
 
 
-class Fed(Protocol):
+class HasFeeds(Protocol):
     """The inputs of one batch."""
 
     @property
@@ -26,7 +26,7 @@ class Fed(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Fed)
+T = TypeVar("T", bound=HasFeeds)
 
 
 class PipelineError(RuntimeError):

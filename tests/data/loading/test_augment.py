@@ -167,9 +167,7 @@ def test_changes_are_independent() -> None:
 
 def shown(matrices: np.ndarray, size: int) -> np.ndarray:
     """Return where the maps take the corners, (N, 4, 2), as shares of the side, by OpenCV."""
-    return np.array([
-        cv2.perspectiveTransform(UNIT[None] * size, matrix.reshape(3, 3))[0] / size for matrix in matrices
-    ])  # fmt: skip
+    return np.array([cv2.perspectiveTransform(UNIT[None] * size, one.reshape(3, 3))[0] / size for one in matrices])
 
 
 def test_a_stage_either_jitters_or_warps() -> None:
@@ -209,9 +207,8 @@ def test_affine_maps_turn_scale_and_shift_within_their_ranges(size: int) -> None
 
 def test_16_bit_views_have_brightness_and_contrast_alone() -> None:
     everything = replace(ALL, warp=True)
-    assert set(augment.columns(View(32, everything), 16)) == {
-        "region", "colour0", "matrix0", "colour1", "matrix1", "sigma"
-    }  # fmt: skip
+    names = {"region", "colour0", "matrix0", "colour1", "matrix1", "sigma"}
+    assert set(augment.columns(View(32, everything), 16)) == names
     found = drawn(replace(everything, warp=False), depth=16)
     happens = (found["colour0"] != 1).any(1)
     assert found["colour0"].shape[1] == 2

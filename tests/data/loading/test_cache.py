@@ -154,9 +154,7 @@ SPLIT = Split(samples=1000, sizes={"1000x1000": 1000})  # 3 GB
          "more than half; images are decoded again in each epoch (--cache host is not used)"),
     ],
 )  # fmt: skip
-def test_at_most_half_of_the_free_memory_is_taken(
-    free: int, world: int, where: str, note: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_most_half_is_taken(free: int, world: int, where: str, note: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(memory, "host", lambda: free)
@@ -234,9 +232,7 @@ def test_sizes_equal_those_in_the_json(colours: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_cached_batches_on_the_gpu_equal_the_decoded_ones(
-    where: str, options: dict[str, object], colours: Path
-) -> None:
+def test_gpu_batches_from_the_cache_equal_decoded_ones(where: str, options: dict[str, object], colours: Path) -> None:
     chosen = config(colours, device="cuda", **options)
     for a, b in zip(epochs(chosen), epochs(replace(chosen, cache=where)), strict=True):
         assert a.keys == b.keys

@@ -76,10 +76,11 @@ def test_colour_is_last_only_without_later_changes(change: Augment | None, depth
 
 
 def test_batches_equal_those_of_dali_alone(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LoaderConfig(shards, "train", 48, 8, augment=Augment(jitter=0.3, hue=20.0), masks=True, more=(View(32), View(40, Augment())))  # fmt: skip
+    config = LoaderConfig(shards, "train", 48, 8, augment=Augment(jitter=0.3, hue=20.0), masks=True)
+    config = replace(config, more=(View(32), View(40, Augment())))
     ours = list(Loader(config))
     monkeypatch.setattr(loader.colour, "is_last", lambda *_: False)
-    theirs = list(Loader(replace(config)))
+    theirs = list(Loader(config))
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.masks, other.masks)  # type: ignore[arg-type]
         assert torch.equal(one.more[0], other.more[0])

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -77,9 +78,7 @@ def test_keys_equal_those_in_the_json(shards: Path) -> None:
 
 @pytest.mark.parametrize("options", [ALL, {"augment": None}, {"augment": Augment()}], ids=["all", "plain", "augmented"])
 @pytest.mark.parametrize(("world", "micro"), [(1, 2), (2, 1), (2, 2), (4, 1)])
-def test_any_ranks_and_micro_batches_see_the_same_images(
-    world: int, micro: int, options: dict[str, object], shards: Path
-) -> None:
+def test_any_division_sees_the_same_images(world: int, micro: int, options: dict[str, object], shards: Path) -> None:
     chosen = config(shards, batch_size=12, seed=3, **options)
     ranks = [Loader(replace(chosen, world=world, rank=rank, micro_batches=micro)) for rank in range(world)]
     assert {loader.steps for loader in ranks} == {Loader(chosen).steps}
@@ -87,16 +86,10 @@ def test_any_ranks_and_micro_batches_see_the_same_images(
         whole = list(Loader(chosen).epoch(number))
         found = [list(loader.epoch(number)) for loader in ranks]
         assert [len(batches) for batches in found] == list(map(len, ranks))
-        steps = [
-            [
-                batches[index]
-                for index in range(step * micro, (step + 1) * micro)
-                for batches in found
-                if index < len(batches)
-            ]
-            for step in range(len(whole))
-        ]
-        for one, step in zip(whole, steps, strict=True):
+        for number_of_step, one in enumerate(whole):
+            places = slice(number_of_step * micro, (number_of_step + 1) * micro)
+            rows = zip_longest(*(batches[places] for batches in found))
+            step = [batch for row in rows for batch in row if batch]
             count = len(one.images)
             for index in range(len(one.views)):
                 views = torch.cat([batch.views[index] for batch in step])

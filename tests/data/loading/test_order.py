@@ -14,13 +14,9 @@ from medsass.data.loading.order import MicroBatch, Order
 SPLITS = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 4), (3, 2)]  # ranks and micro-batches
 
 
-def steps_of(
-    samples: int, batch_size: int, world: int, micro: int, epoch: int, **options: object
-) -> list[list[MicroBatch]]:
-    """Return the micro-batches of all ranks by step, in the order of their images."""
-    ranks = [
-        Order(samples, batch_size, rank=rank, world=world, micro_batches=micro, **options) for rank in range(world)
-    ]  # type: ignore[arg-type]
+def steps_of(size: tuple[int, int], split: tuple[int, int], epoch: int, **options: object) -> list[list[MicroBatch]]:
+    """Return the micro-batches of all ranks by step, in the order of their images; split: ranks and micro-batches."""
+    ranks = [Order(*size, rank=r, world=split[0], micro_batches=split[1], **options) for r in range(split[0])]  # type: ignore[arg-type]
     steps: dict[int, list[MicroBatch]] = {}
     for rank in ranks:
         for index in range(len(rank)):
@@ -42,12 +38,12 @@ def sizes() -> st.SearchStrategy[tuple[int, int]]:
 @given(sizes(), st.integers(0, 5))
 def test_any_ranks_and_micro_batches_see_the_same_steps(size: tuple[int, int], epoch: int) -> None:
     samples, batch_size = size
-    whole = [joined(step) for step in steps_of(*size, 1, 1, epoch, shuffled=True, seed=7)]
+    whole = [joined(step) for step in steps_of(size, (1, 1), epoch, shuffled=True, seed=7)]
     assert [len(step) for step in whole[:-1]] == [batch_size] * (len(whole) - 1)
     first = list(chain(*whole))
     assert sorted(first) == list(range(samples))
     for world, micro in SPLITS:
-        found = [joined(step) for step in steps_of(*size, world, micro, epoch, shuffled=True, seed=7)]
+        found = [joined(step) for step in steps_of(size, (world, micro), epoch, shuffled=True, seed=7)]
         assert found[:-1] == whole[:-1]
         repeated = found[-1][len(whole[-1]) :]
         assert found[-1] == whole[-1] + (first * 6)[: len(repeated)]
@@ -57,7 +53,7 @@ def test_any_ranks_and_micro_batches_see_the_same_steps(size: tuple[int, int], e
 @given(sizes())
 def test_without_shuffling_every_sample_comes_once_in_stored_order(size: tuple[int, int]) -> None:
     for world, micro in SPLITS:
-        steps = steps_of(*size, world, micro, 3)
+        steps = steps_of(size, (world, micro), 3)
         assert list(chain(*map(joined, steps))) == list(range(size[0]))
         for step in steps:
             counts = [len(batch.samples) for batch in step] + [0] * (world * micro - len(step))
@@ -69,7 +65,7 @@ def test_without_shuffling_every_sample_comes_once_in_stored_order(size: tuple[i
 def test_shares_places_and_sizes_add_up(size: tuple[int, int], shuffled: bool, split: tuple[int, int]) -> None:
     world, micro = split
     ranks = [Order(*size, shuffled, rank=rank, world=world, micro_batches=micro) for rank in range(world)]
-    steps = steps_of(*size, world, micro, 0, shuffled=shuffled)
+    steps = steps_of(size, (world, micro), 0, shuffled=shuffled)
     assert sum(map(len, ranks)) == sum(map(len, steps))
     for step in steps:
         assert sum(batch.share for batch in step) == pytest.approx(1)

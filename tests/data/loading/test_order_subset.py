@@ -63,9 +63,7 @@ def stored(shards: Path) -> list[str]:
 
 @pytest.mark.parametrize("augment", [None, Augment()], ids=["plain", "augmented"])
 @pytest.mark.parametrize(("fraction", "count"), [(0.5, 29), (0.1, 6), (1e-6, 1), (1.0, 57)])
-def test_the_samples_with_the_smallest_hashes_come_once_in_every_epoch(
-    fraction: float, count: int, augment: Augment | None, folder: Path
-) -> None:
+def test_smallest_hashes_in_every_epoch(fraction: float, count: int, augment: Augment | None, folder: Path) -> None:
     one = loader(folder, fraction, augment=augment, seed=3)
     assert one.samples == count
     for _ in range(3):

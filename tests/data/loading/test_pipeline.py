@@ -33,13 +33,8 @@ def build(folder: Path, image: np.ndarray, count: int, depth: int = 8) -> Path:
 def views(shards: Path, *chosen: View, masks: bool = False, seed: int = 0, device: str = "cpu") -> Iterator[Batch]:
     """Return the batches of an epoch."""
     first, *more = chosen
-    return iter(
-        Loader(
-            LoaderConfig(
-                shards, "train", first.size, 50, device, first.augment, masks, True, seed, threads=1, more=tuple(more)
-            )
-        )
-    )
+    config = LoaderConfig(shards, "train", first.size, 50, device, first.augment, masks, True, seed, threads=1)
+    return iter(Loader(replace(config, more=tuple(more))))
 
 
 def pixels(shards: Path, augment: Augment | None, size: int) -> np.ndarray:
@@ -105,9 +100,7 @@ def test_crops_by_area_lie_anywhere_within_the_image(coordinates: Path) -> None:
 @pytest.mark.parametrize(
     ("vertical", "expected"), [(True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}), (False, {(1, 1), (-1, 1)})]
 )
-def test_flips_are_vertical_only_if_requested(
-    vertical: bool, expected: set[tuple[int, int]], coordinates: Path
-) -> None:
+def test_vertical_flips_only_if_requested(vertical: bool, expected: set[tuple[int, int]], coordinates: Path) -> None:
     width, height = extents(pixels(coordinates, Augment(1.0, jitter=0, hue=0, vertical=vertical), 48))
     assert set(zip(np.sign(width).astype(int), np.sign(height).astype(int), strict=True)) == expected
     assert abs((width < 0).mean() - 0.5) < 0.1
@@ -227,9 +220,7 @@ def test_a_quarter_of_warps_is_neutral_and_a_quarter_affine_within_its_ranges(co
         assert low - 0.05 * (high - low) < values.min() < values.max() < high + 0.05 * (high - low)
 
 
-def test_perspectives_move_corners_inwards_by_up_to_a_quarter(
-    coordinates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_perspectives_move_corners_inwards_up_to_a_quarter(coordinates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, none in (("_DEGREES", 1e-6), ("_SHIFT", 1e-6), ("_SCALE", (1.0, 1.000001))):
         monkeypatch.setattr(f"medsass.data.loading.augment.{name}", none)
     quads = np.array([shown(m) for m in homographies(pixels(coordinates, replace(STILL, warp=True), 96))])
