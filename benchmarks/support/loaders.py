@@ -28,8 +28,8 @@ from benchmarks.support.images import Source, Stored, stored
 from medsass.data.loading import pipeline
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Loader, LoaderConfig
-from medsass.data.loading.pipeline import Form
-from medsass.data.loading.prefetch import Feed
+from medsass.data.loading.pipeline import PipelineConfig
+from medsass.data.loading.prefetch import Prefetcher
 from medsass.labels import Labeler
 
 SIZE = 224
@@ -134,19 +134,19 @@ class _Encoded:
 def _decoding(cores: int, device: str, source: Source) -> Batches:
     """Yield images that DALI decodes from files in memory."""
     files = [np.frombuffer(image.read(), np.uint8) for image in stored(source)]
-    form = Form((View(SIZE),), 8, False, device, cores, source.batch)
+    config = PipelineConfig((View(SIZE),), 8, False, device, cores, source.batch)
 
     def make(number: int) -> _Encoded:
         first = number * source.batch
         return _Encoded({"images": [files[i % len(files)] for i in range(first, first + source.batch)]})
 
-    feed = Feed(make, lambda inputs: pipeline.build_decoder(form, inputs))
+    prefetcher = Prefetcher(make, lambda inputs: pipeline.build_decoder(config, inputs))
     try:
         for number in count():
-            _, (images,) = feed.get(number, device == "cuda")
+            _, (images,) = prefetcher.get(number, device == "cuda")
             yield Batch(images, None)
     finally:
-        feed.close()
+        prefetcher.close()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Generated fluorescence-like nuclei with exact masks: data for `medsass demo` and for tests.
+"""Generated fluorescence-like nuclei with exact masks, for `medsass demo` and for tests.
 
 An image of S x S pixels is made in six steps, each with its own random draws:
 1. nuclei: 6 to 22 ellipses, half axes S/32 to S/11, any angle, lobed by up to 12 % (two harmonics of the radius);
    the mask is their union.
 2. brightness: each nucleus 60 to 200 gray levels above the background, textured by smoothed noise (20 %).
-3. blur: the whole signal by a Gaussian of sigma 0.6 to 2.0 pixels, the microscope's focus.
+3. blur: a Gaussian of sigma 0.6 to 2.0 pixels over the whole signal, the microscope's focus.
 4. background: level 6 to 30, plus a linear gradient of 10 to 90 gray levels across the image in any direction: uneven
-   illumination, which is what a single threshold cannot follow.
+   illumination, which a single threshold cannot follow.
 5. debris: 0 to 6 specks of one to three pixels that are not nuclei.
 6. noise: Poisson at 0.6 photons a gray level, plus Gaussian read noise of sigma 2; clipped to 0..255.
 """
@@ -22,7 +22,7 @@ from PIL import Image
 def generate(folder: Path, count: int, seed: int = 0, size: int = 128) -> None:
     """Write `count` pairs `images/nuclei_0000.png`, `masks/nuclei_0000.png` (0 and 255) below `folder`.
 
-    The same arguments give the same pixels; images do not depend on how many there are.
+    The same arguments give the same pixels; an image does not depend on `count`.
     """
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -33,14 +33,15 @@ def generate(folder: Path, count: int, seed: int = 0, size: int = 128) -> None:
 
 
 def draw(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One image, (size, size) uint8 gray, and its mask, (size, size) uint8 in {0, 1}."""
+    """Return an image, (size, size) uint8 gray, and its mask, (size, size) uint8 in {0, 1}."""
     y, x = np.mgrid[:size, :size].astype(np.float64)
     mask, signal = np.zeros((size, size), bool), np.zeros((size, size))
     for _ in range(rng.integers(6, 23)):
         inside = _nucleus(rng, x, y)
         mask |= inside
         signal = np.maximum(signal, inside * rng.uniform(60, 200))
-    signal *= 1 + 0.2 * _smooth(rng.standard_normal((size, size)), 2.0)
+    texture = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), 2.0)
+    signal *= 1 + 0.2 * (texture / texture.std())
     for _ in range(rng.integers(0, 7)):
         row, column = rng.integers(0, size - 2, 2)
         signal[row : row + rng.integers(1, 3), column : column + rng.integers(1, 3)] += rng.uniform(60, 160)
@@ -53,6 +54,7 @@ def draw(rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], NDArra
 
 
 def _nucleus(rng: np.random.Generator, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the pixels inside one random lobed ellipse, (S, S); x and y are the pixels' coordinates."""
     size = len(x)
     (row, column), turn = rng.uniform(0, size, 2), rng.uniform(0, np.pi)
     major, minor = rng.uniform(size / 32, size / 11, 2)
@@ -61,9 +63,3 @@ def _nucleus(rng: np.random.Generator, x: NDArray[np.float64], y: NDArray[np.flo
     around = np.arctan2(v, u)
     lobes = 1 + sum(rng.uniform(0, 0.06) * np.cos(k * around + rng.uniform(0, 2 * np.pi)) for k in (2, 3))
     return np.asarray((u / major) ** 2 + (v / minor) ** 2 < lobes**2)
-
-
-def _smooth(noise: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Gaussian-smoothed noise, scaled back to standard deviation 1."""
-    smoothed = cv2.GaussianBlur(noise, (0, 0), sigma)
-    return np.asarray(smoothed / smoothed.std())

@@ -14,7 +14,7 @@ from tests.support.damaged import build
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An intact dataset. Read it, never change it."""
+    """An intact dataset, which no test may change."""
     folder = tmp_path_factory.mktemp("whole")
     build(folder)
     return folder
@@ -22,13 +22,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be broken."""
+    """A copy of `whole`, to be damaged."""
     return Path(shutil.copytree(whole, tmp_path / "shards"))
 
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards in which each image is its mask times 255: three blobs in each, not symmetric."""
+    """Shards whose images are their masks times 255: three blobs each, not symmetric."""
     folder = tmp_path_factory.mktemp("twins")
     for kind in ("images", "masks"):
         (folder / kind).mkdir()

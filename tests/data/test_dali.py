@@ -1,4 +1,4 @@
-"""The training decoder, one image at a time."""
+"""The training decoder on single images."""
 
 import io
 import subprocess
@@ -53,12 +53,12 @@ def test_truncated_file_raises_and_the_next_one_decodes(kind: str, share: float)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\0" * 1000], ids=["empty", "text", "zeros"])
-def test_what_is_no_image_raises(data: bytes) -> None:
+def test_data_that_is_not_an_image_raises(data: bytes) -> None:
     with pytest.raises(ValueError, match="cannot read it"):
         dali.decode(data)
 
 
-def test_several_threads_get_their_own_images() -> None:
+def test_each_thread_gets_its_own_images() -> None:
     arrays = [noise(seed, 20 + seed, 30, 3) for seed in range(24)]
     files = [encoded(array, "PNG") for array in arrays]
     with ThreadPoolExecutor(4) as pool:
@@ -66,7 +66,7 @@ def test_several_threads_get_their_own_images() -> None:
             np.testing.assert_array_equal(got, expected)
 
 
-def test_bad_files_among_good_ones_in_threads_raise_alone() -> None:
+def test_only_the_bad_files_raise_in_threads() -> None:
     good = noise(3, 24, 24, 3)
     data = encoded(good, "PNG")
 

@@ -1,4 +1,4 @@
-"""Generated nuclei: the same for the same arguments, with masks that fit them."""
+"""Generated nuclei: reproducible, with masks that fit them."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""The random changes of a view of an image, as numbers: what is to happen to each image of a batch.
+"""The random changes of a view, as numbers for each image of a batch.
 
 A view is a random region of the image (crop and flip, resampled once by the loader's resize), then colour jitter, gray,
 blur and solarisation, in the order of BYOL (arXiv 2006.07733, appendix B) and DINO (arXiv 2104.14294, section 3.1).
-`medsass.data.loading.effects` does it. What happens to an image by chance is drawn image by image: where it does not happen, the
-numbers are those that leave pixels as they are, so that one graph serves a whole batch.
+`medsass.data.loading.pipeline` applies them. Each image has its own random numbers; where a change does not happen, its
+numbers leave the pixels unchanged, so that one graph serves the whole batch.
 """
 
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ASPECT = (3 / 4, 4 / 3)  # width over height of a crop by area, as torchvision's RandomResizedCrop
-_ATTEMPTS = 10  # to place it, likewise
-_SIGMA = (0.1, 2.0)  # pixels of an image of _SIGMA_SIZE pixels a side, as BYOL and DINO
+_ATTEMPTS = 10  # to place such a crop, likewise
+_SIGMA = (0.1, 2.0)  # pixels of an image with _SIGMA_SIZE pixels a side, as BYOL and DINO
 _SIGMA_SIZE = 224
 _NO_BLUR = 1e-3  # pixels; all weight on the centre, while 0 would tell DALI to choose
 
-# Of the warps: torchvision's default distortion, and moderate numbers for its RandomAffine, which has no defaults.
+# The warps: torchvision's default distortion, and moderate numbers for its RandomAffine, which has no defaults.
 _DISTORTION = 0.5
 _DEGREES, _SHIFT, _SCALE = 15.0, 0.1, (0.9, 1.1)
 
-# Uniform numbers that an image gets for each view, whatever of it happens: so no change shifts the numbers of another.
-_UNIFORM = {
-    "extent": 2, "area": _ATTEMPTS, "aspect": _ATTEMPTS, "begin": 2, "flip": 2,
-    "jittered": 2, "brightness": 2, "contrast": 2, "saturation": 2, "hue": 2, "gray": 1,
-    "inwards": 8, "scale": 1, "angle": 1, "shift": 2,
-    "blur": 1, "sigma": 1, "solarize": 1,
-}  # fmt: skip
+# Uniform numbers drawn for each image of each view, whatever happens to it: so one change never shifts another's numbers.
+_UNIFORM = (
+    {"extent": 2, "area": _ATTEMPTS, "aspect": _ATTEMPTS, "begin": 2, "flip": 2}
+    | {"jittered": 2, "brightness": 2, "contrast": 2, "saturation": 2, "hue": 2, "gray": 1}
+    | {"inwards": 8, "scale": 1, "angle": 1, "shift": 2}
+    | {"blur": 1, "sigma": 1, "solarize": 1}
+)
 UNIFORM = sum(_UNIFORM.values())
 
 Floats = NDArray[np.float64]
@@ -39,22 +39,27 @@ Floats = NDArray[np.float64]
 class Augment:
     """Random changes of a training image; the defaults are the paper's list (appendix D) without its two warps.
 
-    crop: smallest share of each side that a random resized crop keeps, (0, 1]; the two sides are drawn apart, so the
-        aspect ratio varies too. area: least and greatest share of the image's area that is kept instead, at an aspect
-        ratio log-uniform in 3/4..4/3 (torchvision's RandomResizedCrop, its ten attempts and its fallback included).
-    flip: horizontal and, unless `vertical` is False, vertical, each with probability 1/2.
-    jitter: brightness, contrast and saturation are scaled by 1 +- jitter, saturation by 1 +- `saturation` where that is
-        given. hue: turned by +- that many degrees. jitter_chance: the probability of all that.
-    gray, blur, solarize: probabilities of losing all colour; of a Gaussian blur, its sigma uniform in 0.1..2 pixels of
-        224 and in proportion at other sizes; and of inverting the values of 128 and more.
-    warp: appendix D's list in place of the jitter: either jitter or a random perspective, then either jitter or a
-        random affine map, each with probability 1/2 whatever `jitter_chance` says. The perspective moves each corner
-        inwards by up to a quarter of the side (torchvision's distortion of 0.5); the affine map turns by +-15 degrees,
-        scales by 0.9..1.1 and shifts by +-0.1 of the side. What comes from outside is black. Flips come before the
-        warps, not after: as every warp is as likely as its mirror image, the views are as likely too. Crops stay as
-        they are asked for; appendix D has none (crop=1).
-
     16-bit images have neither saturation, hue, gray nor solarisation; their contrast is scaled about their own mean.
+
+    Args:
+        crop: Smallest share of each side that a random resized crop keeps, (0, 1]; the two sides are drawn independently,
+            so the aspect ratio varies too.
+        flip: Flip horizontally and, unless `vertical` is False, vertically, each with probability 1/2.
+        jitter: Brightness, contrast and saturation are scaled by 1 +- jitter.
+        hue: The hue turns by +- that many degrees.
+        area: Smallest and largest share of the image's area to keep instead of `crop`, at an aspect ratio log-uniform in
+            3/4..4/3 (torchvision's RandomResizedCrop, its ten attempts and its fallback included).
+        saturation: Range of saturation in place of `jitter`.
+        jitter_chance: Probability of all colour jitter.
+        gray: Probability of losing all colour.
+        blur: Probability of a Gaussian blur, its sigma uniform in 0.1..2 pixels at size 224 and in proportion at others.
+        solarize: Probability of inverting the values of 128 and more.
+        warp: Appendix D's list in place of the jitter: either jitter or a random perspective, then either jitter or a
+            random affine map, each with probability 1/2 whatever `jitter_chance` says. The perspective moves each corner
+            inwards by up to a quarter of the side (torchvision's distortion of 0.5); the affine map turns by +-15
+            degrees, scales by 0.9..1.1 and shifts by +-0.1 of the side. Pixels from outside are black. Flips come before
+            the warps: as every warp is as likely as its mirror image, that makes no difference. Crops are as requested;
+            appendix D has none (crop=1).
     """
 
     crop: float = 0.6
@@ -73,19 +78,22 @@ class Augment:
 
 @dataclass(frozen=True)
 class View:
-    """A square picture of `size` pixels a side that a batch holds of each of its images; `augment` None: all of it."""
+    """A square picture of each image, `size` pixels a side: randomly changed, or all of the image if `augment` is None."""
 
     size: int
     augment: Augment | None = None
 
 
 def columns(view: View, depth: int) -> dict[str, slice]:
-    """Where `parameters` puts what, of images of `depth` 8 or 16: only what such a view may change is there.
+    """Return the columns of `parameters` by name, for images of `depth` 8 or 16; only possible changes have columns.
 
-    region: start and end (y, x) of the region that becomes the view, as shares of the image's height and width, the ends
-    swapped where the view is flipped. colour0, and with `warp` also colour1: factors of brightness and contrast and, at
-    depth 8, of saturation, and degrees of hue. matrix0 and matrix1, with `warp`: (3, 3) maps of pixels after colour0 and
-    colour1. sigma: pixels. solarize: what the values of 128 and more are XORed with.
+    - region: start and end (y, x) of the region that becomes the view, as shares of the image's height and width; start
+      and end are swapped where the view is flipped.
+    - colour0, and with `warp` also colour1: factors of brightness and contrast and, at depth 8, of saturation, and
+      degrees of hue.
+    - matrix0 and matrix1, with `warp`: (3, 3) maps of pixels after colour0 and after colour1.
+    - sigma: pixels.
+    - solarize: the number with which values of 128 and more are XORed.
     """
     augment = view.augment
     if augment is None:
@@ -101,14 +109,18 @@ def columns(view: View, depth: int) -> dict[str, slice]:
 
 
 def coloured(augment: Augment, depth: int) -> bool:
-    """Whether colours may change."""
+    """Return whether colours may change."""
     return bool(augment.jitter or (depth == 8 and (augment.saturation or augment.hue or augment.gray)))
 
 
 def parameters(view: View, depth: int, uniform: Floats, sizes: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-    """(N, K) float32, what happens to each of N images, in `columns(view, depth)`.
+    """Return the changes of N images, (N, K) float32, in the columns of `columns(view, depth)`.
 
-    uniform: (N, `UNIFORM`) in [0, 1). sizes: (N, 2), heights and widths of the images, which a crop by `area` needs.
+    Args:
+        view: A view with random changes.
+        depth: Bits a channel, 8 or 16.
+        uniform: (N, `UNIFORM`) random numbers in [0, 1).
+        sizes: (N, 2) heights and widths of the images, which a crop by `area` needs.
     """
     augment = view.augment
     assert augment is not None
@@ -135,9 +147,26 @@ def _between(uniform: Floats, low: float, high: float) -> Floats:
 
 
 def _region(augment: Augment, u: Mapping[str, Floats], sizes: NDArray[np.int64] | None) -> Floats:
+    """Return the regions, (N, 4), as `columns` describes them.
+
+    A crop by area is torchvision's RandomResizedCrop.get_params, all attempts at once: the first that fits, and where
+    none does the largest region in the middle with an allowed aspect ratio.
+    """
     if augment.area:
         assert sizes is not None
-        begin, extent = _crop_by_area(augment.area, u, sizes)
+        sides = sizes.astype(np.float64)
+        height, width = sides[:, :1], sides[:, 1:]
+        wanted = height * width * _between(u["area"], *augment.area)
+        aspect = np.exp(_between(u["aspect"], *np.log(_ASPECT).tolist()))
+        tried = np.rint(np.sqrt(np.stack([wanted / aspect, wanted * aspect], axis=-1)))  # (N, attempts, 2)
+        fits = np.all((tried > 0) & (tried <= sides[:, None]), axis=-1)
+        first = tried[np.arange(len(tried)), fits.argmax(1)]
+        most = np.concatenate([np.rint(width / _ASPECT[0]), np.rint(height * _ASPECT[1])], axis=1)
+        found = np.any(fits, axis=1, keepdims=True)
+        pixels = np.where(found, first, np.minimum(most, sides))
+        room = sides - pixels
+        begin = np.where(found, np.floor(u["begin"] * (room + 1)), np.floor(room / 2)) / sides
+        extent = pixels / sides
     else:
         extent = _between(u["extent"], augment.crop, 1.0)
         begin = u["begin"] * (1.0 - extent)
@@ -146,29 +175,8 @@ def _region(augment: Augment, u: Mapping[str, Floats], sizes: NDArray[np.int64] 
     return np.concatenate([np.where(swap, end, begin), np.where(swap, begin, end)], axis=1)
 
 
-def _crop_by_area(
-    area: tuple[float, float], u: Mapping[str, Floats], sizes: NDArray[np.int64]
-) -> tuple[Floats, Floats]:
-    """As torchvision's RandomResizedCrop.get_params, all attempts at once: the first that fits is taken, and where none
-    does the largest region in the middle that has an allowed aspect ratio. Shares of the image's sides, (y, x).
-    """
-    sides = sizes.astype(np.float64)
-    height, width = sides[:, :1], sides[:, 1:]
-    wanted = height * width * _between(u["area"], *area)
-    aspect = np.exp(_between(u["aspect"], *np.log(_ASPECT).tolist()))
-    tried = np.rint(np.sqrt(np.stack([wanted / aspect, wanted * aspect], axis=-1)))  # (N, attempts, 2)
-    fits = np.all((tried > 0) & (tried <= sides[:, None]), axis=-1)
-    first = tried[np.arange(len(tried)), fits.argmax(1)]
-    most = np.concatenate([np.rint(width / _ASPECT[0]), np.rint(height * _ASPECT[1])], axis=1)
-    found = np.any(fits, axis=1, keepdims=True)
-    extent = np.where(found, first, np.minimum(most, sides))
-    room = sides - extent
-    begin = np.where(found, np.floor(u["begin"] * (room + 1)), np.floor(room / 2))
-    return begin / sides, extent / sides
-
-
 def _colours(augment: Augment, u: Mapping[str, Floats], happens: Floats, stage: int, last: bool) -> Floats:
-    """(N, 4) brightness, contrast, saturation and hue of a stage; the last one loses the colour too."""
+    """Return brightness, contrast, saturation and hue of a stage, (N, 4); gray belongs to the last stage."""
     saturation = augment.jitter if augment.saturation is None else augment.saturation
     most = {"brightness": augment.jitter, "contrast": augment.jitter, "saturation": saturation}
     found = [1 + happens * _between(u[name][:, stage], -reach, reach) for name, reach in most.items()]
@@ -178,8 +186,9 @@ def _colours(augment: Augment, u: Mapping[str, Floats], happens: Floats, stage: 
 
 
 def _perspective(uniform: Floats, size: int) -> Floats:
-    """(N, 3, 3) maps of the square onto a random quadrilateral within it, by Heckbert's closed form ("Fundamentals of
-    texture mapping and image warping", 1989, section 2.2.3). uniform: (N, 8).
+    """Return maps, (N, 3, 3), of the square onto random quadrilaterals within it; uniform: (N, 8).
+
+    Heckbert's closed form ("Fundamentals of texture mapping and image warping", 1989, section 2.2.3).
     """
     inwards = (uniform * _DISTORTION / 2).T
     x = inwards[0], 1 - inwards[1], 1 - inwards[2], inwards[3]  # from the top left corner clockwise
@@ -192,7 +201,7 @@ def _perspective(uniform: Floats, size: int) -> Floats:
 
 
 def _affine(u: Mapping[str, Floats], size: int) -> Floats:
-    """(N, 3, 3) maps that scale and turn about the centre, and then shift."""
+    """Return maps, (N, 3, 3), that scale and turn about the centre, then shift."""
     angle = np.radians(_between(u["angle"][:, 0], -_DEGREES, _DEGREES))
     scale = _between(u["scale"][:, 0], *_SCALE)
     shift = _between(u["shift"], -_SHIFT, _SHIFT) * size

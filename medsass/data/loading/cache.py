@@ -1,5 +1,6 @@
-"""Decoded images that are kept in memory, so that training decodes nothing after the first look at each."""
+"""A cache of decoded images in memory, so that each image is decoded only once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
@@ -9,118 +10,122 @@ import torch
 from numpy.typing import NDArray
 
 from medsass.data.loading import memory, pipeline, tensors
-from medsass.data.loading.pipeline import Form
-from medsass.data.loading.prefetch import Feed
+from medsass.data.loading.pipeline import PipelineConfig
+from medsass.data.loading.prefetch import HasFeeds, Prefetcher
 from medsass.data.loading.reader import Reader
 from medsass.data.shards.manifest import Split
 
-_BLOCK = 64  # images that are decoded, and whose pixels lie, together
+_BLOCK = 64  # images that are decoded, and whose pixels are stored, together
+
+
+class Cache:
+    """The decoded images of all samples, and their masks if there are any, once `fill` has run.
+
+    Args:
+        config: The pipeline that takes the images.
+        where: "host" or "device".
+        needed: Bytes that the images will take.
+
+    Attributes:
+        sizes: (N, 2) int64, heights and widths of the images.
+        filled: Whether `fill` has run.
+    """
+
+    def __init__(self, config: PipelineConfig, where: str, needed: int) -> None:
+        self.where, self.needed = where, needed
+        self.filled = False
+        self.sizes = np.zeros((0, 2), np.int64)
+        self._config = replace(config, batch=_BLOCK, cached="")
+        self._pixels: dict[str, list[Any]] = {}  # by the pipeline's input, DALI's tensors
+        _CACHES.add(self)
+
+    def feeds(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the inputs of a pipeline for these samples."""
+        return {name: tensors.batch([column[number] for number in numbers]) for name, column in self._pixels.items()}
+
+    def fill(self, reader: Reader, make: Callable[[NDArray[np.int64]], HasFeeds]) -> None:
+        """Decode all samples of `reader`; `make` reads the files of samples. Raises what reading and decoding raise."""
+        count = len(reader.samples)
+        blocks = [np.arange(first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK)]
+        prefetcher = Prefetcher(
+            lambda number: make(blocks[number]),
+            lambda source: pipeline.build_decoder(self._config, source),
+            len(blocks),
+        )
+        pixels: dict[str, list[Any]] = {name: [] for name in ["images", "masks"][: 1 + self._config.masks]}
+        sizes = []
+        try:
+            for number in range(len(blocks)):
+                _, outputs = prefetcher.get(number, self._config.device == "cuda")
+                sizes += [tuple(shape[:2]) for shape in outputs[0].shape()]
+                for column, output in zip(pixels.values(), outputs, strict=True):
+                    column += self._copies(output)
+        finally:
+            prefetcher.close()
+        self._pixels = pixels
+        if self.where == "device":
+            torch.cuda.synchronize()  # DALI reads it on its own streams
+        self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
+        self.filled = True
+
+    def _copies(self, output: Any) -> list[Any]:
+        """Copy a batch of images as DALI's tensors, one after the other in one block of exactly their size."""
+        images = tensors.unstack(output)
+        block = torch.cat([image.flatten().view(torch.uint8) for image in images])
+        block = block.to("cuda" if self.where == "device" else "cpu")
+        chunks = block.split([image.nbytes for image in images])  # type: ignore[no-untyped-call]
+        pairs = zip(chunks, images, strict=True)
+        return [tensors.tensor(chunk.view(image.dtype).view(image.shape)) for chunk, image in pairs]
+
+
+_CACHES: WeakSet[Cache] = WeakSet()  # of this process
 
 
 @dataclass(frozen=True)
-class Room:
-    """Where decoded images can be kept: "host", "device", or "" where they cannot; what to tell the user of it; and the
-    bytes that they need.
-    """
+class CachePlan:
+    """Where decoded images can be cached: "host", "device", or "" for nowhere; a note for the user; the bytes needed."""
 
     where: str = ""
     note: str = ""
     needed: int = 0
 
 
-class Cache:
-    """The decoded images of all samples, and their masks where they are asked for, once `fill` has run.
+def plan(wanted: str, split: Split, samples: int, config: PipelineConfig, world: int) -> CachePlan:
+    """Plan a cache of `samples` decoded images, which may take at most half of the free memory.
 
-    sizes: (N, 2) int64, their heights and widths.
-    """
-
-    def __init__(self, form: Form, where: str, needed: int) -> None:
-        self.where, self.needed = where, needed
-        self.filled = False
-        self._form = replace(form, batch=_BLOCK, held="")
-        self._images: list[Any] = []
-        self._masks: list[Any] = []
-        self.sizes = np.zeros((0, 2), np.int64)
-        _PROMISED.add(self)
-
-    def feeds(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
-        """What a pipeline of held images is fed with for these samples."""
-        held = {"images": self._images} | ({"masks": self._masks} if self._form.masks else {})
-        return {name: tensors.batch([column[number] for number in numbers]) for name, column in held.items()}
-
-    def fill(self, reader: Reader, make: Any) -> None:
-        """Decode all samples of `reader`. make: as `Feed`'s, of encoded samples by their numbers. Raises what reading
-        and decoding raise.
-        """
-        count = len(reader.samples)
-        blocks = [np.arange(first, min(first + _BLOCK, count)) for first in range(0, count, _BLOCK)]
-        feed: Feed[Any] = Feed(
-            lambda number: make(blocks[number]), lambda source: pipeline.build_decoder(self._form, source), len(blocks)
-        )
-        images: list[Any] = []
-        masks: list[Any] = []
-        sizes = []
-        try:
-            for number in range(len(blocks)):
-                _, (decoded, *more) = feed.get(number, self._form.device == "cuda")
-                sizes += [tuple(shape[:2]) for shape in decoded.shape()]
-                images += self._kept(decoded)
-                for held in more:
-                    masks += self._kept(held)
-        finally:
-            feed.close()
-        self._images, self._masks = images, masks
-        if self.where == "device":
-            torch.cuda.synchronize()  # DALI reads it on streams of its own
-        self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
-        self.filled = True
-
-    def _kept(self, decoded: Any) -> list[Any]:
-        """Copies of a batch of images as DALI's tensors, one after the other in a memory of just their size."""
-        found = tensors.split(decoded)
-        block = torch.cat([image.flatten().view(torch.uint8) for image in found])
-        block = block.to("cuda" if self.where == "device" else "cpu")
-        parts = block.split([image.nbytes for image in found])  # type: ignore[no-untyped-call]
-        pairs = zip(parts, found, strict=True)
-        return [tensors.tensor(part.view(image.dtype).view(image.shape)) for part, image in pairs]
-
-
-_PROMISED: WeakSet[Cache] = WeakSet()  # caches of this process; those that are not filled yet take memory later
-
-
-def room(wanted: str, split: Split, samples: int, form: Form, world: int) -> Room:
-    """Whether `samples` of a split, decoded, fit into at most half of the memory that is free where they are `wanted`:
-    "none", "host" or "device". On the host every process of the `world` on this machine keeps its own.
+    Args:
+        wanted: "none", "host" or "device"; on a CPU "device" is the host.
+        split: The split that holds the samples.
+        samples: Number of samples that are read.
+        config: The pipeline that takes the images.
+        world: Processes of the training; each process on this machine has its own cache on the host.
     """
     if wanted == "none":
-        return Room()
-    where = wanted if form.device == "cuda" else "host"
-    needed = bytes_of(split, samples, form)
+        return CachePlan()
+    where = wanted if config.device == "cuda" else "host"
+    needed = decoded_bytes(split, samples, config)
     if where == "host":
         copies, free, place = memory.processes(world), memory.host(), "the host's memory"
     else:
         copies, free, place = 1, memory.device(), "the GPU's memory"
     takes, left = copies * needed, free - promised(where) * copies
-    amount = f"{_written(takes)} of {place}, of which {_written(max(0, left))} are free"
+    amounts = [f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" for size in (takes, max(0, left))]
+    memory_note = f"{amounts[0]} of {place}, of which {amounts[1]} are free"
     if takes > left / 2:
-        rest = f"more than half; images are decoded anew in each epoch (--cache {wanted} is not used)"
-        return Room("", f"decoded images would take {amount}: {rest}")
+        rest = f"more than half; images are decoded again in each epoch (--cache {wanted} is not used)"
+        return CachePlan("", f"decoded images would take {memory_note}: {rest}")
     each = f" ({copies} processes)" if copies > 1 else ""
-    return Room(where, f"decoded images take {amount}{each}", needed)
+    return CachePlan(where, f"decoded images take {memory_note}{each}", needed)
 
 
 def promised(where: str) -> int:
-    """Bytes on the "host" or the "device" that caches of this process will still take."""
-    return sum(cache.needed for cache in _PROMISED if cache.where == where and not cache.filled)
+    """Return the bytes on the "host" or the "device" that unfilled caches of this process will still take."""
+    return sum(cache.needed for cache in _CACHES if cache.where == where and not cache.filled)
 
 
-def _written(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def bytes_of(split: Split, samples: int, form: Form) -> int:
-    """Bytes of so many decoded samples of a split, at most: of a share of them it is not known which it holds."""
-    each = (3 if form.depth == 8 else 2) + form.masks
+def decoded_bytes(split: Split, samples: int, config: PipelineConfig) -> int:
+    """Return the most bytes that so many decoded samples can take; of a subset it is not known which sizes it holds."""
+    each = (3 if config.depth == 8 else 2) + config.masks
     sides = [(name.split("x"), count) for name, count in split.sizes.items()]
     areas = sorted(((int(width) * int(height), count) for (width, height), count in sides), reverse=True)
     total, left = 0, samples

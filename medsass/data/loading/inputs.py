@@ -1,27 +1,32 @@
-"""What a pipeline is fed with for one batch: encoded or held images, and what is to happen to each of them by chance."""
+"""The inputs of a pipeline for one batch: encoded or cached images, and the parameters of their random changes."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data import dali
 from medsass.data.loading import augment, order, tensors
-from medsass.data.loading.augment import View
 from medsass.data.loading.cache import Cache
-from medsass.data.loading.order import Order, Piece
+from medsass.data.loading.order import MicroBatch, Order
+from medsass.data.loading.pipeline import PipelineConfig
 from medsass.data.loading.reader import Encoded, Reader
-from medsass.data.loading.samples import Samples
+
+_NAMES = {"image": "images", "mask.png": "masks"}  # the pipeline's inputs by the samples' files
 
 
 @dataclass(frozen=True)
-class Portion:
-    """One batch for a pipeline. feeds: data by the input's name, as `pipeline.build` says. encoded: the files as read.
-    info: each sample's JSON, where it was asked for. share: the batch's images over those of its step. parameters: of each
-    augmented view by its number what is in its feed, `augment.parameters`.
+class Inputs:
+    """The inputs of one batch.
+
+    Args:
+        feeds: DALI's batch of each pipeline input, by the input's name (see `pipeline.build`).
+        encoded: The files as read; empty where images are cached.
+        keys: Keys of the samples.
+        info: JSON of each sample, if requested.
+        share: Images of the batch over all images of its step.
+        parameters: `augment.parameters` of each augmented view, by the view's number.
     """
 
     feeds: dict[str, Any]
@@ -31,91 +36,66 @@ class Portion:
     share: float = 1.0
     parameters: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
-    def culprit(self, samples: Samples, depth: int) -> ValueError | None:
-        """An error that names the first sample that cannot be decoded, if there is one."""
-        for item in self.encoded:
-            try:
-                if "image" in item.files:
-                    dali.decode(item.files["image"], depth)
-                if "mask.png" in item.files:
-                    dali.decode_mask(item.files["mask.png"])
-            except ValueError as error:
-                return samples.damaged(item.number, str(error))
-        return None
 
+class InputBuilder:
+    """Builder of batches' inputs; may be called from several threads at once.
 
-class Maker:
-    """Makes portions; may be called from several threads at once. Where a crop needs an image's height and width they are
-    the held image's, or read from the sample's JSON when it is seen for the first time.
+    A crop by area needs its image's height and width: those of the cached image, or else read from the sample's JSON
+    when the sample is first used.
     """
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        depth: int,
-        masks: bool,
-        info: bool,
-        order: Order,
-        reader: Reader,
-        cache: Cache | None,
-    ) -> None:
-        self.views, self.depth, self.masks, self.info = views, depth, masks, info
-        self.order, self.reader, self.cache = order, reader, cache
-        self._sizes = np.zeros((len(reader.samples), 2), np.int64)  # 0: not seen yet
-        self._measured = any(view.augment and view.augment.area for view in views)
+    def __init__(self, config: PipelineConfig, order: Order, reader: Reader, cache: Cache | None, info: bool) -> None:
+        self._config, self._order, self._reader, self._cache, self._info = config, order, reader, cache, info
+        self._files = ["image", "mask.png"] if config.masks else ["image"]
+        self._sizes = np.zeros((len(reader.samples), 2), np.int64)  # 0: not read yet
+        self._needs_sizes = any(view.augment and view.augment.area for view in config.views)
 
-    def __call__(self, number: int) -> Portion:
-        """The portion of batch `number`, counted through all epochs."""
-        piece = self.order.piece(*divmod(number, len(self.order)))
-        unknown = self._measured and self.cache is None and not self._sizes[piece.samples].all()
-        wanted = self._pixels() if self.cache is None else []
-        encoded = self._read(piece.samples, [*wanted, *["json"] * (self.info or unknown)])
-        info = [self._json(item) for item in encoded] if self.info or unknown else []
-        if unknown:
-            for item, table in zip(encoded, info, strict=True):
-                self._sizes[item.number] = self._size(item, table)
-        feeds = self.cache.feeds(piece.samples) if self.cache else self._feeds(encoded)
-        keys = tuple(self.reader.samples.key(number) for number in piece.samples)
-        parameters = self._parameters(piece)
-        feeds |= {f"view{number}": tensors.rows(found) for number, found in parameters.items()}
-        return Portion(feeds, encoded, keys, info if self.info else [], piece.share, parameters)
+    def __call__(self, number: int) -> Inputs:
+        """Build the inputs of batch `number`, counted through all epochs."""
+        batch = self._order.micro_batch(*divmod(number, len(self._order)))
+        unknown = self._needs_sizes and self._cache is None and not self._sizes[batch.samples].all()
+        wanted = [*([] if self._cache else self._files), *["json"] * (self._info or unknown)]
+        encoded = self._reader.read(batch.samples.tolist(), wanted) if wanted else []
+        info = [self._json(item) for item in encoded] if "json" in wanted else []
+        parameters = self._parameters(batch)
+        feeds = self._cache.feeds(batch.samples) if self._cache else self._feeds(encoded)
+        feeds |= {f"view{view}": tensors.rows(rows) for view, rows in parameters.items()}
+        keys = tuple(self._reader.samples.key(sample) for sample in batch.samples)
+        return Inputs(feeds, encoded, keys, info if self._info else [], batch.share, parameters)
 
-    def encoded(self, numbers: NDArray[np.int64]) -> Portion:
-        """Samples as files alone."""
-        encoded = self._read(numbers, self._pixels())
-        return Portion(self._feeds(encoded), encoded)
+    def encoded(self, numbers: NDArray[np.int64]) -> Inputs:
+        """Read only the files of samples."""
+        encoded = self._reader.read(numbers.tolist(), self._files)
+        return Inputs(self._feeds(encoded), encoded)
 
-    def _pixels(self) -> list[str]:
-        return ["image", "mask.png"] if self.masks else ["image"]
+    def _feeds(self, encoded: list[Encoded]) -> dict[str, Any]:
+        files = {what: [tensors.tensor(item.files[what]) for item in encoded] for what in self._files}
+        return {_NAMES[what]: tensors.batch(column) for what, column in files.items()}
 
-    def _read(self, numbers: NDArray[np.int64], wanted: Sequence[str]) -> list[Encoded]:
-        return self.reader.read(numbers.tolist(), wanted) if wanted else []
-
-    def _feeds(self, encoded: Sequence[Encoded]) -> dict[str, Any]:
-        names = {"image": "images", "mask.png": "masks"}
+    def _parameters(self, batch: MicroBatch) -> dict[int, NDArray[np.float32]]:
+        """Draw the random changes of each augmented view."""
+        views, place = self._config.views, self._order
+        if not place.shuffled:
+            return {}
+        # images come first in the shape, so that repeated images at its end do not change the others' numbers
+        shape = (batch.step_images, len(views), augment.UNIFORM)
+        drawn = order.uniform(place.seed, batch.epoch, batch.step, shape)[batch.place]
+        sizes = (self._cache.sizes if self._cache else self._sizes)[batch.samples] if self._needs_sizes else None
         return {
-            names[what]: tensors.batch([tensors.tensor(item.files[what]) for item in encoded])
-            for what in self._pixels()
-        }
-
-    def _parameters(self, piece: Piece) -> dict[int, NDArray[np.float32]]:
-        shape = (piece.of, len(self.views), augment.UNIFORM)  # images first: those that only fill up come last
-        drawn = order.numbers(self.order.seed, piece.epoch, piece.step, shape) if self.order.shuffled else None
-        sizes = (self.cache.sizes if self.cache else self._sizes)[piece.samples] if self._measured else None
-        return {
-            number: augment.parameters(view, self.depth, drawn[piece.place, number], sizes)
-            for number, view in enumerate(self.views)
-            if view.augment and drawn is not None
+            number: augment.parameters(view, self._config.depth, drawn[:, number], sizes)
+            for number, view in enumerate(views)
+            if view.augment
         }
 
     def _json(self, item: Encoded) -> dict[str, Any]:
+        """Return a sample's JSON and keep its size if sizes are needed."""
         try:
-            return dict(json.loads(item.files["json"].tobytes()))
+            table = dict(json.loads(item.files["json"].tobytes()))
         except (KeyError, ValueError) as error:
-            raise self.reader.samples.damaged(item.number, "its JSON cannot be read") from error
-
-    def _size(self, item: Encoded, table: dict[str, Any]) -> tuple[int, int]:
-        height, width = table.get("height"), table.get("width")
-        if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-            raise self.reader.samples.damaged(item.number, "its JSON does not say its height and width")
-        return height, width
+            raise self._reader.samples.damaged(item.number, "its JSON cannot be read") from error
+        if self._needs_sizes and self._cache is None:
+            height, width = table.get("height"), table.get("width")
+            if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+                raise self._reader.samples.damaged(item.number, "its JSON does not say its height and width")
+            self._sizes[item.number] = height, width
+        return table

@@ -1,45 +1,60 @@
-"""Which samples make which batch, and the random numbers of each: functions of seed, epoch and step, and of nothing else.
+"""The samples of each batch and its random numbers: functions of seed, epoch and step alone.
 
-A step takes the next `batch_size` samples of the epoch's order and deals them out in equal runs to its parts and ranks.
-So the images of a step, and what happens to each of them by chance, depend neither on the number of ranks nor on that of
-parts, nor on what was read before.
+A step takes the next `batch_size` samples of the epoch's order and divides them into equal runs, one for each micro-batch
+of each rank. So the images of a step, and the random changes of each image, depend neither on the number of ranks nor on
+the number of micro-batches nor on what was read before.
 """
 
+import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One batch: the numbers of its samples, (n,) int64, where they stand among the `of` images of their step, and which
-    step of which epoch that is.
+class MicroBatch:
+    """The samples of one micro-batch, the images of a step that one rank takes at a time.
+
+    Args:
+        samples: (n,) int64, sample numbers.
+        epoch: Epoch, counted from 0.
+        step: Step within the epoch, counted from 0.
+        place: Position of the samples among the images of their step.
+        step_images: Images of the whole step, over all ranks and micro-batches.
     """
 
     samples: NDArray[np.int64]
     epoch: int
     step: int
     place: slice
-    of: int
+    step_images: int
 
     @property
     def share(self) -> float:
-        """The batch's images over all images of its step."""
-        return len(self.samples) / self.of
+        """Images of the micro-batch over all images of its step."""
+        return len(self.samples) / self.step_images
 
 
 @dataclass(frozen=True)
 class Order:
-    """The batches of one rank, on which each step has `parts` of them.
+    """The micro-batches of one rank.
 
-    samples: how many there are. batch_size: images of a step, over all ranks and parts. shuffled: each epoch has an order
-    of its own, and the last step repeats as many of the epoch's first samples as make its batches equally large: fewer
-    than there are batches in a step. Otherwise samples come as they are stored and none is repeated, so that batches of
-    the last step may differ by one image, and some may have none: those are left out.
-    Raises `ValueError` where `batch_size` cannot be dealt out equally.
+    If shuffled, each epoch has its own order, and the last step repeats some of the epoch's first samples so that all its
+    micro-batches are equally large: fewer than there are micro-batches in a step. Otherwise samples come in stored order
+    and none is repeated: micro-batches of the last step may differ by one image, and empty ones are left out.
+
+    Args:
+        samples: Number of samples.
+        batch_size: Images of a step, over all ranks and micro-batches.
+        micro_batches: Micro-batches of a step on each rank (`--accumulate`).
+
+    Raises:
+        ValueError: `batch_size` cannot be divided equally.
     """
 
     samples: int
@@ -48,79 +63,85 @@ class Order:
     seed: int = 0
     rank: int = 0
     world: int = 1
-    parts: int = 1
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_size % self._pieces or self.batch_size < 1:
-            least = max(1, self.batch_size // self._pieces) * self._pieces
+        shares = self.world * self.micro_batches
+        if self.batch_size % shares or self.batch_size < 1:
             raise ValueError(
-                f"--batch-size {self.batch_size} cannot be dealt out equally to {self.world} process"
-                f"{'es' * (self.world > 1)} in {self.parts} part{'s' * (self.parts > 1)} each (--accumulate): "
-                f"take a multiple of {self._pieces} such as {least}"
+                f"--batch-size {self.batch_size} cannot be divided equally among {self.world} process"
+                f"{'es' * (self.world > 1)} with {self.micro_batches} micro-batch{'es' * (self.micro_batches > 1)} each "
+                f"(--accumulate): use a multiple of {shares} such as {max(1, self.batch_size // shares) * shares}"
             )
-
-    @property
-    def _pieces(self) -> int:
-        return self.world * self.parts
 
     @property
     def steps(self) -> int:
         """Steps of an epoch."""
         return -(-self.samples // self.batch_size)
 
-    def __len__(self) -> int:
-        """Batches of an epoch on this rank."""
-        sizes = self._sizes(self._images(self.steps - 1))
-        return (self.steps - 1) * self.parts + sum(sizes[self._number(part)] > 0 for part in range(self.parts))
-
     @property
     def largest(self) -> int:
-        """Images of the largest batch."""
-        return max(self._sizes(self._images(0)))
+        """Images of the largest micro-batch on any rank."""
+        _, images = self._place(0, 0)
+        return -(-images // (self.world * self.micro_batches))
 
-    def piece(self, epoch: int, index: int) -> Piece:
-        """Batch `index` of `epoch`, both counted from 0, on this rank."""
-        step, part = divmod(index, self.parts)
-        count, number = self._images(step), self._number(part)
-        sizes = self._sizes(count)
-        first = sum(sizes[:number])
-        place = slice(first, first + sizes[number])
+    def __len__(self) -> int:
+        """Return the number of micro-batches of an epoch on this rank."""
+        last = self.steps - 1
+        places = [self._place(last, index)[0] for index in range(self.micro_batches)]
+        return last * self.micro_batches + sum(1 for place in places if place.stop > place.start)
+
+    def micro_batch(self, epoch: int, index: int) -> MicroBatch:
+        """Return micro-batch `index` of `epoch` on this rank, both counted from 0."""
+        step, within = divmod(index, self.micro_batches)
+        place, images = self._place(step, within)
         numbers = np.arange(place.start, place.stop, dtype=np.int64) + step * self.batch_size
-        if self.shuffled:  # behind the end the epoch begins again
+        if self.shuffled:  # past its end the epoch begins again
             numbers = permutation(self.seed, epoch, self.samples)[numbers % self.samples]
-        return Piece(numbers, epoch, step, place, count)
+        return MicroBatch(numbers, epoch, step, place, images)
 
-    def _images(self, step: int) -> int:
-        """Images of a step, repeated ones included."""
-        left = min(self.batch_size, self.samples - step * self.batch_size)
-        return -(-left // self._pieces) * self._pieces if self.shuffled else left
-
-    def _sizes(self, count: int) -> list[int]:
-        """Images of each batch of a step of `count` images."""
-        least, more = divmod(count, self._pieces)
-        return [least + 1] * more + [least] * (self._pieces - more)
-
-    def _number(self, part: int) -> int:
-        """Which batch of a step this rank's part is."""
-        return part * self.world + self.rank
+    def _place(self, step: int, within: int) -> tuple[slice, int]:
+        """Return where micro-batch `within` of this rank lies among the images of `step`, and how many images those are."""
+        shares, images = self.world * self.micro_batches, min(self.batch_size, self.samples - step * self.batch_size)
+        if self.shuffled:
+            images = -(-images // shares) * shares
+        least, more = divmod(images, shares)  # the first `more` micro-batches have one image more
+        number = within * self.world + self.rank
+        first = number * least + min(number, more)
+        return slice(first, first + least + (number < more)), images
 
 
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
-    """(samples,) int64, the order of an epoch."""
+    """Return the order of an epoch, (samples,) int64."""
     order = _generator(seed, epoch, 0).permutation(samples)
     order.flags.writeable = False
     return order
 
 
 @lru_cache(maxsize=2)
-def numbers(seed: int, epoch: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Random numbers of a step, `shape` float64, uniform in [0, 1); of a longer shape the first ones are the same."""
+def uniform(seed: int, epoch: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the random numbers of a step, `shape` float64 in [0, 1); a longer shape begins with the same numbers."""
     drawn = _generator(seed, epoch, step + 1).random(shape)
     drawn.flags.writeable = False
     return drawn
 
 
 def _generator(seed: int, *place: int) -> np.random.Generator:
-    sequence: Any = np.random.SeedSequence(seed, spawn_key=place)
-    return np.random.Generator(np.random.Philox(sequence))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
+
+
+def subset_size(samples: int, fraction: float) -> int:
+    """Return `fraction` of `samples`, rounded up. Raises `ValueError` unless 0 < fraction <= 1."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"the fraction of the samples must be above 0 and at most 1; got {fraction}")
+    return math.ceil(samples * Fraction(str(fraction)))  # the decimal number as written: 0.07 of 100 is 7
+
+
+def subset(keys: Iterable[bytes], count: int, seed: int) -> NDArray[np.int64]:
+    """Return the numbers, rising, of the `count` samples whose SHA-256 of "<seed>:<key>" is smallest.
+
+    So the subset is the same in every epoch, and a larger one holds a smaller one.
+    """
+    digests = [hashlib.sha256(b"%d:%s" % (seed, key)).digest() for key in keys]
+    return np.sort(np.array(sorted(range(len(digests)), key=digests.__getitem__)[:count], np.int64))

@@ -1,12 +1,13 @@
-"""Batches in order: threads make ready what a DALI pipeline needs for the coming ones, and it works ahead of its consumer.
+"""Prefetching: threads prepare the inputs of coming batches, and a DALI pipeline works ahead of its consumer.
 
-The memory of outputs is theirs alone: DALI hands it over and never writes to it again.
+An output's memory belongs to its batch: DALI hands it over and never writes to it again.
 """
 
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -16,171 +17,152 @@ from medsass.data.loading.pipeline import Source
 _THREADS = 4
 
 
-class Work(Protocol):
-    """What a pipeline is fed with for one batch: data by the input's name."""
+class HasFeeds(Protocol):
+    """The inputs of one batch."""
 
     @property
     def feeds(self) -> Mapping[str, Any]:
-        """Of each input what DALI takes for it."""
+        """DALI's batch of each pipeline input, by the input's name."""
         ...
 
 
-W = TypeVar("W", bound=Work)
+T = TypeVar("T", bound=HasFeeds)
 
 
-class Feed(Generic[W]):
-    """Batches by number, cheap where each is the one after the last.
+class PipelineError(RuntimeError):
+    """The pipeline failed on one of `batches`, the inputs of batches that had no outputs yet."""
 
-    make: what to feed for batch `number`; called in other threads. build: a pipeline upon a `Source`. end: how many
-    batches there are, None if they do not end. ahead: batches that are made ready before DALI asks for them.
+    def __init__(self, batches: list[Any]) -> None:
+        super().__init__("DALI cannot go on")
+        self.batches = batches
+
+
+class Prefetcher(Generic[T]):
+    """Batches of a pipeline by number, cheap where each number is the one after the last.
+
+    Args:
+        make: Returns the inputs of batch `number`; called in other threads.
+        build: Builds a pipeline that takes its inputs from a `Source`.
+        end: Number of batches; None for endless ones.
+        ahead: Batches that are prepared before DALI asks for them.
     """
 
     def __init__(
-        self, make: Callable[[int], W], build: Callable[[Source], Any], end: int | None = None, ahead: int = 6
+        self, make: Callable[[int], T], build: Callable[[Source], Any], end: int | None = None, ahead: int = 6
     ) -> None:
-        self._make, self._build, self._end, self._ahead = make, build, end, ahead
-        self._line: _Line[W] | None = None
-        self._next = 0
+        self._new = partial(_Run[T], make, build, end, ahead)
+        self._run: _Run[T] | None = None
 
-    def get(self, number: int, cuda: bool) -> tuple[W, list[Any]]:
-        """Batch `number`: what the pipeline was fed with, and its outputs as DALI's tensor lists, on torch's current
-        stream where the pipeline is a GPU's. Raises what `make` raised, and `FailedError` where the pipeline fails.
+    def get(self, number: int, cuda: bool) -> tuple[T, list[Any]]:
+        """Return the inputs of batch `number` and the pipeline's outputs, as DALI's tensor lists.
+
+        A GPU's outputs are on torch's current stream. After any number but the next one the pipeline is used again, if
+        it can be. Raises what `make` raised, and `PipelineError` where the pipeline fails.
         """
         try:
-            if self._line is None or number != self._next:
-                self._line = self._started(number)
-            found = self._line.next(torch.cuda.current_stream() if cuda else None)
+            if self._run and not self._run.seek(number):
+                self.close()
+            if not self._run:
+                self._run = self._new()
+                self._finalizer = weakref.finalize(self, self._run.close, wait=False)
+                self._run.seek(number)
+            return self._run.get(torch.cuda.current_stream() if cuda else None)
         except BaseException:
             self.close()
             raise
-        self._next = number + 1
-        return found
 
     def close(self) -> None:
-        """Stop all that is under way; `get` would start anew."""
-        if self._line:
-            self._end_line.detach()
-            self._line.close()
-        self._line = None
-
-    def _started(self, number: int) -> "_Line[W]":
-        """What comes from `number` on; of what was under way the pipeline is used again, if it can be."""
-        if self._line and not self._line.drain():
-            self.close()
-        if not self._line:
-            self._line = _Line(_Queue(self._make, self._end, self._ahead), self._build)
-            self._end_line = weakref.finalize(self, self._line.close, wait=False)
-        self._line.start(number)
-        return self._line
+        """Stop threads and pipeline; a later `get` starts them again."""
+        if self._run:
+            self._finalizer.detach()
+            self._run.close()
+        self._run = None
 
 
-class _Line(Generic[W]):
-    """A pipeline and what it is fed from."""
+class _Run(Generic[T]):
+    """A pipeline, the threads that prepare its inputs, and what lies between them."""
 
-    def __init__(self, queue: "_Queue[W]", build: Callable[[Source], Any]) -> None:
-        self._queue = queue
-        self._pipeline = build(queue.source)
+    def __init__(self, make: Callable[[int], T], build: Callable[[Source], Any], end: int | None, ahead: int) -> None:
+        self._next: int | None = None  # number of the batch that `get` returns next
+        self._make, self._end, self._ahead = make, end, ahead
+        self._pool = ThreadPoolExecutor(_THREADS, "medsass-reader")
+        self._submitted = 0  # number of the batch to be prepared next
+        self._preparing: deque[Future[T]] = deque()
+        self._waiting: dict[str, deque[Any]] = {}  # by input: what DALI, which asks input by input, has not taken yet
+        self._running: deque[T] = deque()  # the inputs of batches in the pipeline, which it reads without a copy
+        self._error: Exception | None = None  # why no more batches come
+        self._pipeline = build(self._source)
 
-    def start(self, number: int) -> None:
-        """Batches come from `number` on."""
-        self._queue.start(number)
+    def seek(self, number: int) -> bool:
+        """Go to batch `number`. Return False where the pipeline has failed and cannot be used again."""
+        if number == self._next:
+            return True
+        if self._next is not None:  # DALI cannot drop the batches in the pipeline: finish them
+            self._cancel()
+            try:
+                while self._running:
+                    self.get(None)
+                self._pipeline.schedule_run()  # tells DALI that no more come
+            except PipelineError:
+                return False
+            self._pipeline.reset()
+        self._next = self._submitted = number
+        self._error = None
+        self._submit()
         self._pipeline.schedule_run()
+        return True
 
-    def next(self, stream: Any) -> tuple[W, list[Any]]:
-        """The next batch, on a CUDA stream if there is one."""
+    def get(self, stream: Any) -> tuple[T, list[Any]]:
+        """Return the inputs and outputs of the next batch, on a CUDA stream if there is one."""
         try:
             outputs = list(self._pipeline.outputs(stream))
         except StopIteration:
-            raise self._queue.error or IndexError("there is no such batch") from None
+            raise self._error or IndexError("there is no such batch") from None
         except RuntimeError as error:
-            raise FailedError(list(self._queue.fed)) from error
+            raise PipelineError(list(self._running)) from error
         self._pipeline.schedule_run()
-        return self._queue.fed.popleft(), outputs
-
-    def drain(self) -> bool:
-        """Let what is under way come to its end, because DALI cannot drop it; whether the pipeline may be used again."""
-        self._queue.stop()
-        try:
-            while self._queue.fed:
-                self.next(None)
-            self._pipeline.schedule_run()  # by which it learns that no more comes
-        except FailedError:
-            return False
-        self._pipeline.reset()
-        return True
+        assert self._next is not None
+        self._next += 1
+        return self._running.popleft(), outputs
 
     def close(self, wait: bool = True) -> None:
         """End threads and pipeline."""
-        self._queue.close(wait)
+        self._pool.shutdown(wait, cancel_futures=True)
         self._pipeline = None
 
-
-class FailedError(RuntimeError):
-    """The pipeline failed on one of these batches."""
-
-    def __init__(self, works: list[Any]) -> None:
-        super().__init__("DALI cannot go on")
-        self.works = works
-
-
-class _Queue(Generic[W]):
-    """What stands between the threads and the pipeline's inputs, which ask for their parts of a batch one by one.
-
-    fed: what the pipeline was fed with and has not given outputs of. error: why it gets no more.
-    """
-
-    def __init__(self, make: Callable[[int], W], end: int | None, ahead: int) -> None:
-        self._make, self._end, self._ahead = make, end, ahead
-        self._pool = ThreadPoolExecutor(_THREADS, "medsass-reader")
-        self._coming: deque[Future[W]] = deque()
-        self._parts: list[deque[W]] = []
-        self._number, self._stopped = 0, False
-        self.fed: deque[W] = deque()
-        self.error: Exception | None = None
-
-    def start(self, number: int) -> None:
-        """Batches come from `number` on."""
-        self._number, self._stopped, self.error = number, False, None
-        self._submit()
-
-    def stop(self) -> None:
-        """No more batches come."""
-        for future in self._coming:
-            future.cancel()
-        self._coming.clear()
-        self._stopped = True
-
-    def close(self, wait: bool) -> None:
-        """End the threads."""
-        self._pool.shutdown(wait, cancel_futures=True)
-
-    def source(self, name: str) -> Callable[[], Any]:
-        """What DALI calls for the input of that name."""
-        mine: deque[W] = deque()
-        self._parts.append(mine)
+    def _source(self, name: str) -> Callable[[], Any]:
+        """Return the function that DALI calls for each batch of the input `name`."""
+        waiting = self._waiting[name] = deque()
 
         def take() -> Any:
-            if not mine:
+            if not waiting:
                 self._fetch()
-            return mine.popleft().feeds[name]
+            return waiting.popleft()
 
         return take
 
-    def _submit(self) -> None:
-        while len(self._coming) < self._ahead and (self._end is None or self._number < self._end):
-            self._coming.append(self._pool.submit(self._make, self._number))
-            self._number += 1
-
     def _fetch(self) -> None:
-        """Hand the next batch to all inputs. Raises `StopIteration` where there is none, by which DALI stops asking."""
-        if self._stopped or not self._coming:
+        """Give the next batch to all inputs. Raises `StopIteration` where there is none: then DALI stops asking."""
+        if not self._preparing:
             raise StopIteration
         try:
-            work = self._coming.popleft().result()
+            inputs = self._preparing.popleft().result()
         except Exception as error:
-            self._stopped, self.error = True, error
+            self._error = error
+            self._cancel()
             raise StopIteration from None
         self._submit()
-        self.fed.append(work)
-        for part in self._parts:
-            part.append(work)
+        self._running.append(inputs)
+        for name, waiting in self._waiting.items():
+            waiting.append(inputs.feeds[name])
+
+    def _submit(self) -> None:
+        while len(self._preparing) < self._ahead and (self._end is None or self._submitted < self._end):
+            self._preparing.append(self._pool.submit(self._make, self._submitted))
+            self._submitted += 1
+
+    def _cancel(self) -> None:
+        """Prepare no further batches."""
+        for future in self._preparing:
+            future.cancel()
+        self._preparing.clear()

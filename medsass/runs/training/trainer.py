@@ -77,7 +77,7 @@ class Trainer:
                 seed=c.seed,
                 rank=self.ranks.rank,
                 world=self.ranks.world,
-                parts=c.accumulate,
+                micro_batches=c.accumulate,
                 threads=c.threads,
                 more=tuple(more),
                 fraction=c.label_fraction if training else 1.0,

@@ -1,4 +1,4 @@
-"""The numbers of what happens to a view: their distributions, by torchvision, by scipy and as documented."""
+"""Parameters of random changes: their distributions, beside torchvision's, by scipy's tests and as documented."""
 
 from dataclasses import replace
 from itertools import product
@@ -24,19 +24,19 @@ UNIT = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)  # corners, (x, y)
 def drawn(
     chosen: Augment, size: int = 224, depth: int = 8, sides: object = (192, 256), seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """`parameters` of many images by their names."""
+    """Return `parameters` of many images by name."""
     view = View(size, chosen)
     sizes = np.broadcast_to(np.array(sides), (COUNT, 2))
     uniform = np.random.default_rng(seed).random((COUNT, UNIFORM))
     found = augment.parameters(view, depth, uniform, sizes)
     columns = augment.columns(view, depth)
     assert found.dtype == np.float32
-    assert found.shape == (COUNT, max(part.stop for part in columns.values()))
-    return {name: found[:, part].astype(float) for name, part in columns.items()}
+    assert found.shape == (COUNT, max(column.stop for column in columns.values()))
+    return {name: found[:, column].astype(float) for name, column in columns.items()}
 
 
 def uniform(values: np.ndarray, low: float, high: float) -> None:
-    """Assert that values are drawn uniformly from that range."""
+    """Assert that values are uniform in that range."""
     assert low - 1e-5 <= values.min()
     assert values.max() <= high + 1e-5
     assert kstest(values.ravel(), "uniform", (low, high - low)).pvalue > 0.001
@@ -48,15 +48,15 @@ def chance(happens: np.ndarray, probability: float) -> None:
 
 
 def boxes(region: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Begin and extent (y, x) of regions, and whether they are flipped."""
+    """Return begin and extent (y, x) of regions, and whether they are flipped."""
     first, last = region[:, :2], region[:, 2:]
     return np.minimum(first, last), np.abs(last - first), first > last
 
 
 @pytest.mark.parametrize("area", [(0.08, 1.0), (0.05, 0.4), (0.5, 0.5)])
 @pytest.mark.parametrize("sides", [(192, 256), (40, 40), (100, 500), (300, 90)])
-def test_crops_by_area_are_torchvisions(area: tuple[float, float], sides: tuple[int, int]) -> None:
-    """In pixels, so that rounding and the fallback for images too long for any crop count too."""
+def test_crops_by_area_equal_torchvisions(area: tuple[float, float], sides: tuple[int, int]) -> None:
+    """Compared in pixels, so that rounding and the fallback for images too long for any crop are covered."""
     begin, extent, flipped = boxes(drawn(replace(STILL, area=area), sides=sides)["region"])
     assert not flipped.any()
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def test_crops_by_sides_are_uniform_in_extent_and_place() -> None:
     assert abs(np.corrcoef(extent.T)[0, 1]) < 0.06
 
 
-def test_a_crop_of_one_is_the_whole_image_exactly() -> None:
+def test_a_crop_of_one_is_exactly_the_whole_image() -> None:
     assert (drawn(STILL)["region"] == [0, 0, 1, 1]).all()
 
 
@@ -123,7 +123,7 @@ def test_flips_are_independent_coins(flip: bool, vertical: bool) -> None:
         chance(flipped.all(1), 0.25)
 
 
-def test_colours_are_uniform_where_they_change_and_still_elsewhere() -> None:
+def test_colours_are_uniform_where_they_change_and_neutral_elsewhere() -> None:
     colour = drawn(replace(ALL, gray=0.0))["colour0"]
     happens = (colour != [1, 1, 1, 0]).any(1)
     chance(happens, 0.8)
@@ -132,12 +132,12 @@ def test_colours_are_uniform_where_they_change_and_still_elsewhere() -> None:
     assert np.abs(np.corrcoef(colour[happens].T) - np.eye(4)).max() < 0.08
 
 
-def test_saturation_is_jitters_unless_it_is_given() -> None:
+def test_saturation_follows_jitter_unless_given() -> None:
     uniform(drawn(Augment(jitter=0.25))["colour0"][:, 2], 0.75, 1.25)
     assert (drawn(Augment(jitter=0.25, saturation=0.0))["colour0"][:, 2] == 1).all()
 
 
-def test_gray_takes_all_saturation_whether_or_not_colours_change() -> None:
+def test_gray_removes_all_saturation_with_and_without_jitter() -> None:
     colour = drawn(replace(ALL, jitter_chance=0.5, gray=0.3))["colour0"]
     lost = colour[:, 2] == 0
     chance(lost, 0.3)
@@ -156,7 +156,7 @@ def test_blur_and_solarisation_happen_with_their_chances() -> None:
         assert np.isin(found["solarize"], (0, 255)).all()
 
 
-def test_what_happens_is_independent() -> None:
+def test_changes_are_independent() -> None:
     found = drawn(ALL)
     happens = np.stack([
         found["colour0"][:, 0] != 1, found["colour0"][:, 2] == 0, found["sigma"][:, 0] > 2e-3, found["solarize"][:, 0] > 0,
@@ -166,10 +166,8 @@ def test_what_happens_is_independent() -> None:
 
 
 def shown(matrices: np.ndarray, size: int) -> np.ndarray:
-    """(N, 4, 2) where the maps take the corners, as shares of the side, by OpenCV."""
-    return np.array([
-        cv2.perspectiveTransform(UNIT[None] * size, matrix.reshape(3, 3))[0] / size for matrix in matrices
-    ])  # fmt: skip
+    """Return where the maps take the corners, (N, 4, 2), as shares of the side, by OpenCV."""
+    return np.array([cv2.perspectiveTransform(UNIT[None] * size, one.reshape(3, 3))[0] / size for one in matrices])
 
 
 def test_a_stage_either_jitters_or_warps() -> None:
@@ -209,9 +207,8 @@ def test_affine_maps_turn_scale_and_shift_within_their_ranges(size: int) -> None
 
 def test_16_bit_views_have_brightness_and_contrast_alone() -> None:
     everything = replace(ALL, warp=True)
-    assert set(augment.columns(View(32, everything), 16)) == {
-        "region", "colour0", "matrix0", "colour1", "matrix1", "sigma"
-    }  # fmt: skip
+    names = {"region", "colour0", "matrix0", "colour1", "matrix1", "sigma"}
+    assert set(augment.columns(View(32, everything), 16)) == names
     found = drawn(replace(everything, warp=False), depth=16)
     happens = (found["colour0"] != 1).any(1)
     assert found["colour0"].shape[1] == 2
@@ -221,19 +218,19 @@ def test_16_bit_views_have_brightness_and_contrast_alone() -> None:
 
 def test_columns_follow_one_another() -> None:
     for chosen, depth in product([STILL, ALL, replace(ALL, warp=True), Augment()], [8, 16]):
-        parts = list(augment.columns(View(8, chosen), depth).values())
-        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+        slices = list(augment.columns(View(8, chosen), depth).values())
+        assert [found.start for found in slices] == [0, *(found.stop for found in slices[:-1])]
     assert augment.columns(View(8), 8) == {}
 
 
 def test_an_images_numbers_do_not_depend_on_the_images_beside_it() -> None:
-    numbers = order.numbers(0, 0, 0, (12, UNIFORM))
+    numbers = order.uniform(0, 0, 0, (12, UNIFORM))
     sides = np.random.default_rng(0).integers(10, 500, (12, 2))
     for chosen in (replace(ALL, area=(0.1, 1.0)), replace(ALL, warp=True)):
         view = View(32, chosen)
         whole = augment.parameters(view, 8, numbers, sides)
-        for part in (slice(0, 5), slice(5, 6), slice(6, 12)):
-            assert (augment.parameters(view, 8, numbers[part], sides[part]) == whole[part]).all()
+        for some in (slice(0, 5), slice(5, 6), slice(6, 12)):
+            assert (augment.parameters(view, 8, numbers[some], sides[some]) == whole[some]).all()
 
 
 def test_one_change_does_not_shift_the_numbers_of_another() -> None:

@@ -1,4 +1,4 @@
-"""Held images beside those that are decoded in each epoch, and what is said of the memory."""
+"""Cached images against those decoded in each epoch, and the notes about memory."""
 
 import gc
 import io
@@ -17,14 +17,15 @@ from medsass.config import ShardConfig
 from medsass.data.loading import cache, memory, pipeline
 from medsass.data.loading.cache import Cache
 from medsass.data.loading.loader import Augment, Batch, Loader, LoaderConfig, View
-from medsass.data.loading.pipeline import Form
+from medsass.data.loading.pipeline import PipelineConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Split
 from tests.support import built
+from tests.support.loaded import assert_same
 
 BYOL = Augment(area=(0.2, 1.0), jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2, blur=0.5, solarize=0.2)
-FORM = Form((View(32),), 8, False, "cpu", 1, 4)
+PIPELINE = PipelineConfig((View(32),), 8, False, "cpu", 1, 4)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +56,10 @@ def epochs(chosen: LoaderConfig) -> list[Batch]:
     return [*loader, *loader]
 
 
-def assert_same(one: list[Batch], other: list[Batch]) -> None:
+def assert_epochs(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other) > 0
     for a, b in zip(one, other, strict=True):
-        for x, y in zip(a.views, b.views, strict=True):
-            assert x.dtype == y.dtype
-            assert torch.equal(x.int(), y.int())
-        assert (a.masks is None) == (b.masks is None)
-        assert a.masks is None or torch.equal(a.masks, b.masks)  # type: ignore[arg-type]
-        assert (a.keys, a.info, a.share) == (b.keys, b.info, b.share)
+        assert_same(a, b)
 
 
 OPTIONS = [
@@ -72,47 +68,47 @@ OPTIONS = [
     {"masks": True, "info": True},
     {"augment": Augment(), "masks": True, "info": True},
     {"augment": BYOL, "more": (View(16, replace(BYOL, warp=True)), View(20))},
-    {"augment": BYOL, "fraction": 0.4, "rank": 1, "world": 2, "parts": 2, "batch_size": 8},
+    {"augment": BYOL, "fraction": 0.4, "rank": 1, "world": 2, "micro_batches": 2, "batch_size": 8},
 ]
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_held_batches_are_the_decoded_ones_to_the_bit(options: dict[str, object], colours: Path) -> None:
+def test_cached_batches_equal_the_decoded_ones(options: dict[str, object], colours: Path) -> None:
     chosen = config(colours, **options)
-    assert_same(epochs(chosen), epochs(replace(chosen, cache="host")))
+    assert_epochs(epochs(chosen), epochs(replace(chosen, cache="host")))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_16_bit_too(options: dict[str, object], tmp_path: Path) -> None:
+def test_16_bit_batches_too(options: dict[str, object], tmp_path: Path) -> None:
     chosen = config(built.build(tmp_path / "deep", 16), **options)
-    assert_same(epochs(chosen), epochs(replace(chosen, cache="host")))
+    assert_epochs(epochs(chosen), epochs(replace(chosen, cache="host")))
 
 
-def test_the_device_of_a_loader_on_the_cpu_is_the_host(colours: Path) -> None:
+def test_the_device_cache_of_a_cpu_loader_is_on_the_host(colours: Path) -> None:
     chosen = config(colours, augment=Augment())
     loader = Loader(replace(chosen, cache="device"))
     assert "of the host's memory" in loader.cache_note
-    assert_same(epochs(chosen), [*loader, *loader])
+    assert_epochs(epochs(chosen), [*loader, *loader])
 
 
 def test_each_image_is_decoded_once(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds: list[str] = []
     original = pipeline.decoded
 
-    def watch(form: Form, source: pipeline.Source) -> list[object]:
-        kinds.append(form.held)
-        return original(form, source)
+    def watch(chosen: PipelineConfig, source: pipeline.Source) -> list[object]:
+        kinds.append(chosen.cached)
+        return original(chosen, source)
 
     monkeypatch.setattr(pipeline, "decoded", watch)
     loader = Loader(config(colours, augment=Augment(), cache="host"))
     for _ in range(3):
         list(loader)
     list(loader.epoch(9))
-    assert kinds == ["", "host"]  # a pipeline that decodes all, then one that decodes nothing
+    assert kinds == ["", "host"]  # one pipeline decodes all, the next nothing
 
 
 def decoded_bytes(shards: Path, split: str, masks: bool) -> int:
-    """Bytes of the pixels in the tar files, by Pillow."""
+    """Return the bytes of the pixels in the tar files, by Pillow."""
     total = 0
     for path in shards.glob(f"{split}-*.tar"):
         with tarfile.open(path) as opened:
@@ -126,19 +122,19 @@ def decoded_bytes(shards: Path, split: str, masks: bool) -> int:
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_the_bytes_are_known_before(masks: bool, colours: Path) -> None:
+def test_the_bytes_are_known_in_advance(masks: bool, colours: Path) -> None:
     split = manifest.load(colours).split("train")
     expected = decoded_bytes(colours, "train", masks)
-    assert cache.bytes_of(split, split.samples, replace(FORM, masks=masks)) == expected
+    assert cache.decoded_bytes(split, split.samples, replace(PIPELINE, masks=masks)) == expected
     assert f"take {expected / 1e6:.1f} MB of" in Loader(config(colours, masks=masks, cache="host")).cache_note
 
 
-def test_bytes_of_a_share_are_those_of_the_largest() -> None:
+def test_bytes_of_a_subset_are_those_of_the_largest_images() -> None:
     split = Split(samples=10, sizes={"10x20": 4, "30x10": 5, "100x1": 1})
-    assert cache.bytes_of(split, 10, FORM) == 3 * (4 * 200 + 5 * 300 + 100)
-    assert cache.bytes_of(split, 6, FORM) == 3 * (5 * 300 + 200)
-    assert cache.bytes_of(split, 10, replace(FORM, depth=16)) == 2 * (4 * 200 + 5 * 300 + 100)
-    assert cache.bytes_of(split, 10, replace(FORM, depth=16, masks=True)) == 3 * (4 * 200 + 5 * 300 + 100)
+    assert cache.decoded_bytes(split, 10, PIPELINE) == 3 * (4 * 200 + 5 * 300 + 100)
+    assert cache.decoded_bytes(split, 6, PIPELINE) == 3 * (5 * 300 + 200)
+    assert cache.decoded_bytes(split, 10, replace(PIPELINE, depth=16)) == 2 * (4 * 200 + 5 * 300 + 100)
+    assert cache.decoded_bytes(split, 10, replace(PIPELINE, depth=16, masks=True)) == 3 * (4 * 200 + 5 * 300 + 100)
 
 
 SPLIT = Split(samples=1000, sizes={"1000x1000": 1000})  # 3 GB
@@ -149,58 +145,56 @@ SPLIT = Split(samples=1000, sizes={"1000x1000": 1000})  # 3 GB
     [
         (6_000_000_000, 1, "host", "decoded images take 3.0 GB of the host's memory, of which 6.0 GB are free"),
         (5_999_999_999, 1, "", "decoded images would take 3.0 GB of the host's memory, of which 6.0 GB are free: more "
-         "than half; images are decoded anew in each epoch (--cache host is not used)"),
+         "than half; images are decoded again in each epoch (--cache host is not used)"),
         (400_000_000, 1, "", "decoded images would take 3.0 GB of the host's memory, of which 400.0 MB are free: more "
-         "than half; images are decoded anew in each epoch (--cache host is not used)"),
+         "than half; images are decoded again in each epoch (--cache host is not used)"),
         (24_000_000_000, 4, "host", "decoded images take 12.0 GB of the host's memory, of which 24.0 GB are free "
          "(4 processes)"),
         (23_000_000_000, 4, "", "decoded images would take 12.0 GB of the host's memory, of which 23.0 GB are free: "
-         "more than half; images are decoded anew in each epoch (--cache host is not used)"),
+         "more than half; images are decoded again in each epoch (--cache host is not used)"),
     ],
 )  # fmt: skip
-def test_half_of_the_free_memory_is_taken_at_most(
-    free: int, world: int, where: str, note: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_most_half_is_taken(free: int, world: int, where: str, note: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(memory, "host", lambda: free)
-    room = cache.room("host", SPLIT, 1000, FORM, world)
-    assert (room.where, room.note) == (where, note)
+    plan = cache.plan("host", SPLIT, 1000, PIPELINE, world)
+    assert (plan.where, plan.note) == (where, note)
 
 
-def test_the_memory_of_a_gpu_counts_for_its_own_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_gpu_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "device", lambda: 7_000_000_000)
-    room = cache.room("device", SPLIT, 1000, replace(FORM, device="cuda"), 8)
+    plan = cache.plan("device", SPLIT, 1000, replace(PIPELINE, device="cuda"), 8)
     said = "decoded images take 3.0 GB of the GPU's memory, of which 7.0 GB are free"
-    assert (room.where, room.note, room.needed) == ("device", said, 3_000_000_000)
+    assert (plan.where, plan.note, plan.needed) == ("device", said, 3_000_000_000)
     monkeypatch.setattr(memory, "device", lambda: 5_000_000_000)
-    room = cache.room("device", SPLIT, 1000, replace(FORM, device="cuda"), 8)
-    assert room.where == ""
-    assert "(--cache device is not used)" in room.note
+    plan = cache.plan("device", SPLIT, 1000, replace(PIPELINE, device="cuda"), 8)
+    assert plan.where == ""
+    assert "(--cache device is not used)" in plan.note
 
 
-def test_what_another_cache_will_take_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_promised_to_another_cache_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
     monkeypatch.setattr(memory, "host", lambda: 8_000_000_000)
-    first = Cache(FORM, "host", 3_000_000_000)
-    assert cache.room("host", SPLIT, 1000, FORM, 1).where == ""
+    first = Cache(PIPELINE, "host", 3_000_000_000)
+    assert cache.plan("host", SPLIT, 1000, PIPELINE, 1).where == ""
     first.filled = True  # now the kernel counts it
-    assert cache.room("host", SPLIT, 1000, FORM, 1).where == "host"
+    assert cache.plan("host", SPLIT, 1000, PIPELINE, 1).where == "host"
     first.filled = False
     del first
     gc.collect()
-    assert cache.room("host", SPLIT, 1000, FORM, 1).where == "host"
+    assert cache.plan("host", SPLIT, 1000, PIPELINE, 1).where == "host"
 
 
-def test_without_room_batches_are_decoded_as_ever(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_enough_memory_batches_are_decoded(colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = config(colours, augment=Augment())
     monkeypatch.setattr(memory, "host", lambda: 1000)
     loader = Loader(replace(chosen, cache="host"))
     assert "--cache host is not used" in loader.cache_note
-    assert_same(epochs(chosen), [*loader, *loader])
+    assert_epochs(epochs(chosen), [*loader, *loader])
 
 
-def test_nothing_is_said_where_no_cache_is_asked_for(colours: Path) -> None:
+def test_without_a_cache_there_is_no_note(colours: Path) -> None:
     assert Loader(config(colours)).cache_note == ""
 
 
@@ -220,11 +214,11 @@ def test_a_sample_that_cannot_be_decoded_is_named_when_the_cache_is_filled(tmp_p
             next(iter(loader))
 
 
-def test_sizes_are_those_of_the_decoded_images(colours: Path) -> None:
+def test_sizes_equal_those_in_the_json(colours: Path) -> None:
     loader = Loader(config(colours, cache="host"))
     keys = [key for batch in loader for key in batch.keys]
-    held = loader._cache
-    assert held
+    cached = loader._cache
+    assert cached
     stated = {}
     for path in colours.glob("train-*.tar"):
         with tarfile.open(path) as opened:
@@ -232,13 +226,13 @@ def test_sizes_are_those_of_the_decoded_images(colours: Path) -> None:
                 if member.name.endswith(".json"):
                     table = json.loads(opened.extractfile(member).read())  # type: ignore[union-attr]
                     stated[table["key"]] = [table["height"], table["width"]]
-    assert held.sizes.tolist() == [stated[key] for key in keys]
+    assert cached.sizes.tolist() == [stated[key] for key in keys]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_held_batches_on_the_gpu_are_the_decoded_ones(where: str, options: dict[str, object], colours: Path) -> None:
+def test_gpu_batches_from_the_cache_equal_decoded_ones(where: str, options: dict[str, object], colours: Path) -> None:
     chosen = config(colours, device="cuda", **options)
     for a, b in zip(epochs(chosen), epochs(replace(chosen, cache=where)), strict=True):
         assert a.keys == b.keys

@@ -1,4 +1,4 @@
-"""Changes of colour against DALI's own operator, and when they may be done behind it."""
+"""Changes of colour against DALI's own operator, and when they may be applied after it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ CHANGES = st.tuples(st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0, 2), s
 
 
 def _dali(image: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """Of each row of changes the image as float32, before it is rounded."""
+    """Return the image under each row of changes as float32, before rounding."""
     dali, fn = import_dali(), import_dali("nvidia.dali.fn")
     pipeline = dali.Pipeline(batch_size=len(changes), num_threads=1, device_id=None)
     with pipeline:
@@ -48,14 +48,14 @@ def test_matrices_are_dalis(rows: list[tuple[float, ...]]) -> None:
 @given(st.lists(CHANGES, min_size=1, max_size=4))
 def test_changed_images_are_at_most_a_level_from_dalis(rows: list[tuple[float, ...]]) -> None:
     changes = np.array(rows, np.float32)
-    found = colour.changed(np.stack([PIXELS] * len(rows)), changes)
+    found = colour.apply(np.stack([PIXELS] * len(rows)), changes)
     expected = _dali(PIXELS, changes).clip(0, 255)
     assert np.abs(found - expected).max() <= 1
 
 
 def test_nothing_changes_nothing() -> None:
     still = np.array([[1, 1, 1, 0]], np.float32)
-    assert np.array_equal(colour.changed(PIXELS[None], still)[0], PIXELS)
+    assert np.array_equal(colour.apply(PIXELS[None], still)[0], PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,16 @@ def test_nothing_changes_nothing() -> None:
         (None, 8, False),
     ],
 )
-def test_colours_wait_for_nothing_behind_them(change: Augment | None, depth: int, expected: bool) -> None:
-    assert colour.last(View(32, change), depth) == expected
+def test_colour_is_last_only_without_later_changes(change: Augment | None, depth: int, expected: bool) -> None:
+    assert colour.is_last(View(32, change), depth) == expected
 
 
-def test_batches_are_those_that_dali_makes_alone(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LoaderConfig(shards, "train", 48, 8, augment=Augment(jitter=0.3, hue=20.0), masks=True, more=(View(32), View(40, Augment())))  # fmt: skip
+def test_batches_equal_those_of_dali_alone(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LoaderConfig(shards, "train", 48, 8, augment=Augment(jitter=0.3, hue=20.0), masks=True)
+    config = replace(config, more=(View(32), View(40, Augment())))
     ours = list(Loader(config))
-    monkeypatch.setattr(loader.colour, "last", lambda *_: False)
-    theirs = list(Loader(replace(config)))
+    monkeypatch.setattr(loader.colour, "is_last", lambda *_: False)
+    theirs = list(Loader(config))
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.masks, other.masks)  # type: ignore[arg-type]
         assert torch.equal(one.more[0], other.more[0])

@@ -1,4 +1,4 @@
-"""Shards that were changed after they were written: the sample or the tar is named."""
+"""Shards damaged after they were written: the error names the sample or the tar file."""
 
 import shutil
 import tarfile
@@ -16,12 +16,12 @@ from tests.support.loaded import config
 
 @pytest.fixture
 def copy(shards: Path, tmp_path: Path) -> Path:
-    """Shards that may be damaged."""
+    """A copy of the shards, to be damaged."""
     return Path(shutil.copytree(shards, tmp_path / "copy"))
 
 
 def member(shards: Path, extension: str) -> tuple[Path, str, int, int]:
-    """Of a member of the last training tar file: tar, key, offset and size."""
+    """Return tar file, key, offset and size of a member of the last training tar file."""
     path = sorted(shards.glob("train-*.tar"))[-1]
     with tarfile.open(path) as opened:
         found = [
@@ -49,12 +49,12 @@ def test_a_tar_that_is_cut_off_while_it_is_read_is_named(cache: str, copy: Path)
     path, _, offset, _ = member(copy, "png")
     path.write_bytes(path.read_bytes()[: offset + 10])
     with pytest.raises(
-        ValueError, match=rf"^{path}: sample .*: the tar file ends before it does; run: .*verify {copy}$"
+        ValueError, match=rf"^{path}: sample .*: the tar file ends before the sample does; run: .*verify {copy}$"
     ):
         list(loader)
 
 
-def test_a_json_that_cannot_be_read_is_named_where_it_is_needed(copy: Path) -> None:
+def test_a_json_that_cannot_be_read_is_named_if_needed(copy: Path) -> None:
     path, key, offset, size = member(copy, "json")
     data = bytearray(path.read_bytes())
     data[offset : offset + size] = b"x" * size
@@ -65,7 +65,7 @@ def test_a_json_that_cannot_be_read_is_named_where_it_is_needed(copy: Path) -> N
             list(Loader(config(copy, **options)))
 
 
-def test_a_json_without_sizes_is_named_where_they_are_needed(copy: Path) -> None:
+def test_a_json_without_sizes_is_named_if_needed(copy: Path) -> None:
     path, key, offset, size = member(copy, "json")
     data = path.read_bytes()
     text = data[offset : offset + size].replace(b'"width"', b'"wydth"')
@@ -75,8 +75,8 @@ def test_a_json_without_sizes_is_named_where_they_are_needed(copy: Path) -> None
         list(Loader(config(copy, augment=Augment(area=(0.2, 1.0)))))
 
 
-def test_sizes_in_the_json_are_those_of_the_decoded_images(tmp_path: Path) -> None:
-    """By which crops by area go: also of files that say that they are to be turned."""
+def test_sizes_in_the_json_equal_those_of_the_decoded_images(tmp_path: Path) -> None:
+    """Crops by area depend on them, also in files with an EXIF orientation."""
     source = tmp_path / "source"
     source.mkdir()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))

@@ -1,9 +1,10 @@
-"""Epochs that go on, that are left, that are dealt out to processes; and what a loader leaves behind."""
+"""Epochs that are resumed, abandoned or divided among processes; and the release of threads and files."""
 
 import gc
 import threading
 import time
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from tests.support import built
 from tests.support.loaded import ALL, assert_same, config
 
 
-@pytest.mark.parametrize("options", [{}, {"augment": Augment()}, ALL, {**ALL, "fraction": 0.6, "parts": 2}])
+@pytest.mark.parametrize("options", [{}, {"augment": Augment()}, ALL, {**ALL, "fraction": 0.6, "micro_batches": 2}])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_a_new_loader_goes_on_from_any_batch(options: dict[str, object], depth: int, tmp_path: Path) -> None:
+def test_a_new_loader_resumes_from_any_batch(options: dict[str, object], depth: int, tmp_path: Path) -> None:
     chosen = config(built.build(tmp_path / "out", depth), **options, seed=7)
     whole = Loader(chosen)
     epochs = [list(whole.epoch(number)) for number in range(3)]
@@ -32,13 +33,13 @@ def test_a_new_loader_goes_on_from_any_batch(options: dict[str, object], depth: 
         assert_same(epochs[number][1], next(fresh))
 
 
-def test_an_epoch_behind_its_end_is_empty(shards: Path) -> None:
+def test_an_epoch_past_its_end_is_empty(shards: Path) -> None:
     loader = Loader(config(shards))
     assert list(loader.epoch(3, len(loader))) == []
     assert list(loader.epoch(3, len(loader) + 5)) == []
 
 
-def test_abandoned_and_interleaved_epochs_disturb_no_other(shards: Path) -> None:
+def test_abandoned_and_interleaved_epochs_do_not_disturb_others(shards: Path) -> None:
     loader = Loader(config(shards, augment=Augment()))
     epochs = [list(loader.epoch(number)) for number in range(2)]
     abandoned = loader.epoch(0)
@@ -50,7 +51,7 @@ def test_abandoned_and_interleaved_epochs_disturb_no_other(shards: Path) -> None
     assert_same(next(abandoned), epochs[0][1])
 
 
-def test_going_through_a_loader_gives_epoch_after_epoch(shards: Path) -> None:
+def test_iterating_a_loader_gives_epoch_after_epoch(shards: Path) -> None:
     loader, other = (Loader(config(shards, augment=Augment())) for _ in range(2))
     for number in range(3):
         for one, again in zip(loader, other.epoch(number), strict=True):
@@ -58,7 +59,7 @@ def test_going_through_a_loader_gives_epoch_after_epoch(shards: Path) -> None:
 
 
 def test_batches_may_be_kept(shards: Path) -> None:
-    """DALI must not write to memory that it has given away."""
+    """DALI must not write to memory that it has handed over."""
     loader = Loader(config(shards, **ALL))
     kept = [(batch, [view.clone() for view in batch.views], batch.masks.clone()) for _ in range(3) for batch in loader]  # type: ignore[union-attr]
     assert len({batch.images.data_ptr() for batch, *_ in kept}) == len(kept)
@@ -67,7 +68,7 @@ def test_batches_may_be_kept(shards: Path) -> None:
         assert torch.equal(batch.masks, masks)  # type: ignore[arg-type]
 
 
-def test_keys_are_those_of_the_samples(shards: Path) -> None:
+def test_keys_equal_those_in_the_json(shards: Path) -> None:
     for options in ({}, {"augment": Augment(), "info": True}):
         for batch in Loader(config(shards, **{**options, "info": True})):
             assert list(batch.keys) == [info["key"] for info in batch.info]
@@ -76,22 +77,19 @@ def test_keys_are_those_of_the_samples(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [ALL, {"augment": None}, {"augment": Augment()}], ids=["all", "plain", "augmented"])
-@pytest.mark.parametrize(("world", "parts"), [(1, 2), (2, 1), (2, 2), (4, 1)])
-def test_any_ranks_and_parts_see_the_same_images(
-    world: int, parts: int, options: dict[str, object], shards: Path
-) -> None:
+@pytest.mark.parametrize(("world", "micro"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_any_division_sees_the_same_images(world: int, micro: int, options: dict[str, object], shards: Path) -> None:
     chosen = config(shards, batch_size=12, seed=3, **options)
-    ranks = [Loader(replace(chosen, world=world, rank=rank, parts=parts)) for rank in range(world)]
+    ranks = [Loader(replace(chosen, world=world, rank=rank, micro_batches=micro)) for rank in range(world)]
     assert {loader.steps for loader in ranks} == {Loader(chosen).steps}
     for number in range(2):
         whole = list(Loader(chosen).epoch(number))
         found = [list(loader.epoch(number)) for loader in ranks]
         assert [len(batches) for batches in found] == list(map(len, ranks))
-        steps = [
-            [batches[step * parts + part] for part in range(parts) for batches in found if step * parts + part < len(batches)]
-            for step in range(len(whole))
-        ]  # fmt: skip
-        for one, step in zip(whole, steps, strict=True):
+        for number_of_step, one in enumerate(whole):
+            places = slice(number_of_step * micro, (number_of_step + 1) * micro)
+            rows = zip_longest(*(batches[places] for batches in found))
+            step = [batch for row in rows for batch in row if batch]
             count = len(one.images)
             for index in range(len(one.views)):
                 views = torch.cat([batch.views[index] for batch in step])
@@ -113,9 +111,9 @@ def test_a_rank_without_a_batch_has_none(shards: Path) -> None:
     assert [[len(batch.images) for batch in loader] for loader in loaders] == [[1]] * total + [[], []]
 
 
-def test_a_batch_size_that_cannot_be_dealt_out_is_refused(shards: Path) -> None:
+def test_a_batch_size_that_cannot_be_divided_is_refused(shards: Path) -> None:
     with pytest.raises(ValueError, match=r"--batch-size 10 .* 4 such as 8"):
-        Loader(config(shards, batch_size=10, world=2, parts=2))
+        Loader(config(shards, batch_size=10, world=2, micro_batches=2))
 
 
 def test_loaders_leave_neither_threads_nor_files_behind(shards: Path) -> None:
@@ -130,7 +128,7 @@ def test_loaders_leave_neither_threads_nor_files_behind(shards: Path) -> None:
     for number in range(50):
         loader = Loader(config(shards, augment=Augment(), cache="host" if number % 5 == 0 else "none"))
         batches = iter(loader)
-        next(batches)  # and the rest is left
+        next(batches)  # the rest is abandoned
         if number % 2:
             loader.close()
     assert held()[1] > 0

@@ -1,4 +1,4 @@
-"""Free memory from files as the kernel writes them."""
+"""Free memory, from files in the kernel's format."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ GIB = 1 << 30
 
 
 def kernel(root: Path, group: str, files: dict[str, object]) -> Path:
-    """A machine with 8 GiB available, and these files of control groups."""
+    """Write the files of a machine with 8 GiB available and these control groups."""
     table = {
         "proc/meminfo": "MemTotal:       16777216 kB\nMemFree:         1000 kB\nMemAvailable:    8388608 kB\n",
         "proc/self/cgroup": group,
@@ -22,7 +22,7 @@ def kernel(root: Path, group: str, files: dict[str, object]) -> Path:
     return root
 
 
-def test_without_control_groups_it_is_what_the_kernel_says(tmp_path: Path) -> None:
+def test_without_control_groups_the_kernels_number_counts(tmp_path: Path) -> None:
     root = kernel(tmp_path, "", {})
     assert memory.host(root) == 8 * GIB
     (root / "proc/self/cgroup").unlink()

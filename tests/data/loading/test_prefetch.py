@@ -1,4 +1,4 @@
-"""Batches by number from a pipeline that does nothing, so that each says which it is."""
+"""Batches by number, from a pipeline that returns the batch's number."""
 
 import gc
 import threading
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from medsass.data.dali import import_dali
 from medsass.data.loading import tensors
-from medsass.data.loading.prefetch import FailedError, Feed
+from medsass.data.loading.prefetch import PipelineError, Prefetcher
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Pair:
 
     @property
     def feeds(self) -> dict[str, Any]:
-        """The number twice, in batches of one or two samples."""
+        """The number for both inputs, in batches of one or two samples."""
         rows = 1 + self.number % 2
         return {name: tensors.rows(np.full((rows, 1), self.number, np.float32)) for name in ("one", "other")}
 
 
 def doubled(source: Callable[[str], Callable[[], Any]]) -> Any:
-    """A pipeline of two inputs: the first, and their sum."""
+    """Build a pipeline of two inputs whose outputs are the first and their sum."""
     dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
     pipeline = dali.Pipeline(batch_size=2, num_threads=1, device_id=None, prefetch_queue_depth=2)
     with pipeline:
@@ -40,52 +40,52 @@ def doubled(source: Callable[[str], Callable[[], Any]]) -> Any:
     return pipeline
 
 
-def numbers(feed: Feed[Pair], number: int) -> None:
-    """Assert that batch `number` is that."""
-    work, (one, total) = feed.get(number, cuda=False)
-    assert work.number == number
-    assert tensors.whole(one).tolist() == [[number]] * (1 + number % 2)
-    assert tensors.whole(total).tolist() == [[2 * number]] * (1 + number % 2)
+def numbers(prefetcher: Prefetcher[Pair], number: int) -> None:
+    """Assert that batch `number` is the one returned."""
+    inputs, (one, total) = prefetcher.get(number, cuda=False)
+    assert inputs.number == number
+    assert tensors.stack(one).tolist() == [[number]] * (1 + number % 2)
+    assert tensors.stack(total).tolist() == [[2 * number]] * (1 + number % 2)
 
 
 @pytest.fixture(scope="module")
-def endless() -> Feed[Pair]:
-    return Feed(Pair, doubled)
+def endless() -> Prefetcher[Pair]:
+    return Prefetcher(Pair, doubled)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 6)), min_size=1, max_size=6))
 @settings(max_examples=40, deadline=None)
-def test_any_batch_can_be_asked_for(endless: Feed[Pair], runs: list[tuple[int, int]]) -> None:
+def test_any_batch_can_be_requested(endless: Prefetcher[Pair], runs: list[tuple[int, int]]) -> None:
     for start, count in runs:
         for number in range(start, start + count):
             numbers(endless, number)
 
 
 @pytest.mark.parametrize("end", [1, 2, 3, 10])
-def test_a_feed_that_ends_gives_all_of_it(end: int) -> None:
-    feed = Feed(Pair, doubled, end)
+def test_a_finite_prefetcher_gives_all_batches(end: int) -> None:
+    prefetcher = Prefetcher(Pair, doubled, end)
     for _ in range(2):
         for number in range(end):
-            numbers(feed, number)
+            numbers(prefetcher, number)
     with pytest.raises(IndexError):
-        feed.get(end, cuda=False)
-    numbers(feed, end - 1)
+        prefetcher.get(end, cuda=False)
+    numbers(prefetcher, end - 1)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2, 7])
-def test_an_error_comes_in_the_place_of_its_batch(bad: int) -> None:
+def test_an_error_comes_in_place_of_its_batch(bad: int) -> None:
     def make(number: int) -> Pair:
         if number == bad:
             raise OSError("of that batch")
         return Pair(number)
 
-    feed = Feed(make, doubled)
+    prefetcher = Prefetcher(make, doubled)
     for number in range(bad):
-        numbers(feed, number)
+        numbers(prefetcher, number)
     for _ in range(2):
         with pytest.raises(OSError, match="of that batch"):
-            feed.get(bad, cuda=False)
-    numbers(feed, bad + 1)
+            prefetcher.get(bad, cuda=False)
+    numbers(prefetcher, bad + 1)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Encoded:
 
     @property
     def feeds(self) -> dict[str, Any]:
-        """A file that is none for the third."""
+        """A tiny image file; number 3 is not an image."""
         header = b"P5 1 1 255\n" if self.number != 3 else b"no image"
         return {"files": tensors.batch([tensors.tensor(np.frombuffer(header + bytes([self.number]), np.uint8))])}
 
@@ -109,19 +109,19 @@ def decoding(source: Callable[[str], Callable[[], Any]]) -> Any:
     return pipeline
 
 
-def test_a_pipeline_that_fails_names_the_batches_it_can_be_and_is_built_anew() -> None:
-    feed: Feed[Encoded] = Feed(Encoded, decoding)
+def test_a_failed_pipeline_reports_its_batches_and_is_rebuilt() -> None:
+    prefetcher: Prefetcher[Encoded] = Prefetcher(Encoded, decoding)
     for number in range(3):
-        _, (image,) = feed.get(number, cuda=False)
-        assert tensors.whole(image).item() == number
-    with pytest.raises(FailedError) as error:
-        feed.get(3, cuda=False)
-    assert 3 in [work.number for work in error.value.works]
-    _, (image,) = feed.get(4, cuda=False)
-    assert tensors.whole(image).item() == 4
-    feed.get(1, cuda=False)  # the third is under way now
-    _, (image,) = feed.get(6, cuda=False)  # and was not asked for
-    assert tensors.whole(image).item() == 6
+        _, (image,) = prefetcher.get(number, cuda=False)
+        assert tensors.stack(image).item() == number
+    with pytest.raises(PipelineError) as error:
+        prefetcher.get(3, cuda=False)
+    assert 3 in [inputs.number for inputs in error.value.batches]
+    _, (image,) = prefetcher.get(4, cuda=False)
+    assert tensors.stack(image).item() == 4
+    prefetcher.get(1, cuda=False)  # number 3 is in the pipeline now
+    _, (image,) = prefetcher.get(6, cuda=False)  # and was not requested
+    assert tensors.stack(image).item() == 6
 
 
 def threads() -> int:
@@ -129,25 +129,25 @@ def threads() -> int:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_threads_end_with_the_feed(closed: bool) -> None:
+def test_threads_end_with_the_prefetcher(closed: bool) -> None:
     gc.collect()
     before = threads()
     for _ in range(5):
-        feed = Feed(Pair, doubled)
-        numbers(feed, 3)
+        prefetcher = Prefetcher(Pair, doubled)
+        numbers(prefetcher, 3)
         assert threads() > before
         if closed:
-            feed.close()
-        del feed
+            prefetcher.close()
+        del prefetcher
     deadline = time.monotonic() + 10
     while threads() > before and time.monotonic() < deadline:
         threading.Event().wait(0.01)
     assert threads() == before
 
 
-def test_a_feed_may_be_closed_twice_and_used_again() -> None:
-    feed = Feed(Pair, doubled)
-    numbers(feed, 0)
-    feed.close()
-    feed.close()
-    numbers(feed, 1)
+def test_a_prefetcher_may_be_closed_twice_and_used_again() -> None:
+    prefetcher = Prefetcher(Pair, doubled)
+    numbers(prefetcher, 0)
+    prefetcher.close()
+    prefetcher.close()
+    numbers(prefetcher, 1)

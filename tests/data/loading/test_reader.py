@@ -1,4 +1,4 @@
-"""The bytes of samples beside those that tarfile reads, and what is said of tar files that hold something else."""
+"""The bytes of samples against tarfile's, and the errors of tar files that hold something else."""
 
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def opened(folder: Path) -> Reader:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All members of the training split."""
+    """Return all members of the training split."""
     found = {}
     for path in folder.glob("train-*.tar"):
         with tarfile.open(path) as archive:
@@ -40,13 +40,13 @@ def by_name(reader: Reader, read: list[Encoded]) -> dict[str, bytes]:
 
 
 def descriptors(folder: Path) -> int:
-    """Files of `folder` that this process holds open."""
+    """Count the files of `folder` that this process holds open."""
     links = list(Path("/proc/self/fd").iterdir())
     return sum(str(link.readlink()).startswith(str(folder)) for link in links if link.exists())
 
 
 @pytest.mark.parametrize("wanted", [WANTED, ("image",), ("json",), ("image", "json"), ("image", "mask.png")])
-def test_bytes_are_tarfiles_in_any_order(wanted: tuple[str, ...], whole: Path) -> None:
+def test_bytes_equal_tarfiles_in_any_order(wanted: tuple[str, ...], whole: Path) -> None:
     reader = opened(whole)
     order = np.random.default_rng(0).permutation(60).tolist()
     read = reader.read(order, wanted)
@@ -61,7 +61,7 @@ def test_bytes_are_tarfiles_in_any_order(wanted: tuple[str, ...], whole: Path) -
     assert by_name(reader, read) == expected
 
 
-def test_one_sample_can_be_read_often_at_once(whole: Path) -> None:
+def test_one_sample_can_be_read_by_many_threads(whole: Path) -> None:
     reader = opened(whole)
     expected = content(whole)
     with ThreadPoolExecutor(8) as pool:
@@ -70,7 +70,7 @@ def test_one_sample_can_be_read_often_at_once(whole: Path) -> None:
             assert found == {name: expected[name] for name in found}
 
 
-def test_names_of_the_full_length_are_known(tmp_path: Path) -> None:
+def test_names_of_the_full_length_are_accepted(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "train", 1 << 20)
     keys = ["k" * (100 - len(".png")), "short"]
     for key in keys:
@@ -83,8 +83,8 @@ def test_names_of_the_full_length_are_known(tmp_path: Path) -> None:
     ]
 
 
-def test_the_bytes_of_an_address_are_the_folders(whole: Path) -> None:
-    """fsspec's files in memory stand for S3, which is read in the same way."""
+def test_the_bytes_at_an_address_equal_the_folders(whole: Path) -> None:
+    """fsspec's in-memory files stand for S3, which is read in the same way."""
     pytest.importorskip("upath")
     address = files.location("memory://ranges")
     for path in whole.iterdir():
@@ -103,7 +103,8 @@ def test_the_bytes_of_an_address_are_the_folders(whole: Path) -> None:
     assert "\n" not in str(error.value)
     (address / "train-000000.tar").write_bytes((whole / "train-000000.tar").read_bytes()[:2000])
     with pytest.raises(
-        ValueError, match=r"train-000000\.tar: sample .*ends before it does; run: medsass verify memory://ranges$"
+        ValueError,
+        match=r"train-000000\.tar: sample .*ends before the sample does; run: medsass verify memory://ranges$",
     ):
         far.read(range(20), ["image"])
 
@@ -115,10 +116,10 @@ def test_a_tar_that_is_cut_off_is_named(broken: Path) -> None:
     start, size = reader.samples.spans["image"][last].tolist()
     path.write_bytes(path.read_bytes()[: start + size - 1])
     reader.read(range(last), WANTED)
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message below
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is checked below
         reader.read([3, last], ["image"])
     key = reader.samples.key(last)
-    said = f"{path}: sample {key}: the tar file ends before it does; run: medsass verify {broken}"
+    said = f"{path}: sample {key}: the tar file ends before the sample does; run: medsass verify {broken}"
     assert str(error.value) == said
 
 
@@ -132,19 +133,19 @@ def test_a_member_that_is_overwritten_is_named(what: str, bit: int, broken: Path
     others = [i for i in range(60) if i != number]
     reader.read(others, WANTED)
     name, key = reader.samples.name(number, what).decode(), reader.samples.key(number)
-    expected = f"sample {key}: where the index puts {name} the tar file does not; run: medsass verify {broken}"
-    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message below
+    expected = f"sample {key}: the tar file does not hold {name} where the index says; run: medsass verify {broken}"
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole message is checked below
         reader.read([number], WANTED)
     assert str(error.value) == f"{broken / damaged.FIRST}: {expected}"
 
 
-def test_a_longer_name_is_another_one(broken: Path) -> None:
+def test_a_longer_name_is_refused(broken: Path) -> None:
     reader = opened(broken)
     start, _ = reader.samples.spans["image"][2].tolist()
     data = bytearray((broken / damaged.FIRST).read_bytes())
     data[start - 512 + len(reader.samples.name(2, "image"))] = ord("x")
     (broken / damaged.FIRST).write_bytes(data)
-    with pytest.raises(ValueError, match="the tar file does not"):
+    with pytest.raises(ValueError, match="the tar file does not hold"):
         reader.read([2], ["image"])
 
 
@@ -155,7 +156,7 @@ def test_a_tar_that_is_gone_is_named(broken: Path) -> None:
         reader.read(range(60), WANTED)
 
 
-def test_few_tar_files_are_open_and_all_are_closed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_tar_files_stay_open_and_close_closes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN", 3)
     folder = built.build(tmp_path / "many", splits={"train": 120})
     assert len(list(folder.glob("*.tar"))) == 12

@@ -1,4 +1,4 @@
-"""Changes of a view, recovered from images whose pixel values tell where they come from."""
+"""The operators of views, measured on images whose pixel values give their own coordinates."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,13 +17,13 @@ from torchvision.transforms import RandomResizedCrop
 from medsass.data.loading.loader import Augment, Batch, Loader, LoaderConfig, View
 from tests.support import built
 
-BLUE = 200  # of the coordinate image
+BLUE = 200  # in the coordinate image
 STILL = Augment(crop=1.0, flip=False, jitter=0.0, hue=0.0)
 CORNERS = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
 
 
 def build(folder: Path, image: np.ndarray, count: int, depth: int = 8) -> Path:
-    """Shards of one image, `count` times."""
+    """Build shards that hold one image `count` times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(built, "SIZE", image.shape[:2])
         patch.setattr(built, "sample", lambda _key, _depth: (image, np.ones(image.shape[:2], np.uint8)))
@@ -31,25 +31,20 @@ def build(folder: Path, image: np.ndarray, count: int, depth: int = 8) -> Path:
 
 
 def views(shards: Path, *chosen: View, masks: bool = False, seed: int = 0, device: str = "cpu") -> Iterator[Batch]:
-    """The batches of an epoch."""
+    """Return the batches of an epoch."""
     first, *more = chosen
-    return iter(
-        Loader(
-            LoaderConfig(
-                shards, "train", first.size, 50, device, first.augment, masks, True, seed, threads=1, more=tuple(more)
-            )
-        )
-    )
+    config = LoaderConfig(shards, "train", first.size, 50, device, first.augment, masks, True, seed, threads=1)
+    return iter(Loader(replace(config, more=tuple(more))))
 
 
 def pixels(shards: Path, augment: Augment | None, size: int) -> np.ndarray:
-    """(N, size, size, ...) of an epoch."""
+    """Return the images of an epoch, (N, size, size, ...)."""
     return np.concatenate([batch.images.numpy() for batch in views(shards, View(size, augment))])
 
 
 @pytest.fixture(scope="module")
 def coordinates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 times an image of 192 x 256 pixels whose red is x and green is y."""
+    """Shards of 300 copies of an image of 192 x 256 pixels whose red is x and green is y."""
     y, x = np.mgrid[:192, :256]
     bgr = np.stack([np.full_like(x, BLUE), y, x], -1).astype(np.uint8)
     return build(tmp_path_factory.mktemp("coordinates") / "out", bgr, 300)
@@ -57,21 +52,21 @@ def coordinates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 times a colourful image of 112 x 112 pixels."""
+    """Shards of 100 copies of a colourful image of 112 x 112 pixels."""
     rng = np.random.default_rng(0)
     return build(tmp_path_factory.mktemp("noise") / "out", rng.integers(0, 256, (112, 112, 3), dtype=np.uint8), 100)
 
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 times a 16-bit image of 112 x 112 pixels."""
+    """Shards of 30 copies of a 16-bit image of 112 x 112 pixels."""
     rng = np.random.default_rng(0)
     image = rng.integers(1000, 40000, (112, 112)).astype(np.uint16)
     return build(tmp_path_factory.mktemp("deep") / "out", image, 30, 16)
 
 
 def extents(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Width and height in pixels of the region that each view of the coordinate image shows, below 0 where flipped."""
+    """Return width and height in pixels of the region in each view of the coordinate image, negative if flipped."""
     size = images.shape[1]
     inner = slice(2, size - 2)  # at the border the resize repeats pixels
     x, y = images[:, inner, inner, 0].mean(1), images[:, inner, inner, 1].mean(2)
@@ -79,7 +74,7 @@ def extents(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.polyfit(steps, values.T, 1)[0] * size for values in (x, y))
 
 
-def test_crops_by_area_are_distributed_as_torchvisions(coordinates: Path) -> None:
+def test_crops_by_area_have_torchvisions_distribution(coordinates: Path) -> None:
     area = (0.08, 1.0)
     width, height = extents(pixels(coordinates, Augment(area=area, flip=False, jitter=0, hue=0), 48))
     torch.manual_seed(0)
@@ -105,15 +100,13 @@ def test_crops_by_area_lie_anywhere_within_the_image(coordinates: Path) -> None:
 @pytest.mark.parametrize(
     ("vertical", "expected"), [(True, {(1, 1), (1, -1), (-1, 1), (-1, -1)}), (False, {(1, 1), (-1, 1)})]
 )
-def test_flips_are_vertical_only_where_asked_for(
-    vertical: bool, expected: set[tuple[int, int]], coordinates: Path
-) -> None:
+def test_vertical_flips_only_if_requested(vertical: bool, expected: set[tuple[int, int]], coordinates: Path) -> None:
     width, height = extents(pixels(coordinates, Augment(1.0, jitter=0, hue=0, vertical=vertical), 48))
     assert set(zip(np.sign(width).astype(int), np.sign(height).astype(int), strict=True)) == expected
     assert abs((width < 0).mean() - 0.5) < 0.1
 
 
-def test_jitter_of_chance_0_changes_nothing_and_of_one_half_every_second_image(noise: Path) -> None:
+def test_jitter_chance_0_changes_nothing_and_one_half_every_second_image(noise: Path) -> None:
     plain = pixels(noise, None, 112)
     none, half = (pixels(noise, Augment(1.0, False, 0.4, 36.0, jitter_chance=p), 112) for p in (0.0, 0.5))
     np.testing.assert_array_equal(none, plain)
@@ -146,7 +139,7 @@ def test_gray_follows_the_jitter(noise: Path) -> None:
     assert len({image.sum() for image in images}) > 90
 
 
-def test_solarized_views_are_inverted_from_128_on(noise: Path) -> None:
+def test_solarized_views_are_inverted_from_128_up(noise: Path) -> None:
     plain = pixels(noise, None, 112)
     expected = np.where(plain >= 128, 255 - plain, plain)
     np.testing.assert_array_equal(pixels(noise, replace(STILL, solarize=1.0), 112), expected)
@@ -157,7 +150,7 @@ def test_solarized_views_are_inverted_from_128_on(noise: Path) -> None:
 
 
 def nearest_sigma(image: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
-    """Of scipy's Gaussian blurs of `plain` the one nearest to `image`: its sigma and the mean absolute difference."""
+    """Return the sigma of scipy's Gaussian blur of `plain` nearest to `image`, and their mean absolute difference."""
 
     def error(sigma: float) -> float:
         reach = {"mode": "mirror", "radius": int(np.ceil(3 * sigma)), "axes": (0, 1)}
@@ -167,7 +160,7 @@ def nearest_sigma(image: np.ndarray, plain: np.ndarray) -> tuple[float, float]:
     return best.x, best.fun
 
 
-def test_blurred_views_are_scipys_of_a_sigma_in_the_range(noise: Path) -> None:
+def test_blurred_views_equal_scipys_with_a_sigma_in_the_range(noise: Path) -> None:
     """0.1 to 2 pixels of 224 are 0.05 to 1 of 112."""
     plain = pixels(noise, None, 112)
     found = [
@@ -179,7 +172,7 @@ def test_blurred_views_are_scipys_of_a_sigma_in_the_range(noise: Path) -> None:
     assert abs((sigmas > 0.525).mean() - 0.5) < 0.2
 
 
-def test_blur_happens_with_its_chance(noise: Path) -> None:
+def test_blur_has_its_probability(noise: Path) -> None:
     plain = pixels(noise, None, 112)
     never, half = (pixels(noise, replace(STILL, blur=p, solarize=1e-9), 112) for p in (0.0, 0.5))
     np.testing.assert_array_equal(never, plain)
@@ -187,7 +180,7 @@ def test_blur_happens_with_its_chance(noise: Path) -> None:
 
 
 def homographies(images: np.ndarray) -> Iterator[np.ndarray]:
-    """For each view of the coordinate image the map from shares of the view's sides to shares of the image's."""
+    """Yield for each view of the coordinate image the map from shares of its sides to shares of the image's."""
     size = images.shape[1]
     for image in images:
         inside = cv2.erode((image[..., 2] == BLUE).astype(np.uint8), np.ones((5, 5))) > 0
@@ -202,11 +195,11 @@ def homographies(images: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def shown(matrix: np.ndarray) -> np.ndarray:
-    """(4, 2) where the image's corners lie in the view, from the top left one clockwise, as shares of its sides."""
+    """Return where the image's corners lie in the view, (4, 2), clockwise from the top left, as shares of its sides."""
     return cv2.perspectiveTransform(CORNERS[:, None], np.linalg.inv(matrix))[:, 0]
 
 
-def test_a_quarter_of_warps_is_none_and_a_quarter_an_affine_map_within_its_ranges(coordinates: Path) -> None:
+def test_a_quarter_of_warps_is_neutral_and_a_quarter_affine_within_its_ranges(coordinates: Path) -> None:
     quads = [shown(m) for m in homographies(pixels(coordinates, replace(STILL, warp=True), 96))]
     still = [quad for quad in quads if np.abs(quad - CORNERS).max() < 0.01]
     affine = [
@@ -227,9 +220,7 @@ def test_a_quarter_of_warps_is_none_and_a_quarter_an_affine_map_within_its_range
         assert low - 0.05 * (high - low) < values.min() < values.max() < high + 0.05 * (high - low)
 
 
-def test_perspectives_move_corners_inwards_by_up_to_a_quarter(
-    coordinates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_perspectives_move_corners_inwards_up_to_a_quarter(coordinates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, none in (("_DEGREES", 1e-6), ("_SHIFT", 1e-6), ("_SCALE", (1.0, 1.000001))):
         monkeypatch.setattr(f"medsass.data.loading.augment.{name}", none)
     quads = np.array([shown(m) for m in homographies(pixels(coordinates, replace(STILL, warp=True), 96))])
@@ -240,7 +231,7 @@ def test_perspectives_move_corners_inwards_by_up_to_a_quarter(
     assert ks_2samp(moved.ravel(), np.linspace(0, 0.25, 1000)).pvalue > 0.01
 
 
-def test_of_jitter_and_warp_each_view_takes_one_twice(coordinates: Path) -> None:
+def test_each_view_takes_jitter_or_warp_twice(coordinates: Path) -> None:
     images = pixels(coordinates, Augment(1.0, False, 0.4, 0, saturation=0.0, warp=True), 96)
     untouched = (images[..., 2] == BLUE).mean((1, 2)) > 0.3
     moved = (images[..., 2] < 30).any((1, 2))  # black from outside
@@ -254,7 +245,7 @@ def test_masks_of_warped_views_are_refused(coordinates: Path) -> None:
         views(coordinates, View(32, Augment(warp=True)), masks=True)
 
 
-def test_16_bit_views_take_blur_and_warp_and_pass_over_gray_and_solarisation(deep: Path) -> None:
+def test_16_bit_views_have_blur_and_warp_but_no_gray_or_solarisation(deep: Path) -> None:
     plain = pixels(deep, None, 112)
     np.testing.assert_array_equal(pixels(deep, Augment(1, False, 0, 36, gray=1, solarize=1), 112), plain)
     np.testing.assert_array_equal(pixels(deep, Augment(1, False, 0.4, 0, jitter_chance=0.0), 112), plain)
@@ -268,7 +259,7 @@ def test_16_bit_views_take_blur_and_warp_and_pass_over_gray_and_solarisation(dee
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("kind", "depth"), product(("area", "warp"), (8, 16)))
-def test_the_gpu_takes_the_cpus_draws(kind: str, depth: int, noise: Path, deep: Path) -> None:
+def test_the_gpu_applies_the_cpus_parameters(kind: str, depth: int, noise: Path, deep: Path) -> None:
     options = {"blur": 0.5, "solarize": 0.5, "gray": 0.5, "jitter_chance": 0.5}
     augment = Augment(area=(0.3, 1.0), **options) if kind == "area" else Augment(1.0, warp=True, **options)  # type: ignore[arg-type]
     shards = noise if depth == 8 else deep
