@@ -118,14 +118,13 @@ def read(file: BinaryIO) -> Contents:
     at, text = 0, b""
     while any(block := file.read(tarfile.BLOCKSIZE)):
         try:
-            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            info: tarfile.TarInfo | None = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError:
+            info = None
+        if not info or not info.isreg():
             found.broken = at
             break
         member = Member(info.name, at + tarfile.BLOCKSIZE, info.size)
-        if not info.isreg():
-            found.broken = at
-            break
         if sample and (sample[0].key != member.key or member.extension in [each.extension for each in sample]):
             found.add(sample, text)
             sample, text = [], b""
@@ -161,7 +160,6 @@ def find(
     path, beside = folder / shard.file, list[Problem]()
     index = _load(path.with_suffix(tar.INDEX), COPY, beside)
     sums = _load(path.with_suffix(tar.CHECKSUMS), SIDE, beside)
-    size = 0
     try:
         if not path.is_file():
             return [Problem(shard.file, "is missing", COPY), *beside], None
@@ -170,14 +168,14 @@ def find(
             contents = read(cast(BinaryIO, io.BufferedReader(stream, _PIECE)))
     except OSError as error:
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
-    size, sha256 = stream.size, stream.sha256.hexdigest()
+    sha256 = stream.sha256.hexdigest()
+    if sha256 != shard.sha256 and sha256 in others:
+        text = f"holds what belongs into {others[sha256]}, byte for byte"
+        return [Problem(shard.file, text, f"give both their right names, or {COPY}"), *beside], None
     if sha256 != shard.sha256:
-        if sha256 in others:
-            text = f"holds what belongs into {others[sha256]}, byte for byte"
-            return [Problem(shard.file, text, f"give both their right names, or {COPY}"), *beside], None
         return [*_damaged(shard, stream, contents, index, sums), *beside], None
-    if size != shard.bytes:
-        text = f"says that {shard.file} has {shard.bytes} bytes, but it has {size} and the right SHA-256"
+    if stream.size != shard.bytes:
+        text = f"says that {shard.file} has {shard.bytes} bytes, but it has {stream.size} and the right SHA-256"
         return [Problem(manifest.NAME, text, TOGETHER), *beside], None
     return [*_intact(shard, stream, contents, index, sums), *beside], contents
 
