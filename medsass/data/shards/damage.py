@@ -51,13 +51,15 @@ class Contents:
     Args:
         samples: the members of each sample.
         counts: number of samples by ("samples",), ("masks",), ("classes", label), ("sizes", "width x height") and
-            ("formats", extension); under ("mask_coverage",) the sum over the masks.
+            ("formats", extension).
+        coverage: share of foreground, summed over the masks.
         flaws: members out of place.
         broken: the byte at which a header was expected and not found; None where the tar could be read to its end.
     """
 
     samples: list[list[Member]] = field(default_factory=list)
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    coverage: float = 0.0
     flaws: list[str] = field(default_factory=list)
     broken: int | None = None
 
@@ -87,7 +89,7 @@ class Contents:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             self.flaws.append(f"{key}.json is not what medsass writes ({type(error).__name__}: {error})")
             return
-        self.counts["mask_coverage",] += coverage  # type: ignore[assignment] - a sum of shares
+        self.coverage += coverage
         self.counts.update([("sizes", size)] if label is None else [("sizes", size), ("classes", str(label))])
 
 
@@ -177,7 +179,7 @@ def find(
     if stream.size != shard.bytes:
         text = f"says that {shard.file} has {shard.bytes} bytes, but it has {stream.size} and the right SHA-256"
         return [Problem(manifest.NAME, text, TOGETHER), *beside], None
-    return [*_intact(shard, stream, contents, index, sums), *beside], contents
+    return [*_intact(shard, stream, contents, index, sums), *beside], contents if contents.broken is None else None
 
 
 def _load(path: Path, remedy: str, problems: list[Problem]) -> bytes | None:
@@ -198,6 +200,7 @@ def _intact(
     if contents.broken is not None:
         text = f"has the right SHA-256, but byte {contents.broken} starts no member of a tar file"
         yield Problem(shard.file, text, NEW)
+        return
     for text in contents.flaws[:_MOST]:
         yield Problem(shard.file, text, NEW)
     if more := len(contents.flaws[_MOST:]):

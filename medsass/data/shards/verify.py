@@ -41,34 +41,41 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
     problems: list[Problem] = []
     holders: dict[str, str] = {}  # the tar file of each key
     for name, split in stated.splits.items():
-        parts = []
+        counted, covered, intact = Counter[tuple[str, ...]](), 0.0, True
         for shard in split.shards:
             found, contents = damage.find(folder, shard, hashes, tick)
             problems += found
-            parts.append(contents and contents.counts)
-            for key in [sample[0].key for sample in contents.samples] if contents else []:
+            if not contents:
+                intact = False
+                continue
+            counted.update(contents.counts)
+            covered += contents.coverage
+            for key in [sample[0].key for sample in contents.samples]:
                 if key in holders:
                     problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
                 holders[key] = shard.file
-        problems += _counts(name, split, parts)
+        problems += _counts(name, split, counted if intact else None, covered)
     return [*problems, *_rejected(folder, stated), *_stray(folder, {path.stem for path in paths})]
 
 
-def _counts(name: str, split: Split, parts: list[Counter[tuple[str, ...]] | None]) -> Iterator[Problem]:
-    """Find counts of a split that are not those of its tar files; without damaged ones only their number of samples."""
+def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]] | None, covered: float) -> Iterator[Problem]:
+    """Find counts of a split that are not those of its tar files.
 
-    def differs(what: str, stated: Any, counted: Any) -> Problem:
-        return Problem(manifest.NAME, f"split {name}: {what}: says {stated}, the tar files hold {counted}", TOGETHER)
+    Args:
+        name: of the split.
+        split: what the manifest says.
+        counted: as in `damage.Contents`; None where a tar file is damaged: then only the manifest's own sums are compared.
+        covered: share of foreground, summed over the masks.
+    """
 
-    counted: Counter[tuple[str, ...]] = Counter()
-    for part in parts:
-        if part is None:
-            samples = sum(shard.samples for shard in split.shards)
-            if samples != split.samples:
-                yield differs("samples", split.samples, f"{samples} by the manifest's list")
-            return
-        counted.update(part)
-    covered = counted.pop(("mask_coverage",), 0)
+    def differs(what: str, stated: Any, found: Any) -> Problem:
+        return Problem(manifest.NAME, f"split {name}: {what}: says {stated}, the tar files hold {found}", TOGETHER)
+
+    if counted is None:
+        samples = sum(shard.samples for shard in split.shards)
+        if samples != split.samples:
+            yield differs("samples", split.samples, f"{samples} by the manifest's list")
+        return
     stated = Counter({("samples",): split.samples, ("masks",): split.masks})
     for what in ("classes", "sizes", "formats"):
         stated.update({(what, key): count for key, count in getattr(split, what).items()})

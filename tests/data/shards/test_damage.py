@@ -1,5 +1,6 @@
 """Damage of a tar file, its index and its checksums: which of them is accused, and in which words."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_a_tar_of_another_run_with_its_own_checksums(broken: Path) -> None:
     (problem,) = verify(broken)
     assert problem.file == "val-000000.tar"
     assert "another SHA-256 than the manifest says, though it fits its checksums" in problem.text
+
+
+def test_a_tar_that_was_written_wrong_is_to_be_made_anew(broken: Path) -> None:
+    path = broken / "val-000000.tar"
+    end = members(path)[-1].end
+    damage(path, {end: 1})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(broken, lambda table: table["splits"]["val"]["shards"][0].update(sha256=sha256))
+    (problem,) = verify(broken)
+    assert problem.text == f"has the right SHA-256, but byte {end} starts no member of a tar file"
+    assert problem.remedy.startswith("make the shards anew")
 
 
 @given(st.data())
