@@ -103,7 +103,7 @@ class _Hashed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] - io's own readers pass a memoryview
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes one
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         self.sha256.update(data)
@@ -241,11 +241,9 @@ def _damaged(
     if size < shard.bytes:
         text = f"is cut off after {size} of {shard.bytes} bytes"
     elif size > shard.bytes:
-        text = f"has {size - shard.bytes} bytes more than the {shard.bytes} that the manifest says"
+        text = f"is {size} bytes long, {size - shard.bytes} more than the manifest says"
     elif known and not bad.any():
-        text = (
-            "has another SHA-256 than the manifest says, though it fits its checksums: they are of different datasets"
-        )
+        text = "fits its checksums, but not the SHA-256 in the manifest: they are of different datasets"
         remedy = TOGETHER
     if keys:
         more = f" and {len(keys) - _MOST} more" if len(keys) > _MOST else ""
@@ -268,8 +266,7 @@ def _damaged(
 def _members(index: bytes | None) -> dict[int, Member] | None:
     """Return the members that an index names by their offset, or None where there is no readable index."""
     try:
-        return {
-            member.offset: member for sample in tar.read_index((index or b"").decode()) for member in sample
-        } or None
+        samples = list(tar.read_index((index or b"").decode()))
     except ValueError:
         return None
+    return {member.offset: member for sample in samples for member in sample} or None

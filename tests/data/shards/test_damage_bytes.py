@@ -105,7 +105,7 @@ def test_a_longer_tar_harms_no_sample(surplus: bytes, broken: Path) -> None:
     path.write_bytes(path.read_bytes() + surplus)
     (problem,) = verify(broken)
     assert (problem.file, problem.samples) == (FIRST, ())
-    assert problem.text == f"has {len(surplus)} bytes more than the {size} that the manifest says"
+    assert problem.text == f"is {size + len(surplus)} bytes long, {len(surplus)} more than the manifest says"
 
 
 def test_an_inserted_byte_names_the_samples_from_there_on(held: list[Member], broken: Path) -> None:
@@ -113,4 +113,4 @@ def test_an_inserted_byte_names_the_samples_from_there_on(held: list[Member], br
     (broken / FIRST).write_bytes(data[:10_000] + b"!" + data[10_000:])
     (problem,) = verify(broken)
     assert problem.samples == tuple(dict.fromkeys(each.key for each in held if each.end > 8192))
-    assert problem.text.startswith("has 1 bytes more than")
+    assert problem.text.startswith(f"is {len(data) + 1} bytes long, 1 more than the manifest says: samples ")
