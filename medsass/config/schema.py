@@ -4,7 +4,8 @@ import difflib
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -35,10 +36,21 @@ def check(kind: type[T], table: Any) -> T:
     Raises `ValueError` with one line for the first rule that is broken: "'epohcs' in [defaults] is unknown: did you mean
     epochs?".
     """
+    return check_json(kind, to_json(table, inf_nan_mode="constants"))
+
+
+def check_json(kind: type[T], data: bytes) -> T:
+    """Make a `kind` of the text of a JSON file, as `check` does of a table; faster than that where the file is large."""
     try:
-        return TypeAdapter(kind).validate_json(to_json(table, inf_nan_mode="constants"))
+        made: T = _adapter(kind).validate_json(data)
     except ValidationError as error:
         raise ValueError(explain(error, kind)) from error
+    return made
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:
@@ -52,6 +64,8 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
     first = error.errors()[0]
     if first["type"] in _OWN:
         return str(first["ctx"]["error"])
+    if first["type"] == "json_invalid":
+        return f"not JSON: {first['ctx']['error']}"
     keys, expected, owner = _walk(first["loc"], kind)
     if keys and isinstance(keys[-1], int):
         shown = _place(keys)
@@ -59,7 +73,7 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
         where, key = _place(keys[:-1]), str(keys[-1]) if keys else ""
         shown = (name(key, where) if name else f"'{key}' in {where}") if key else "it"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = list(get_type_hints(owner))
+        known = [each.name for each in fields(owner) if each.init]
         return f"{shown} is unknown: {nearest(str(keys[-1]), known)}known: {', '.join(known)}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{shown} is missing; add it"

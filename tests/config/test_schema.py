@@ -1,6 +1,7 @@
 """Tables checked against dataclasses: what passes, and the one line for each kind of error."""
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,9 +75,32 @@ def test_an_error_is_one_line(table: dict[str, Any], message: str) -> None:
     assert str(error.value) == message
 
 
+def test_a_field_that_no_table_can_set_is_not_among_the_known() -> None:
+    @dataclass(config=schema.CLOSED)
+    class Read:
+        name: str
+        source: str = field(default="", init=False)
+
+    assert schema.check(Read, {"name": "a"}).source == ""
+    with pytest.raises(ValueError, match=r"^'source' in the file is unknown: known: name$"):
+        schema.check(Read, {"name": "a", "source": "x"})
+
+
 def test_what_is_no_table_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^it must be a table; got \[1\]$"):
         schema.check(Sheet, [1])
+
+
+def test_text_of_json_is_checked_like_a_table() -> None:
+    assert schema.check_json(Sheet, b'{"name": "a", "rows": [{"path": "x"}]}') == Sheet("a", (Row("x"),))
+    with pytest.raises(ValueError, match=r"^'name' in the file must be text; got 3$"):
+        schema.check_json(Sheet, b'{"name": 3}')
+
+
+@pytest.mark.parametrize("data", [b"", b"name", b"\xff\x00"])
+def test_what_is_not_json_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^not JSON: "):
+        schema.check_json(Sheet, data)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order mark"])

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import wds2idx
 
+from medsass.data.shards.damage import Problem
 from medsass.data.shards.manifest import Manifest, Split
 from medsass.data.shards.tar import Member, ShardWriter
-from medsass.data.shards.verify import Problem
 
 SPLITS = {"train": 60, "val": 9}
 MAX_BYTES = 81_920
@@ -79,5 +79,13 @@ def edit(folder: Path, change: Callable[[Any], Any]) -> None:
     path.write_text(json.dumps(table))
 
 
-def places(problems: list[Problem]) -> list[tuple[str, int | None]]:
-    return [(problem.file, problem.offset) for problem in problems]
+def harmed(held: list[Member], *offsets: int) -> tuple[str, ...]:
+    """Return the keys of the samples that lie in the same blocks of 4096 bytes as the bytes at `offsets`."""
+    blocks = {offset // 4096 for offset in offsets}
+    return tuple(dict.fromkeys(
+        one.key for one in held if blocks & set(range((one.offset - 512) // 4096, (one.end - 1) // 4096 + 1))
+    ))  # fmt: skip
+
+
+def places(problems: list[Problem]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(problem.file, problem.samples) for problem in problems]

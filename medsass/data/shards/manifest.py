@@ -1,52 +1,87 @@
-"""What a shard folder says of itself: `manifest.json`, written last, so that a folder with one is complete.
+"""The manifest of a shard folder, `manifest.json`. It is written last, so a folder that has one is complete.
 
 It holds no date and no absolute path: the same source and recipe give the same bytes.
 """
 
 import hashlib
 import json
+from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt
+from pydantic.dataclasses import dataclass
+
 from medsass import files
-from medsass.data.shards.tar import INDEX, Member, Shard
+from medsass.config import schema
+from medsass.data.shards import tar
+from medsass.data.shards.tar import Shard
 
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
 FORMAT = 2
 
 
-@dataclass
+@dataclass(config=schema.CLOSED)
 class Split:
-    """One split: its tar files; samples, and how many have a mask; samples by class label; the mean share of
-    foreground over the masks (None without masks); samples by "width x height"; image files by extension.
+    """One split of a dataset.
+
+    Args:
+        shards: its tar files.
+        samples: number of samples.
+        masks: number of samples that have a mask.
+        classes: number of samples by class label.
+        mask_coverage: mean share of foreground over the masks; None without masks.
+        sizes: number of samples by "width x height".
+        formats: number of image files by extension.
     """
 
     shards: list[Shard] = field(default_factory=list)
-    samples: int = 0
-    masks: int = 0
+    samples: NonNegativeInt = 0
+    masks: NonNegativeInt = 0
     classes: dict[str, int] = field(default_factory=dict)
     mask_coverage: float | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     formats: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(config=schema.CLOSED)
 class Manifest:
-    """A dataset in shards. `recipe` is the recipe as used and `options` are those of `medsass shard` that shaped the
-    samples; `converted` counts samples by what was done to their pixels; `rejected` is the number of lines of
-    `rejected.jsonl`, which lists what was left out.
+    """A dataset in shards.
+
+    Args:
+        recipe: the recipe as used.
+        splits: the splits by name.
+        options: the options of `medsass shard` that shaped the samples.
+        converted: number of samples by what was done to their pixels.
+        rejected: number of lines of `rejected.jsonl`, which lists the files that were left out.
+        notes: remarks for the user.
+        format: version of this table.
+
+    Attributes:
+        sha256: SHA-256 of the file that it was read from, as `digest` returns it; "" where it was not read.
     """
 
     recipe: dict[str, Any]
     splits: dict[str, Split]
     options: dict[str, Any] = field(default_factory=dict)
     converted: dict[str, int] = field(default_factory=dict)
-    rejected: int = 0
+    rejected: NonNegativeInt = 0
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
+    sha256: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError("it is of another medsass version")
+        names = [shard.file for split in self.splits.values() for shard in split.shards]
+        for name, count in Counter(names).items():
+            if not name.endswith(".tar") or "/" in name or count > 1:
+                raise ValueError(
+                    f"tar files must have names of their own, without a folder, that end in .tar; got {name!r:.80}"
+                )
 
     @property
     def polarity(self) -> str:
@@ -56,7 +91,7 @@ class Manifest:
     @property
     def refine(self) -> str:
         """The recipe's steps that refine labels, "" for none."""
-        return str(self.recipe.get("refine", ""))  # shards of older versions have none
+        return str(self.recipe.get("refine", ""))  # absent in shards of older versions
 
     @property
     def depth(self) -> int:
@@ -69,7 +104,7 @@ class Manifest:
         return int(self.options.get("tile", 0))
 
     def split(self, name: str) -> Split:
-        """The split of that name. Raises `ValueError` that names those that exist."""
+        """Return the split of that name. Raises `ValueError` that names those that exist."""
         if name not in self.splits:
             raise ValueError(
                 f"these shards have no split '{name}', only {', '.join(self.splits)}; choose one of them, "
@@ -79,13 +114,14 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        files.write(folder / NAME, text + "\n")
+        table = {name: value for name, value in asdict(self).items() if name != "sha256"}
+        files.write(folder / NAME, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
 
 
 def load(folder: Path) -> Manifest:
-    """The manifest of a shard folder, after a check that every tar file and index that it names is there, of the size
-    it names. Raises `FileNotFoundError` or `ValueError` that name the file and the remedy.
+    """Read the manifest of a shard folder and check that the files it names are there (see `check`).
+
+    Raises `FileNotFoundError` or `ValueError` that name the file and the remedy.
     """
     manifest = read(folder)
     check(folder, manifest)
@@ -93,65 +129,55 @@ def load(folder: Path) -> Manifest:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of a shard folder, whatever became of the files that it names. Raises as `load` does."""
+    """Read the manifest of a shard folder without a look at the files that it names. Raises as `load` does."""
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
         )
+    return parse(path.read_bytes(), path)
+
+
+def parse(data: bytes, path: Path) -> Manifest:
+    """Make a manifest of what `path` holds. Raises `ValueError` that names it and the remedy where that is none."""
     try:
-        return parse(path.read_bytes())
+        manifest = schema.check_json(Manifest, data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def parse(data: bytes) -> Manifest:
-    """What `Manifest.save` wrote. Raises `ValueError` with the remedy where `data` is something else."""
-    try:
-        table = json.loads(data.decode("utf-8"))
-        if table.pop("format") != FORMAT:
-            raise ValueError("it is of another medsass version")
-        splits = {name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
-                  for name, split in table.pop("splits").items()}  # fmt: skip
-        return Manifest(splits=splits, **table)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"not a medsass manifest ({error}); run medsass shard again") from error
+        raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
+    manifest.sha256 = hashlib.sha256(data).hexdigest()
+    return manifest
 
 
 def check(folder: Path, manifest: Manifest) -> None:
-    """Raise `FileNotFoundError` or `ValueError` where a tar file or index that `manifest` names is not in `folder`, or
-    a tar file is not of the size it names; of one that is cut off the error names the first sample that is harmed.
+    """Check that every tar file and index that `manifest` names is in `folder`, and that the tar files have their size.
+
+    Raises `FileNotFoundError` or `ValueError`, which names the first damaged sample of a tar file that is cut off.
     """
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            _check(folder / shard.file, shard)
-
-
-def _check(tar: Path, shard: Shard) -> None:
-    for path in (tar, tar.with_suffix(INDEX)):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing though the manifest names it; run medsass shard again with --overwrite"
+    for shard in [shard for split in manifest.splits.values() for shard in split.shards]:
+        path = folder / shard.file
+        for needed in (path, path.with_suffix(tar.INDEX)):
+            if not needed.is_file():
+                raise FileNotFoundError(
+                    f"{needed} is missing though the manifest names it; run medsass shard again with --overwrite"
+                )
+        size = path.stat().st_size
+        if size != shard.bytes:
+            key = _first_cut(path, size)
+            raise ValueError(
+                f"{path}: {size} bytes, but the manifest says {shard.bytes}{f' (cut off at sample {key})' if key else ''}; "
+                f"run: medsass verify {folder}"
             )
-    size = tar.stat().st_size
-    if size != shard.bytes:
-        key = _cut(tar, size)
-        raise ValueError(
-            f"{tar}: {size} bytes, but the manifest says {shard.bytes}{f' (cut off at sample {key})' if key else ''}; "
-            f"run: medsass verify {tar.parent}"
-        )
 
 
-def _cut(tar: Path, size: int) -> str:
-    """The first sample that is not whole in a tar file of `size` bytes, by its index; "" where none is known."""
+def _first_cut(path: Path, size: int) -> str:
+    """Return the first incomplete sample of a tar file of `size` bytes, by its index; "" where none is known."""
     with suppress(OSError, ValueError):
-        for line in tar.with_suffix(INDEX).read_text("utf-8").splitlines()[1:]:
-            offset, length, name = line.split(" ")[-3:]
-            if int(offset) + int(length) > size:
-                return Member(name, 0, 0).key
+        for members in tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8")):
+            if members[-1].offset + members[-1].size > size:
+                return members[-1].key
     return ""
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of the manifest: changes when any sample of the dataset does, because it holds the tar files' hashes."""
+    """Return the SHA-256 of the manifest. It changes with any sample, because the manifest holds the tar files' hashes."""
     return hashlib.sha256((folder / NAME).read_bytes()).hexdigest()

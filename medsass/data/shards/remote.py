@@ -1,8 +1,7 @@
-"""Shard folders at addresses such as s3://bucket/folder: what may go wrong with them, and a cache for most of them.
+"""Shard folders at addresses such as s3://bucket/folder: one-line errors, and a cache for most of them.
 
-Of tar files in s3:// the loader reads the pieces that it needs, when it needs them. Those of other schemes (gs://,
-https://, ...), not all of which serve pieces well, are fetched once into $XDG_CACHE_HOME/medsass, or ~/.cache/medsass,
-before the first batch.
+The loader reads pieces of tar files in s3:// when it needs them. Those of other schemes (gs://, https://, ...), not all
+of which serve pieces well, are fetched once into $XDG_CACHE_HOME/medsass, or ~/.cache/medsass, before the first batch.
 """
 
 import hashlib
@@ -21,21 +20,25 @@ _PIECE = 1 << 20  # bytes read at a time
 
 
 def load(folder: Path) -> Manifest:
-    """`manifest.load`, which also says in one line why an address cannot be read.
+    """Read and check a manifest as `manifest.load` does; an address that cannot be read is named with the reason.
 
-    Raises `FileNotFoundError`, `OSError` or `ValueError` that name the address and the remedy.
+    Raises `FileNotFoundError`, `OSError` or `ValueError` that name the file or address and the remedy.
     """
-    if not files.is_local(folder):
-        path = folder / manifest.NAME
-        with one_line(path):
-            path.read_bytes()
-    return manifest.load(folder)
+    if files.is_local(folder):
+        return manifest.load(folder)
+    path = folder / manifest.NAME
+    with one_line(path):
+        data = path.read_bytes()
+    found = manifest.parse(data, path)
+    manifest.check(folder, found)
+    return found
 
 
 @contextmanager
 def one_line(path: Path) -> Iterator[None]:
-    """Turn whatever reading an address raises into an `OSError` of one line; botocore's, aiohttp's and Google's errors
-    derive from no common class. What is local keeps its errors.
+    """Turn any error from reading an address into an `OSError` of one line; local paths keep their errors.
+
+    The errors of botocore, aiohttp and Google share no class.
     """
     try:
         yield
@@ -55,47 +58,42 @@ def one_line(path: Path) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost error's words: fsspec raises its own in place of the connection's."""
+    """Return the innermost error's message: fsspec wraps the connection's errors in its own."""
     while error.__cause__:
         error = error.__cause__
     return " ".join(str(error).split()).rstrip(" .:") or type(error).__name__
 
 
 def tars(folder: Path, shards: Sequence[Shard]) -> list[str]:
-    """Where the loader reads the tar files of `shards`, in their order, each with its index of suffix .idx beside it: the
-    folder's own files, be they local or in S3, else copies in the cache.
+    """Return where the loader reads the tar files of `shards`, each with its index (.idx) beside it.
 
-    Raises `OSError` where a file cannot be fetched or is not the one that the manifest names.
+    These are the folder's own files where it is local or in S3, else copies in the cache. Raises `OSError` where a file
+    cannot be fetched or is not the one that the manifest names.
     """
     if files.is_local(folder) or str(folder).startswith("s3://"):
         return [str(folder / shard.file) for shard in shards]
-    cache = cache_of(folder)
+    cache, paths = cache_of(folder), []
     cache.mkdir(parents=True, exist_ok=True)
-    return [str(_fetched(folder, shard, cache)) for shard in shards]
+    for (
+        shard
+    ) in shards:  # the name of a copy holds its hash, so that shards made anew at the same address are fetched anew
+        source, path = folder / shard.file, cache / f"{Path(shard.file).stem}-{shard.sha256[:16]}.tar"
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            _fetch(source.with_suffix(".idx"), path.with_suffix(".idx"))  # first, so that every tar file has one
+            _fetch(source, path, shard.sha256)
+        paths.append(str(path))
+    return paths
 
 
 def cache_of(folder: Path) -> Path:
-    """The cache folder of an address: $XDG_CACHE_HOME or ~/.cache, /medsass/<hash of the address>."""
+    """Return the cache folder of an address: $XDG_CACHE_HOME or ~/.cache, then medsass/<hash of the address>."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "medsass" / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
-def _fetched(folder: Path, shard: Shard, cache: Path) -> Path:
-    """The cached tar file. Its name holds its hash, so that shards made anew at the same address are fetched anew; its
-    index is fetched first, so that a tar file that is there has one.
-    """
-    source, name = folder / shard.file, Path(shard.file)
-    path = cache / f"{name.stem}-{shard.sha256[:16]}{name.suffix}"
-    if path.is_file() and path.stat().st_size == shard.bytes:
-        return path
-    _fetch(source.with_suffix(".idx"), path.with_suffix(".idx"))
-    _fetch(source, path, shard.sha256)
-    return path
-
-
 @contextmanager
 def local(path: Path) -> Iterator[Path]:
-    """`path`, or a temporary copy of the file where it is at an address. Raises `OSError` where it cannot be read."""
+    """Yield `path`, or a temporary copy where it is at an address. Raises `OSError` where it cannot be read."""
     if files.is_local(path):
         yield path
         return
@@ -106,6 +104,7 @@ def local(path: Path) -> Iterator[Path]:
 
 
 def _fetch(source: Path, path: Path, sha256: str = "") -> None:
+    """Copy a file from an address. Raises `OSError` where it cannot be read or its SHA-256 is another."""
     digest = hashlib.sha256()
     with files.atomic(path) as copy:
         for piece in _pieces(source):
@@ -118,6 +117,7 @@ def _fetch(source: Path, path: Path, sha256: str = "") -> None:
 
 
 def _pieces(source: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file; only errors from reading are turned into one line, not those of who writes them."""
     with one_line(source), source.open("rb") as file:
         while piece := file.read(_PIECE):
             yield piece

@@ -1,9 +1,9 @@
-"""Tar shards with their DALI index and checksums, written in one pass, byte for byte the same for the same samples.
+"""Tar shards with their DALI index and checksums, written in one pass; the same samples always give the same bytes.
 
-A shard is plain WebDataset: the files of a sample stand side by side under one key. Everything in the tar headers that
-could differ between two runs (time, owner, mode) is fixed. The index is DALI's `v1.2` text format: a count, then per
-sample `extension offset size name` for each file, offsets in bytes from the start of the tar to the file's data. The
-checksums (`checksum`) tell where a damaged tar is wrong; only `medsass verify` reads them.
+A shard is plain WebDataset: the files of a sample stand side by side under one key. Time, owner and mode in the tar
+headers are fixed. The index is DALI's `v1.2` text format: a first line with the number of samples, then a line per sample
+with `extension offset size name` for each file, offsets in bytes from the start of the tar to the file's data. The
+checksums (`checksums`) tell which samples of a damaged tar are wrong; only `medsass verify` reads them.
 """
 
 import contextlib
@@ -13,35 +13,38 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import IO, NamedTuple, cast
+
+from pydantic import NonNegativeInt
+from pydantic.dataclasses import dataclass
 
 from medsass import files
+from medsass.config import schema
 from medsass.data.shards.checksums import Checksums
 
 IMAGES = ("jpg", "png", "jp2")  # extensions that an image may have in a shard
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 
 _NAME = 100  # bytes
-_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: what stays the same
+_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # what file systems answer that cannot sync a folder
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=schema.CLOSED)
 class Shard:
     """A finished tar file: name, number of samples, size in bytes, SHA-256 of its bytes."""
 
     file: str
-    samples: int
-    bytes: int
+    samples: NonNegativeInt
+    bytes: NonNegativeInt
     sha256: str
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A file in a tar: its name, and where its data starts and how long it is, in bytes."""
 
     name: str
@@ -50,18 +53,14 @@ class Member:
 
     @property
     def key(self) -> str:
-        """The sample that it belongs to."""
-        return self.name[: self._dot]
+        """The sample that it belongs to: its name up to the first dot."""
+        dot = self.name.find(".", self.name.rfind("/") + 1)
+        return self.name[:dot] if dot >= 0 else self.name
 
     @property
     def extension(self) -> str:
-        """What it is in its sample, such as "png", "mask.png" or "json"."""
-        return self.name[self._dot + 1 :]
-
-    @property
-    def _dot(self) -> int:
-        dot = self.name.find(".", self.name.rfind("/") + 1)
-        return dot if dot >= 0 else len(self.name)
+        """Its role in the sample, such as "png", "mask.png" or "json"."""
+        return self.name[len(self.key) + 1 :]
 
     @property
     def end(self) -> int:
@@ -70,18 +69,17 @@ class Member:
 
 
 class ShardWriter:
-    """Writes the samples of one split into `<split>-000000.tar`, `-000001.tar`, ... of at most `max_bytes` each.
+    """Writer of the samples of one split into `<split>-000000.tar`, `-000001.tar`, ... of at most `max_bytes` each.
 
     A sample larger than `max_bytes` gets a tar file of its own. `first` is the number of tar files of the split that
-    exist already. Files are written under a temporary name and renamed when they are whole and on the disk, the index
-    and the checksums first, so that a tar with its final name always has them.
+    exist already. Files are written under a temporary name and renamed when they are complete and on disk, the index and
+    the checksums first, so that a tar with its final name always has them.
     """
 
     def __init__(self, folder: Path, split: str, max_bytes: int, first: int = 0) -> None:
         self.folder, self.split, self.max_bytes = folder, split, max_bytes
         self._number = first
-        self._stream: _Stream | None = None
-        self._count = 0
+        self._tar: _Tar | None = None
 
     def add(self, key: str, content: Mapping[str, bytes]) -> Shard | None:
         """Append one sample: `content` maps an extension ("png", "mask.png", "json") to the file's bytes.
@@ -89,76 +87,101 @@ class ShardWriter:
         Returns the tar file that had to be finished first because the sample did not fit into it. If writing fails,
         the tar file in progress is dropped and the error raised.
         """
-        size = sum(tarfile.BLOCKSIZE + _padded(len(data)) for data in content.values())
-        full = self._stream and _padded(self._stream.tell() + size + _END, tarfile.RECORDSIZE) > self.max_bytes
-        finished = self.close() if full else None
+        finished = None
+        if self._tar:
+            size = self._tar.size + sum(tarfile.BLOCKSIZE + _padded(len(data)) for data in content.values()) + _END
+            finished = self.close() if _padded(size, tarfile.RECORDSIZE) > self.max_bytes else None
         try:
-            stream = self._stream or self._start()
-            members, pieces, end = [], [], stream.tell()
-            for extension, data in content.items():
-                member = Member(f"{key}.{extension}", end + tarfile.BLOCKSIZE, len(data))
-                end = member.end
-                pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
-                members.append(member)
-            stream.write(b"".join(pieces))
-            stream.lines.write(line(members).encode())
+            self._tar = self._tar or _Tar(self.folder / f"{self.split}-{self._number:06d}.tar")
+            self._tar.add(key, content)
         except BaseException:
             self.abort()
             raise
-        self._count += 1
         return finished
 
     def close(self) -> Shard | None:
         """Finish the tar file in progress and return it. If that fails, it is dropped and the error raised."""
-        if not self._stream:
+        if not self._tar:
             return None
-        path = self._path
-        beside = path.with_suffix(INDEX), path.with_suffix(CHECKSUMS)
         try:
-            end = self._stream.tell() + _END
-            self._stream.write(bytes(_END + _padded(end, tarfile.RECORDSIZE) - end))
-            self._stream.close()
-            with files.atomic(beside[0]) as file:
-                file.write(_first_line(self._count).encode())
-                self._stream.lines.seek(0)
-                shutil.copyfileobj(self._stream.lines, file)
-            self._stream.lines.close()
-            files.write(beside[1], self._stream.checksums.pack())
-            self._part.replace(path)
+            shard = self._tar.finish()
         except BaseException:
             self.abort()
-            for written in beside:
-                with contextlib.suppress(OSError):
-                    written.unlink()
             raise
-        shard = Shard(path.name, self._count, self._stream.tell(), self._stream.sha256.hexdigest())
-        self._stream = None
+        self._tar = None
         self._number += 1
         _sync(self.folder)
         return shard
 
     def abort(self) -> None:
         """Drop the tar file in progress; finished ones stay."""
-        if self._stream:
-            self._stream.drop()
-            self._part.unlink(missing_ok=True)
-        self._stream = None
+        if self._tar:
+            self._tar.drop()
+        self._tar = None
 
-    @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.split}-{self._number:06d}.tar"
 
-    @property
-    def _part(self) -> Path:
-        return self._path.with_suffix(".tar.part")
+class _Tar:
+    """A tar file in progress at `path` + ".part", hashed as it grows; `size` is in bytes.
 
-    def _start(self) -> "_Stream":
-        self._stream, self._count = _Stream(self._part), 0
-        return self._stream
+    The lines of its index wait in a file without a name: with small images they would be most of the memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self._part = path.with_suffix(".tar.part")
+        self._file = self._part.open("wb")
+        self._lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or drop
+        self._samples = 0
+        self._sha256, self._checksums = hashlib.sha256(), Checksums()
+
+    def add(self, key: str, content: Mapping[str, bytes]) -> None:
+        members, pieces, end = [], [], self.size
+        for extension, data in content.items():
+            member = Member(f"{key}.{extension}", end + tarfile.BLOCKSIZE, len(data))
+            end = member.end
+            pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
+            members.append(member)
+        self._write(b"".join(pieces))
+        self._lines.write(line(members).encode())
+        self._samples += 1
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self._checksums.update(data)
+        self.size += len(data)
+
+    def finish(self) -> Shard:
+        """Write the end, then put index, checksums and tar in place; if that fails, none of the three stays."""
+        index, checksums = self.path.with_suffix(INDEX), self.path.with_suffix(CHECKSUMS)
+        try:
+            self._write(bytes(_padded(self.size + _END, tarfile.RECORDSIZE) - self.size))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            with files.atomic(index) as file:
+                file.write(f"v1.2 {self._samples}\n".encode())
+                self._lines.seek(0)
+                shutil.copyfileobj(self._lines, file)
+            self._lines.close()
+            files.write(checksums, self._checksums.pack())
+            self._part.replace(self.path)
+        except BaseException:
+            for written in (index, checksums):
+                with contextlib.suppress(OSError):
+                    written.unlink()
+            raise
+        return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest())
+
+    def drop(self) -> None:
+        for file in (self._file, self._lines):
+            with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
+                file.close()
+        self._part.unlink(missing_ok=True)
 
 
 def header(name: str, size: int) -> bytes:
-    """The 512 bytes before a file in a tar (POSIX ustar), as `tarfile` writes them for mode 644 and no owner or time.
+    """Return the 512 bytes before a file in a tar (POSIX ustar), as `tarfile` writes them for mode 644, no owner or time.
 
     Raises `ValueError` for a name of more than 100 bytes and for a size that the format cannot hold.
     """
@@ -172,69 +195,40 @@ def header(name: str, size: int) -> bytes:
     return bytes(block)
 
 
-class _Stream:
-    """A file that is written from start to end, and hashed on the way; `lines` are of its index, in a file without a
-    name, because with small images they would be most of the memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self.lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the writer, or by drop
-        self._size = 0
-        self.sha256, self.checksums = hashlib.sha256(), Checksums()
-
-    def write(self, data: bytes) -> int:
-        self._file.write(data)
-        self.sha256.update(data)
-        self.checksums.update(data)
-        self._size += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._size
-
-    def close(self) -> None:
-        """Close the file when all of it is on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def drop(self) -> None:
-        """Close the file, which is not wanted any more."""
-        for file in (self._file, self.lines):
-            with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
-                file.close()
-
-
-def index(samples: Sequence[Sequence[Member]]) -> str:
-    """The text of a tar's DALI index."""
-    return "".join([_first_line(len(samples)), *map(line, samples)])
-
-
 def line(members: Sequence[Member]) -> str:
-    """The line of one sample in the index."""
+    """Return the line of one sample in the index."""
     return " ".join(f"{file.extension} {file.offset} {file.size} {file.name}" for file in members) + "\n"
 
 
-def _first_line(samples: int) -> str:
-    return f"v1.2 {samples}\n"
+def index(samples: Sequence[Sequence[Member]]) -> str:
+    """Return the text of a tar's DALI index."""
+    return "".join([f"v1.2 {len(samples)}\n", *map(line, samples)])
 
 
-def read(path: Path) -> Iterable[tuple[str, dict[str, bytes]]]:
-    """Samples of a tar file in order: key, and bytes by extension. For looking at shards; training reads with DALI."""
-    key = ""
-    content: dict[str, bytes] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            name, _, extension = member.name.partition(".")
-            if name != key and content:
-                yield key, content
-                content = {}
-            key = name
-            file: Any = tar.extractfile(member)
-            content[extension] = file.read()
-    if content:
-        yield key, content
+def read_index(text: str) -> Iterator[list[Member]]:
+    """Yield the members of each sample from the text of an index. Raises `ValueError` for a line that cannot be one."""
+    for row in text.splitlines()[1:]:
+        words = row.split(" ")
+        members = []
+        for extension, offset, size, name in zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True):
+            member = Member(name, int(offset), int(size))
+            if member.offset < tarfile.BLOCKSIZE or member.size < 0 or not name.endswith(extension):
+                raise ValueError(row)
+            members.append(member)
+        yield members
+
+
+def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the samples of a tar file: key, and bytes by extension. For looking at shards; training has its own reader."""
+    with tarfile.open(path) as opened:
+        for key, members in groupby(opened, lambda member: member.name.partition(".")[0]):
+            yield (
+                key,
+                {
+                    member.name.partition(".")[2]: cast(IO[bytes], opened.extractfile(member)).read()
+                    for member in members
+                },
+            )
 
 
 def _padded(size: int, unit: int = tarfile.BLOCKSIZE) -> int:
@@ -242,7 +236,7 @@ def _padded(size: int, unit: int = tarfile.BLOCKSIZE) -> int:
 
 
 def _sync(folder: Path) -> None:
-    """Put the names of a folder's files on the disk."""
+    """Put the names of a folder's files on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,155 +1,111 @@
-"""Is a shard folder what its manifest says, to the byte? And where not: which byte of which sample, and what to do.
+"""Check of a shard folder against its manifest, to the byte. Every tar file is read once, from a folder or an address."""
 
-The SHA-256 in the manifest says whether a tar file is right; its checksums say where it is not. Every tar file is read
-once, in pieces, from a folder or from an address.
-"""
-
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from medsass.data.shards import damage, manifest, tar
-from medsass.data.shards.census import Census
-from medsass.data.shards.damage import NEW, SIDE, TOGETHER
-from medsass.data.shards.damage import Problem as Problem
+from medsass.data.shards.damage import NEW, SIDE, TOGETHER, Problem
 from medsass.data.shards.manifest import Manifest, Split
-from medsass.data.shards.tar import Shard
 
-_STRAY = "delete it, or move it elsewhere: it is no part of this dataset"
-_OURS = (".tar", tar.INDEX, tar.CHECKSUMS, ".part")
+_STRAY = "delete it, or move it elsewhere: it is not part of this dataset"
+_SUFFIXES = (".tar", tar.INDEX, tar.CHECKSUMS)
 _ROUNDING = 0.5e-6 + 1e-9  # the manifest holds coverage to 6 digits
-_FEW = 3  # differences that one line names
+_MOST = 8  # counts of a split that differ and are named
 
 
 def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """All that is wrong with a shard folder, in the manifest's order; nothing if it is intact.
+    """List everything that is wrong with a shard folder, in the manifest's order; empty if it is intact.
 
-    `folder` may be an address. `progress(done, total)` is called with bytes of tar files as they are read.
+    Args:
+        folder: the shard folder or its address.
+        progress: is called as `progress(done, total)` with bytes of tar files as they are read.
     """
     try:
-        stated = _stated(folder)
+        stated = manifest.read(folder)
     except (OSError, ValueError) as error:
         text, _, remedy = str(error).removeprefix(str(folder / manifest.NAME)).lstrip(": ").rpartition("; ")
-        return [Problem(manifest.NAME, None, text, remedy)]
-    return list(_Verifier(folder, stated, progress).problems())
-
-
-def _stated(folder: Path) -> Manifest:
-    """The manifest, after a check that its list of tar files can be gone through. Raises what `manifest.read` raises."""
-    stated = manifest.read(folder)
+        return [Problem(manifest.NAME, text, remedy)]
     shards = [shard for split in stated.splits.values() for shard in split.shards]
-    names = {shard.file for shard in shards if _plausible(shard)}
-    if len(names) < len(shards):
-        raise ValueError("its list of tar files makes no sense; run medsass shard again")
-    return stated
+    hashes = {shard.sha256: shard.file for shard in shards}
+    paths = [folder / shard.file for shard in shards]
+    total, done = sum(path.stat().st_size for path in paths if path.is_file()), 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, max(done, total))
+
+    problems: list[Problem] = []
+    holders: dict[str, str] = {}  # the tar file of each key
+    for name, split in stated.splits.items():
+        counted, covered, intact = Counter[tuple[str, ...]](), 0.0, True
+        for shard in split.shards:
+            found, contents = damage.find(folder, shard, hashes, tick)
+            problems += found
+            if not contents:
+                intact = False
+                continue
+            counted.update(contents.counts)
+            covered += contents.coverage
+            for key in [sample[0].key for sample in contents.samples]:
+                if key in holders:
+                    problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
+                holders[key] = shard.file
+        problems += _counts(name, split, counted if intact else None, covered)
+    return [*problems, *_rejected(folder, stated), *_stray(folder, {path.stem for path in paths})]
 
 
-def _plausible(shard: Shard) -> bool:
-    """Whether the fields have their types, and the name is that of a tar file in the folder itself."""
-    numbers = (shard.samples, shard.bytes)
-    texts = isinstance(shard.file, str) and isinstance(shard.sha256, str)
-    plain = texts and shard.file.endswith(".tar") and Path(shard.file).name == shard.file
-    return plain and all(isinstance(number, int) and number >= 0 for number in numbers)
+def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]] | None, covered: float) -> Iterator[Problem]:
+    """Find counts of a split that are not those of its tar files.
 
+    Args:
+        name: of the split.
+        split: what the manifest says.
+        counted: as in `damage.Contents`; None where a tar file is damaged: then only the manifest's own sums are compared.
+        covered: share of foreground, summed over the masks.
+    """
 
-class _Verifier:
-    """Goes through a folder once, from the manifest's first tar file to the last."""
+    def differs(what: str, stated: Any, found: Any) -> Problem:
+        return Problem(manifest.NAME, f"split {name}: {what}: says {stated}, the tar files hold {found}", TOGETHER)
 
-    def __init__(self, folder: Path, stated: Manifest, progress: Callable[[int, int], None] | None) -> None:
-        self.folder, self.stated, self.progress = folder, stated, progress
-        self.shards = [shard for split in stated.splits.values() for shard in split.shards]
-        self.hashes = {shard.sha256: shard.file for shard in self.shards}
-        self.seen: dict[str, str] = {}  # the tar file of each key
-        self.done = 0
-        self.total = sum(_size(folder / shard.file) for shard in self.shards)
-
-    def problems(self) -> Iterator[Problem]:
-        for name, split in self.stated.splits.items():
-            parts = []
-            for shard in split.shards:
-                found, census = damage.find(self.folder, shard, self.hashes, self._tick)
-                yield from found
-                yield from self._twice(shard, census.keys if census else [])
-                parts.append(census)
-            yield from _split(name, split, parts)
-        yield from self._rejected()
-        yield from self._stray()
-
-    def _tick(self, count: int) -> None:
-        self.done += count
-        if self.progress:
-            self.progress(self.done, max(self.done, self.total))
-
-    def _twice(self, shard: Shard, keys: list[str]) -> Iterator[Problem]:
-        for key in keys:
-            if key in self.seen:
-                yield Problem(shard.file, None, f"sample {key} is also in {self.seen[key]}", NEW)
-            self.seen[key] = shard.file
-
-    def _rejected(self) -> Iterator[Problem]:
-        path = self.folder / manifest.REJECTED
-        stated = self.stated.rejected
-        if not path.is_file():
-            if stated:
-                yield Problem(path.name, None, f"is missing, but the manifest says that it has {stated} lines", SIDE)
-        elif (lines := path.read_bytes().count(b"\n")) != stated:
-            yield Problem(path.name, None, f"has {lines} lines, but the manifest says {stated}", SIDE)
-
-    def _stray(self) -> Iterator[Problem]:
-        named = {shard.file.removesuffix(".tar") + suffix
-                 for shard in self.shards for suffix in (".tar", tar.INDEX, tar.CHECKSUMS)}  # fmt: skip
-        try:
-            names = sorted(path.name for path in self.folder.iterdir())
-        except (OSError, NotImplementedError):
-            return  # an address that lists nothing
-        for name in names:
-            if name.endswith(_OURS) and name not in named:
-                text = "is a rest of an interrupted run" if name.endswith(".part") else "is not named in the manifest"
-                yield Problem(name, None, text, _STRAY)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _split(name: str, split: Split, parts: list[Census | None]) -> Iterator[Problem]:
-    """Where the manifest's counts of a split are not those of its tar files, as far as these can be counted."""
-    total = Census()
-    for part in parts:
-        if part is None:
-            samples = sum(shard.samples for shard in split.shards)
-            if samples != split.samples:
-                yield _differs(name, "samples", split.samples, f"{samples} in its list of tar files")
-            return
-        total.merge(part)
-    counts = total.counts
-    for what in ("samples", "masks"):
-        if getattr(split, what) != getattr(counts, what):
-            yield _differs(name, what, getattr(split, what), getattr(counts, what))
+    if counted is None:
+        samples = sum(shard.samples for shard in split.shards)
+        if samples != split.samples:
+            yield differs("samples", split.samples, f"{samples} by the manifest's list")
+        return
+    stated = Counter({("samples",): split.samples, ("masks",): split.masks})
     for what in ("classes", "sizes", "formats"):
-        stated, counted = getattr(split, what), getattr(counts, what)
-        if not isinstance(stated, dict):
-            yield _differs(name, what, stated, counted)
-        else:
-            keys = [key for key in sorted({*stated, *counted}, key=str) if stated.get(key, 0) != counted.get(key, 0)]
-            for key in keys[:_FEW]:
-                yield _differs(name, f"{what}, {key}", stated.get(key, 0), counted.get(key, 0))
-            if keys[_FEW:]:
-                yield Problem(manifest.NAME, None, f"split {name}: {len(keys) - _FEW} more {what} differ", TOGETHER)
-    mean = (counts.mask_coverage or 0.0) / counts.masks if counts.masks else None
-    if not _same(split.mask_coverage, mean):
-        shown = None if mean is None else round(mean, 6)
-        yield _differs(name, "mask_coverage", split.mask_coverage, shown)
+        stated.update({(what, key): count for key, count in getattr(split, what).items()})
+    keys = [key for key in dict.fromkeys([*stated, *counted]) if stated[key] != counted[key]]
+    for key in keys[:_MOST]:
+        yield differs(", ".join(key), stated[key], counted[key])
+    if more := len(keys[_MOST:]):
+        yield Problem(manifest.NAME, f"split {name}: {more} more counts differ", TOGETHER)
+    mean, coverage = covered / masks if (masks := counted["masks",]) else None, split.mask_coverage
+    if (mean is None) != (coverage is None) or abs((mean or 0) - (coverage or 0)) > _ROUNDING:
+        yield differs("mask_coverage", coverage, mean and round(mean, 6))
 
 
-def _differs(split: str, what: str, stated: Any, counted: Any) -> Problem:
-    text = (
-        f"split {split}: {what}: says {stated!r:.80}, the tar files hold {counted if counted is not None else 'none'}"
-    )
-    return Problem(manifest.NAME, None, text, TOGETHER)
+def _rejected(folder: Path, stated: Manifest) -> Iterator[Problem]:
+    path = folder / manifest.REJECTED
+    if not path.is_file():
+        if stated.rejected:
+            yield Problem(path.name, f"is missing, but the manifest says that it has {stated.rejected} lines", SIDE)
+    elif (lines := path.read_bytes().count(b"\n")) != stated.rejected:
+        yield Problem(path.name, f"has {lines} lines, but the manifest says {stated.rejected}", SIDE)
 
 
-def _same(stated: Any, mean: float | None) -> bool:
-    if mean is None or not isinstance(stated, float | int):
-        return stated is mean
-    return abs(stated - mean) <= _ROUNDING
+def _stray(folder: Path, stems: set[str]) -> Iterator[Problem]:
+    """Find files of medsass that belong to none of the tar files `stems`."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except (OSError, NotImplementedError):
+        return  # an address that lists nothing
+    for name in names:
+        if name.endswith(".part"):
+            yield Problem(name, "is left over from an interrupted run", _STRAY)
+        elif name.endswith(_SUFFIXES) and Path(name).stem not in stems:
+            yield Problem(name, "is not named in the manifest", _STRAY)

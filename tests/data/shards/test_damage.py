@@ -1,5 +1,6 @@
 """Damage of a tar file, its index and its checksums: which of them is accused, and in which words."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -8,24 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsass.data.shards.verify import verify
-from tests.support.damaged import FIRST, SECOND, damage, edit, members, places
+from tests.support.damaged import FIRST, SECOND, damage, edit, harmed, members, places
+
+INDEX, CHECKSUMS = "train-000000.idx", "train-000000.crc"
 
 
 def test_the_line_that_is_printed(broken: Path) -> None:
-    one = next(each for each in members(broken / FIRST) if each.name == "train_0003.jpg")
-    value = (broken / FIRST).read_bytes()[one.offset]
+    held = members(broken / FIRST)
+    one = next(each for each in held if each.name == "train_0003.jpg")
     damage(broken / FIRST, {one.offset: 1})
+    keys = harmed(held, one.offset)
+    assert "train_0003" in keys
     assert [str(problem) for problem in verify(broken)] == [
-        f"{FIRST}: byte {one.offset} (sample train_0003, train_0003.jpg) is wrong: 0x{value ^ 1:02x}, should be "
-        f"0x{value:02x}; copy it again from where it came, or make the shards anew: medsass shard SOURCE OUT --overwrite"
+        f"{FIRST}: is damaged: samples {', '.join(keys)}; "
+        "copy it again from where it came, or make the shards anew: medsass shard SOURCE OUT --overwrite"
     ]
 
 
 def test_bytes_that_became_zero_do_not_accuse_the_index(broken: Path) -> None:
     data = bytearray((broken / FIRST).read_bytes())
+    keys = harmed(members(broken / FIRST), *range(8192, 20_480))
     data[8192:20_480] = bytes(12_288)
     (broken / FIRST).write_bytes(data)
-    assert places(verify(broken)) == [(FIRST, 8192)]
+    assert places(verify(broken)) == [(FIRST, keys)]
 
 
 def test_swapped_tars_are_told_by_name(broken: Path) -> None:
@@ -42,13 +48,24 @@ def test_a_tar_of_another_run_with_its_own_checksums(broken: Path) -> None:
     edit(broken, lambda table: table["splits"]["val"]["shards"][0].update(sha256="0" * 64))
     (problem,) = verify(broken)
     assert problem.file == "val-000000.tar"
-    assert "SHA-256 is not the manifest's, though every block fits the checksums" in problem.text
+    assert problem.text.startswith("fits its checksums, but not the SHA-256 in the manifest")
+
+
+def test_a_tar_that_was_written_wrong_is_to_be_made_anew(broken: Path) -> None:
+    path = broken / "val-000000.tar"
+    end = members(path)[-1].end
+    damage(path, {end: 1})
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(broken, lambda table: table["splits"]["val"]["shards"][0].update(sha256=sha256))
+    (problem,) = verify(broken)
+    assert problem.text == f"has the right SHA-256, but byte {end} starts no member of a tar file"
+    assert problem.remedy.startswith("make the shards anew")
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=30)
-def test_a_damaged_index_is_found_at_its_byte(whole: Path, data: st.DataObject) -> None:
-    path = whole / "train-000000.idx"
+def test_a_damaged_index_is_found_at_its_line(whole: Path, data: st.DataObject) -> None:
+    path = whole / INDEX
     before = path.read_bytes()
     offset, bits = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(1, 255))
     try:
@@ -56,32 +73,32 @@ def test_a_damaged_index_is_found_at_its_byte(whole: Path, data: st.DataObject) 
         (problem,) = verify(whole)
     finally:
         path.write_bytes(before)
-    assert (problem.file, problem.offset) == (path.name, offset)
+    assert (problem.file, problem.samples) == (INDEX, ())
     line = before.count(b"\n", 0, offset) + 1
-    assert f"(line {line})" in problem.text
+    assert problem.text == f"line {line} is not what the tar file says"
     assert problem.remedy.endswith("wds2idx train-000000.tar train-000000.idx")
 
 
 def test_what_the_remedy_of_an_index_writes_is_right(broken: Path) -> None:
-    with wds2idx.IndexCreator(str(broken / FIRST), str(broken / "train-000000.idx"), verbose=False) as creator:
+    with wds2idx.IndexCreator(str(broken / FIRST), str(broken / INDEX), verbose=False) as creator:
         creator.create_index()
     assert verify(broken) == []
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100])
 def test_a_cut_or_longer_index(cut: int, broken: Path) -> None:
-    path = broken / "train-000000.idx"
+    path = broken / INDEX
     text = path.read_bytes()
-    path.write_bytes(text[:cut])
-    assert places(verify(broken)) == [(path.name, cut)]
-    path.write_bytes(text + b"more\n")
-    assert places(verify(broken)) == [(path.name, len(text))]
+    for changed, line in ((text[:cut], text.count(b"\n", 0, cut) + 1), (text + b"more\n", text.count(b"\n") + 1)):
+        path.write_bytes(changed)
+        (problem,) = verify(broken)
+        assert (problem.file, problem.text) == (INDEX, f"line {line} is not what the tar file says")
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=30)
 def test_damaged_checksums_are_found_and_the_tar_is_not_accused(whole: Path, data: st.DataObject) -> None:
-    path = whole / "train-000000.crc"
+    path = whole / CHECKSUMS
     before = path.read_bytes()
     offset, bits = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(1, 255))
     try:
@@ -89,35 +106,82 @@ def test_damaged_checksums_are_found_and_the_tar_is_not_accused(whole: Path, dat
         (problem,) = verify(whole)
     finally:
         path.write_bytes(before)
-    assert (problem.file, problem.offset) == (path.name, offset)
-    assert f"0x{before[offset] ^ bits:02x}, should be 0x{before[offset]:02x}" in problem.text
+    assert (problem.file, problem.samples) == (CHECKSUMS, ())
+    assert problem.text == "holds other checksums than those of the tar file, which is intact"
 
 
 def test_cut_and_longer_checksums(broken: Path) -> None:
-    path = broken / "train-000000.crc"
+    path = broken / CHECKSUMS
     data = path.read_bytes()
-    for changed, offset in ((data[:-3], len(data) - 3), (b"", 0), (data + b"x", len(data))):
+    for changed in (data[:-3], b"", data + b"x"):
         path.write_bytes(changed)
-        assert places(verify(broken)) == [(path.name, offset)]
+        assert places(verify(broken)) == [(CHECKSUMS, ())]
 
 
 def test_tar_index_and_checksums_damaged_at_once(broken: Path) -> None:
+    good, sums, second = (broken / FIRST).read_bytes(), (broken / CHECKSUMS).read_bytes(), members(broken / SECOND)
     damage(broken / FIRST, {20_000: 4})
-    damage(broken / "train-000000.idx", {300: 1})
-    damage(broken / "train-000000.crc", {9: 1})
+    damage(broken / INDEX, {300: 1})
+    (broken / CHECKSUMS).write_bytes(sums[:-1])
     damage(broken / SECOND, {512: 1, 513: 2})
-    assert places(verify(broken)) == [
-        (FIRST, 20_000), ("train-000000.idx", 300), ("train-000000.crc", 9), (SECOND, 0)
-    ]  # fmt: skip
+    found = verify(broken)
+    assert [problem.file for problem in found] == [FIRST, INDEX, CHECKSUMS, SECOND]
+    assert found[-1].samples == harmed(second, 512)
+    (broken / CHECKSUMS).write_bytes(sums)
+    damage(broken / CHECKSUMS, {9: 1})
+    assert [problem.file for problem in verify(broken)] == [FIRST, INDEX, SECOND]
+    (broken / FIRST).write_bytes(good)  # now the checksums can be told to be wrong
+    assert [problem.file for problem in verify(broken)] == [INDEX, CHECKSUMS, SECOND]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda lines: lines[:6], "names other members than the tar file holds"),
+        (lambda lines: [*lines[:1], lines[2], *lines[2:]], "names other members than the tar file holds"),
+        (lambda lines: [lines[0], "png 512\n"], "is not an index of samples"),
+        (lambda _: [], "is not an index of samples"),
+    ],
+)
+def test_a_wrong_index_is_found_beside_a_damaged_tar(change: object, text: str, broken: Path) -> None:
+    keys = harmed(members(broken / FIRST), 40_000)
+    damage(broken / FIRST, {40_000: 4})
+    path = broken / INDEX
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))  # type: ignore[operator]
+    first, second = verify(broken)
+    assert (first.file, second.file, second.text) == (FIRST, INDEX, text)
+    assert first.samples in (keys, ())
 
 
 def test_without_checksums_a_damaged_tar_is_still_found(broken: Path) -> None:
-    (broken / "train-000000.crc").unlink()
+    (broken / CHECKSUMS).unlink()
     damage(broken / FIRST, {20_000: 4})
     first, second = verify(broken)
-    assert (first.file, first.offset) == (FIRST, None)
-    assert "which bytes are wrong is unknown without its .crc file" in first.text
-    assert (second.file, second.text) == ("train-000000.crc", "is missing")
+    assert (first.file, first.samples) == (FIRST, ())
+    assert first.text == "is damaged (which samples are damaged cannot be told without an intact train-000000.crc)"
+    assert (second.file, second.text) == (CHECKSUMS, "is missing")
+
+
+def test_without_an_index_samples_behind_a_damaged_header_are_unknown(broken: Path) -> None:
+    held = members(broken / FIRST)
+    offset = next(one.offset for one in held if one.key == "train_0009") - 500
+    (broken / INDEX).unlink()
+    damage(broken / FIRST, {1000: 1, offset: 1})
+    first, second = verify(broken)
+    assert first.file == FIRST
+    assert "train_0009" not in first.samples
+    assert set(harmed(held, 1000)) <= set(first.samples)
+    assert "(which other samples are damaged cannot be told without an intact train-000000.idx)" in first.text
+    assert (second.file, second.text) == (INDEX, "is missing")
+
+
+def test_a_damaged_tar_with_cut_checksums_names_no_sample(broken: Path) -> None:
+    damage(broken / FIRST, {20_000: 4})
+    sums = (broken / CHECKSUMS).read_bytes()
+    (broken / CHECKSUMS).write_bytes(sums[:-4])
+    first, second = verify(broken)
+    assert first.text == "is damaged (which samples are damaged cannot be told without an intact train-000000.crc)"
+    assert (second.file, second.text) == (CHECKSUMS, f"has {len(sums) - 4} bytes, should have {len(sums)}")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".idx", ".crc"])

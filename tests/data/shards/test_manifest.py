@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -41,7 +42,9 @@ def test_it_holds_no_absolute_path(shards: Path) -> None:
 
 
 def test_digest_is_the_files_hash(shards: Path) -> None:
-    assert manifest.digest(shards) == hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest()
+    expected = hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest()
+    assert manifest.digest(shards) == manifest.load(shards).sha256 == expected
+    assert expected not in (shards / "manifest.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
@@ -107,6 +110,47 @@ def test_garbage_is_refused_with_the_remedy(text: str, broken: Path) -> None:
     (broken / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest.json: not a medsass manifest .*; run medsass shard again"):
         manifest.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "reason"),
+    [
+        (("splits", "val", "samples"), "x", "'samples' in [splits.val] must be a whole number; got 'x'"),
+        (("splits", "val", "sizes"), [], "'sizes' in [splits.val] must be a table; got []"),
+        (("splits", "val", "shards", 0, "bytes"), -1, "'bytes' in [[splits.val.shards]] 1 must be at least 0; got -1"),
+        (("splits", "val", "shards", 0, "file"), "../a.tar", "tar files must have .* without a folder, .*; got '../a.tar'"),
+        (("splits", "val", "shards", 0, "file"), "train-000000.tar", "names of their own, .*; got 'train-000000.tar'"),
+        (("rejceted",), 3, "'rejceted' in the file is unknown: did you mean rejected? known: recipe, .*, format"),
+        (("sha256",), "a", "'sha256' in the file is unknown: known: recipe, .*, format"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(keys: tuple[str | int, ...], value: object, reason: str, broken: Path) -> None:
+    path = broken / "manifest.json"
+    table = at = json.loads(path.read_text())
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    path.write_text(json.dumps(table))
+    pattern = ".*".join(re.escape(part) for part in reason.split(".*"))
+    with pytest.raises(ValueError, match=rf"^{path}: not a medsass manifest \(.*{pattern}\); run medsass shard again$"):
+        manifest.load(broken)
+
+
+def test_a_manifest_of_an_older_version_has_defaults(broken: Path) -> None:
+    path = broken / "manifest.json"
+    table = json.loads(path.read_text())
+    for name in ("options", "converted", "notes", "rejected"):
+        del table[name]
+    path.write_text(json.dumps(table))
+    found = manifest.load(broken)
+    assert (found.options, found.converted, found.notes, found.rejected, found.depth, found.tile) == (
+        {},
+        {},
+        [],
+        0,
+        8,
+        0,
+    )
 
 
 def test_binary_garbage_is_refused(broken: Path) -> None:

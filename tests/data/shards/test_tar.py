@@ -73,7 +73,18 @@ def test_any_content_comes_back_and_the_index_equals_wds2idx(samples: Samples) -
         flat = {f"{key}.{ext}": data for key, content in samples.items() for ext, data in content.items()}
         assert by_tarfile(path) == flat
         assert list(tar.read(path)) == list(samples.items())
-        assert path.with_suffix(".idx").read_bytes() == dali_index(path)
+        text = path.with_suffix(".idx").read_bytes()
+        assert text == dali_index(path)
+        assert tar.index(list(tar.read_index(text.decode()))).encode() == text
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["", "png 512 9", "png 512 9 a.png json", "png x 9 a.png", "png 512 -1 a.png", "png 12 9 a.png", "jpg 512 9 a.png"],
+)
+def test_a_line_that_no_index_has_is_refused(row: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are those of Python
+        list(tar.read_index(f"v1.2 1\n{row}\n"))
 
 
 def test_webdataset_reads_the_same_samples(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Split
 from medsass.data.shards.tar import ShardWriter
 from medsass.data.shards.verify import verify
-from tests.support.damaged import FIRST, damage, edit, places, sample
+from tests.support.damaged import FIRST, damage, edit, harmed, members, places, sample
 
 
 def test_an_intact_dataset_has_no_problem(whole: Path) -> None:
@@ -127,13 +127,14 @@ def test_no_damage_of_the_manifest_raises(whole: Path, data: st.DataObject) -> N
 
 def test_an_address_is_read_like_a_folder(broken: Path) -> None:
     upath = pytest.importorskip("upath")
+    keys = harmed(members(broken / FIRST), 20_000)
     damage(broken / FIRST, {20_000: 4})
     place = upath.UPath("memory://medsass-verify/shards")
     for path in broken.iterdir():
         (place / path.name).parent.mkdir(parents=True, exist_ok=True)
         with (place / path.name).open("wb") as file:
             shutil.copyfileobj(io.BytesIO(path.read_bytes()), file)
-    assert places(verify(place)) == [(FIRST, 20_000)]
+    assert places(verify(place)) == [(FIRST, keys)]
     assert [str(problem) for problem in verify(place)] == [str(problem) for problem in verify(broken)]
 
 
@@ -152,5 +153,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     Manifest({"polarity": "bright"}, {"train": split}).save(tmp_path)
     assert verify(tmp_path) == []
     offset = shard.bytes // 2
+    keys = harmed(members(tmp_path / shard.file), offset)
     damage(tmp_path / shard.file, {offset: 8})
-    assert places(verify(tmp_path)) == [(shard.file, offset)]
+    assert places(verify(tmp_path)) == [(shard.file, keys)]
+    assert keys
