@@ -1,4 +1,4 @@
-"""Source folder -> shards: the same bytes each time, bad files left out and listed, nothing foreign deleted."""
+"""Source folder -> shards: the same bytes each time, bad files left out and listed, foreign files never deleted."""
 
 import csv
 import io
