@@ -26,7 +26,18 @@ from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Split
 
 # The options that the bytes depend on, beside the recipe.
-_SHAPING = ("variant", "group_by", "size", "tile", "stride", "min_foreground", "level", "encode", "depth", "range")
+_SHAPING: tuple[str, ...] = (
+    "variant",
+    "group_by",
+    "size",
+    "tile",
+    "stride",
+    "min_foreground",
+    "level",
+    "encode",
+    "depth",
+    "range",
+)
 _SHAPING += ("near_duplicates", "max_shard_bytes")
 
 
