@@ -82,11 +82,12 @@ class Preparation:
                 groups: Iterable[list[WorkItem]] = ([item] for item in regions if (item.rank, item.index) >= position)
             else:
                 groups = _grouped(items)
-            for group in _in_order(pool, self._work_on, groups, _AHEAD * self._workers):
-                for item, result in group:
+            ahead = _AHEAD * self._workers
+            for group in _in_order(pool, lambda group: [(item, self._make(item)) for item in group], groups, ahead):
+                for item, made in group:
                     if item.file and item.last:
                         self._close(item.file)  # results come in order: every other region of the file is done
-                    yield item, result
+                    yield item, made
 
     def _plan(self, item: WorkItem) -> list[WorkItem]:
         """Split the item of a file that may hold several samples into one for each region."""
@@ -109,9 +110,6 @@ class Preparation:
             replace(item, region=region, index=i, last=i == last, file=file, skipped=skipped)
             for i, region in enumerate(regions)
         ]
-
-    def _work_on(self, group: list[WorkItem]) -> list[Prepared]:
-        return [(item, self._make(item)) for item in group]
 
     def _make(self, item: WorkItem) -> Sample | Rejected | None:
         """Make an item's sample. That a file changed is the reason before any other."""

@@ -144,7 +144,7 @@ def _write_samples(
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
     workers, total = config.workers or os.cpu_count() or 1, len(catalog)
-    preparation, writer = Preparation(chosen, config, stage.fetched, workers), Writer(stage, config, workers)
+    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
     position, stats = stage.journal.position(), catalog.listing.stats
     listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(position[0]))
     try:

@@ -31,17 +31,17 @@ class MismatchError(ValueError):
 
 
 class Staging:
-    """The staging `folder` of `out` with its `journal`; `fetched` is a folder in it for copies of remote files."""
+    """The staging `folder` of `out` with its `journal`.
+
+    `copies` is a folder in it for copies of remote files; `excluded` are the folders that do not belong to a source, even
+    where they are inside it.
+    """
 
     def __init__(self, out: Path, folder: Path) -> None:
         self.out, self.folder = out, folder
         self.journal = Journal(folder / journal.NAME)
-        self.fetched = folder / "fetched"
-
-    @property
-    def excluded(self) -> tuple[Path, ...]:
-        """Folders that do not belong to a source, even where they are inside it."""
-        return (self.folder, self.out, _old(self.out)) if files.is_local(self.out) else (self.folder,)
+        self.copies = folder / "fetched"
+        self.excluded = (folder, out, _old(out)) if files.is_local(out) else (folder,)
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
         """Upload a finished tar file where OUT is remote, and enter it in the journal."""
@@ -51,19 +51,15 @@ class Staging:
 
     def publish(self) -> None:
         """Put the complete folder in OUT's place."""
-        shutil.rmtree(self.fetched, ignore_errors=True)
+        shutil.rmtree(self.copies, ignore_errors=True)
         if not files.is_local(self.out):
             self._upload(manifest.REJECTED, manifest.NAME)
-            self.discard()
+            self.journal.close()
+            remove(self.folder)
             return
         self.journal.close()
         (self.folder / journal.NAME).unlink()
         _swap(self.folder, self.out)
-
-    def discard(self) -> None:
-        """Remove the folder with everything that medsass wrote in it."""
-        self.journal.close()
-        remove(self.folder)
 
     def _upload(self, *names: str) -> None:
         fs = self.out.fs  # type: ignore[attr-defined]
@@ -142,10 +138,9 @@ def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
         raise
     except BaseException as error:
         finished = len(staging.journal.shards())
-        if finished:
-            staging.journal.close()
-        else:
-            staging.discard()
+        staging.journal.close()
+        if not finished:
+            remove(folder)
         if not isinstance(error, (ValueError, OSError, sqlite3.Error)):
             raise
         reason = str(error)
