@@ -44,9 +44,7 @@ class Entry:
 
 
 class Catalog:
-    """The entries of a recipe and a source in the order in which they are stored, the masks that no image claimed, and
-    notes for the user.
-    """
+    """The entries of a source in the order in which they are stored, masks without an image, and notes for the user."""
 
     def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
         self._database = database

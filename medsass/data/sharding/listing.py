@@ -125,7 +125,7 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator
             try:
                 own = entry.stat()
             except OSError:
-                continue  # a link to what is not there, or to itself
+                continue  # a broken link, or one to itself
             path = f"{below}{entry.name}"
             if stat.S_ISDIR(own.st_mode):
                 yield from _walk_local(entry.path, f"{path}/", seen)

@@ -93,7 +93,7 @@ def _fault(sample: Sample, pixels: Any) -> str:
     """Return what is wrong with a sample as the training decoder sees it, "" if nothing is."""
     if isinstance(pixels, ValueError):
         try:
-            opening.from_bytes(sample.image)  # says more exactly what is wrong, if it finds it too
+            opening.from_bytes(sample.image)  # its reason is more exact, if it fails too
         except ValueError as error:
             return str(error)
         return str(pixels)

@@ -74,7 +74,7 @@ def test_several_masks_of_one_image(tmp_path: Path) -> None:
 
 
 def recipe_of(name: str, folder: Path, below: str) -> Recipe:
-    """The bundled recipe, with all that `folder` holds moved into `below`."""
+    """Load the bundled recipe, and move everything in `folder` into its folder `below`."""
     held = list(folder.iterdir())
     (folder / below).mkdir()
     for path in held:
