@@ -1,4 +1,4 @@
-"""Catalogs of folders of empty files: only names count."""
+"""Folders of empty files, and what the catalog finds in them, because only names count there."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def make(folder: Path, *names: str) -> Path:
+    """Create empty files."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -19,20 +20,23 @@ def make(folder: Path, *names: str) -> Path:
 
 @dataclass(frozen=True)
 class Found:
+    """Entries, masks without an image, and notes of a catalog."""
+
     entries: list[Entry]
     orphans: list[str]
     notes: list[str]
 
 
 def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
+    """Fill a catalog from `source` and return what it found."""
     catalog = Catalog(sqlite3.connect(":memory:"))
     catalog.fill(source, chosen, group_by)
-    ranks, entries = zip(*catalog.entries(), strict=True)
-    assert ranks == tuple(range(len(catalog)))
-    return Found(list(entries), list(catalog.orphans()), catalog.notes())
+    assert [rank for rank, _ in catalog.entries()] == list(range(len(catalog)))
+    return Found([entry for _, entry in catalog.entries()], list(catalog.orphans()), catalog.notes())
 
 
 def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
+    """Return a recipe of one pattern with three splits."""
     return Recipe("mine", (Images(images, masks),), splits=SHARES, **more)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Helpers of the fault tests: run `medsass shard`, interrupt it, read what it wrote."""
+"""Runs `medsass shard` in tests of faults, interrupts it, and reads what it wrote."""
 
 import json
 from pathlib import Path
@@ -28,14 +28,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def stored(folder: Path) -> dict[str, dict[str, bytes]]:
-    """Read samples by key with the webdataset library."""
+    """Return samples by key, as the webdataset library reads them."""
     paths = [str(folder / item.file) for split in load(folder).splits.values() for item in split.shards]
     dataset = webdataset.WebDataset(paths, shardshuffle=False, empty_check=False)
     return {sample["__key__"]: {k: v for k, v in sample.items() if k[0] != "_"} for sample in dataset}
 
 
 def by_source(folder: Path) -> dict[str, str]:
-    """Return the key of each source file that is stored."""
+    """Return the key of each source file."""
     return {json.loads(content["json"])["source"]: key for key, content in stored(folder).items()}
 
 
@@ -44,14 +44,14 @@ def decoded(data: bytes) -> NDArray[Any]:
 
 
 def reasons(folder: Path) -> dict[str, str]:
-    """Read the reason for each file from rejected.jsonl, which names each file once."""
+    """Return the reason of each file in rejected.jsonl, which must name each file once."""
     lines = [json.loads(line) for line in (folder / REJECTED).read_text("utf-8").splitlines()]
     assert load(folder).rejected == len(lines) == len({item["file"] for item in lines})
     return {item["file"]: item["reason"] for item in lines}
 
 
 def command(*words: object) -> tuple[int, str]:
-    """Run `medsass shard`. Returns its exit code and error output, one line at most."""
+    """Run `medsass shard` and return its exit code and error output, at most one line."""
     done = CliRunner().invoke(main, ["shard", *map(str, words)])
     assert not done.exception or isinstance(done.exception, SystemExit), done.exc_info
     assert done.stderr.count("\n") <= 1
@@ -63,7 +63,7 @@ def part(out: Path) -> Path:
 
 
 def interrupt(source: Path, out: Path, **changes: object) -> None:
-    """Interrupt a run after its first batch, as Ctrl-C does."""
+    """Run `medsass shard` and interrupt it, as Ctrl-C does, after its first batch."""
 
     def stop(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
@@ -74,7 +74,7 @@ def interrupt(source: Path, out: Path, **changes: object) -> None:
 
 
 def one_split(folder: Path, frames: str = "all") -> str:
-    """Write a recipe that takes all files into one split."""
+    """Write a recipe that takes all files, and return its path."""
     path = folder / "all.toml"
     path.write_text(f'name = "all"\n[[images]]\npath = "**/*"\nframes = "{frames}"\n[splits]\ntrain = 1.0\n')
     return str(path)

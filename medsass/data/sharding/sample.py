@@ -17,6 +17,7 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats import opening
+from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.sharding.source_file import Region, SourceFile
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
@@ -98,7 +99,7 @@ def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], st
         found = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
     else:
         found = opening.storable(data)
-    if not found or found[1][0] * found[1][1] > opening.MOST_PIXELS:  # the full reader refuses these, with a reason
+    if not found or found[1][0] * found[1][1] > MOST_PIXELS:  # the full reader refuses these, with a reason
         return None
     return found if config.encode == "keep" or found[0] == _EXTENSIONS[config.encode] else None
 
@@ -108,7 +109,7 @@ def _fit_mask(
 ) -> NDArray[np.uint8]:
     """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
     if mask.shape != read_size and not file.recipe.masks.resize:
-        name, seen, own = file.entry.masks[0].rpartition("/")[2], opening.wxh(mask.shape), opening.wxh(read_size)
+        name, seen, own = file.entry.masks[0].rpartition("/")[2], wxh(mask.shape), wxh(read_size)
         raise ValueError(f"mask {name}: size {seen} differs from the image's {own}")
     if mask.shape == size:
         return mask

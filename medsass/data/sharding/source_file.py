@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medsass.config import ShardConfig
 from medsass.data.formats import depth, geometry, opening
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.opening import ImageFile, Selection
+from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.pngs import Png
 from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
@@ -139,9 +139,9 @@ class SourceFile:
             return None
         name, first = self._masks[0]
         if region.box and (first.height, first.width) != (self.image.height, self.image.width):
-            seen, own = (opening.wxh((item.height, item.width)) for item in (first, self.image))
+            seen, own = (wxh((item.height, item.width)) for item in (first, self.image))
             raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size")
-        return opening.mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box)
+        return depth.mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box)
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG that holds exactly `mask` as 0 and 255."""

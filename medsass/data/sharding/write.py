@@ -18,6 +18,7 @@ from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.dali import Decoder
 from medsass.data.formats import opening
+from medsass.data.formats.image import wxh
 from medsass.data.sharding.prepare import Prepared, Rejected, WorkItem
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.staging import Staging
@@ -99,7 +100,7 @@ def _fault(sample: Sample, pixels: Any) -> str:
         return str(pixels)
     width, height = sample.meta["width"], sample.meta["height"]
     if pixels.shape[:2] != (height, width):
-        return f"the training decoder sees {opening.wxh(pixels.shape)} pixels, the file says {width}x{height}"
+        return f"the training decoder sees {wxh(pixels.shape)} pixels, the file says {width}x{height}"
     return ""
 
 
