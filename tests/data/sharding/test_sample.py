@@ -40,7 +40,7 @@ def run(
     **more: Any,
 ) -> Sample:
     """Make the sample of a whole image, or of a region of it."""
-    chosen = Recipe("mine", (Images("*"),), masks=rules or Masks())
+    chosen = Recipe("mine", (Images("*", split="train"),), masks=rules or Masks())
     config = ShardConfig(folder, folder, **{"tile": 0, "range": "minmax", **more})
     entry = Entry("key", image, masks, "train", "sick", "p1")
     data = (folder / image).read_bytes()

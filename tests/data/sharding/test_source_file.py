@@ -44,7 +44,7 @@ def opened(
     **options: Any,
 ) -> SourceFile:
     """Open `image` with its masks by a recipe of one [[images]] table."""
-    recipe = Recipe("test", (Images("*", frames=frames),), masks=rule or Masks(), polarity="bright")
+    recipe = Recipe("test", (Images("*", split="train", frames=frames),), masks=rule or Masks(), polarity="bright")
     entry = Entry("key", image.name, tuple(mask.name for mask in masks), "train", None, image.name)
     config = ShardConfig(image.parent, image.parent / "out", **{"tile": 0, "range": "minmax", **options})
     return SourceFile(entry, recipe, config, (image, data), [(mask, None) for mask in masks])
