@@ -97,6 +97,8 @@ def describe(annotation: Any) -> str:
         return describe(arguments[0])
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
+    if set(arguments) == {int, float}:
+        return _WORDS[float]
     if origin in (Union, types.UnionType):
         return " or ".join(describe(item) for item in arguments)
     if origin in (tuple, list, Sequence):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medsass.data.sharding import shard
-from medsass.data.sharding.prepare import Intake
+from medsass.data.sharding.prepare import Preparation
 from tests.support.faults import config, contents, decoded, one_split, stored
 
 
@@ -41,17 +41,17 @@ def test_a_file_stays_open_until_its_slowest_tile_is_done(
     for path in (source / "images").iterdir():
         np.save(path.with_suffix(".npy"), decoded(path.read_bytes()))
         path.unlink()
-    real, done = Intake._outcome, {f"images/{path.name}": threading.Event() for path in (source / "images").iterdir()}
+    real, done = Preparation._make, {f"images/{path.name}": threading.Event() for path in (source / "images").iterdir()}
 
-    def slow(line: Any, job: Any) -> Any:
-        if job.index == 0:
-            assert done[job.sample.image].wait(20)
-        made = real(line, job)
-        if job.last:
-            done[job.sample.image].set()
+    def slow(line: Any, item: Any) -> Any:
+        if item.index == 0:
+            assert done[item.entry.image].wait(20)
+        made = real(line, item)
+        if item.last:
+            done[item.entry.image].set()
         return made
 
     shard.write(config(source, tmp_path / "expected", tile=16))
-    monkeypatch.setattr(Intake, "_outcome", slow)
+    monkeypatch.setattr(Preparation, "_make", slow)
     shard.write(config(source, tmp_path / "out", tile=16, workers=4))
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")

@@ -4,7 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsass.data.sharding.catalog import Catalog, Sample
+from medsass.data.sharding.catalog import Catalog, Entry
 from medsass.data.sharding.recipe import Images, Recipe
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -20,19 +20,19 @@ def make(folder: Path, *names: str) -> Path:
 
 @dataclass(frozen=True)
 class Found:
-    """Samples, masks without an image, and notes of a catalog."""
+    """Entries, masks without an image, and notes of a catalog."""
 
-    samples: list[Sample]
+    entries: list[Entry]
     orphans: list[str]
     notes: list[str]
 
 
 def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
     """Fill a catalog from `source` and return what it found."""
-    made = Catalog(sqlite3.connect(":memory:"))
-    made.fill(source, chosen, group_by)
-    assert [rank for rank, _ in made.samples()] == list(range(len(made)))
-    return Found([sample for _, sample in made.samples()], list(made.orphans()), made.notes())
+    catalog = Catalog(sqlite3.connect(":memory:"))
+    catalog.fill(source, chosen, group_by)
+    assert [rank for rank, _ in catalog.entries()] == list(range(len(catalog)))
+    return Found([entry for _, entry in catalog.entries()], list(catalog.orphans()), catalog.notes())
 
 
 def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
@@ -40,9 +40,9 @@ def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:
     return Recipe("mine", (Images(images, masks),), splits=SHARES, **more)  # type: ignore[arg-type]
 
 
-def by_image(source: Path, chosen: Recipe) -> dict[str, Sample]:
-    return {sample.image: sample for sample in find(source, chosen).samples}
+def by_image(source: Path, chosen: Recipe) -> dict[str, Entry]:
+    return {entry.image: entry for entry in find(source, chosen).entries}
 
 
 def masks(source: Path, chosen: Recipe) -> dict[str, tuple[str, ...]]:
-    return {image: sample.masks for image, sample in by_image(source, chosen).items()}
+    return {image: entry.masks for image, entry in by_image(source, chosen).items()}

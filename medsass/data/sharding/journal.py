@@ -1,7 +1,7 @@
-"""What an unfinished dataset knows of itself: a database beside its tar files, from which a killed run goes on.
+"""The journal of an unfinished dataset: a database beside its tar files, from which a killed run is resumed.
 
-A sample counts as stored when the tar file that holds it is whole, on the disk, and entered here: all rows of a tar file
-are committed in one transaction. What a killed run did after that is forgotten, and done again in the same way.
+A sample counts as stored when the tar file that holds it is complete, on the disk, and entered here: all rows of a tar
+file are committed in one transaction. What a killed run did after that is forgotten, and done again in the same way.
 """
 
 import json
@@ -25,7 +25,7 @@ CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha2
 CREATE TABLE rejected (file TEXT, split TEXT, reason TEXT, UNIQUE (file, split, reason));
 CREATE TABLE skipped (rank INTEGER PRIMARY KEY, tiles INTEGER);
 CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT, size TEXT, coverage REAL, class TEXT,
-                     converted TEXT, hash BLOB, look INTEGER);
+                     converted TEXT, hash BLOB, phash INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
 _PENDING = 256  # rows entered at once
@@ -33,7 +33,7 @@ _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
 
 class Journal:
-    """The journal of one shard folder in the making; `Journal(None)` lives in memory alone."""
+    """The journal of one shard folder, in the file `path`; `Journal(None)` lives in memory."""
 
     def __init__(self, path: Path | None) -> None:
         self.database = sqlite3.connect(path or ":memory:", isolation_level=None)
@@ -45,20 +45,20 @@ class Journal:
         self.database.execute("BEGIN")
 
     def close(self) -> None:
-        """Forget what was not committed; once is enough."""
+        """Close the database without what was not committed. A second call does nothing."""
         if self._open:
             self.database.rollback()
             self.database.close()
         self._open = False
 
     def commit(self) -> None:
-        """Keep everything up to here."""
+        """Commit everything entered so far."""
         self._flush()
         self.database.execute("COMMIT")
         self.database.execute("BEGIN")
 
     def __getitem__(self, name: str) -> Any:
-        """A fact, as it was set; None where it was not."""
+        """Return the value of a fact, None where it was not set."""
         rows = self._rows("SELECT value FROM facts WHERE name = ?", name)
         return json.loads(rows[0][0]) if rows else None
 
@@ -66,80 +66,72 @@ class Journal:
         self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
-        """Enter a finished tar file, and the rank and part of the sample to go on with; commits."""
+        """Enter a finished tar file, and the `position` (rank, region) of the sample that comes next; commits."""
         self.database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
         self["position"] = position
         self.commit()
 
     def position(self) -> tuple[int, int]:
-        """Rank and part of the first sample that is not in a finished tar file."""
-        rank, part = self["position"] or (0, 0)
-        return rank, part
+        """Return rank and region of the first sample that is not in a finished tar file."""
+        rank, region = self["position"] or (0, 0)
+        return rank, region
 
     def reject(self, file: str, split: str, reason: str) -> None:
-        """Note a file that is left out, and why; once, whatever the number of its tiles."""
+        """Enter a file that is left out, and why; once, whatever the number of its tiles."""
         self.database.execute("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?)", (file, split, reason))
 
     def skip(self, rank: int, tiles: int) -> None:
-        """Note how many tiles of a sample have too little foreground."""
+        """Enter how many tiles of an image have too little foreground."""
         self.database.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (rank, tiles))
 
-    def store(self, rank: int, split: str, form: str, meta: dict[str, Any], look: int | None) -> None:
-        """Note a sample that went into the tar file in progress; `look` is its perceptual hash."""
+    def store(self, rank: int, split: str, extension: str, meta: dict[str, Any], phash: int | None) -> None:
+        """Enter a sample that went into the tar file in progress: `meta` is its JSON, `phash` its perceptual hash."""
         size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
         seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
-        self._pending.append((meta["key"], rank, split, form, size, *seen, sha256, look))
+        self._pending.append((meta["key"], rank, split, extension, size, *seen, sha256, phash))
         if len(self._pending) == _PENDING:
             self._flush()
 
     def twin(self, sha256: str, split: str) -> str | None:
-        """The "split/key" of the first image with these bytes that is stored in another split."""
+        """Return the "split/key" of the first image with these bytes that is stored in another split."""
         query = "SELECT split || '/' || key FROM stored WHERE hash = ? AND split != ? ORDER BY rowid LIMIT 1"
         rows = self._rows(query, bytes.fromhex(sha256), split)
         return rows[0][0] if rows else None
 
-    def others(self, split: str) -> bool:
-        """True where anything is stored in another split."""
-        return bool(self._rows("SELECT 1 FROM stored WHERE split != ? LIMIT 1", split))
+    def perceptual_hashes(self, split: str) -> tuple[NDArray[np.int64], list[str]]:
+        """Return the perceptual hashes (n,) int64 of the images in other splits, and the "split/key" of each."""
+        rows = self._rows("SELECT phash, split || '/' || key FROM stored WHERE split != ? AND phash NOT NULL", split)
+        return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
-    def looks(self, split: str) -> tuple[NDArray[np.int64], list[str]]:
-        """Perceptual hashes (n,) int64 of what is stored in other splits, and "split/key" of each."""
-        rows = self._rows("SELECT look, split || '/' || key FROM stored WHERE split != ? AND look NOT NULL", split)
-        return np.array([look for look, _ in rows], np.int64), [name for _, name in rows]
+    def shards(self, split: str = "") -> list[Shard]:
+        """Return the finished tar files of a split, or of all."""
+        rows = self._rows("SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)", split)
+        return [Shard(*row) for row in rows]
 
-    def shards(self, split: str) -> list[Shard]:
-        """Finished tar files of a split."""
-        return [
-            Shard(*row) for row in self._rows("SELECT file, samples, bytes, sha256 FROM shards WHERE split = ?", split)
-        ]
-
-    def finished(self) -> int:
-        """Number of finished tar files."""
-        return int(self.database.execute("SELECT count(*) FROM shards").fetchone()[0])
-
-    def stored(self) -> int:
-        """Number of samples stored so far."""
-        return int(self._rows("SELECT count(*) FROM stored")[0][0])
+    def stored(self, outside: str = "") -> int:
+        """Return the number of samples stored so far, without those of the split `outside`."""
+        return int(self._rows("SELECT count(*) FROM stored WHERE split != ?", outside)[0][0])
 
     def rejected(self) -> Iterator[dict[str, str]]:
-        """What is left out, in the order in which it was found."""
+        """Yield what is left out, in the order in which it was entered."""
         for file, split, reason in self.database.execute("SELECT * FROM rejected ORDER BY rowid"):
             yield {"file": file, "split": split, "reason": reason}
 
     def split(self, name: str) -> Split:
-        """All that the manifest says of a split."""
+        """Return a split as the manifest describes it."""
         query = "SELECT count(*), count(coverage), avg(coverage) FROM stored WHERE split = ?"
         samples, masks, coverage = self._rows(query, name)[0]
-        counted = {field: self._counts(column, name) for field, column in _COUNTED.items()}
+        query = "SELECT {0}, count(*) FROM stored WHERE split = ? AND {0} NOT NULL GROUP BY 1 ORDER BY 1"
+        counted = {field: dict(self._rows(query.format(column), name)) for field, column in _COUNTED.items()}
         return Split(self.shards(name), samples, masks, mask_coverage=coverage and round(coverage, 6), **counted)
 
     def converted(self) -> dict[str, int]:
-        """Samples by what was done to their pixels."""
+        """Count samples by what was done to their pixels."""
         query = "SELECT converted, count(*) FROM stored WHERE converted != '' GROUP BY converted ORDER BY converted"
         return dict(self._rows(query))
 
     def notes(self) -> list[str]:
-        """Remarks on what was stored: identical images within a split, tiles passed over."""
+        """Return notes for the user: identical images within a split, tiles skipped."""
         notes = []
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash
                    HAVING count(DISTINCT rank) > 1) GROUP BY split"""
@@ -149,10 +141,6 @@ class Journal:
         if tiles:
             notes.append(f"{tiles} tiles with too little foreground passed over (--min-foreground)")
         return notes
-
-    def _counts(self, column: str, split: str) -> dict[str, int]:
-        query = f"SELECT {column}, count(*) FROM stored WHERE split = ? AND {column} NOT NULL GROUP BY 1 ORDER BY 1"
-        return dict(self._rows(query, split))
 
     def _flush(self) -> None:
         self.database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._pending)

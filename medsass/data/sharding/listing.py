@@ -1,6 +1,6 @@
-"""The files below a source folder, local or at an address, in a database: any number of them in little memory.
+"""The files below a source folder, local or remote, in a SQLite table: any number of them in little memory.
 
-A dataset is listed once. Patterns are then matched against the list, so that object storage is not asked about each
+A source is listed once. Patterns are then matched against the table, so that object storage is not queried for each
 file, and a file that changes later is noticed.
 """
 
@@ -18,46 +18,47 @@ from fsspec.utils import glob_translate
 from medsass import files
 
 MAGIC = re.compile(r"[*?\[]")
-UNREADABLE = -1  # the size of what is listed but cannot be read; its stamp says why
+UNREADABLE = -1  # size of a file that is listed but cannot be read; its stamp says why
 _TABLE = "(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp TEXT) WITHOUT ROWID"
-_LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # what a pattern begins with that stands for itself
+_LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # the beginning of a pattern that holds no wildcard
 _AT_ONCE = 500  # values in a query
 _LAST = chr(0x10FFFF)
 
 
 class Listing:
-    """The files of `source`: paths below it in POSIX form, size in bytes, and a stamp that changes with the content
-    (the time of the last change, or what object storage says of a version). Hidden files and folders are passed over,
-    and so are the local folders `apart`, in which the dataset is written. What cannot be read has the size `UNREADABLE`.
+    """The files of a source: path below it in POSIX form, size in bytes, and a stamp that changes with the content (the
+    time of the last change, or the object store's tag of the version).
+
+    Hidden files and folders are skipped, and so are the local folders `excluded`, into which the dataset is written. A
+    file that cannot be read has the size `UNREADABLE`.
     """
 
-    def __init__(self, database: sqlite3.Connection, apart: Iterable[Path] = ()) -> None:
-        self._database, self._apart = database, tuple(apart)
+    def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
+        self._database, self._excluded = database, tuple(excluded)
 
     def fill(self, source: Path) -> None:
         """List `source`. Raises `FileNotFoundError` where it is no folder."""
-        self._database.execute(f"CREATE TABLE files {_TABLE}")
-        self._insert("files", source)
+        self._list("files", source)
         self._database.execute("CREATE INDEX folders ON files (folder, name)")
         self._database.execute("CREATE INDEX names ON files (name)")
 
     def changed(self, source: Path) -> list[str]:
-        """Files that are new, gone or changed in `source` since it was listed; at most three."""
-        self._database.execute(f"CREATE TEMP TABLE now {_TABLE}")
-        self._insert("now", source)
+        """Return files that are new, gone or changed in `source` since it was listed; at most three."""
+        self._list("temp.now", source)
         differ = "SELECT path FROM (SELECT * FROM {} EXCEPT SELECT * FROM {}) LIMIT 3"
         rows = [row for pair in (("files", "now"), ("now", "files")) for row in self._rows(differ.format(*pair))]
         self._database.execute("DROP TABLE now")
         return list(dict.fromkeys(path for (path,) in rows))[:3]
 
-    def _insert(self, table: str, source: Path) -> None:
+    def _list(self, table: str, source: Path) -> None:
+        self._database.execute(f"CREATE TABLE {table} {_TABLE}")
         if not source.is_dir():
             raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset")
-        rows = ((path, *_parted(path), size, stamp) for path, size, stamp in _walk(source, self._apart))
+        rows = ((path, *_split(path), size, stamp) for path, size, stamp in _walk(source, self._excluded))
         self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
 
     def stats(self, paths: Sequence[str]) -> tuple[tuple[int, str], ...]:
-        """Size in bytes and stamp that each of these files had when it was listed."""
+        """Return the size in bytes and the stamp that each of these files had when it was listed."""
         found: dict[str, tuple[int, str]] = {}
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
@@ -67,13 +68,13 @@ class Listing:
         return tuple(found[path] for path in paths)
 
     def match(self, pattern: str) -> Iterator[str]:
-        """Paths that match a glob pattern, sorted; `**` stands for any number of folders."""
-        folder, name = _parted(pattern)
-        begin, above = literal(name), literal(folder)
-        if begin == unescaped(name) and above == unescaped(folder):
-            yield from (path for (path,) in self._rows("SELECT path FROM files WHERE path = ?", unescaped(pattern)))
+        """Yield the paths that match a glob pattern, sorted; `**` stands for any number of folders."""
+        folder, name = _split(pattern)
+        (above, fixed), (begin, named) = _literal(folder), _literal(name)
+        if fixed and named:
+            yield from (path for (path,) in self._rows("SELECT path FROM files WHERE path = ?", _literal(pattern)[0]))
             return
-        if above == unescaped(folder):
+        if fixed:
             where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]
         elif begin:
             where, values = "name >= ? AND name < ?", [begin, begin + _LAST]
@@ -87,15 +88,17 @@ class Listing:
         return iter(self._database.execute(query, values))
 
 
-def unescaped(pattern: str) -> str:
-    """A pattern with what `glob.escape` wrote taken back; other brackets stay."""
-    return re.sub(r"\[([*?\[])\]", r"\1", pattern)
+def _split(path: str) -> tuple[str, str]:
+    """Return the folder and the name of a path; the folder is "" where there is none."""
+    folder, _, name = path.rpartition("/")
+    return folder, name
 
 
-def literal(pattern: str) -> str:
-    """What every match of a pattern begins with: all up to its first wildcard."""
+def _literal(pattern: str) -> tuple[str, bool]:
+    """Return what every match begins with, unescaped from `glob.escape`, and whether that is the whole pattern."""
     match = _LITERAL.match(pattern)
-    return unescaped(match[0]) if match else ""
+    begin = match[0] if match else ""
+    return re.sub(r"\[([*?\[])\]", r"\1", begin), begin == pattern
 
 
 @lru_cache(256)
@@ -103,16 +106,10 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile(glob_translate(pattern), re.DOTALL)
 
 
-def _parted(path: str) -> tuple[str, str]:
-    """Folder and name of a path; the folder is "" where there is none."""
-    folder, _, name = path.rpartition("/")
-    return folder, name
-
-
-def _walk(source: Path, apart: Iterable[Path]) -> Iterable[tuple[str, int, str]]:
+def _walk(source: Path, excluded: Iterable[Path]) -> Iterable[tuple[str, int, str]]:
     if not files.is_local(source):
         return _walk_remote(source)
-    statuses = [path.stat() for path in apart if path.is_dir()]
+    statuses = [path.stat() for path in excluded if path.is_dir()]
     return _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses})
 
 
@@ -128,32 +125,21 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator
             try:
                 own = entry.stat()
             except OSError:
-                continue  # a link to what is not there, or to itself
+                continue  # a broken link, or one to itself
+            path = f"{below}{entry.name}"
             if stat.S_ISDIR(own.st_mode):
-                yield from _walk_local(entry.path, f"{below}{entry.name}/", seen)
+                yield from _walk_local(entry.path, f"{path}/", seen)
             elif stat.S_ISREG(own.st_mode):
-                yield _listed(f"{below}{entry.name}", own)
-
-
-def _listed(path: str, status: os.stat_result) -> tuple[str, int, str]:
-    """Path, size and stamp of a file; a path whose bytes are not UTF-8 cannot be text, and is listed with escapes."""
-    text = _utf8(path)
-    if text != path:
-        return text, UNREADABLE, "its name is not UTF-8; rename it"
-    return path, status.st_size, str(status.st_mtime_ns)
-
-
-def _utf8(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+                text = path.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 cannot be text
+                readable = (own.st_size, str(own.st_mtime_ns))
+                yield text, *(readable if text == path else (UNREADABLE, "its name is not UTF-8; rename it"))
 
 
 def _walk_remote(source: Any) -> Iterator[tuple[str, int, str]]:
     root = source.path.rstrip("/")
     for path, info in source.fs.find(root, detail=True).items():
         below = path.removeprefix(root).lstrip("/")
-        if any(part.startswith(".") for part in below.split("/")):
+        if any(step.startswith(".") for step in below.split("/")):
             continue  # also what leads up with ..
-        stamp = next(
-            (str(info[name]) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash") if info.get(name)), ""
-        )
-        yield below, int(info.get("size") or 0), stamp
+        stamps = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash"))
+        yield below, int(info.get("size") or 0), next((str(stamp) for stamp in stamps if stamp), "")

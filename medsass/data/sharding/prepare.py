@@ -1,34 +1,36 @@
-"""The first half of the way from a source to shards: samples -> records, read and encoded by several threads ahead of
-whoever takes them, in the catalog's order. Decoders and encoders release the interpreter's lock.
+"""Images of the catalog -> samples: several threads read and encode ahead of the writer, in the catalog's order.
+
+Decoders and encoders release the interpreter's lock.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from medsass.config import ShardConfig
-from medsass.data.sharding.catalog import Sample
+from medsass.data.sharding import sample
+from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.sample import Record, prepare
-from medsass.data.sharding.source import Access, Stat, reason
-from medsass.data.sharding.source_file import Opened, Part
+from medsass.data.sharding.sample import Sample
+from medsass.data.sharding.source import Source, Stat, reason
+from medsass.data.sharding.source_file import Region, SourceFile
 
-_AHEAD = 4  # groups of jobs under way for each worker
-_GROUP = 16  # whole images of a group at most: handing over each alone would cost as much as reading it
+_AHEAD = 4  # groups in flight for each worker
+_GROUP = 16  # most whole images of a group: handing over each alone would cost as much as reading it
 _GROUP_BYTES = 1 << 20
 
 T = TypeVar("T")
 R = TypeVar("R")
-Listed = tuple[int, Sample, tuple[Stat, ...]]  # rank, sample, and the stats of its image and of each mask
+Listed = tuple[int, Entry, tuple[Stat, ...]]  # rank, entry, and the stats of its image and of each mask
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A file that was left out, and why."""
+    """A file that is left out, and why."""
 
     file: str
     split: str
@@ -36,127 +38,127 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One part of one sample to be prepared; `opened` is shared by the parts of a file, None for one whole image.
-    `last`: of its file. `skipped`: tiles of the file that have too little foreground.
+class WorkItem:
+    """One region to make a sample of.
+
+    Attributes:
+        rank, entry, stats: the image in the catalog, and its files as they were listed.
+        region: None for a whole image, and where every tile of the file was skipped.
+        index: number of the region in its file; `last` marks the final one.
+        file: the open file that its regions share; None where the file is opened for this item alone.
+        skipped: tiles of the file with too little foreground.
+        error: why the file cannot be used, "" where nothing is known against it.
     """
 
     rank: int
-    sample: Sample
+    entry: Entry
     stats: tuple[Stat, ...]
+    region: Region | None = None
     index: int = 0
-    part: Part | None = None
-    opened: Opened | None = None
     last: bool = True
+    file: SourceFile | None = None
     skipped: int = 0
     error: str = ""
 
 
-Outcome = tuple[Job, Record | Rejected | None]  # None where a file has no part with enough foreground
+Prepared = tuple[WorkItem, Sample | Rejected | None]  # None where every tile of a file was skipped
 
 
-class Intake:
-    """Makes records of samples by `recipe` and `config`. fetched: a folder for copies of files at an address."""
+class Preparation:
+    """Makes samples of a source's images. Copies of remote files go into the folder `copies`."""
 
-    def __init__(self, recipe: Recipe, config: ShardConfig, fetched: Path, workers: int) -> None:
+    def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, workers: int) -> None:
         self._recipe, self._config, self._workers = recipe, config, workers
-        self._in_parts = bool(config.tile) or any(images.frames == "all" for images in recipe.images)
-        self._access = Access(config.source, fetched, pieces=self._in_parts)
+        self._by_region = bool(config.tile) or any(images.frames == "all" for images in recipe.images)
+        self._source = Source(config.source, copies, by_region=self._by_region)
 
-    def outcomes(self, samples: Iterable[Listed], position: tuple[int, int]) -> Iterator[Outcome]:
-        """What becomes of each part of `samples`, in order, from `position` on (rank, number of the part)."""
+    def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[Prepared]:
+        """Yield the sample of each region, or why there is none, in order, from `position` (rank, index) on."""
+        error, needed = "image without a mask", self._recipe.masks.required
+        items = (WorkItem(*item, error=error if needed and not item[1].masks else "") for item in listed)
         with ThreadPoolExecutor(self._workers) as pool:
-            if self._in_parts:
-                planned = chain.from_iterable(_in_order(pool, self._plan, samples, 2))
-                groups: Iterable[list[Job]] = ([job] for job in planned if (job.rank, job.index) >= position)
+            if self._by_region:
+                regions = chain.from_iterable(_in_order(pool, self._plan, items, 2))
+                groups: Iterable[list[WorkItem]] = ([item] for item in regions if (item.rank, item.index) >= position)
             else:
-                groups = _grouped(Job(*item) for item in samples)
-            for group in _in_order(pool, self._work, groups, _AHEAD * self._workers):
-                for job, item in group:
-                    if job.opened and job.last:
-                        self._close(job.opened)  # here, in order, every other part of the file is done
-                    yield job, item
+                groups = _grouped(items)
+            ahead = _AHEAD * self._workers
+            for group in _in_order(pool, lambda group: [(item, self._make(item)) for item in group], groups, ahead):
+                for item, made in group:
+                    if item.file and item.last:
+                        self._close(item.file)  # results come in order: every other region of the file is done
+                    yield item, made
 
-    def _plan(self, item: Listed) -> list[Job]:
-        """The jobs of a file that may hold several samples."""
-        rank, sample, stats = item
-        opened: Opened | None = None
+    def _plan(self, item: WorkItem) -> list[WorkItem]:
+        """Split the item of a file that may hold several samples into one for each region."""
+        file: SourceFile | None = None
         try:
-            self._check(sample, stats)
-            opened = self._open(sample)
-            parts = list(opened.parts())
-            skipped = opened.boxes() - len(parts) if self._config.tile else 0
+            if item.error:
+                return [item]
+            self._check(item)
+            file = self._open(item.entry)
+            regions, skipped = file.regions()
         except (ValueError, OSError) as error:
-            if opened:
-                self._close(opened)
-            return [Job(rank, sample, stats, error=reason(error))]
-        if not parts:
-            self._close(opened)
-            return [Job(rank, sample, stats, skipped=skipped)]
-        last = len(parts) - 1
-        return [Job(rank, sample, stats, i, part, opened, i == last, skipped) for i, part in enumerate(parts)]
+            if file:
+                self._close(file)
+            return [replace(item, error=reason(error))]
+        if not regions:
+            self._close(file)
+            return [replace(item, skipped=skipped)]
+        last = len(regions) - 1
+        return [
+            replace(item, region=region, index=i, last=i == last, file=file, skipped=skipped)
+            for i, region in enumerate(regions)
+        ]
 
-    def _work(self, group: list[Job]) -> list[Outcome]:
-        return [(job, self._outcome(job)) for job in group]
-
-    def _outcome(self, job: Job) -> Record | Rejected | None:
-        if job.skipped and not job.part and not job.error:
+    def _make(self, item: WorkItem) -> Sample | Rejected | None:
+        """Make an item's sample. That a file changed is the reason before any other."""
+        if item.skipped and not item.region:
             return None
+        file = item.file
         try:
-            if job.error:
-                raise ValueError(job.error)
-            return self._record(job)
-        except (ValueError, OSError) as error:
-            return Rejected(job.sample.image, job.sample.split, reason(error))
-
-    def _record(self, job: Job) -> Record:
-        """Raises `ValueError` or `OSError` with the reason where there is none; that a file changed goes before others."""
-        opened = job.opened
-        try:
-            if not opened:
-                self._check_masks(job.sample)
-                opened = self._open(job.sample)
-            record = prepare(opened, job.part or Part(), self._recipe, self._config)
-        except (ValueError, OSError) as error:
-            reason(error)
-            self._check(job.sample, job.stats)
-            raise
-        finally:
-            if opened and not job.opened:
-                self._close(opened)
-        self._check(job.sample, job.stats)
-        return record
-
-    def _check_masks(self, sample: Sample) -> None:
-        if self._recipe.masks.required and not sample.masks:
-            raise ValueError("image without a mask")
-
-    def _check(self, sample: Sample, stats: tuple[Stat, ...]) -> None:
-        """Raise `ValueError` or `OSError` where a file of the sample is not what was listed."""
-        self._check_masks(sample)
-        self._access.check(sample.image, stats[0])
-        for mask, stat in zip(sample.masks, stats[1:], strict=True):
+            if item.error:
+                raise ValueError(item.error)
             try:
-                self._access.check(mask, stat)
+                file = file or self._open(item.entry)
+                made = sample.encode(file, item.region or Region())
+            except (ValueError, OSError) as error:
+                reason(error)
+                self._check(item)
+                raise
+            finally:
+                if file and not item.file:
+                    self._close(file)
+            self._check(item)
+        except (ValueError, OSError) as error:
+            return Rejected(item.entry.image, item.entry.split, reason(error))
+        return made
+
+    def _check(self, item: WorkItem) -> None:
+        """Raise `ValueError` or `OSError` where a file is not what was listed."""
+        self._source.check(item.entry.image, item.stats[0])
+        for mask, stat in zip(item.entry.masks, item.stats[1:], strict=True):
+            try:
+                self._source.check(mask, stat)
             except (ValueError, OSError) as error:
                 raise ValueError(f"mask {PurePosixPath(mask).name}: {reason(error)}") from error
 
-    def _open(self, sample: Sample) -> Opened:
-        image, *masks = (self._access.at_hand(path) for path in (sample.image, *sample.masks))
-        return Opened(sample, self._recipe, self._config, image, masks)
+    def _open(self, entry: Entry) -> SourceFile:
+        image, *masks = (self._source.fetch(path) for path in (entry.image, *entry.masks))
+        return SourceFile(entry, self._recipe, self._config, image, masks)
 
-    def _close(self, opened: Opened) -> None:
-        opened.close()
-        self._access.release(opened.sample.image, *opened.sample.masks)
+    def _close(self, file: SourceFile) -> None:
+        file.close()
+        self._source.release(file.entry.image, *file.entry.masks)
 
 
-def _grouped(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Jobs of whole images in groups of about equal work."""
-    group: list[Job] = []
+def _grouped(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:
+    """Group whole images into about equal work."""
+    group: list[WorkItem] = []
     size = 0
-    for job in jobs:
-        group.append(job)
-        size += sum(stat[0] for stat in job.stats)
+    for item in items:
+        group.append(item)
+        size += sum(stat[0] for stat in item.stats)
         if len(group) == _GROUP or size > _GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -165,7 +167,7 @@ def _grouped(jobs: Iterable[Job]) -> Iterator[list[Job]]:
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`map` over a thread pool, in order and a bounded number of items ahead of what was taken."""
+    """Map over a thread pool in order, at most `ahead` items before the one that is taken."""
     pending: deque[Future[R]] = deque()
     try:
         for item in items:

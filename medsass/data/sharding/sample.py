@@ -1,12 +1,12 @@
-"""One image of the source, or a part of it, with its mask -> the files that a shard stores for it.
+"""What a shard stores of an image, or of a region of one: its encoded image, mask and JSON.
 
-A file that the trainer can decode as it is keeps its bytes, if it may; anything else is encoded anew.
+A file that the trainer can decode keeps its bytes where the options allow it; anything else is encoded anew.
 """
 
 import io
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import cv2
@@ -18,9 +18,7 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.formats import opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
-from medsass.data.sharding.catalog import Sample
-from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.source_file import Opened, Part
+from medsass.data.sharding.source_file import Region, SourceFile
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
@@ -29,8 +27,8 @@ _GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit
 
 
 @dataclass(frozen=True)
-class Record:
-    """A sample ready to be written: its files by extension, the image first, and what its JSON will say."""
+class Sample:
+    """A sample ready to be written: its files by extension, the image first, and the content of its JSON."""
 
     key: str
     split: str
@@ -38,111 +36,101 @@ class Record:
     meta: dict[str, Any]
 
     @property
-    def form(self) -> str:
+    def extension(self) -> str:
         """The image's extension."""
         return next(iter(self.files))
 
     @property
     def image(self) -> bytes:
         """The encoded image."""
-        return self.files[self.form]
+        return self.files[self.extension]
 
-    def complete(self) -> dict[str, bytes]:
-        """All files, with the JSON."""
+    def all_files(self) -> dict[str, bytes]:
+        """Return all files by extension, the JSON included."""
         return {**self.files, "json": json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()}
 
 
-def keepable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, int], str] | None:
-    """Extension, (height, width) and what decoding does to an image file that a shard can hold as it is, else None."""
+def encode(file: SourceFile, region: Region) -> Sample:
+    """Make a region's sample: read, convert, resize to (size, size) unless that is 0, and encode. A whole file keeps its
+    bytes where that is possible.
+
+    Raises `ValueError` or `OSError` with the reason where the image or a mask cannot be used.
+    """
+    entry, config = file.entry, file.config
+    whole = region == Region() and not file.recipe.images[entry.table].channels
+    unchanged = storable(file.data, config) if file.data is not None and whole else None
+    meta: dict[str, Any] = {"source": entry.image, "class": entry.label, "group": entry.group}
+    if unchanged:
+        extension, size, converted = unchanged
+        key, image, read_size = entry.key, file.data or b"", size
+    else:
+        key = file.key(region)
+        array, limits = file.read(region)
+        resized, extension = _resize(array, config, file.data)
+        image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
+        deeper = f"{file.image.dtype} to {array.itemsize * 8} bit" if file.image.dtype != array.dtype else ""
+        converted = ", ".join(filter(None, (file.image.converted, deeper)))
+        if limits:
+            meta["range"] = limits
+        if region.box:
+            whole_size = {"height": file.image.height, "width": file.image.width}
+            meta["tile"] = {**asdict(region.box), "level": config.level, "of": whole_size}
+        if file.several:
+            meta["frame"] = region.frame
+    meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
+    files = {extension: image}
+    mask = file.mask(region)
+    if mask is not None:
+        mask = _fit_mask(mask, file, read_size, size)
+        kept = file.mask_bytes(mask) if config.encode == "keep" else None
+        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
+        meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
+    return Sample(key, entry.split, files, meta)
+
+
+def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:
+    """Return extension, (height, width) and what decoding converts, of an image file whose bytes a shard can store
+    unchanged; None otherwise.
+    """
     if config.size or config.tile:
         return None
     if config.depth == 16:
         gray16 = data.startswith(_GRAY16_PNG[0]) and data[24:26] == _GRAY16_PNG[1]
-        kept = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
+        found = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
     else:
-        kept = opening.storable(data)
-    if kept and kept[1][0] * kept[1][1] > MOST_PIXELS:
-        return None  # the full reader says so
-    return kept if kept and config.encode in ("keep", {v: k for k, v in _EXTENSIONS.items()}[kept[0]]) else None
+        found = opening.storable(data)
+    if not found or found[1][0] * found[1][1] > MOST_PIXELS:  # the full reader refuses these, with a reason
+        return None
+    return found if config.encode == "keep" or found[0] == _EXTENSIONS[config.encode] else None
 
 
-def prepare(opened: Opened, part: Part, recipe: Recipe, config: ShardConfig) -> Record:
-    """Read, convert, resize to (size, size) unless that is 0, and encode one part of a file; a whole file whose bytes
-    are at hand is stored as it is, if that is possible.
-
-    Raises `ValueError` or `OSError` with the reason where the image or a mask cannot be used.
-    """
-    sample, data = opened.sample, opened.data
-    whole = part == Part() and not recipe.images[sample.entry].channels
-    as_it_is = keepable(data, config) if data is not None and whole else None
-    if as_it_is:
-        form, shape, converted = as_it_is
-        key, files, own = sample.key, {form: data or b""}, shape
-        meta = _meta(sample, key, shape, opened.sha256(part), converted)
-    else:
-        key, picture = opened.key(part), opened.picture
-        array, limits = opened.read(part)
-        own, (image, form) = _hw(array), _sized(array, config, data)
-        shape, files = _hw(image), {form: _encode(image, form)}
-        meta = _meta(sample, key, shape, opened.sha256(part), _what(picture.converted, picture.dtype, array.dtype))
-        if limits:
-            meta["range"] = limits
-        if part.box:
-            box = {"y": part.box.y, "x": part.box.x, "height": part.box.height, "width": part.box.width}
-            meta["tile"] = {**box, "level": config.level, "of": {"height": picture.height, "width": picture.width}}
-        if opened.several:
-            meta["frame"] = part.frame
-    mask = opened.mask(part)
-    if mask is not None:
-        if _hw(mask) != own and not recipe.masks.resize:
-            name = sample.masks[0].rpartition("/")[2]
-            raise ValueError(f"mask {name}: size {wxh(mask.shape)} differs from the image's {wxh(own)}")
-        if _hw(mask) != shape:
-            mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
-        files["mask.png"] = (opened.mask_file(mask) if config.encode == "keep" else None) or _encode(
-            mask * np.uint8(255), "png"
-        )
-        meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
-    return Record(key, sample.split, files, meta)
+def _fit_mask(
+    mask: NDArray[np.uint8], file: SourceFile, read_size: tuple[int, ...], size: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
+    if mask.shape != read_size and not file.recipe.masks.resize:
+        name, seen, own = file.entry.masks[0].rpartition("/")[2], wxh(mask.shape), wxh(read_size)
+        raise ValueError(f"mask {name}: size {seen} differs from the image's {own}")
+    if mask.shape == size:
+        return mask
+    return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
 
 
-def _meta(sample: Sample, key: str, shape: tuple[int, int], sha256: str, converted: str = "") -> dict[str, Any]:
-    return {
-        "key": key,
-        "source": sample.image,
-        "width": shape[1],
-        "height": shape[0],
-        "class": sample.label,
-        "group": sample.group,
-        "converted": converted,
-        "sha256": sha256,
-    }
-
-
-def _what(converted: str, dtype: np.dtype[Any], stored: np.dtype[Any]) -> str:
-    deeper = f"{dtype} to {stored.itemsize * 8} bit" if dtype != stored else ""
-    return ", ".join(filter(None, (converted, deeper)))
-
-
-def _hw(array: NDArray[Any]) -> tuple[int, int]:
-    return int(array.shape[0]), int(array.shape[1])
-
-
-def _sized(array: NDArray[Any], config: ShardConfig, data: bytes | None) -> tuple[NDArray[Any], str]:
-    """The image at its stored size, and its extension. Area averages where it shrinks, bicubic where it grows."""
+def _resize(array: NDArray[Any], config: ShardConfig, data: bytes | None) -> tuple[NDArray[Any], str]:
+    """Return the image at its stored size, and its extension. Shrinking averages areas, growing is bicubic."""
     size, jpeg = config.size, data is not None and data.startswith(_JPEG_MAGIC)
-    form = _EXTENSIONS.get(config.encode) or ("jpg" if size and jpeg and config.depth == 8 else "png")
+    extension = _EXTENSIONS.get(config.encode) or ("jpg" if size and jpeg and config.depth == 8 else "png")
     if not size:
-        return array, form
-    way = cv2.INTER_AREA if min(_hw(array)) >= size else cv2.INTER_CUBIC
-    return cv2.resize(array, (size, size), interpolation=way).astype(array.dtype), form
+        return array, extension
+    interpolation = cv2.INTER_AREA if min(array.shape[:2]) >= size else cv2.INTER_CUBIC
+    return cv2.resize(array, (size, size), interpolation=interpolation).astype(array.dtype), extension
 
 
-def _encode(array: NDArray[Any], form: str) -> bytes:
-    if form == "jp2":
+def _encode(array: NDArray[Any], extension: str) -> bytes:
+    if extension == "jp2":
         return bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="jp2", reversible=True))
     buffer = io.BytesIO()
-    if form == "jpg":
+    if extension == "jpg":
         Image.fromarray(array).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     else:
         Image.fromarray(array).save(buffer, "PNG", compress_level=3)

@@ -1,8 +1,8 @@
-"""A source folder becomes a shard folder: what cannot be read is left out and listed, what is written once stays.
+"""`medsass shard`: a source folder becomes a shard folder. Files that cannot be read are left out and listed.
 
-Workers read and encode ahead of the one writer, which takes their records in the catalog's order, has them decoded in
-batches by the decoder that training uses, and writes them: the bytes do not depend on the number of workers, nor on how
-often the run was killed on the way. Memory is bounded by what is under way, not by the length of the dataset.
+Worker threads read and encode ahead of the one writer, which takes their samples in the catalog's order, has them decoded
+in batches by the decoder that training uses, and writes them. So the bytes depend neither on the number of workers nor on
+how often the run was killed, and memory is bounded by what is in flight, not by the length of the dataset.
 """
 
 import json
@@ -18,14 +18,15 @@ from medsass.data import dali
 from medsass.data.sharding import recipe, staging
 from medsass.data.sharding.catalog import Catalog
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.prepare import Intake
+from medsass.data.sharding.prepare import Preparation
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
-from medsass.data.sharding.write import Admission, batches
+from medsass.data.sharding.write import Writer, batches
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Split
 
-_SHAPING = (
+# The options that the bytes depend on, beside the recipe.
+_SHAPING: tuple[str, ...] = (
     "variant",
     "group_by",
     "size",
@@ -36,50 +37,52 @@ _SHAPING = (
     "encode",
     "depth",
     "range",
-    "near_duplicates",
-    "max_shard_bytes",
-)  # fmt: skip - the options that the bytes depend on, beside the recipe
+)
+_SHAPING += ("near_duplicates", "max_shard_bytes")
 
 
 def write(config: ShardConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
     """Write the shards of `config.source` into `config.out` and return their manifest.
 
-    Everything is written into a folder beside `out`, which takes its place when it is whole: until then, and if anything
-    fails, what `out` held stays, and finished tar files are kept for `config.resume`. `progress(done, total)` is called
-    as image files are done. Raises `ValueError`, `OSError` or (without DALI) `ImportError`, each with the remedy.
+    Everything is written into a folder beside `out`, which takes its place when it is complete: until then, and if
+    anything fails, what `out` held stays, and finished tar files are kept for `config.resume`. `progress(done, total)` is
+    called as image files are done. Raises `ValueError`, `OSError` or (without DALI) `ImportError`, each with the remedy.
     """
     dali.import_dali()
     chosen, config = resolve(config)
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
-            return _finished(chosen, config)
-        found = _catalog(stage.journal, chosen, config, stage.apart)
-        _run(stage, found, chosen, config, progress)
-        result = _manifest(stage.journal, found, chosen, config)
-        if not stage.journal.stored():
-            first = next(item for item in stage.journal.rejected() if item["split"])
-            raise ValueError(
-                f"{config.source}: none of its {len(found)} images can be used; {first['file']}: {first['reason']}"
-            )
-        lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in stage.journal.rejected())
-        files.write(stage.folder / manifest.REJECTED, "".join(lines))
+            held = manifest.load(config.out)
+            _compare({"recipe": held.recipe, **held.options}, _state(chosen, config))
+            return held
+        journal, catalog = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
+        _write_samples(stage, catalog, chosen, config, progress)
+        if not journal.stored():
+            first = next(item for item in journal.rejected() if item["split"])
+            reason = f"none of its {len(catalog)} images can be used; {first['file']}: {first['reason']}"
+            raise ValueError(f"{config.source}: {reason}")
+        rejected = [json.dumps(item, ensure_ascii=False) + "\n" for item in journal.rejected()]
+        files.write(stage.folder / manifest.REJECTED, "".join(rejected))
+        splits = {name: split for name in catalog.counts() if (split := journal.split(name)).samples}
+        notes = [*catalog.notes(), *journal.notes()]
+        result = Manifest(asdict(chosen), splits, _options(config), journal.converted(), len(rejected), notes)
         result.save(stage.folder)
         stage.publish()
     return result
 
 
 def plan(config: ShardConfig) -> Manifest:
-    """What `write` would find, from the names of the files alone: images by split, and remarks. Nothing is written."""
+    """Return what `write` would find, from the names of the files alone: images by split, and notes. Writes nothing."""
     chosen, config = resolve(config)
     journal = Journal(None)
-    found = _catalog(journal, chosen, config)
-    splits = {name: Split(samples=count) for name, count in found.counts().items()}
+    catalog = _catalog(journal, chosen, config)
+    splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
-    return Manifest(asdict(chosen), splits, _options(config), rejected=orphans, notes=found.notes())
+    return Manifest(asdict(chosen), splits, _options(config), rejected=orphans, notes=catalog.notes())
 
 
 def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
-    """The recipe as the options change it, and the options with what the recipe says where they leave it open."""
+    """Return the recipe as the options change it, and the options with the recipe's values where they leave a choice."""
     chosen = recipe.load(config.recipe, config.variant)
     if config.images or config.masks:
         if chosen.name != "folder":
@@ -89,7 +92,7 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
         images = replace(chosen.images[0], path=config.images or chosen.images[0].path, masks=config.masks)
         chosen = replace(chosen, images=(images,), masks=replace(chosen.masks, required=bool(config.masks)))
     if config.foreground:
-        chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.foreground(config.foreground)))
+        chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.parse_foreground(config.foreground)))
     tile = chosen.tile if config.tile is None else config.tile
     return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
 
@@ -99,13 +102,13 @@ def _options(config: ShardConfig) -> dict[str, Any]:
 
 
 def _state(chosen: Recipe, config: ShardConfig) -> dict[str, Any]:
-    """All that the bytes depend on, beside the source, as JSON gives it back."""
+    """Return everything that the bytes depend on, beside the source, as JSON gives it back."""
     state: dict[str, Any] = json.loads(json.dumps({"recipe": asdict(chosen), **_options(config)}))
     return state
 
 
 def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
-    """Raise `MismatchError` where a run that is to be gone on with had other options."""
+    """Raise `MismatchError` where the run that is to be resumed had other options."""
     for name, value in state.items():
         if before.get(name) != value:
             shown = f"--{name.replace('_', '-')}" if name in _SHAPING else name
@@ -115,61 +118,41 @@ def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
             )
 
 
-def _finished(chosen: Recipe, config: ShardConfig) -> Manifest:
-    """The manifest of a dataset that --resume found finished."""
-    held = manifest.load(config.out)
-    _compare({"recipe": held.recipe, **held.options}, _state(chosen, config))
-    return held
-
-
-def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, apart: Iterable[Path] = ()) -> Catalog:
-    """The catalog: of the interrupted run, after a check that nothing has changed since, or made now."""
-    found = Catalog(journal.database, apart)
+def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, excluded: Iterable[Path] = ()) -> Catalog:
+    """Return the interrupted run's catalog, after a check that nothing has changed since, or make one."""
+    catalog = Catalog(journal.database, excluded)
     state = {"version": __version__, **_state(chosen, config)}
     before = journal["state"]
     if before is not None:
         _compare(before, state)
-        changed = found.listing.changed(config.source)
-        if changed:
-            raise MismatchError(
-                f"{config.source} has changed since the run was interrupted ({', '.join(changed)}); start again with --overwrite"
-            )
-        return found
-    found.fill(config.source, chosen, config.group_by)
-    for orphan in () if chosen.masks.spare else found.orphans():
+        if changed := ", ".join(catalog.listing.changed(config.source)):
+            reason = f"{config.source} has changed since the run was interrupted ({changed})"
+            raise MismatchError(f"{reason}; start again with --overwrite")
+        return catalog
+    catalog.fill(config.source, chosen, config.group_by)
+    for orphan in () if chosen.masks.spare else catalog.orphans():
         if config.strict:
             raise ValueError(f"{config.source / orphan}: mask without an image (--strict)")
         journal.reject(orphan, "", "mask without an image")
     journal["state"] = state
     journal.commit()
-    return found
+    return catalog
 
 
-def _run(
-    stage: Staging, found: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
+def _write_samples(
+    stage: Staging, catalog: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
-    workers, total = config.workers or os.cpu_count() or 1, len(found)
-    intake, admission = Intake(chosen, config, stage.fetched, workers), Admission(stage, config, workers)
-    position = stage.journal.position()
-    listed = (
-        (rank, sample, found.listing.stats((sample.image, *sample.masks)))
-        for rank, sample in found.samples(position[0])
-    )
+    workers, total = config.workers or os.cpu_count() or 1, len(catalog)
+    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
+    position, stats = stage.journal.position(), catalog.listing.stats
+    listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(position[0]))
     try:
-        for batch in batches(intake.outcomes(listed, position)):
-            admission.take(batch)
+        for batch in batches(preparation.prepare(listed, position)):
+            writer.write(batch)
             if progress:
                 progress(batch[-1][0].rank + 1, total)
-        admission.finish((total, 0))
+        writer.finish((total, 0))
     except BaseException:
-        admission.abort()
+        writer.abort()
         raise
-
-
-def _manifest(journal: Journal, found: Catalog, chosen: Recipe, config: ShardConfig) -> Manifest:
-    splits = {name: journal.split(name) for name in found.counts()}
-    splits = {name: split for name, split in splits.items() if split.samples}
-    rejected = sum(1 for _ in journal.rejected())
-    notes = [*found.notes(), *journal.notes()]
-    return Manifest(asdict(chosen), splits, _options(config), journal.converted(), rejected, notes)

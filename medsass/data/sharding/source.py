@@ -1,4 +1,4 @@
-"""The files of a source as they are read: on this machine or at an address, and as they were when they were listed."""
+"""The files of a source, local or remote, checked against what was listed."""
 
 import errno
 import hashlib
@@ -9,76 +9,81 @@ from medsass import files
 from medsass.data.formats import numpy_file, opening
 from medsass.data.sharding.listing import UNREADABLE
 
-_BY_PATH = opening.SLIDES | {".npy", ".npz"}
+_NEVER_WHOLE = opening.SLIDES | {".npy", ".npz"}
 _ARRAYS = (numpy_file.NPY_MAGIC, *numpy_file.ZIP_MAGIC)
-_OURS_NOT_THEIRS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)  # no fault of the file read
+_MACHINE = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)  # faults of the machine, not of a file
 
 Stat = tuple[int, str]  # size and stamp of a file when it was listed
-AtHand = tuple[Path, bytes | None]  # where a file is on this machine, and its bytes; with bytes the path only names it
+Fetched = tuple[Path, bytes | None]  # a local path, and the file's bytes; with bytes the path only names the file
 
 
-class Access:
-    """Reads the files of `source` by their paths below it; safe for several threads.
+class Source:
+    """Reads the files of a source by their path below it; safe for several threads.
 
-    pieces: whether all files are read in pieces, where they are. fetched: a folder for copies of those at an address.
+    Args:
+        root: the source, a local folder or an address.
+        copies: local folder for copies of remote files.
+        by_region: whether every file is read region by region; otherwise slides and arrays alone are.
     """
 
-    def __init__(self, source: Path, fetched: Path, *, pieces: bool) -> None:
-        self._source, self._fetched, self._pieces = source, fetched, pieces
-        self._local = f"{source}/" if files.is_local(source) else ""
+    def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
+        self._root, self._copies, self._by_region = root, copies, by_region
+        self._local = f"{root}/" if files.is_local(root) else ""
 
-    def in_pieces(self, path: str) -> bool:
-        """True for files that are never read whole."""
-        return self._pieces or path[path.rfind(".") :].lower() in _BY_PATH
-
-    def at_hand(self, path: str) -> AtHand:
-        """The bytes of a file; of one that is read in pieces where it is, or a copy of it, which `release` removes."""
-        if not self.in_pieces(path):
-            data = self._read(path)
-            if not data.startswith(_ARRAYS):  # whatever it is named
+    def fetch(self, path: str) -> Fetched:
+        """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
+        `release` removes that copy.
+        """
+        if not self._by_region and path[path.rfind(".") :].lower() not in _NEVER_WHOLE:
+            if self._local:
+                with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
+                    data = file.readall()
+            else:
+                data = (self._root / path).read_bytes()
+            if not data.startswith(_ARRAYS):  # an array is read by region under any name
                 return Path(path), data
         if self._local:
-            return self._source / path, None
-        self._fetched.mkdir(exist_ok=True)
+            return self._root / path, None
+        self._copies.mkdir(exist_ok=True)
         copy = self._copy(path)
         if not copy.exists():
-            with files.atomic(copy) as file, (self._source / path).open("rb") as remote:
+            with files.atomic(copy) as file, (self._root / path).open("rb") as remote:
                 while piece := remote.read(1 << 22):
                     file.write(piece)
         return copy, None
 
     def release(self, *paths: str) -> None:
-        """Remove the copies of these files."""
+        """Remove the local copies of these files."""
         if not self._local:
             for path in paths:
                 self._copy(path).unlink(missing_ok=True)
 
     def check(self, path: str, stat: Stat) -> None:
-        """Raise `ValueError` with the reason where a file could not be read when it was listed, or is another now."""
+        """Raise `ValueError` with the reason where a file was unreadable when it was listed, or has changed since."""
         if stat[0] == UNREADABLE:
             raise ValueError(stat[1])
         if not self._local:
             return
         try:
-            now = os.stat(self._local + path)  # noqa: PTH116 - for each file: half the time of a Path
+            now = os.stat(self._local + path)  # noqa: PTH116 - as above
         except FileNotFoundError as error:
             raise ValueError("the file is gone since the run began; run medsass shard again") from error
         if (now.st_size, str(now.st_mtime_ns)) != stat:
             raise ValueError("the file changed after the run began; run medsass shard again")
 
-    def _read(self, path: str) -> bytes:
-        if not self._local:
-            return (self._source / path).read_bytes()
-        with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - as above
-            return file.readall()
-
     def _copy(self, path: str) -> Path:
-        name = hashlib.sha256(f"{self._source}/{path}".encode()).hexdigest()[:16]
-        return self._fetched / (name + PurePosixPath(path).suffix)
+        name = hashlib.sha256(f"{self._root}/{path}".encode()).hexdigest()[:16]
+        return self._copies / (name + PurePosixPath(path).suffix)
 
 
 def reason(error: Exception) -> str:
-    """Why a file is left out. Raises the error where the machine is at fault: no other file would fare better."""
-    if isinstance(error, OSError) and error.errno in _OURS_NOT_THEIRS:
+    """Return why a file is left out. Raises the error where the machine is at fault: other files would fail too."""
+    if isinstance(error, OSError) and error.errno in _MACHINE:
         raise error
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,15 +1,13 @@
-"""One file of the source, open, with its masks -> its parts: the whole image, its frames, or the tiles of each.
+"""An open file of the source with its masks, and its regions: the whole image, its frames, or the tiles of each.
 
-Images are read region by region where their format allows it, so that memory does not grow with a slide. Pixels of
-other depths are mapped by one range for the whole image: its tiles stay comparable.
+Pixels are read region by region where the format allows it, so that memory does not grow with a slide. Pixels of other
+depths are mapped by one range for the whole image, so that its tiles stay comparable.
 """
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,153 +15,151 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth as pixels
-from medsass.data.formats import geometry
+from medsass.data.formats import depth, geometry
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.mask import mask_of
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.photo import Png
-from medsass.data.sharding.catalog import Sample
+from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.source import AtHand
+from medsass.data.sharding.source import Fetched
 
 
 @dataclass(frozen=True)
-class Part:
-    """One sample-to-be of a file: a frame, and of it a box; None is all of it."""
+class Region:
+    """A frame of a file, or a box of that frame; it becomes one sample."""
 
     frame: int = 0
     box: Box | None = None
 
 
-class Opened:
-    """A file of the source and its masks, open until `close`; safe to read from several threads.
+class SourceFile:
+    """An image of the source and its masks, open until `close`; safe to read from several threads.
 
-    image, masks: where each is on this machine, and its bytes where they are at hand (the path then only names it).
     Raises `ValueError` or `OSError` where the image or a mask cannot be read or does not fit.
+
+    Args:
+        entry: the image's entry in the catalog.
+        recipe, config: how to read it.
+        image, masks: the files, as `Source.fetch` returns them.
     """
 
-    def __init__(self, sample: Sample, recipe: Recipe, config: ShardConfig, image: AtHand, masks: list[AtHand]) -> None:
-        self.sample, self._recipe, self._config, self._stack = sample, recipe, config, ExitStack()
-        self._path, self.data = image
-        self._picture: ImageFile | None = None
+    def __init__(self, entry: Entry, recipe: Recipe, config: ShardConfig, image: Fetched, masks: list[Fetched]) -> None:
+        self.entry, self.recipe, self.config = entry, recipe, config
+        self.path, self.data = image
+        self._images, self._stack, self._lock = recipe.images[entry.table], ExitStack(), threading.RLock()
+        self._image: ImageFile | None = None
         self._limits: dict[int, list[tuple[float, float]]] = {}
-        self._digest, self._lock = "", threading.RLock()
+        self._digest = ""
         try:
-            self._masks = [
-                (name.rpartition("/")[2], self._open_mask(name, *mask))
-                for name, mask in zip(sample.masks, masks, strict=True)
-            ]
+            self._masks = [self._open_mask(*mask) for mask in zip(entry.masks, masks, strict=True)]
         except BaseException:
             self.close()
             raise
 
-    def _open_mask(self, name: str, path: Path, data: bytes | None) -> ImageFile:
-        entry = self._recipe.images[self.sample.entry]
-        view = Selection(entry.mask_array, entry.mask_channels, entry.frames, 0)
+    def _open_mask(self, path: str, fetched: Fetched) -> tuple[str, ImageFile]:
+        name, images = path.rpartition("/")[2], self._images
+        selection = Selection(images.mask_array, images.mask_channels, images.frames, 0)
         try:
-            return self._stack.enter_context(open_image(path, view, data))
+            return name, self._stack.enter_context(open_image(fetched[0], selection, fetched[1]))
         except ValueError as error:
-            raise ValueError(f"mask {name.rpartition('/')[2]}: {error}") from error
+            raise ValueError(f"mask {name}: {error}") from error
 
     def close(self) -> None:
         """Close the files."""
         self._stack.close()
 
     @property
-    def picture(self) -> ImageFile:
-        """The image, opened when it is first asked for: a file that is stored as it is need not be."""
+    def image(self) -> ImageFile:
+        """The image, opened on first use: a file whose bytes are stored unchanged need not be."""
         with self._lock:
-            if self._picture is None:
-                entry = self._recipe.images[self.sample.entry]
-                view = Selection(entry.array, entry.channels, entry.frames, self._config.level)
-                self._picture = self._stack.enter_context(open_image(self._path, view, self.data))
-            return self._picture
+            if self._image is None:
+                images = self._images
+                selection = Selection(images.array, images.channels, images.frames, self.config.level)
+                self._image = self._stack.enter_context(open_image(self.path, selection, self.data))
+            return self._image
 
     @property
     def several(self) -> bool:
         """True where the file holds several images that all become samples."""
-        return self._recipe.images[self.sample.entry].frames == "all" and self.picture.frames > 1
+        return self._images.frames == "all" and self.image.frames > 1
 
-    def parts(self) -> Iterator[Part]:
-        """The parts of this file, in a fixed order; with --tile those whose share of foreground suffices."""
-        for frame in range(self.picture.frames):
-            if not self._config.tile:
-                yield Part(frame)
-                continue
-            height, width, tile = self.picture.height, self.picture.width, self._config.tile
-            least = self._config.min_foreground
-            mask = self._foreground(frame) if least else np.ones((1, 1), np.uint8)
-            for box in geometry.grid(height, width, tile, self._config.stride or tile):
-                if not least or geometry.share(mask, box, height, width) >= least:
-                    yield Part(frame, box)
+    def regions(self) -> tuple[list[Region], int]:
+        """Return the regions to store, in a fixed order, and the number of tiles skipped for too little foreground."""
+        image, tile, least = self.image, self.config.tile, self.config.min_foreground
+        if not tile:
+            return [Region(frame) for frame in range(image.frames)], 0
+        kept, skipped = [], 0
+        for frame in range(image.frames):
+            mask = np.ones((1, 1), np.uint8)
+            if least:
+                small = image.small(frame)
+                small = small if small.dtype == np.uint8 else depth.to_8bit(small)
+                gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
+                mask = geometry.foreground(np.asarray(gray, np.uint8), self.recipe.polarity)
+            for box in geometry.grid(image.height, image.width, tile, self.config.stride or tile):
+                if not least or geometry.share(mask, box, image.height, image.width) >= least:
+                    kept.append(Region(frame, box))
+                else:
+                    skipped += 1
+        return kept, skipped
 
-    def boxes(self) -> int:
-        """Number of tiles before any is left out for its share of foreground."""
-        tile = self._config.tile or 0
-        grid = geometry.grid(self.picture.height, self.picture.width, tile, self._config.stride or tile)
-        return self.picture.frames * sum(1 for _ in grid)
-
-    def key(self, part: Part) -> str:
-        """The sample's key, with the frame and the tile's first row and column where there are several."""
-        frame = f"-f{part.frame:06d}" if self.several else ""
-        place = f"-y{part.box.y:06d}-x{part.box.x:06d}" if part.box else ""
-        return f"{self.sample.key}{frame}{place}"
-
-    def read(self, part: Part) -> tuple[NDArray[Any], list[tuple[float, float]] | None]:
-        """Pixels (h, w) or (h, w, 3) of the depth that is stored, uint8 or uint16, and the range (one for all channels
-        or one for each) that was mapped to it; None where the file's own values are stored.
+    def key(self, region: Region) -> str:
+        """Return the sample's key: the entry's, with the frame and the tile's first row and column where there are
+        several.
         """
-        array = self.picture.read(part.frame, part.box)
-        depth = self._config.depth
-        if depth == 16 and array.ndim == 3:
-            raise ValueError("a colour image; --depth 16 stores single-channel images: choose a channel in the recipe")
-        if not pixels.needs_scaling(array.dtype, depth):
-            return array, None
-        limits = [(0.0, 255.0)] if array.dtype == np.uint8 else self._range(part.frame)
-        return pixels.scaled(array, limits, depth), limits
+        frame = f"-f{region.frame:06d}" if self.several else ""
+        place = f"-y{region.box.y:06d}-x{region.box.x:06d}" if region.box else ""
+        return f"{self.entry.key}{frame}{place}"
 
-    def mask(self, part: Part) -> NDArray[np.uint8] | None:
-        """(h, w) uint8 in {0, 1}, of the size of the part unless the recipe lets masks be resized; None without one."""
+    def read(self, region: Region) -> tuple[NDArray[Any], list[tuple[float, float]] | None]:
+        """Read a region in the depth that is stored.
+
+        Returns:
+            Pixels (h, w) or (h, w, 3), uint8 or uint16, and the range that was mapped to that depth: one for all
+            channels or one for each, None where the file's own values are stored.
+        """
+        array, bits = self.image.read(region.frame, region.box), self.config.depth
+        if bits == 16 and array.ndim == 3:
+            raise ValueError("a colour image; --depth 16 stores single-channel images: choose a channel in the recipe")
+        if not depth.needs_scaling(array.dtype, bits):
+            return array, None
+        limits = [(0.0, 255.0)]
+        if array.dtype != np.uint8:
+            with self._lock:
+                if region.frame not in self._limits:
+                    self._limits = {region.frame: depth.limits(self.image, region.frame, self.config.range)}
+                limits = self._limits[region.frame]
+        return depth.scaled(array, limits, bits), limits
+
+    def mask(self, region: Region) -> NDArray[np.uint8] | None:
+        """Read a region's mask, (h, w) uint8 in {0, 1}, None without one. Its size is the region's unless the recipe lets
+        masks be resized.
+        """
         if not self._masks:
             return None
         name, first = self._masks[0]
-        if part.box and (first.height, first.width) != (self.picture.height, self.picture.width):
-            seen, own = (wxh((item.height, item.width)) for item in (first, self.picture))
+        if region.box and (first.height, first.width) != (self.image.height, self.image.width):
+            seen, own = (wxh((item.height, item.width)) for item in (first, self.image))
             raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size")
-        return mask_of(self._masks, self._recipe.masks.foreground, part.frame, part.box)
+        return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box)
 
-    def mask_file(self, mask: NDArray[np.uint8]) -> bytes | None:
-        """The bytes of the one mask file, where it is a PNG that holds just `mask`, as 0 and 255."""
-        picture = self._masks[0][1] if len(self._masks) == 1 else None
-        if not isinstance(picture, Png) or picture.colour:
+    def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
+        """Return the bytes of the only mask file, if it is a PNG that holds exactly `mask` as 0 and 255."""
+        file = self._masks[0][1] if len(self._masks) == 1 else None
+        if not isinstance(file, Png) or file.colour:
             return None
-        return picture.data if np.array_equal(picture.read(), np.negative(mask)) else None  # -1 is 255
+        return file.data if np.array_equal(file.read(), np.negative(mask)) else None  # -1 is 255
 
-    def sha256(self, part: Part) -> str:
-        """Of the file's bytes, or, where it holds several images, of this one's pixels."""
+    def sha256(self, region: Region) -> str:
+        """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""
         if self.several:
-            return hashlib.sha256(np.ascontiguousarray(self.picture.read(part.frame)).tobytes()).hexdigest()
+            return hashlib.sha256(np.ascontiguousarray(self.image.read(region.frame)).tobytes()).hexdigest()
         with self._lock:
-            self._digest = self._digest or self._hash()
+            if not self._digest and self.data is not None:
+                self._digest = hashlib.sha256(self.data).hexdigest()
+            elif not self._digest:
+                with self.path.open("rb") as file:
+                    self._digest = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digest
-
-    def _hash(self) -> str:
-        if self.data is not None:
-            return hashlib.sha256(self.data).hexdigest()
-        with self._path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def _range(self, frame: int) -> list[tuple[float, float]]:
-        with self._lock:
-            if frame not in self._limits:
-                self._limits = {frame: pixels.limits(self.picture, frame, self._config.range)}
-            return self._limits[frame]
-
-    def _foreground(self, frame: int) -> NDArray[np.uint8]:
-        small = self.picture.small(frame)
-        if small.dtype != np.uint8:
-            small = pixels.to_8bit(small)
-        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
-        return geometry.foreground(np.asarray(gray, np.uint8), self._recipe.polarity)

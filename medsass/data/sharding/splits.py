@@ -1,4 +1,4 @@
-"""Which split a group of images goes to: by the hash of its name, or so that the recipe's shares are met exactly."""
+"""The split of a group of images: by the hash of its name, or so that the recipe's shares are met exactly."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from medsass.data.sharding.recipe import Recipe
 
 
 def digest(text: str) -> str:
-    """SHA-256 of `text`, by which groups and keys are ordered: a shuffle that never changes."""
+    """Return the SHA-256 of `text`, which orders groups and keys: a shuffle that never changes."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def by_hash(group: str, recipe: Recipe) -> str:
-    """The split whose share of [0, 1) holds the group's hash: the same on every machine and every run, whatever other
-    images come or go.
+    """Return the split whose share of [0, 1) holds the group's hash: the same on every machine and in every run, and
+    whatever other images there are.
     """
     point, edge = int(digest(f"{recipe.name}/{group}")[:13], 16) / 16**13, 0.0
     for split, share in recipe.splits.items():
@@ -24,9 +24,10 @@ def by_hash(group: str, recipe: Recipe) -> str:
 
 
 def exact(sizes: Mapping[str, int], recipe: Recipe) -> dict[str, str]:
-    """The split of each group where shares are to be met, from the groups' numbers of images: all splits but the first
-    take groups in the order of their hashes while that brings them nearer to their share of the images, one at least;
-    the first takes the rest.
+    """Return the split of each group so that the recipe's shares are met, from the groups' numbers of images.
+
+    Each split but the first takes groups in the order of their hashes while that brings it nearer to its share of the
+    images, at least one; the first takes the rest.
     """
     groups = sorted(sizes, key=lambda group: digest(f"{recipe.name}/{group}"))
     result: dict[str, str] = {}

@@ -1,8 +1,8 @@
-"""Where a dataset grows before it is whole: a folder beside OUT that takes its place at the end.
+"""The staging folder of a dataset: written beside OUT, and moved into its place when it is complete.
 
-Until then, and whatever happens, what OUT held stays. The folder is kept when a run is interrupted, so that --resume
-can go on in it. For an OUT in object storage it is `<name>.part` in the current folder: each finished tar file is
-uploaded and removed here, and the manifest goes last.
+Until then OUT keeps what it held, whatever happens. The folder stays when a run is interrupted, for --resume. For an OUT
+in object storage it is `<name>.part` in the current folder: each finished tar file is uploaded and removed here, and the
+manifest is uploaded last.
 """
 
 import fcntl
@@ -27,69 +27,63 @@ _OURS = re.compile(
 
 
 class MismatchError(ValueError):
-    """An interrupted run cannot be gone on with as it was asked. The error says all; what was written stays."""
+    """An interrupted run cannot be resumed with these options, or from this source. What was written stays."""
 
 
 class Staging:
-    """The unfinished folder of `out`: its `folder`, its `journal`, and what to do when a tar file or all is finished."""
+    """The staging `folder` of `out` with its `journal`.
+
+    `copies` is a folder in it for copies of remote files; `excluded` are the folders that do not belong to a source, even
+    where they are inside it.
+    """
 
     def __init__(self, out: Path, folder: Path) -> None:
         self.out, self.folder = out, folder
         self.journal = Journal(folder / journal.NAME)
-        self.fetched = folder / "fetched"
-
-    @property
-    def apart(self) -> tuple[Path, ...]:
-        """Folders that are no part of a source, also where they are within it."""
-        return (self.folder, self.out, _old(self.out)) if files.is_local(self.out) else (self.folder,)
+        self.copies = folder / "fetched"
+        self.excluded = (folder, out, _old(out)) if files.is_local(out) else (folder,)
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
-        """A tar file is whole: upload it where OUT is an address, then enter it in the journal."""
+        """Upload a finished tar file where OUT is remote, and enter it in the journal."""
         if not files.is_local(self.out):
-            self._upload(
-                [self.folder / Path(shard.file).with_suffix(suffix).name for suffix in (".tar", ".idx", ".crc")]
-            )
+            self._upload(*(Path(shard.file).with_suffix(suffix).name for suffix in (".tar", ".idx", ".crc")))
         self.journal.finish(split, shard, position)
 
     def publish(self) -> None:
-        """All is written: put the folder in OUT's place."""
-        shutil.rmtree(self.fetched, ignore_errors=True)
+        """Put the complete folder in OUT's place."""
+        shutil.rmtree(self.copies, ignore_errors=True)
         if not files.is_local(self.out):
-            self._upload([self.folder / manifest.REJECTED, self.folder / manifest.NAME])
-            self.discard()
+            self._upload(manifest.REJECTED, manifest.NAME)
+            self.journal.close()
+            remove(self.folder)
             return
         self.journal.close()
         (self.folder / journal.NAME).unlink()
         _swap(self.folder, self.out)
 
-    def discard(self) -> None:
-        """Remove the folder and what medsass wrote in it."""
-        self.journal.close()
-        remove(self.folder)
-
-    def _upload(self, paths: list[Path]) -> None:
+    def _upload(self, *names: str) -> None:
         fs = self.out.fs  # type: ignore[attr-defined]
         fs.makedirs(self.out.path, exist_ok=True)  # type: ignore[attr-defined]
-        for path in paths:
-            fs.put_file(str(path), (self.out / path.name).path)  # type: ignore[attr-defined]
-            path.unlink()
+        for name in names:
+            fs.put_file(str(self.folder / name), (self.out / name).path)  # type: ignore[attr-defined]
+            (self.folder / name).unlink()
 
 
 @contextmanager
 def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | None]:
-    """The staging folder of `out`, locked: a second writer is refused. None where `resume` finds the dataset finished.
+    """Lock and yield the staging folder of `out`, None where `resume` finds the dataset finished.
 
-    Where the block fails, the folder goes if no tar file in it is finished; else it stays, and the error says how to go
-    on. Raises `FileExistsError` where `out` holds anything and `overwrite` is not set, or an interrupted run's folder is
-    there and neither `resume` nor `overwrite` is.
+    Where the block fails, the folder is removed if no tar file in it is finished; otherwise it stays, and the error says
+    how to resume. Raises `FileExistsError` where another process writes it, where `out` holds anything and `overwrite` is
+    not set, and where an interrupted run's folder exists and neither `resume` nor `overwrite` is set.
     """
-    out = out.resolve() if files.is_local(out) else out  # a link keeps pointing at the folder that is replaced
+    out = out.resolve() if files.is_local(out) else out  # a link keeps pointing at the folder
     folder = out.with_name(f"{out.name}.part") if files.is_local(out) else Path.cwd() / f"{out.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder, out)
     try:
-        if _ready(out, folder, resume=resume, overwrite=overwrite):
-            with _kept(out, folder) as staging:
+        if _make_ready(out, folder, resume=resume, overwrite=overwrite):
+            with _reporting(out, folder) as staging:
                 yield staging
         else:
             yield None
@@ -97,8 +91,11 @@ def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | No
         os.close(lock)
 
 
-def _ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bool:
-    """True when `folder` can be written in, False where all is written and in its place. Raises `FileExistsError`."""
+def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Prepare `folder` for writing. Returns False where the dataset is complete and in its place.
+
+    Raises `FileExistsError`.
+    """
     begun = any(folder.iterdir())
     try:
         if begun and not (resume or overwrite):
@@ -117,19 +114,19 @@ def _ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bool:
         raise
     if overwrite:
         if files.is_local(out) and _old(out).is_dir() and not out.exists():
-            _old(out).replace(out)  # killed in the middle of the last step: the old dataset is the one to keep
+            _old(out).replace(out)  # killed between the two steps of `_swap`: keep the old dataset
         remove(folder, keep=True)
         if not files.is_local(out):
-            (out / manifest.NAME).unlink(missing_ok=True)  # a half-replaced dataset must not look whole
+            (out / manifest.NAME).unlink(missing_ok=True)  # a half-replaced dataset must not look complete
     elif (folder / manifest.NAME).is_file() and not (folder / journal.NAME).is_file():
-        _swap(folder, out)  # killed just before this last step
+        _swap(folder, out)  # killed just before this step
         return False
     return True
 
 
 @contextmanager
-def _kept(out: Path, folder: Path) -> Iterator[Staging]:
-    """The staging in `folder`; errors that end it are told in one line, with what is kept."""
+def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
+    """Open the staging in `folder`; an error becomes one line that says what is kept, and how to resume."""
     try:
         staging = Staging(out, folder)
     except sqlite3.Error as error:
@@ -140,11 +137,10 @@ def _kept(out: Path, folder: Path) -> Iterator[Staging]:
         staging.journal.close()
         raise
     except BaseException as error:
-        finished = staging.journal.finished()
+        finished = len(staging.journal.shards())
+        staging.journal.close()
         if not finished:
-            staging.discard()
-        else:
-            staging.journal.close()
+            remove(folder)
         if not isinstance(error, (ValueError, OSError, sqlite3.Error)):
             raise
         reason = str(error)
@@ -153,15 +149,15 @@ def _kept(out: Path, folder: Path) -> Iterator[Staging]:
         elif isinstance(error, OSError) and error.strerror:
             reason = f"{error.filename or folder}: {error.strerror}"
         if finished:
-            kept = f"{finished} finished tar files are kept in {folder}: go on with --resume"
-            raise ValueError(f"{reason}; {kept}") from error
+            kept = f"{finished} finished tar files are kept in {folder}"
+            raise ValueError(f"{reason}; {kept}: go on with --resume") from error
         if reason == str(error):
             raise
         raise (OSError if isinstance(error, sqlite3.Error) else type(error))(reason) from error
 
 
 def _lock(folder: Path, out: Path) -> int:
-    """Lock a folder for this process, as long as the file descriptor that is returned is open."""
+    """Lock a folder for this process until the file descriptor that is returned is closed."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -197,19 +193,19 @@ def _swap(folder: Path, out: Path) -> None:
     """Put a finished folder in the place of `out`."""
     old = _old(out)
     if out.is_dir():
-        remove(old)  # of an earlier swap that was killed
+        remove(old)  # left over from a swap that was killed
         out.replace(old)
     folder.replace(out)
     remove(old)
 
 
 def _old(out: Path) -> Path:
-    """Where a dataset is between the two steps in which a new one takes its place."""
+    """Return where the old dataset is while a new one takes its place."""
     return out.with_name(f"{out.name}.old")
 
 
 def remove(folder: Path, keep: bool = False) -> None:
-    """Remove from a shard folder what medsass wrote, and the folder itself unless `keep`; nothing else."""
+    """Remove from a shard folder only what medsass wrote, and the folder itself unless `keep`."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():

@@ -1,4 +1,4 @@
-"""Recipe and source folder -> samples. Only names count, so that the files here are empty."""
+"""Recipe and source folder -> entries of the catalog. Only names count, so that the files here are empty."""
 
 import re
 import tempfile
@@ -74,7 +74,7 @@ def test_several_masks_of_one_image(tmp_path: Path) -> None:
 
 
 def recipe_of(name: str, folder: Path, below: str) -> Recipe:
-    """The bundled recipe, with all that `folder` holds moved into `below`."""
+    """Load the bundled recipe, and move everything in `folder` into its folder `below`."""
     held = list(folder.iterdir())
     (folder / below).mkdir()
     for path in held:
@@ -115,21 +115,21 @@ def test_keys_are_unique_and_safe_for_any_names(tmp_path: Path) -> None:
         "日本.tif",
         "n" * 150 + ".png",
     ]
-    samples = find(make(tmp_path, *names), plain()).samples
-    assert sorted(sample.image for sample in samples) == sorted(names)
-    assert len({sample.key for sample in samples}) == len(names)
-    for sample in samples:
-        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", sample.key)
+    entries = find(make(tmp_path, *names), plain()).entries
+    assert sorted(entry.image for entry in entries) == sorted(names)
+    assert len({entry.key for entry in entries}) == len(names)
+    for entry in entries:
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", entry.key)
 
 
 def test_key_of_a_plain_name_is_its_stem(tmp_path: Path) -> None:
     make(tmp_path, "images/ISIC_0012-a.jpg")
-    assert [sample.key for sample in find(tmp_path, plain()).samples] == ["ISIC_0012-a"]
+    assert [entry.key for entry in find(tmp_path, plain()).entries] == ["ISIC_0012-a"]
 
 
 def test_images_of_one_stem_get_two_keys_that_begin_with_it(tmp_path: Path) -> None:
     make(tmp_path, "x/a.png", "y/a.png")
-    keys = [sample.key for sample in find(tmp_path, plain()).samples]
+    keys = [entry.key for entry in find(tmp_path, plain()).entries]
     assert len(set(keys)) == 2
     assert all(key.startswith("a-") for key in keys)
 
@@ -139,10 +139,10 @@ def test_images_of_one_stem_get_two_keys_that_begin_with_it(tmp_path: Path) -> N
 def test_keys_of_generated_names_are_unique_and_safe(stems: set[str]) -> None:
     names = {f"x{stem}.png" for stem in stems}
     with tempfile.TemporaryDirectory() as folder:
-        samples = find(make(Path(folder), *names), plain()).samples
-    assert {sample.image for sample in samples} == names
-    assert len({sample.key for sample in samples}) == len(names)
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", sample.key) for sample in samples)
+        entries = find(make(Path(folder), *names), plain()).entries
+    assert {entry.image for entry in entries} == names
+    assert len({entry.key for entry in entries}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", entry.key) for entry in entries)
 
 
 def test_image_outside_of_the_groups_pattern_is_noted(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_masks_in_the_images_own_file(tmp_path: Path) -> None:
 
 def test_order_is_split_by_split_and_stable(tmp_path: Path) -> None:
     make(tmp_path, *(f"img{i}.png" for i in range(80)))
-    samples = find(tmp_path, plain()).samples
-    splits = [sample.split for sample in samples]
+    entries = find(tmp_path, plain()).entries
+    splits = [entry.split for entry in entries]
     assert splits == sorted(splits, key=list(SHARES).index)
-    assert samples == find(tmp_path, plain()).samples
-    assert [sample.image for sample in samples] != sorted(sample.image for sample in samples)
+    assert entries == find(tmp_path, plain()).entries
+    assert [entry.image for entry in entries] != sorted(entry.image for entry in entries)

@@ -1,4 +1,4 @@
-"""The journal of an unfinished dataset: what was committed is there again, what was not is forgotten."""
+"""The journal of an unfinished dataset: what was committed comes back, anything else is forgotten."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ def meta(key: str, sha: int, **more: Any) -> dict[str, Any]:
     return {**plain, **more}
 
 
-def store(journal: Journal, rank: int, split: str, look: int | None = None, form: str = "png", **more: Any) -> None:
-    journal.store(rank, split, form, meta(f"k{rank}", **{"sha": rank, **more}), look)
+def store(
+    journal: Journal, rank: int, split: str, phash: int | None = None, extension: str = "png", **more: Any
+) -> None:
+    journal.store(rank, split, extension, meta(f"k{rank}", **{"sha": rank, **more}), phash)
 
 
 def test_only_finished_tar_files_survive(tmp_path: Path) -> None:
@@ -31,9 +33,10 @@ def test_only_finished_tar_files_survive(tmp_path: Path) -> None:
     journal.close()
     again = Journal(tmp_path / NAME)
     assert again.position() == (2, 5)
-    assert again.stored() == again.finished() == 1
-    assert again.shards("train") == [Shard("train-000000.tar", 1, 10240, "ab")]
+    assert again.stored() == 1
+    assert again.shards() == again.shards("train") == [Shard("train-000000.tar", 1, 10240, "ab")]
     assert list(again.rejected()) == [{"file": "bad.png", "split": "train", "reason": "empty file"}]
+    assert again.shards("val") == []
     assert again.notes() == []
 
 
@@ -49,7 +52,7 @@ def test_facts_are_kept_as_they_were_set(tmp_path: Path) -> None:
 def test_split_counts_what_was_stored() -> None:
     journal = Journal(None)
     store(journal, 0, "train", mask_coverage=0.25, **{"class": "a"})
-    store(journal, 1, "train", mask_coverage=0.5, **{"class": "a"}, form="jpg", converted="palette to RGB")
+    store(journal, 1, "train", mask_coverage=0.5, **{"class": "a"}, extension="jpg", converted="palette to RGB")
     store(journal, 2, "train", width=9, **{"class": "b"})
     store(journal, 3, "val")
     split = journal.split("train")
@@ -82,12 +85,13 @@ def test_tiles_of_one_file_are_no_twins_and_skipped_ones_are_counted_once() -> N
     assert journal.notes() == ["5 tiles with too little foreground passed over (--min-foreground)"]
 
 
-def test_looks_are_those_of_other_splits() -> None:
+def test_perceptual_hashes_are_those_of_other_splits() -> None:
     journal = Journal(None)
-    store(journal, 0, "train", look=-3)
-    store(journal, 1, "val", look=2**63 - 1)
+    store(journal, 0, "train", phash=-3)
+    store(journal, 1, "val", phash=2**63 - 1)
     store(journal, 2, "val")
-    looks, names = journal.looks("test")
-    np.testing.assert_array_equal(looks, [-3, 2**63 - 1])
+    hashes, names = journal.perceptual_hashes("test")
+    np.testing.assert_array_equal(hashes, [-3, 2**63 - 1])
     assert names == ["train/k0", "val/k1"]
-    assert journal.looks("val")[1] == ["train/k0"]
+    assert (journal.stored(), journal.stored(outside="val"), journal.stored(outside="test")) == (3, 1, 3)
+    assert journal.perceptual_hashes("val")[1] == ["train/k0"]

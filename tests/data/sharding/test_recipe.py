@@ -1,11 +1,15 @@
 """Recipes: the bundled ones parse, and each broken rule is named."""
 
+import json
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from medsass import bundled
+from medsass.config import POLARITIES, RANGES
 from medsass.data.sharding import recipe
 
 MINIMAL = 'name = "mine"\n[[images]]\npath = "*.png"\n[splits]\ntrain = 1.0\n'
@@ -59,26 +63,28 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ('polarty = "dark"\n' + MINIMAL, "unknown field 'polarty' in the file; known: .*polarity"),
-        (MINIMAL.replace("path =", "paht ="), r"unknown field 'paht' in \[\[images\]\]; known: path"),
-        (MINIMAL + '[masks]\nresise = true\n', r"unknown field 'resise' in \[masks\]; known: .*resize"),
-        (MINIMAL + '[classes]\nkeys = "x"\n', r"unknown field 'keys' in \[classes\]; known: key"),
-        (MINIMAL.replace('path = "*.png"', 'masks = "*.png"'), r"field 'path' is missing in \[\[images\]\]"),
-        (MINIMAL.replace('name = "mine"', ""), "field 'name' is missing"),
+        ('polarty = "dark"\n' + MINIMAL, "'polarty' in the file is unknown: did you mean polarity\\? known: name, images"),
+        (MINIMAL.replace("path =", "paht ="), r"'path' in \[\[images\]\] 1 is missing; add it"),
+        (MINIMAL + '[masks]\nresise = true\n', r"'resise' in \[masks\] is unknown: did you mean resize\? known: foreground"),
+        (MINIMAL + '[classes]\nkeys = "x"\n', r"'keys' in \[classes\] is unknown: did you mean key\? known: key"),
+        (MINIMAL.replace('path = "*.png"', 'masks = "*.png"'), r"'path' in \[\[images\]\] 1 is missing; add it"),
+        (MINIMAL.replace('name = "mine"', ""), "'name' in the file is missing; add it"),
         ('name = "mine"\n', r"at least one \[\[images\]\] table with a 'path'"),
-        ('images = "*.png"\n' + 'name = "mine"\n', r"at least one \[\[images\]\] table with a 'path'"),
-        ('polarity = "light"\n' + MINIMAL, "polarity must be one of bright, dark, auto; got 'light'"),
-        (MINIMAL + '[masks]\nforeground = "white"\n', "foreground must be one of binary, nonzero, half, or a list of levels; got 'white'"),
-        (MINIMAL + '[masks]\nresize = "yes"\n', r"field 'resize' in \[masks\] must be bool; got 'yes'"),
-        ('title = 3\n' + MINIMAL, "field 'title' in the file must be str; got 3"),
+        ('images = "*.png"\n' + 'name = "mine"\n', r"'images' in the file must be a list of tables; got '\*.png'"),
+        ('polarity = "light"\n' + MINIMAL, "'polarity' in the file must be one of bright, dark, auto; got 'light'"),
+        (MINIMAL + '[masks]\nforeground = "white"\n', r"'foreground' in \[masks\] must be one of binary, nonzero, half or a list of "
+         "whole numbers; got 'white'"),
+        (MINIMAL.replace("path =", 'frames = "some"\npath ='), r"'frames' in \[\[images\]\] 1 must be one of first, all; got 'some'"),
+        (MINIMAL + '[masks]\nresize = "yes"\n', r"'resize' in \[masks\] must be true or false; got 'yes'"),
+        ('title = 3\n' + MINIMAL, "'title' in the file must be text; got 3"),
         (MINIMAL.replace("1.0", "0.5"), r"\[splits\] must be positive shares that sum to 1; got \{'train': 0.5\}"),
         (MINIMAL.replace("1.0", "1.5\nval = -0.5"), "positive shares that sum to 1"),
         (MINIMAL.replace("[splits]\ntrain = 1.0", ""), r"\[\[images\]\] without 'split' need a \[splits\] table"),
         (MINIMAL.replace("train =", "Train ="), "a split's name is lower-case letters, digits and _; got 'Train'"),
         (MINIMAL + "[groups]\ncase = 'case[0-9]+'\n", r"pattern 'case\[0-9\]\+' must contain \(\?P<group>\.\.\.\)"),
         (MINIMAL + "[classes]\npattern = '([a-z]+)/'\n", r"pattern '\(\[a-z\]\+\)/' must contain \(\?P<class>\.\.\.\)"),
-        (MINIMAL + "[groups]\ncase = '(?P<group>'\n", "missing \\), unterminated subpattern"),
-        ("name = \n", "not a recipe: Invalid value"),
+        (MINIMAL + "[groups]\ncase = '(?P<group>'\n", r"pattern '\(\?P<group>' is not a regular expression: missing \), unterminated"),
+        ("name = \n", "not a recipe: not a TOML file: Invalid value"),
         ("just words", "not a recipe: "),
     ],
 )  # fmt: skip
@@ -90,18 +96,19 @@ def test_broken_rule_names_the_file_and_the_rule(text: str, rule: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "rule"),
     [
-        MINIMAL.replace("1.0", '"all"'),
-        MINIMAL.replace('[splits]\ntrain = 1.0', "[masks]\n").replace('name = "mine"', 'name = "mine"\nsplits = 3'),
-        'name = "mine"\nmasks = "masks/*.png"\n[[images]]\npath = "*.png"\n[splits]\ntrain = 1.0\n',
-        'name = "mine"\nimages = ["*.png"]\n[splits]\ntrain = 1.0\n',
+        (MINIMAL.replace("1.0", '"all"'), r"'train' in \[splits\] must be a number; got 'all'"),
+        ('splits = 3\n' + MINIMAL.replace("[splits]\ntrain = 1.0", ""), "'splits' in the file must be a table; got 3"),
+        ('masks = "masks/*.png"\n' + MINIMAL, r"'masks' in the file must be a table; got 'masks/\*.png'"),
+        ('name = "mine"\nimages = ["*.png"]\n', r"\[\[images\]\] 1 must be a table; got '\*.png'"),
+        ("variants = 3\n" + MINIMAL, r"each variant must be a table \[variants.NAME\]; got 3"),
+        (MINIMAL + "[variants]\nsmall = 3\n", r"each variant must be a table \[variants.NAME\]; got \{'small': 3\}"),
     ],
-    ids=["share is text", "splits is a number", "masks is text", "images are text"],
 )  # fmt: skip
-def test_field_of_another_type_is_refused(text: str, tmp_path: Path) -> None:
+def test_value_of_another_type_is_refused(text: str, rule: str, tmp_path: Path) -> None:
     path = file(tmp_path, text)
-    with pytest.raises(ValueError, match="not a recipe") as caught:
+    with pytest.raises(ValueError, match=f"not a recipe: {rule}") as caught:
         recipe.load(path)
     assert path in str(caught.value)
 
@@ -137,14 +144,32 @@ def test_unknown_variant_names_those_that_exist(text: str, known: str, tmp_path:
 
 @pytest.mark.parametrize(("text", "value"), [("nonzero", "nonzero"), ("1,3", (1, 3)), ("255", (255,))])
 def test_foreground_option(text: str, value: object) -> None:
-    assert recipe.foreground(text) == value
+    assert recipe.parse_foreground(text) == value
 
 
 def test_foreground_option_that_is_neither_is_refused() -> None:
     with pytest.raises(
         ValueError, match="--foreground must be binary, nonzero, half or levels such as 1,3; got 'white'"
     ):
-        recipe.foreground("white")
+        recipe.parse_foreground("white")
+
+
+def test_choices_are_those_of_the_options() -> None:
+    hints = get_type_hints(recipe.Recipe)
+    assert (get_args(hints["polarity"]), get_args(hints["range"])) == (POLARITIES, RANGES)
+
+
+def test_numbers_of_a_recipe_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    loaded = recipe.load(file(tmp_path, MINIMAL.replace("1.0", "1") + "[masks]\nforeground = [3, 1]\n"))
+    held = json.dumps(asdict(loaded))
+    assert '"foreground": [3, 1]' in held
+    assert held.endswith('"splits": {"train": 1}}')
+
+
+def test_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL, "utf-8-sig")
+    assert recipe.load(str(path)) == recipe.load(file(tmp_path, MINIMAL))
 
 
 def test_binary_file_is_refused(tmp_path: Path) -> None:

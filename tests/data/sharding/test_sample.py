@@ -1,8 +1,9 @@
-"""One sample: which bytes a shard stores for it, and what is refused."""
+"""One sample: the bytes that a shard stores for it, and what is refused."""
 
 import hashlib
 import io
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.dali import decode
 from medsass.data.formats.geometry import Box
-from medsass.data.sharding.catalog import Sample
+from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Images, Masks, Recipe
-from medsass.data.sharding.sample import Record, prepare
-from medsass.data.sharding.source_file import Opened, Part
+from medsass.data.sharding.sample import Sample, encode
+from medsass.data.sharding.source_file import Region, SourceFile
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 MASK = (np.random.default_rng(1).random((24, 40)) > 0.6).astype(np.uint8) * 255
@@ -35,19 +36,18 @@ def run(
     image: str,
     masks: tuple[str, ...] = (),
     rules: Masks | None = None,
-    part: Part | None = None,
+    region: Region | None = None,
     **more: Any,
-) -> Record:
-    """The record of one whole image, or of a part of it."""
-    chosen = Recipe("mine", (Images("*"),), masks=rules or Masks())
+) -> Sample:
+    """Make the sample of a whole image, or of a region of it."""
+    chosen = Recipe("mine", (Images("*", split="train"),), masks=rules or Masks())
     config = ShardConfig(folder, folder, **{"tile": 0, "range": "minmax", **more})
-    sample = Sample("key", image, masks, "train", "sick", "p1")
+    entry = Entry("key", image, masks, "train", "sick", "p1")
     data = (folder / image).read_bytes()
-    opened = Opened(sample, chosen, config, (folder / image, data), [(folder / mask, None) for mask in masks])
-    try:
-        return prepare(opened, part or Part(), chosen, config)
-    finally:
-        opened.close()
+    with closing(
+        SourceFile(entry, chosen, config, (folder / image, data), [(folder / m, None) for m in masks])
+    ) as file:
+        return encode(file, region or Region())
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -58,9 +58,9 @@ def pixels(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.jp2"])
 def test_plain_file_keeps_its_bytes(name: str, tmp_path: Path) -> None:
     put(tmp_path, name, RGB)
-    record = run(tmp_path, name)
-    assert record.files[name[2:]] == (tmp_path / name).read_bytes()
-    assert record.meta["converted"] == ""
+    sample = run(tmp_path, name)
+    assert sample.files[name[2:]] == (tmp_path / name).read_bytes()
+    assert sample.meta["converted"] == ""
 
 
 def test_suffix_follows_the_content(tmp_path: Path) -> None:
@@ -72,24 +72,24 @@ def test_suffix_follows_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.bmp", "a.tif"])
 def test_other_format_is_stored_as_png_without_loss(name: str, tmp_path: Path) -> None:
     put(tmp_path, name, RGB)
-    record = run(tmp_path, name)
-    assert set(record.files) == {"png"}
-    np.testing.assert_array_equal(pixels(record.files["png"]), RGB)
+    sample = run(tmp_path, name)
+    assert set(sample.files) == {"png"}
+    np.testing.assert_array_equal(pixels(sample.files["png"]), RGB)
 
 
 def test_rgba_png_keeps_its_bytes_and_training_sees_it_without_alpha(tmp_path: Path) -> None:
     put(tmp_path, "a.png", np.dstack([RGB, RGB[..., 0]]))
-    record = run(tmp_path, "a.png")
-    assert record.image == (tmp_path / "a.png").read_bytes()
-    np.testing.assert_array_equal(decode(record.image), RGB)
-    assert record.meta["converted"] == "alpha dropped"
+    sample = run(tmp_path, "a.png")
+    assert sample.image == (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(decode(sample.image), RGB)
+    assert sample.meta["converted"] == "alpha dropped"
 
 
 def test_json_describes_the_sample(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK)
-    record = run(tmp_path, "a.png", ("m.png",))
-    meta = json.loads(record.complete()["json"])
+    sample = run(tmp_path, "a.png", ("m.png",))
+    meta = json.loads(sample.all_files()["json"])
     assert meta.pop("mask_coverage") == pytest.approx((MASK > 0).mean(), abs=1e-6)
     assert meta == {
         "key": "key", "source": "a.png", "width": 40, "height": 24, "class": "sick", "group": "p1", "converted": "",
@@ -109,21 +109,21 @@ def test_mask_is_stored_as_0_and_255(tmp_path: Path) -> None:
 def test_size_resizes_image_and_mask(size: int, way: int, tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK)
-    record = run(tmp_path, "a.png", ("m.png",), size=size)
-    np.testing.assert_array_equal(pixels(record.files["png"]), cv2.resize(RGB, (size, size), interpolation=way))
+    sample = run(tmp_path, "a.png", ("m.png",), size=size)
+    np.testing.assert_array_equal(pixels(sample.files["png"]), cv2.resize(RGB, (size, size), interpolation=way))
     expected = cv2.resize(MASK, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
-    np.testing.assert_array_equal(pixels(record.files["mask.png"]), expected)
-    assert (record.meta["width"], record.meta["height"]) == (size, size)
+    np.testing.assert_array_equal(pixels(sample.files["mask.png"]), expected)
+    assert (sample.meta["width"], sample.meta["height"]) == (size, size)
 
 
 def test_resized_jpeg_stays_jpeg(tmp_path: Path) -> None:
     ramp = np.stack([np.add.outer(np.arange(60), np.arange(80)).astype(np.uint8)] * 3, -1)
     put(tmp_path, "a.jpg", ramp)
-    record = run(tmp_path, "a.jpg", size=30)
-    with Image.open(io.BytesIO(record.files["jpg"])) as image:
+    sample = run(tmp_path, "a.jpg", size=30)
+    with Image.open(io.BytesIO(sample.files["jpg"])) as image:
         assert (image.format, image.size) == ("JPEG", (30, 30))
     expected = cv2.resize(ramp, (30, 30), interpolation=cv2.INTER_AREA).astype(int)
-    assert np.abs(pixels(record.files["jpg"]) - expected).mean() < 2
+    assert np.abs(pixels(sample.files["jpg"]) - expected).mean() < 2
 
 
 def test_mask_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_turned_jpeg_is_stored_upright_with_its_mask_of_that_size(tmp_path: Path
     exif[0x0112] = 6
     Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
     put(tmp_path, "m.png", MASK.T)
-    record = run(tmp_path, "a.jpg", ("m.png",))
+    sample = run(tmp_path, "a.jpg", ("m.png",))
     with Image.open(tmp_path / "a.jpg") as image:
         expected = np.asarray(image.rotate(-90, expand=True))
-    np.testing.assert_array_equal(pixels(record.files["png"]), expected)
-    assert record.meta["converted"] == "turned upright"
+    np.testing.assert_array_equal(pixels(sample.files["png"]), expected)
+    assert sample.meta["converted"] == "turned upright"
 
 
 GRAY16 = np.random.default_rng(2).integers(1000, 50_000, (24, 40), np.uint16)
@@ -164,33 +164,33 @@ GRAY16 = np.random.default_rng(2).integers(1000, 50_000, (24, 40), np.uint16)
 
 def test_deep_png_keeps_its_bytes_at_depth_16(tmp_path: Path) -> None:
     put(tmp_path, "a.png", GRAY16)
-    record = run(tmp_path, "a.png", depth=16)
-    assert record.files["png"] == (tmp_path / "a.png").read_bytes()
-    assert (record.meta["width"], record.meta["height"], record.meta["converted"]) == (40, 24, "")
-    assert "range" not in record.meta
+    sample = run(tmp_path, "a.png", depth=16)
+    assert sample.files["png"] == (tmp_path / "a.png").read_bytes()
+    assert (sample.meta["width"], sample.meta["height"], sample.meta["converted"]) == (40, 24, "")
+    assert "range" not in sample.meta
 
 
 @pytest.mark.parametrize("encode", ["keep", "png", "jpeg2000"])
 def test_deep_tiff_is_stored_without_loss_at_depth_16(encode: str, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GRAY16)
-    record = run(tmp_path, "a.tif", depth=16, encode=encode)
-    assert record.form == ("jp2" if encode == "jpeg2000" else "png")
-    np.testing.assert_array_equal(pixels(record.image), GRAY16)
+    sample = run(tmp_path, "a.tif", depth=16, encode=encode)
+    assert sample.extension == ("jp2" if encode == "jpeg2000" else "png")
+    np.testing.assert_array_equal(pixels(sample.image), GRAY16)
 
 
 @pytest.mark.parametrize("rule", ["minmax", "percentile", "type"])
 def test_deep_pixels_become_8_bit_by_the_rule_and_the_range_is_kept(rule: str, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GRAY16)
-    record = run(tmp_path, "a.tif", range=rule)
+    sample = run(tmp_path, "a.tif", range=rule)
     low, high = {
         "minmax": (GRAY16.min(), GRAY16.max()),
         "percentile": np.percentile(GRAY16, [0.5, 99.5]),
         "type": (0, 65535),
     }[rule]
-    np.testing.assert_allclose(record.meta["range"], [(low, high)])
+    np.testing.assert_allclose(sample.meta["range"], [(low, high)])
     expected = np.clip((GRAY16.astype(float) - low) / (float(high) - low) * 255, 0, 255)
-    assert np.abs(pixels(record.image) - expected).max() <= 0.5 + 1e-6
-    assert record.meta["converted"] == "uint16 to 8 bit"
+    assert np.abs(pixels(sample.image) - expected).max() <= 0.5 + 1e-6
+    assert sample.meta["converted"] == "uint16 to 8 bit"
 
 
 def test_8_bit_pixels_at_depth_16_take_the_whole_range(tmp_path: Path) -> None:
@@ -208,36 +208,36 @@ def test_colour_at_depth_16_is_refused(tmp_path: Path) -> None:
 def test_encode_chooses_the_format_and_keeps_a_file_that_has_it(encode: str, form: str, tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "a.jp2"):
         put(tmp_path, name, RGB)
-        record = run(tmp_path, name, encode=encode)
-        assert record.form == form
-        assert (record.image == (tmp_path / name).read_bytes()) == name.endswith(form)
+        sample = run(tmp_path, name, encode=encode)
+        assert sample.extension == form
+        assert (sample.image == (tmp_path / name).read_bytes()) == name.endswith(form)
     if encode != "jpeg":
-        np.testing.assert_array_equal(pixels(record.image), RGB)
+        np.testing.assert_array_equal(pixels(sample.image), RGB)
 
 
 def test_a_tile_is_cut_from_image_and_mask_and_says_where(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK)
-    record = run(tmp_path, "a.png", ("m.png",), part=Part(0, Box(8, 16, 10, 12)), tile=12)
-    np.testing.assert_array_equal(pixels(record.image), RGB[8:18, 16:28])
-    np.testing.assert_array_equal(pixels(record.files["mask.png"]), MASK[8:18, 16:28])
-    assert record.key == "key-y000008-x000016"
+    sample = run(tmp_path, "a.png", ("m.png",), region=Region(0, Box(8, 16, 10, 12)), tile=12)
+    np.testing.assert_array_equal(pixels(sample.image), RGB[8:18, 16:28])
+    np.testing.assert_array_equal(pixels(sample.files["mask.png"]), MASK[8:18, 16:28])
+    assert sample.key == "key-y000008-x000016"
     whole = {"height": 24, "width": 40}
-    assert record.meta["tile"] == {"y": 8, "x": 16, "height": 10, "width": 12, "level": 0, "of": whole}
-    assert record.meta["mask_coverage"] == pytest.approx((MASK[8:18, 16:28] > 0).mean(), abs=1e-6)
+    assert sample.meta["tile"] == {"y": 8, "x": 16, "height": 10, "width": 12, "level": 0, "of": whole}
+    assert sample.meta["mask_coverage"] == pytest.approx((MASK[8:18, 16:28] > 0).mean(), abs=1e-6)
 
 
 def test_tiles_of_a_deep_image_share_the_whole_images_range(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GRAY16)
-    record = run(tmp_path, "a.tif", part=Part(0, Box(0, 0, 8, 8)), tile=8)
-    assert record.meta["range"] == [(GRAY16.min(), GRAY16.max())]
+    sample = run(tmp_path, "a.tif", region=Region(0, Box(0, 0, 8, 8)), tile=8)
+    assert sample.meta["range"] == [(GRAY16.min(), GRAY16.max())]
 
 
 def test_tiles_need_masks_of_the_images_size(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK[:20])
     with pytest.raises(ValueError, match=r"mask m.png: size 40x20 differs from the image's 40x24; tiles need masks of"):
-        run(tmp_path, "a.png", ("m.png",), Masks(resize=True), Part(0, Box(0, 0, 8, 8)), tile=8)
+        run(tmp_path, "a.png", ("m.png",), Masks(resize=True), Region(0, Box(0, 0, 8, 8)), tile=8)
 
 
 def test_mask_of_many_levels_is_refused_unless_the_recipe_says_what_they_mean(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Source folder -> shards: the same bytes each time, bad files left out and listed, nothing foreign deleted."""
+"""Source folder -> shards: the same bytes each time, bad files left out and listed, foreign files never deleted."""
 
 import csv
 import io
@@ -17,7 +17,8 @@ from medsass.config import ShardConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
-from medsass.data.shards.manifest import REJECTED, Manifest, load
+from medsass.data.shards.manifest import Manifest, load
+from tests.support.faults import contents, decoded, reasons
 
 
 def config(source: Path, out: Path, **changes: object) -> ShardConfig:
@@ -25,24 +26,9 @@ def config(source: Path, out: Path, **changes: object) -> ShardConfig:
     return ShardConfig(source, out, **{**options, **changes})  # type: ignore[arg-type]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def samples(folder: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
     files = [folder / item.file for split in manifest.splits.values() for item in split.shards]
     return {key: content for path in files for key, content in tar.read(path)}
-
-
-def decoded(data: bytes, flag: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), flag))
-
-
-def reasons(folder: Path) -> dict[str, str]:
-    """Reason by file of rejected.jsonl."""
-    lines = [json.loads(line) for line in (folder / REJECTED).read_text().splitlines()]
-    assert load(folder).rejected == len(lines)
-    return {item["file"]: item["reason"] for item in lines}
 
 
 @pytest.fixture
@@ -271,7 +257,7 @@ def test_real_dsb2018_masks_are_the_union_by_opencv(real_data: Path, tmp_path: P
         parts = [cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0 for path in (case / "masks").iterdir()]
         np.testing.assert_array_equal(decoded(stored[case.name]["mask.png"]) > 0, np.logical_or.reduce(parts))
         image = cv2.imread(str(case / "images" / f"{case.name}.png"), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(decoded(stored[case.name]["png"], cv2.IMREAD_COLOR), image[..., :3])
+        np.testing.assert_array_equal(decoded(stored[case.name]["png"])[..., :3], image[..., :3])
 
 
 def test_real_isic2017_labels_masks_and_bytes(real_data: Path, tmp_path: Path) -> None:

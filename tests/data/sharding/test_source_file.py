@@ -1,4 +1,4 @@
-"""Files and their parts against OpenCV and NumPy: keys, boxes, pixels, ranges, masks, hashes."""
+"""Files and their regions against OpenCV and NumPy: keys, boxes, pixels, ranges, masks, hashes."""
 
 import hashlib
 import threading
@@ -14,9 +14,9 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats.geometry import Box
-from medsass.data.sharding.catalog import Sample
+from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Images, Masks, Recipe
-from medsass.data.sharding.source_file import Opened, Part
+from medsass.data.sharding.source_file import Region, SourceFile
 
 RNG = np.random.default_rng(7)
 GRAY = RNG.integers(0, 256, (50, 70), np.uint8)
@@ -42,22 +42,22 @@ def opened(
     rule: Masks | None = None,
     data: bytes | None = None,
     **options: Any,
-) -> Opened:
-    """`image` with its masks, as a recipe of one [[images]] table opens it."""
-    recipe = Recipe("test", (Images("*", frames=frames),), masks=rule or Masks(), polarity="bright")
-    sample = Sample("key", image.name, tuple(mask.name for mask in masks), "train", None, image.name)
+) -> SourceFile:
+    """Open `image` with its masks by a recipe of one [[images]] table."""
+    recipe = Recipe("test", (Images("*", split="train", frames=frames),), masks=rule or Masks(), polarity="bright")
+    entry = Entry("key", image.name, tuple(mask.name for mask in masks), "train", None, image.name)
     config = ShardConfig(image.parent, image.parent / "out", **{"tile": 0, "range": "minmax", **options})
-    return Opened(sample, recipe, config, (image, data), [(mask, None) for mask in masks])
+    return SourceFile(entry, recipe, config, (image, data), [(mask, None) for mask in masks])
 
 
-def test_whole_image_is_one_part_with_the_samples_key(tmp_path: Path) -> None:
+def test_whole_image_is_one_region_with_the_entrys_key(tmp_path: Path) -> None:
     one = opened(png(tmp_path / "a.png", GRAY))
-    (part,) = one.parts()
-    assert (part, one.key(part), one.several) == (Part(), "key", False)
-    array, limits = one.read(part)
+    ((region,), skipped) = one.regions()
+    assert (region, one.key(region), one.several, skipped) == (Region(), "key", False, 0)
+    array, limits = one.read(region)
     np.testing.assert_array_equal(array, GRAY)
     assert limits is None
-    assert one.mask(part) is None
+    assert one.mask(region) is None
     one.close()
 
 
@@ -67,16 +67,17 @@ def test_tiles_are_the_boxes_of_opencvs_pixels_and_cover_all(tile: int, stride: 
     whole = np.asarray(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_COLOR_RGB))
     seen = np.zeros((50, 70), int)
     keys = []
-    for part in one.parts():
-        assert part.box
-        rows = slice(part.box.y, part.box.y + min(tile, 50))
-        columns = slice(part.box.x, part.box.x + min(tile, 70))
+    for region in one.regions()[0]:
+        assert region.box
+        rows = slice(region.box.y, region.box.y + min(tile, 50))
+        columns = slice(region.box.x, region.box.x + min(tile, 70))
         seen[rows, columns] += 1
-        np.testing.assert_array_equal(one.read(part)[0], whole[rows, columns])
-        keys.append(one.key(part))
-        assert keys[-1] == f"key-y{part.box.y:06d}-x{part.box.x:06d}"
+        np.testing.assert_array_equal(one.read(region)[0], whole[rows, columns])
+        keys.append(one.key(region))
+        assert keys[-1] == f"key-y{region.box.y:06d}-x{region.box.x:06d}"
     assert seen.all()
-    assert len(set(keys)) == len(keys) == one.boxes()
+    assert len(set(keys)) == len(keys)
+    assert one.regions()[1] == 0
 
 
 def test_tiles_with_too_little_foreground_are_left_out(tmp_path: Path) -> None:
@@ -86,33 +87,33 @@ def test_tiles_with_too_little_foreground_are_left_out(tmp_path: Path) -> None:
     expected = {0.2: [(0, 32)], 0.3: [], 0.0: [(0, 0), (0, 32), (32, 0), (32, 32)]}
     for least, boxes in expected.items():
         one = opened(path, tile=32, min_foreground=least)
-        assert [(part.box.y, part.box.x) for part in one.parts() if part.box] == boxes
-        assert one.boxes() == 4
+        kept, skipped = one.regions()
+        assert [(region.box.y, region.box.x) for region in kept if region.box] == boxes
+        assert skipped == 4 - len(boxes)
 
 
-def test_each_frame_is_a_part_with_its_own_key_pixels_and_hash(tmp_path: Path) -> None:
+def test_each_frame_is_a_region_with_its_own_key_pixels_and_hash(tmp_path: Path) -> None:
     pages = [GRAY, GRAY[::-1].copy(), 255 - GRAY]
     one = opened(tiff(tmp_path / "a.tif", pages), frames="all")
-    parts = list(one.parts())
-    assert [one.key(part) for part in parts] == [f"key-f{i:06d}" for i in range(3)]
-    for part, page in zip(parts, pages, strict=True):
-        np.testing.assert_array_equal(one.read(part)[0], page)
-        assert one.sha256(part) == hashlib.sha256(page.tobytes()).hexdigest()
+    regions = one.regions()[0]
+    assert [one.key(region) for region in regions] == [f"key-f{i:06d}" for i in range(3)]
+    for region, page in zip(regions, pages, strict=True):
+        np.testing.assert_array_equal(one.read(region)[0], page)
+        assert one.sha256(region) == hashlib.sha256(page.tobytes()).hexdigest()
 
 
 def test_tiles_of_frames_name_both(tmp_path: Path) -> None:
     one = opened(tiff(tmp_path / "a.tif", [GRAY, 255 - GRAY]), frames="all", tile=50)
-    keys = [one.key(part) for part in one.parts()]
+    keys = [one.key(region) for region in one.regions()[0]]
     assert keys == [f"key-f{frame:06d}-y000000-x{x:06d}" for frame in (0, 1) for x in (0, 20)]
-    assert one.boxes() == 4
 
 
 @pytest.mark.parametrize("at_hand", [True, False])
 def test_hash_of_a_single_image_is_that_of_its_file(at_hand: bool, tmp_path: Path) -> None:
     data = png(tmp_path / "a.png", GRAY).read_bytes()
     one = opened(tmp_path / "a.png", data=data if at_hand else None)
-    for part in (Part(), Part(0, Box(0, 0, 8, 8))):
-        assert one.sha256(part) == hashlib.sha256(data).hexdigest()
+    for region in (Region(), Region(0, Box(0, 0, 8, 8))):
+        assert one.sha256(region) == hashlib.sha256(data).hexdigest()
 
 
 def stretched(array: NDArray[Any], low: float, high: float, top: int) -> NDArray[np.float64]:
@@ -125,25 +126,25 @@ def stretched(array: NDArray[Any], low: float, high: float, top: int) -> NDArray
 )
 def test_16_bit_pixels_become_8_by_one_range_for_all_tiles(rule: str, low: float, high: float, tmp_path: Path) -> None:
     one = opened(png(tmp_path / "a.png", DEEP), tile=32, range=rule)
-    for part in one.parts():
-        assert part.box
-        array, limits = one.read(part)
+    for region in one.regions()[0]:
+        assert region.box
+        array, limits = one.read(region)
         assert limits
         np.testing.assert_allclose(limits, [(low, high)])
         assert array.dtype == np.uint8
-        expected = stretched(DEEP[part.box.slices], low, high, 255)
+        expected = stretched(DEEP[region.box.slices], low, high, 255)
         assert np.abs(array - expected).max() <= 0.5 + 1e-6
 
 
 def test_depth_16_keeps_16_bit_pixels_and_widens_8_bit_ones(tmp_path: Path) -> None:
-    array, limits = opened(png(tmp_path / "a.png", DEEP), depth=16).read(Part())
+    array, limits = opened(png(tmp_path / "a.png", DEEP), depth=16).read(Region())
     np.testing.assert_array_equal(array, DEEP)
     assert limits is None
-    array, limits = opened(png(tmp_path / "b.png", GRAY), depth=16).read(Part())
+    array, limits = opened(png(tmp_path / "b.png", GRAY), depth=16).read(Region())
     np.testing.assert_array_equal(array, GRAY.astype(np.uint16) * 257)
     assert limits == [(0.0, 255.0)]
     with pytest.raises(ValueError, match=r"a colour image; --depth 16 .* choose a channel"):
-        opened(png(tmp_path / "c.png", COLOUR), depth=16).read(Part())
+        opened(png(tmp_path / "c.png", COLOUR), depth=16).read(Region())
 
 
 def test_masks_are_united_and_cut_as_the_image_is(tmp_path: Path) -> None:
@@ -151,38 +152,38 @@ def test_masks_are_united_and_cut_as_the_image_is(tmp_path: Path) -> None:
     paths = [png(tmp_path / f"m{i}.png", mask) for i, mask in enumerate(masks)]
     union = np.maximum.reduce(masks) // 255
     one = opened(png(tmp_path / "a.png", GRAY), *paths, tile=32)
-    for part in one.parts():
-        assert part.box
-        np.testing.assert_array_equal(one.mask(part), union[part.box.slices])
-    np.testing.assert_array_equal(one.mask(Part()), union)
+    for region in one.regions()[0]:
+        assert region.box
+        np.testing.assert_array_equal(one.mask(region), union[region.box.slices])
+    np.testing.assert_array_equal(one.mask(Region()), union)
 
 
 def test_the_level_of_a_mask_is_that_of_all_of_it(tmp_path: Path) -> None:
     mask = np.zeros((50, 70), np.uint8)
     mask[:, 40:] = 7
     one = opened(png(tmp_path / "a.png", GRAY), png(tmp_path / "m.png", mask), tile=20)
-    for part in one.parts():
-        assert part.box
-        np.testing.assert_array_equal(one.mask(part), mask[part.box.slices] // 7)
+    for region in one.regions()[0]:
+        assert region.box
+        np.testing.assert_array_equal(one.mask(region), mask[region.box.slices] // 7)
 
 
 @pytest.mark.parametrize(("rule", "levels"), [("nonzero", {1, 2, 200}), ("half", {200}), ((1, 2), {1, 2})])
 def test_foreground_is_what_the_recipe_says(rule: Any, levels: set[int], tmp_path: Path) -> None:
     mask = RNG.choice(np.array([0, 1, 2, 200], np.uint8), (50, 70))
     one = opened(png(tmp_path / "a.png", GRAY), png(tmp_path / "m.png", mask), rule=Masks(rule))
-    np.testing.assert_array_equal(one.mask(Part()), np.isin(mask, list(levels)))
+    np.testing.assert_array_equal(one.mask(Region()), np.isin(mask, list(levels)))
 
 
 def test_masks_of_several_levels_and_other_sizes_are_refused_by_name(tmp_path: Path) -> None:
     image = png(tmp_path / "a.png", GRAY)
     levels = png(tmp_path / "levels.png", np.arange(3500, dtype=np.uint8).reshape(50, 70) % 3)
     with pytest.raises(ValueError, match=r"^mask levels.png: 3 levels .* nonzero"):
-        opened(image, levels).mask(Part())
+        opened(image, levels).mask(Region())
     small = png(tmp_path / "small.png", np.zeros((25, 35), np.uint8))
     with pytest.raises(ValueError, match=r"^mask small.png: size 35x25 differs from the image's 70x50; tiles need"):
-        opened(image, small, tile=32).mask(Part(0, Box(0, 0, 32, 32)))
+        opened(image, small, tile=32).mask(Region(0, Box(0, 0, 32, 32)))
     with pytest.raises(ValueError, match=r"^mask small.png: size 35x25 differs from the other masks' 70x50"):
-        opened(image, png(tmp_path / "m.png", np.zeros_like(GRAY)), small).mask(Part())
+        opened(image, png(tmp_path / "m.png", np.zeros_like(GRAY)), small).mask(Region())
 
 
 def test_mask_that_cannot_be_read_is_named_and_what_was_open_is_closed(tmp_path: Path) -> None:
@@ -197,24 +198,24 @@ def test_mask_that_cannot_be_read_is_named_and_what_was_open_is_closed(tmp_path:
         opened(image, tmp_path / "lost.png")
 
 
-def test_image_is_opened_only_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_image_is_opened_on_first_use(tmp_path: Path) -> None:
     mask = png(tmp_path / "m.png", np.full_like(GRAY, 255))
     one = opened(tmp_path / "not there.png", mask)
-    np.testing.assert_array_equal(one.mask(Part()), np.ones_like(GRAY))
+    np.testing.assert_array_equal(one.mask(Region()), np.ones_like(GRAY))
     with pytest.raises(FileNotFoundError):
-        _ = one.picture
+        _ = one.image
 
 
 def test_threads_read_the_same_pixels(tmp_path: Path) -> None:
     one = opened(tiff(tmp_path / "a.tif", [DEEP, DEEP[::-1].copy()]), frames="all", tile=16, stride=8)
-    parts, start = list(one.parts()), threading.Barrier(8)
+    regions, start = one.regions()[0], threading.Barrier(8)
     pages = [stretched(page, DEEP.min(), DEEP.max(), 255) for page in (DEEP, DEEP[::-1])]
 
     def read(i: int) -> None:
         start.wait()
-        for part in parts[i::8] + parts[::-1][i::8]:
-            assert part.box
-            assert np.abs(one.read(part)[0] - pages[part.frame][part.box.slices]).max() <= 0.5 + 1e-6
+        for region in regions[i::8] + regions[::-1][i::8]:
+            assert region.box
+            assert np.abs(one.read(region)[0] - pages[region.frame][region.box.slices]).max() <= 0.5 + 1e-6
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(read, range(8)))

@@ -12,7 +12,7 @@ from tests.support.catalogued import SHARES, by_image, find, make, plain
 
 
 def exact(source: Path, chosen: Recipe, group_by: str = "") -> Counter[str]:
-    return Counter(sample.split for sample in find(source, replace(chosen, exact_splits=True), group_by).samples)
+    return Counter(entry.split for entry in find(source, replace(chosen, exact_splits=True), group_by).entries)
 
 
 def test_exact_shares_of_the_papers_198_slides(tmp_path: Path) -> None:
@@ -24,8 +24,8 @@ def test_exact_shares_of_the_papers_198_slides(tmp_path: Path) -> None:
 def test_exact_shares_keep_groups_whole_and_give_each_split_one(tmp_path: Path) -> None:
     make(tmp_path, *(f"p{i % 5}/{i}.tif" for i in range(70)))
     chosen = replace(plain(groups={"patient": r"(?P<group>p\d)/"}), exact_splits=True)
-    samples = find(tmp_path, chosen).samples
-    where = {(sample.group, sample.split) for sample in samples}
+    entries = find(tmp_path, chosen).entries
+    where = {(entry.group, entry.split) for entry in entries}
     assert len(where) == 5
     assert Counter(split for _, split in where) == {"train": 3, "val": 1, "test": 1}
 
@@ -33,8 +33,8 @@ def test_exact_shares_keep_groups_whole_and_give_each_split_one(tmp_path: Path) 
 def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
     make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
     chosen = plain(groups={"patient": r"(?P<group>p\d)/", "slide": "(?P<group>.+)"})
-    assert len({sample.group for sample in find(tmp_path, chosen).samples}) == 7
-    assert len({sample.group for sample in find(tmp_path, chosen, "patient").samples}) == 7
+    assert len({entry.group for entry in find(tmp_path, chosen).entries}) == 7
+    assert len({entry.group for entry in find(tmp_path, chosen, "patient").entries}) == 7
     for name in ("slide", "image"):
         assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
     with pytest.raises(
@@ -74,11 +74,11 @@ def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
 
 def test_groups_stay_together(tmp_path: Path) -> None:
     make(tmp_path, *(f"p{patient}_{i}.png" for patient in range(40) for i in range(5)))
-    samples = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d+)_"})).samples
+    entries = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d+)_"})).entries
     splits: dict[str, set[str]] = {}
-    for sample in samples:
-        assert sample.group == sample.image.split("_")[0]
-        splits.setdefault(sample.group, set()).add(sample.split)
+    for entry in entries:
+        assert entry.group == entry.image.split("_")[0]
+        splits.setdefault(entry.group, set()).add(entry.split)
     assert len(splits) == 40
     assert all(len(where) == 1 for where in splits.values())
     assert len(set.union(*splits.values())) > 1
@@ -91,4 +91,4 @@ def test_official_splits_and_shares_can_stand_side_by_side(tmp_path: Path) -> No
     found = by_image(tmp_path, chosen)
     assert found["given/a.png"].split == "test"
     assert {found[f"free/{i}.png"].split for i in range(30)} == {"train", "val"}
-    assert Counter(sample.label for sample in found.values()) == {"given": 1, "free": 30}
+    assert Counter(entry.label for entry in found.values()) == {"given": 1, "free": 30}

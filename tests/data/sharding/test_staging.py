@@ -1,4 +1,4 @@
-"""The folder in which a dataset grows: locked, kept when something is finished, swapped in at the end."""
+"""The staging folder of a dataset: locked, kept once a tar file is finished, swapped in at the end."""
 
 import fcntl
 import os
@@ -56,7 +56,7 @@ def test_nothing_stays_of_a_run_that_finished_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_finished_stays_and_needs_a_word(tmp_path: Path) -> None:
+def test_what_is_finished_stays_until_an_option_says_what_to_do(tmp_path: Path) -> None:
     folder = interrupt(tmp_path / "out")
     with (
         pytest.raises(FileExistsError, match="go on with --resume, or start again with --overwrite"),
@@ -74,7 +74,7 @@ def test_overwrite_starts_again(tmp_path: Path) -> None:
     folder = interrupt(tmp_path / "out")
     with staging.opened(tmp_path / "out", resume=False, overwrite=True) as stage:
         assert stage
-        assert stage.journal.finished() == 0
+        assert stage.journal.shards() == []
         assert not (folder / SHARD.file).exists()
 
 

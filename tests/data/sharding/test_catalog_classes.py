@@ -18,19 +18,19 @@ def isic(folder: Path, rows: str, header: str = "image_id,melanoma,seborrheic_ke
 
 def test_class_labels_come_from_the_csv_file(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0,0.0\nISIC_2,0.0,1.0\nISIC_3,0.0,0.0\n")
-    found = find(tmp_path, recipe.load("isic2017")).samples
-    labels = {sample.key: (sample.split, sample.label) for sample in found}
+    found = find(tmp_path, recipe.load("isic2017")).entries
+    labels = {entry.key: (entry.split, entry.label) for entry in found}
     assert labels == {
         "ISIC_1": ("train", "melanoma"), "ISIC_2": ("train", "seborrheic_keratosis"), "ISIC_3": ("train", "nevus"),
     }  # fmt: skip
-    assert {sample.masks for sample in found} == {
+    assert {entry.masks for entry in found} == {
         (f"ISIC-2017_Training_Part1_GroundTruth/ISIC_{i}_segmentation.png",) for i in (1, 2, 3)
     }
 
 
 def test_image_that_the_csv_file_lacks_has_no_label(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0,0.0\n")
-    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
+    labels = {entry.key: entry.label for entry in find(tmp_path, recipe.load("isic2017")).entries}
     assert labels == {"ISIC_1": "melanoma", "ISIC_2": None, "ISIC_3": None}
 
 
@@ -48,7 +48,7 @@ def test_csv_value_that_is_no_number_names_the_file(tmp_path: Path) -> None:
 
 def test_csv_row_that_is_short_counts_as_zeros(tmp_path: Path) -> None:
     isic(tmp_path, "ISIC_1,1.0\nISIC_2,\n")
-    labels = {sample.key: sample.label for sample in find(tmp_path, recipe.load("isic2017")).samples}
+    labels = {entry.key: entry.label for entry in find(tmp_path, recipe.load("isic2017")).entries}
     assert labels == {"ISIC_1": "melanoma", "ISIC_2": "nevus", "ISIC_3": None}
 
 
@@ -59,7 +59,7 @@ def test_missing_official_split_gives_a_note(tmp_path: Path) -> None:
         "no file matches 'ISIC-2017_Validation_Data/*.jpg': split 'val' left out",
         "no file matches 'ISIC-2017_Test_v2_Data/*.jpg': split 'test' left out",
     ]
-    assert {sample.split for sample in found.samples} == {"train"}
+    assert {entry.split for entry in found.entries} == {"train"}
 
 
 def test_class_labels_come_from_the_path(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_class_labels_come_from_the_path(tmp_path: Path) -> None:
         for kind in ("images", "masks"):
             make(tmp_path, f"COVID-19_Radiography_Dataset/{label}/{kind}/{label}-1.png")
     found = find(tmp_path, recipe.load("covid19_radiography"))
-    assert {sample.image.split("/")[1]: sample.label for sample in found.samples} == {
+    assert {entry.image.split("/")[1]: entry.label for entry in found.entries} == {
         "Viral Pneumonia": "Viral Pneumonia", "Normal": "Normal",
     }  # fmt: skip
-    assert {sample.key for sample in found.samples} == {"Viral_Pneumonia-1", "Normal-1"}
-    assert all(sample.masks == (sample.image.replace("/images/", "/masks/"),) for sample in found.samples)
+    assert {entry.key for entry in found.entries} == {"Viral_Pneumonia-1", "Normal-1"}
+    assert all(entry.masks == (entry.image.replace("/images/", "/masks/"),) for entry in found.entries)
     assert found.orphans == []

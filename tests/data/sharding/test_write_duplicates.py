@@ -1,4 +1,4 @@
-"""Look-alikes against real photographs that were resized and compressed again."""
+"""Near-duplicates: real photographs that were resized and compressed again are found."""
 
 import io
 from pathlib import Path
@@ -10,29 +10,29 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.lookalikes import MOST, Lookalikes, look
+from medsass.data.sharding.write import MOST_BITS, near_duplicate, perceptual_hash
 
 
 def found(known: np.ndarray, asked: np.ndarray) -> tuple[str, int] | None:
     journal = Journal(None)
     meta: dict[str, Any] = {"key": "a", "width": 1, "height": 1, "class": None, "converted": "", "sha256": "00" * 32}
-    journal.store(0, "train", "png", meta, look(known))
-    return Lookalikes(journal, "val").find(look(asked))
+    journal.store(0, "train", "png", meta, perceptual_hash(known))
+    return near_duplicate(perceptual_hash(asked), *journal.perceptual_hashes("val"))
 
 
-def test_look_is_imagehashs_phash() -> None:
+def test_perceptual_hash_is_imagehashs_phash() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     expected = int(str(imagehash.phash(Image.fromarray(image))), 16)
-    assert look(image) % 2**64 == expected
+    assert perceptual_hash(image) % 2**64 == expected
 
 
 def test_sixteen_bit_images_are_seen_in_eight() -> None:
     image = np.random.default_rng(1).integers(0, 256, (40, 50, 1), np.uint8)
-    assert look(image.astype(np.uint16) * 256 + 200) == look(image)
+    assert perceptual_hash(image.astype(np.uint16) * 256 + 200) == perceptual_hash(image)
 
 
 def test_nothing_stored_nothing_found() -> None:
-    assert Lookalikes(Journal(None), "val").find(0) is None
+    assert near_duplicate(0, *Journal(None).perceptual_hashes("val")) is None
 
 
 def test_real_photographs_are_found_again_and_told_apart(real_data: Path) -> None:
@@ -45,13 +45,13 @@ def test_real_photographs_are_found_again_and_told_apart(real_data: Path) -> Non
         hit = found(np.asarray(image), changed)
         assert hit
         assert hit[0] == "train/a"
-        assert hit[1] <= MOST
-    looks = [look(np.asarray(Image.open(path))) for path in paths]
-    near = sum(((a ^ b) % 2**64).bit_count() <= MOST for i, a in enumerate(looks) for b in looks[:i])
+        assert hit[1] <= MOST_BITS
+    hashes = [perceptual_hash(np.asarray(Image.open(path))) for path in paths]
+    near = sum(((a ^ b) % 2**64).bit_count() <= MOST_BITS for i, a in enumerate(hashes) for b in hashes[:i])
     assert near <= 2
 
 
 def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "imagehash", None)
     with pytest.raises(ImportError, match=r"--near-duplicates needs ImageHash: pip install 'medsass\[duplicates\]'"):
-        look(np.zeros((4, 4, 3), np.uint8))
+        perceptual_hash(np.zeros((4, 4, 3), np.uint8))
