@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
-LAYERS = ({"bundled", "doctor", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"}, {"__main__"})
+LAYERS = ({"bundled", "doctor", "errors", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"}, {"__main__"})
 ROOMS = {  # inside data/ and runs/, from the lowest floor up
     "data": ({"dali", "formats", "shards", "synthetic"}, {"loading", "sharding"}),
     "runs": (
