@@ -15,7 +15,7 @@ LAYERS = ({"bundled", "doctor", "errors", "files"}, {"config"}, PILLARS, {"metho
 ROOMS = {  # inside data/ and runs/, from the lowest floor up
     "data": ({"dali", "formats", "shards", "synthetic"}, {"loading", "sharding"}),
     "runs": (
-        {"console", "device", "distributed", "figures", "run_directory"},
+        {"console", "device", "distributed", "figures", "image_files", "run_directory"},
         {"info", "label", "prediction", "scoring", "tuning"},
         {"export", "training"},
         {"demo", "experiment"},

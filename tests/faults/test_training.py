@@ -298,7 +298,7 @@ def test_too_little_memory_names_what_fits_and_auto_batch_takes_it(shards: Path,
     assert "--auto-batch" in last
     fork = _train(auto, *command(shards, auto, "--auto-batch", batch_size=16), first=crowded)
     assert fork.wait() == 0, fork.err
-    assert "--auto-batch: steps of 16 images in 4 parts" in fork.err
+    assert "--auto-batch: steps of 16 images in 4 micro-batches" in fork.err
     assert json.loads((auto / "config.json").read_text())["train"]["accumulate"] == 4
     fork = _train(by_hand, *command(shards, by_hand, accumulate=4, batch_size=16), first=crowded)
     assert fork.wait() == 0, fork.err
