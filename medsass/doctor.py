@@ -100,7 +100,12 @@ def _gpu() -> str:
 
 def _dali_cpu() -> str:
     _decode_once("cpu")
-    return _installed("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+    for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
+        try:
+            return f"{version(name)} ({name})"
+        except PackageNotFoundError:
+            continue
+    return "version unknown"
 
 
 def _dali_gpu() -> str:
@@ -125,15 +130,6 @@ def _cupy() -> str:
     if int(cupy.arange(4).sum()) != 6:  # compiles with NVRTC and launches
         raise RuntimeError("a compiled kernel gave a wrong sum")
     return f"{cupy.__version__}, {count} GPU"
-
-
-def _installed(*names: str) -> str:
-    for name in names:
-        try:
-            return f"{version(name)} ({name})"
-        except PackageNotFoundError:
-            continue
-    return "version unknown"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

@@ -79,15 +79,10 @@ def options_class(kind: type[T]) -> type[T]:
         try:
             construct(self, *args, **values)
         except ValidationError as error:
-            raise ValueError(schema.explain(error, made, lambda name, _: flag(name))) from error
+            raise ValueError(schema.explain(error, made, lambda name, _: "--" + name.replace("_", "-"))) from error
 
     made.__init__ = checked  # type: ignore[method-assign, assignment]
     return cast(type[T], made)
-
-
-def flag(name: str) -> str:
-    """Return the command-line option of a field: "--batch-size" for "batch_size"."""
-    return "--" + name.replace("_", "-")
 
 
 def check_odd(block_size: int) -> None:

@@ -113,16 +113,13 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
 
 def _tile(image: NDArray[Any]) -> Image.Image:
     is_mask = image.ndim == 2 and image.dtype == np.uint8 and image.max(initial=0) <= 1
-    pixels = image * np.uint8(255) if is_mask else _brightened(shallow(image))
+    pixels = image * np.uint8(255) if is_mask else shallow(image)
+    if not is_mask and (top := max(float(np.percentile(pixels, 99.5)), 1.0)) < _BRIGHT:
+        pixels = (pixels * (_BRIGHT / top)).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels).convert("RGB")
     scale = _TILE / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR)
-
-
-def _brightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    top = max(float(np.percentile(image, 99.5)), 1.0)
-    return image if top >= _BRIGHT else (image * (_BRIGHT / top)).clip(0, 255).astype(np.uint8)
 
 
 def _fit(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:

@@ -93,10 +93,7 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
     tiles: list[figures.Tile] = []
     for name, split in dataset.splits.items():
         left = max(2, round(_PAIRS * split.samples / total))
-        for key, content in _samples(config, split):
-            if not left:
-                break
-            left -= 1
+        for key, content in islice(_samples(config, split), left):
             encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
             tiles.append((opening.from_bytes(encoded).array, f"{name}: {key}"))
             if "mask.png" in content:

@@ -1,6 +1,7 @@
 """Training: what it leaves behind, that it repeats, resumes, stops, and never needs a label."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from medsass.config import LabelConfig, ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
+from medsass.errors import Stopped
 from medsass.methods.method import Regime
 from medsass.runs import run_directory
 from medsass.runs.label import label
@@ -133,6 +135,21 @@ def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: 
     train(tiny(unlabelled, run, epochs=3, resume=True))
     trainings.assert_same(short, run)
     assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
+
+
+def test_a_signal_stops_a_training_that_is_saved(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Trainer.validate
+
+    def validate(trainer: Trainer) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(trainer)
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    with pytest.raises(
+        Stopped, match=r"^stopped by SIGTERM and saved after epoch 1; go on with: medsass train .*--resume$"
+    ):
+        train(tiny(shards, tmp_path / "run"))
+    assert len(trainings.history(tmp_path / "run")) == 1
 
 
 def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
