@@ -13,6 +13,8 @@ from medsass.models import checkpoint
 
 OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4, "polarity": "bright",
                               "save_every": 1e-6, "device": "cpu", "threads": 1}  # fmt: skip
+FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
+         "samples.png"}  # fmt: skip
 _TIMES = {"seconds", "images_per_second", "waited"}
 
 
@@ -25,7 +27,7 @@ def command(shards: Path, run: Path, *words: str, **changes: object) -> list[obj
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without what the machine had to do with."""
+    """The lines of metrics.jsonl, without times and speeds."""
     return [_timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
