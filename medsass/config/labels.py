@@ -52,21 +52,19 @@ class TuneConfig:
     shards: Place
     out: Place = option(Path("labels.toml"), "write the choice into this TOML file, for train --config")
     sheet: Place | None = option(None, "draw images with the masks of the best few into this PNG file")
-    images: Annotated[int, Ge(8)] = option(96, "images of the training split that are looked at")
-    size: Annotated[int, Ge(32)] = option(
-        224, "they are resized to N x N pixels, best the size that will be trained at"
-    )
+    images: Annotated[int, Ge(8)] = option(96, "number of training images to look at")
+    size: Annotated[int, Ge(32)] = option(224, "resize them to N x N pixels, best the size of the training")
     polarity: Annotated[str, Literal["recipe", Polarity]] = option(
         "recipe",
-        "which side of the threshold is foreground; auto: dark of colour images on a light ground, else what holds less "
-        "of the images' frames",
+        "which side of the threshold is foreground; auto: dark for colour images on a light ground, else the side with "
+        "less of the images' borders",
     )
     learn: Count = option(
         0,
-        "order so many of the best also by how well a small network that learns them on one half of the images gives them "
-        "on the other; takes minutes on a CPU",
+        "also rank this many of the best by a small network: trained on one half of the images, how well does it "
+        "reproduce the labels of the other; takes minutes on a CPU",
     )
-    score: bool = option(False, "also say how well the ranking follows the shards' masks, which have no part in it")
-    seed: Count = option(0, "seed of the choice of images, of their other light and of the small networks")
+    score: bool = option(False, "also report how well the ranking agrees with the shards' masks, which it does not use")
+    seed: Count = option(0, "seed of the choice of images, of their changed light and of the small networks")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     threads: Count = option(0, THREADS_HELP)

@@ -49,7 +49,7 @@ class PredictConfig:
         "predict in overlapping tiles of N x N pixels; 0: only slides and what is too large for one piece, in tiles "
         "of the run's shards, or of the size it was trained at",
     )
-    overlap: Amount = option(0.25, "share of a tile's side that it has in common with the next one, below 1")
+    overlap: Amount = option(0.25, "share of a tile's side that overlaps with the next tile, below 1")
     level: Count | None = option(
         None, "pyramid level of slides that is read; 0 is full resolution; by default that of the run's shards"
     )

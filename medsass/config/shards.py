@@ -24,7 +24,7 @@ class ShardConfig:
     out: Place
     recipe: str = option("folder", "dataset recipe: a bundled name or a path to a .toml file")
     variant: str = option("", "one of the recipe's variants, such as nuclear or whole-cell; its first by default")
-    group_by: str = option("", "what stays whole within one split, by the recipe's names; its first by default")
+    group_by: str = option("", "what must stay within one split, by the recipe's names; its first by default")
     images: str = option("", "glob of the images below SOURCE (recipe 'folder')")
     masks: str = option("", "glob of the masks below SOURCE, paired by stem, or a pattern with {stem}, {name}, {dir}")
     foreground: str = option(
@@ -56,7 +56,7 @@ class ShardConfig:
     )
     workers: Count = option(0, "threads that read and encode images; 0 takes all cores")
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
-    dry_run: bool = option(False, "only say what would be written, from the files' names")
+    dry_run: bool = option(False, "only print what would be written, from the files' names")
     resume: bool = option(False, "go on where an interrupted run with the same options stopped")
     overwrite: bool = option(False, "replace the shards that OUT holds, or an interrupted run of them")
 

@@ -93,9 +93,9 @@ class TrainConfig:
     cache: Annotated[str, Cache] = option("none", "keep decoded images in the memory of the host or of the GPU")
     sync_batchnorm: bool = option(False, "batch statistics over all GPUs in place of each one's own")
     save_every: Amount = option(10.0, "minutes between checkpoints within an epoch; each epoch ends with one")
-    profile: bool = option(False, "trace some steps, and say where their time goes, in RUN/profile")
+    profile: bool = option(False, "trace some steps, and write into RUN/profile where their time goes")
     wandb: str = option("", "also log to this project of Weights & Biases")
-    resume: bool = option(False, "go on from RUN's last checkpoint")
+    resume: bool = option(False, "continue from RUN's last checkpoint")
     overwrite: bool = option(False, "replace what RUN holds")
 
     def __post_init__(self) -> None:
