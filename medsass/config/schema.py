@@ -14,14 +14,14 @@ from pydantic_core import to_json
 
 T = TypeVar("T")
 
-CLOSED = ConfigDict(extra="forbid", strict=True)  # for a pydantic dataclass: no unknown keys, no conversions
+CLOSED = ConfigDict(extra="forbid", strict=True)  # of a pydantic dataclass: no unknown keys, no conversions
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file, with or without a byte-order mark. Raises `OSError`, or `ValueError` that says what is wrong."""
+    """Read a TOML file, with or without a byte-order mark. Raises `OSError`, or `ValueError` that says where it is none."""
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -31,7 +31,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def check(kind: type[T], table: Any) -> T:
-    """Make a `kind` (a pydantic dataclass with the configuration `CLOSED`) from a table. Arrays become tuples.
+    """Make a `kind` (a pydantic dataclass with the configuration `CLOSED`) of a table. Arrays become tuples.
 
     Raises `ValueError` with one line for the first rule that is broken: "'epohcs' in [defaults] is unknown: did you mean
     epochs?".
@@ -98,7 +98,7 @@ def describe(annotation: Any) -> str:
 
 
 def _walk(location: Sequence[str | int], kind: Any) -> tuple[list[str | int], Any, Any]:
-    """Follow an error's location: return the keys of the user's table, the type expected there, and the table's type."""
+    """Follow an error's location: the keys of the user's table alone, the type expected there, and the table's type."""
     keys: list[str | int] = []
     owner = kind
     for step in location:
@@ -110,18 +110,18 @@ def _walk(location: Sequence[str | int], kind: Any) -> tuple[list[str | int], An
             owner, kind = table, get_type_hints(table, include_extras=True).get(step, Any)
         elif rows and isinstance(step, int):
             if not is_dataclass(item := get_args(rows)[0]):
-                break  # the message names the array, not its item
+                break  # the array is named, and not its item
             kind = item
         elif values and isinstance(step, str):
             kind = get_args(values)[1]
         else:
-            break  # what follows are pydantic's names of a union's members
+            break  # pydantic goes on with the names of a union's members
         keys.append(step)
     return keys, kind, owner
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """Return the members of a union; for any other type, the type alone."""
+    """The members of a union; of any other type itself alone."""
     if get_origin(annotation) is Annotated:
         return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -130,7 +130,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _place(keys: Sequence[str | int]) -> str:
-    """Name the table that these keys lead to, as a TOML file writes it."""
+    """The table that these keys lead to, as a TOML file writes it."""
     if not keys:
         return "the file"
     if isinstance(keys[-1], int):
