@@ -6,7 +6,6 @@ Nothing heavy is imported before a command runs: `--help` stays fast.
 
 import functools
 import os
-import tomllib
 import types
 import typing
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medsass import __version__, files
+from medsass import __version__, errors, files
 from medsass.config import (
     DemoConfig,
     EvaluateConfig,
@@ -32,37 +31,36 @@ from medsass.config import (
     TuneConfig,
     VerifyConfig,
     is_argument,
-)  # fmt: skip
+    schema,
+)
 
 C = TypeVar("C")
 
-EXPECTED = (
-    ValueError,
-    OSError,
-    ImportError,
-    FloatingPointError,
-    MemoryError,
-)  # what a user can mend; anything else is a bug and shows its trace
+# What a user can mend; anything else is a bug and shows its trace.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
 
 
 class OneLine(click.Group):
-    """A group whose commands answer what the user can mend with one line on stderr and exit code 2."""
+    """A group whose commands report an error that the user can mend in one line on stderr, with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with MEDSASS_TRACE=1 in the environment errors keep their traceback."""
         try:
             return super().invoke(ctx)
+        except errors.Stopped as stop:
+            if str(stop):
+                click.echo(stop, err=True)
+            ctx.exit(0)
+        except errors.ElsewhereError:
+            ctx.exit(2)
         except EXPECTED as error:
             if os.environ.get("MEDSASS_TRACE") == "1":
                 raise
-            click.echo(f"medsass: {_one_line(error)}", err=True)
+            text = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, OSError) and error.strerror:
+                text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            click.echo(f"medsass: {text}", err=True)
             ctx.exit(2)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @click.group(
@@ -80,49 +78,51 @@ class Location(click.ParamType[Path]):
     name = "path"
 
     def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Path:
-        """The value as `Path` or, for addresses, what reads like one."""
-        return value if not isinstance(value, str) else files.location(value)
+        """Return a `Path` or, for an address, an object that reads like one."""
+        return files.location(value) if isinstance(value, str) else value
 
 
-def options(kind: type[C]) -> Callable[[Callable[[C], None]], Callable[..., None]]:
-    """Give a command the arguments and options of a config dataclass, and call it with one made of their values."""
+def command(kind: type[C], *more: Callable[[Any], Any]) -> Callable[[Callable[[C], None]], click.Command]:
+    """Make a function a command: the fields of a config dataclass are its arguments and options, and `more` options follow."""
 
-    def decorate(function: Callable[[C], None]) -> Callable[..., None]:
+    def decorate(function: Callable[[C], None]) -> click.Command:
         @click.pass_context
         @functools.wraps(function)
-        def command(ctx: click.Context, /, **values: Any) -> None:
+        def run(ctx: click.Context, /, **values: Any) -> None:
             function(kind(**_complete(ctx, values)))
 
-        wrapped: Any = command
+        made: Any = run
+        hints = typing.get_type_hints(kind)
         for item in reversed(fields(kind)):  # type: ignore[arg-type]
-            wrapped = _parameter(item, typing.get_type_hints(kind)[item.name])(wrapped)
-        return typing.cast(Callable[..., None], wrapped)
+            made = _parameter(item, hints[item.name])(made)
+        for add in more:
+            made = add(made)
+        return main.command()(made)
 
     return decorate
 
 
 def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
-    """The click argument or option of one dataclass field."""
-    if typing.get_origin(hint) is types.UnionType:
+    """Make the click argument or option of one dataclass field from its type."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     several = typing.get_origin(hint) is tuple
-    kind: Any = typing.get_args(hint)[0] if several else hint
+    choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    kind: Any = type(choices[0]) if choices else typing.get_args(hint)[0] if several else hint
     kind = Location() if kind is Path else kind
     if is_argument(item):
         return click.argument(item.name, type=kind, nargs=-1 if several else 1, required=True)
     name = item.name.replace("_", "-")
-    choices = item.metadata["choices"]
     text = item.metadata["help"] + (f" [{'|'.join(map(str, choices))}]" if choices else "")
     if kind is bool:
         flag = f"--{name}/--no-{name}" if item.default else f"--{name}"
         return click.option(flag, item.name, is_flag=True, default=item.default, help=text)
-    return click.option(
-        f"--{name}", item.name, type=kind, default=item.default, help=text, metavar="TEXT" if choices else None
-    )
+    shown = "TEXT" if choices else None
+    return click.option(f"--{name}", item.name, type=kind, default=item.default, help=text, metavar=shown)
 
 
 def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
-    """With --resume of a training, options that were not given take the values of the run that is resumed."""
+    """Give the options of a resumed training that are not on the command line the values of its run."""
     if not values.get("resume") or "run" not in values:
         return values
     from medsass.runs import run_directory
@@ -133,31 +133,34 @@ def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
-    """Take a TOML file's values as defaults, so that options on the command line go before them."""
+    """Take the values of a TOML file as defaults, which options on the command line override."""
     if path is None:
         return
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = schema.read_toml(path)
     except OSError as error:
         raise click.UsageError(f"--config {path}: {error.strerror}") from error
     except ValueError as error:
-        raise click.UsageError(f"--config {path}: not a TOML file: {error}") from error
+        raise click.UsageError(f"--config {path}: {error}") from error
     known = {item.name for item in ctx.command.params if isinstance(item, click.Option) and item.expose_value}
     values = {key.replace("-", "_"): value for key, value in table.items()}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise click.UsageError(f"--config {path}: unknown option '{unknown[0]}'; known: {', '.join(sorted(known))}")
+    for name in sorted(set(values) - known):
+        near = schema.nearest(name, sorted(known))
+        raise click.UsageError(f"--config {path}: unknown option '{name}'; {near}known: {', '.join(sorted(known))}")
     ctx.default_map = values
 
 
 config_file = click.option(
-    "--config", type=click.Path(path_type=Path), callback=_read_config, is_eager=True, expose_value=False,
-    help="TOML file of these options, such as epochs = 20; the command line goes before it",
-)  # fmt: skip
+    "--config",
+    type=click.Path(path_type=Path),
+    callback=_read_config,
+    is_eager=True,
+    expose_value=False,
+    help="TOML file of these options, such as epochs = 20; the command line overrides it",
+)
 
 
-@main.command()
-@options(ShardConfig)
+@command(ShardConfig)
 def shard(config: ShardConfig) -> None:
     """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT."""
     from medsass.data.sharding import shard as run
@@ -174,10 +177,9 @@ def shard(config: ShardConfig) -> None:
     console.out.print(f"{kept} images written to {config.out}, {dataset.rejected} files left out")
 
 
-@main.command()
-@options(VerifyConfig)
+@command(VerifyConfig)
 def verify(config: VerifyConfig) -> None:
-    """Check every byte of SHARDS against the manifest, and say what is wrong and where."""
+    """Check every byte of SHARDS against the manifest, and report what is wrong and where."""
     from medsass.data.shards import remote
     from medsass.data.shards.verify import verify as run
     from medsass.runs import console
@@ -191,17 +193,15 @@ def verify(config: VerifyConfig) -> None:
     console.out.print(f"{config.shards}: as the manifest says, every byte")
 
 
-@main.command()
-@options(InfoConfig)
+@command(InfoConfig)
 def info(config: InfoConfig) -> None:
-    """Say what the shards hold, and draw a contact sheet."""
+    """Show what the shards hold, and draw a contact sheet."""
     from medsass.runs.info import info as run
 
     run(config)
 
 
-@main.command()
-@options(TuneConfig)
+@command(TuneConfig)
 def tune(config: TuneConfig) -> None:
     """Choose threshold, polarity and refinement for SHARDS without their masks, as a TOML file for train."""
     from medsass.runs.tuning.tune import tune as run
@@ -209,9 +209,7 @@ def tune(config: TuneConfig) -> None:
     run(config)
 
 
-@main.command()
-@config_file
-@options(TrainConfig)
+@command(TrainConfig, config_file)
 def train(config: TrainConfig) -> None:
     """Train on SHARDS into the run directory RUN; without labels, unless --method supervised."""
     from medsass.runs.training.train import train as run
@@ -219,8 +217,7 @@ def train(config: TrainConfig) -> None:
     run(config)
 
 
-@main.command()
-@options(EvaluateConfig)
+@command(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> None:
     """Score RUN against the masks of SHARDS, beside the bare labels on the same images."""
     from medsass.runs.scoring import evaluate as run
@@ -228,8 +225,7 @@ def evaluate(config: EvaluateConfig) -> None:
     run.show(run.evaluate(config))
 
 
-@main.command()
-@options(ProbeConfig)
+@command(ProbeConfig)
 def probe(config: ProbeConfig) -> None:
     """Score RUN's frozen encoder by a linear classifier of SHARDS' class labels."""
     from medsass.runs.scoring import probe as run
@@ -237,8 +233,7 @@ def probe(config: ProbeConfig) -> None:
     run.show(run.probe(config))
 
 
-@main.command()
-@options(ExportConfig)
+@command(ExportConfig)
 def export(config: ExportConfig) -> None:
     """Write RUN's weights for smp, timm or ONNX, checked, with a model card."""
     from medsass.runs.export.export import export as run
@@ -246,17 +241,15 @@ def export(config: ExportConfig) -> None:
     run(config)
 
 
-@main.command()
-@options(ExperimentConfig)
+@command(ExperimentConfig)
 def experiment(config: ExperimentConfig) -> None:
-    """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures of them."""
+    """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures from them."""
     from medsass.runs.experiment.experiment import experiment as run
 
     run(config)
 
 
-@main.command()
-@options(LabelConfig)
+@command(LabelConfig)
 def label(config: LabelConfig) -> None:
     """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
     from medsass.runs.label import label as run
@@ -264,8 +257,7 @@ def label(config: LabelConfig) -> None:
     _report_left_out(run(config))
 
 
-@main.command()
-@options(PredictConfig)
+@command(PredictConfig)
 def predict(config: PredictConfig) -> None:
     """Write masks for images, or folders of images, at their own size."""
     from medsass.runs.prediction.predict import predict as run
@@ -274,17 +266,16 @@ def predict(config: PredictConfig) -> None:
 
 
 def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
-    """Name what could not be read; what could is written. Exit code 2 where there was any."""
+    """Name the images that could not be read, and end with exit code 2 if there are any."""
     for path, reason in failed:
         click.echo(f"medsass: {path}: {reason}; left out", err=True)
     if failed:
         raise click.exceptions.Exit(2)
 
 
-@main.command()
-@options(DemoConfig)
+@command(DemoConfig)
 def demo(config: DemoConfig) -> None:
-    """Run the whole line on generated nuclei, in OUT: one to three minutes on two cores."""
+    """Run all steps on generated nuclei, in OUT: one to three minutes on two cores."""
     from medsass.runs.demo import demo as run
 
     run(config)
@@ -292,7 +283,7 @@ def demo(config: DemoConfig) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Say what works here, and which path each command will take."""
+    """Show what works here, and which path each command will take."""
     from medsass import doctor as check
     from medsass.runs import console
 
@@ -303,7 +294,3 @@ def doctor() -> None:
     console.out.print()
     for command, path in check.paths(found):
         console.out.print(f"{command}: {path}")
-
-
-if __name__ == "__main__":
-    main()

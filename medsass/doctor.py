@@ -1,4 +1,4 @@
-"""`medsass doctor`: what is installed, what works here, and which path each command will take.
+"""`medsass doctor`: finds what is installed, what works here, and which path each command will take.
 
 Each check runs in a process of its own: GPU packages can hang or crash on import where driver and libraries do not fit
 (cuCIM 26.10 hangs when it is imported after torch or DALI), and that is then a finding like any other.
@@ -18,12 +18,12 @@ import numpy as np
 
 from medsass import __version__
 
-_PATIENCE = 90  # seconds a check may take: a first import of a GPU package from a slow disk is slow
+_PATIENCE = 90  # seconds for a check: the first import of a GPU package from a slow disk takes long
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: does `name` work, and what is to be said of it."""
+    """A line of the report: the part, whether it works, and details."""
 
     name: str
     works: bool
@@ -31,28 +31,23 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Try each part, from the interpreter to the GPU. Never raises: what fails is a finding."""
+    """Check each part, from the interpreter to the GPU. Never raises: a failure is a finding."""
     first = Finding("medsass", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
     with ThreadPoolExecutor(4) as pool:
         return [first, *pool.map(_try, CHECKS)]
 
 
 def paths(found: list[Finding]) -> list[tuple[str, str]]:
-    """Command and the path that it will take with `--device auto`, from the findings."""
+    """Return pairs of a command and the path it will take with `--device auto`, from the findings."""
     works = {item.name: item.works for item in found}
+    train = "DALI and the network on the CPU (float32)"
+    shard = "reads with Pillow and tifffile, checks each image with DALI on the CPU"
     if not works["DALI on the CPU"]:
-        train = "cannot run: install DALI with pip install 'medsass[cuda13]' (or [cuda12])"
-        shard = train
-    else:
-        gpu = works["GPU"] and works["DALI on the GPU"] and works["CuPy"]
-        train = (
-            "DALI decodes and the network trains on the GPU (bf16)"
-            if gpu
-            else "DALI and the network on the CPU (float32)"
-        )
-        if works["GPU"] and not gpu:
-            train = "cannot run on the GPU, because DALI or CuPy does not work there: take --device cpu"
-        shard = "reads with Pillow and tifffile, checks each image with DALI on the CPU"
+        shard = train = "cannot run: install DALI with pip install 'medsass[cuda13]' (or [cuda12])"
+    elif works["GPU"] and works["DALI on the GPU"] and works["CuPy"]:
+        train = "DALI decodes and the network trains on the GPU (bf16)"
+    elif works["GPU"]:
+        train = "cannot run on the GPU, because DALI or CuPy does not work there: take --device cpu"
     network = "on the GPU" if works["GPU"] else "on the CPU"
     labels = "OpenCV and NumPy on the CPU"
     if works["GPU"]:
@@ -80,10 +75,10 @@ def _try(name: str) -> Finding:
 
 
 def answer(name: str) -> None:
-    """Run one check here, print what it says, and exit 1 if it fails."""
+    """Run one check in this process, print its answer, and exit with code 1 if it fails."""
     try:
         print(CHECKS[name]())
-    except Exception as error:  # any failure of a foreign package is what this command reports
+    except Exception as error:  # reports any failure of a foreign package
         print(" ".join(str(error).split()) or type(error).__name__)
         sys.exit(1)
 
@@ -105,7 +100,12 @@ def _gpu() -> str:
 
 def _dali_cpu() -> str:
     _decode_once("cpu")
-    return _installed("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+    for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
+        try:
+            return f"{version(name)} ({name})"
+        except PackageNotFoundError:
+            continue
+    return "version unknown"
 
 
 def _dali_gpu() -> str:
@@ -130,15 +130,6 @@ def _cupy() -> str:
     if int(cupy.arange(4).sum()) != 6:  # compiles with NVRTC and launches
         raise RuntimeError("a compiled kernel gave a wrong sum")
     return f"{cupy.__version__}, {count} GPU"
-
-
-def _installed(*names: str) -> str:
-    for name in names:
-        try:
-            return f"{version(name)} ({name})"
-        except PackageNotFoundError:
-            continue
-    return "version unknown"
 
 
 CHECKS: dict[str, Callable[[], str]] = {

@@ -1,16 +1,17 @@
-"""Where files are, and files that are whole or not there."""
+"""Local paths and addresses, checks of outputs, and atomic writes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 
 def location(text: str | Path) -> Path:
-    """A local path as `Path`, an address such as s3://bucket/folder as universal_pathlib's `UPath`, which reads like one.
+    """Return a local path as `Path`, and an address such as s3://bucket/folder as universal_pathlib's `UPath`.
 
-    Raises `ImportError` that names the extra to install, and `ValueError` for a scheme that nothing here serves.
+    A `UPath` has the methods of a `Path`. Raises `ImportError` that names the extra to install, and `ValueError` for a
+    scheme that no installed package serves.
     """
     if "://" not in str(text):
         return Path(text)
@@ -18,21 +19,50 @@ def location(text: str | Path) -> Path:
         from upath import UPath
 
         place = UPath(str(text))
-        place.fs  # noqa: B018 - imports what serves the scheme
+        place.fs  # noqa: B018 - imports the package for the scheme
     except ImportError as error:
         raise ImportError(f"{text}: addresses need more packages ({error}): pip install 'medsass[cloud]'") from error
     return cast(Path, place)
 
 
 def is_local(path: Path) -> bool:
-    """True for paths of this machine, False for addresses."""
+    """Tell a path of this machine from an address."""
     return isinstance(path, Path)
+
+
+def check_new(path: Path, name: str, overwrite: bool) -> None:
+    """Raise `FileExistsError` where `path` exists and may not be replaced; `name`: the argument that chooses it, "OUT"."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another {name}, or replace it with --overwrite")
+
+
+def own_content(folder: Path, name: str, is_ours: Callable[[str], bool], whose: str) -> list[Path]:
+    """Return what an output folder holds, sorted; nothing where it does not exist.
+
+    Args:
+        folder: the output folder.
+        name: the argument that chooses it, "OUT".
+        is_ours: tells by a file's name whether the command may have written it.
+        whose: names the owner of such files, "a run's".
+
+    Raises `FileExistsError` where it is a file, or holds files of others.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; {name} must be a folder")
+    existing = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in existing:
+        if not is_ours(path.name):
+            raise FileExistsError(
+                f"{folder} holds files that are not {whose}, such as {path.name}; choose another folder"
+            )
+    return existing
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the name `path` only when it is whole and on the disk; until then, and if writing
-    fails, `path` keeps what it held.
+    """Open a file for writing that replaces `path` when it is complete and on the disk.
+
+    Until then, and where writing fails, `path` keeps its old content.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -44,11 +74,11 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # of a full disk Python says no name
+            error.filename = str(path)  # ENOSPC carries no file name
         raise
 
 
 def write(path: Path, data: bytes | memoryview | str) -> None:
-    """Put `data` (text as UTF-8) into `path`, atomically."""
+    """Write `data`, text as UTF-8, to `path` atomically."""
     with atomic(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)

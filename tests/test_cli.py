@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from medsass import errors
 from medsass.cli import main
 from medsass.config import TrainConfig
 from medsass.runs import run_directory
@@ -95,7 +96,7 @@ def test_the_place_of_config_among_the_options_does_not_matter(tmp_path: Path, s
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("epoch = 20", "unknown option 'epoch'"),
+        ("epoch = 20", "unknown option 'epoch'; did you mean epochs? known: "),
         ("shards = 'x'", "unknown option 'shards'"),
         ("epochs =", "not a TOML file"),
         ("epochs = 'many'", "not a valid integer"),
@@ -170,6 +171,26 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("medsass.runs.training.train.train", fail)
     assert isinstance(_run("train", "s", "r").exception, KeyError)
+
+
+@pytest.mark.parametrize("text", ["stopped by SIGTERM and saved", ""])
+def test_a_stopped_training_ends_with_exit_code_0_and_its_words(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    def stop(_: Any) -> None:
+        raise errors.Stopped(text)
+
+    monkeypatch.setattr("medsass.runs.training.train.train", stop)
+    result = _run("train", "s", "r")
+    assert result.exit_code == 0
+    assert result.stderr == (f"{text}\n" if text else "")
+
+
+def test_a_failure_of_another_process_ends_with_exit_code_2_and_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise errors.ElsewhereError("elsewhere")
+
+    monkeypatch.setattr("medsass.runs.training.train.train", fail)
+    result = _run("train", "s", "r")
+    assert (result.exit_code, result.output) == (2, "")
 
 
 def test_medsass_trace_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

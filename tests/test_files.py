@@ -83,3 +83,28 @@ def test_addresses_without_their_packages_name_the_extra(monkeypatch: pytest.Mon
         ImportError, match=r"s3://bucket/x: addresses need more packages .* pip install 'medsass\[cloud\]'"
     ):
         files.location("s3://bucket/x")
+
+
+def test_an_existing_output_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    files.check_new(tmp_path / "a", "OUT", False)
+    (tmp_path / "a").write_text("old")
+    files.check_new(tmp_path / "a", "OUT", True)
+    with pytest.raises(FileExistsError, match=r"/a exists; choose another --out, or replace it with --overwrite$"):
+        files.check_new(tmp_path / "a", "--out", False)
+
+
+def test_an_output_folder_may_hold_files_of_its_command_alone(tmp_path: Path) -> None:
+    def is_ours(name: str) -> bool:
+        return name.startswith("run")
+
+    assert files.own_content(tmp_path / "none", "RUN", is_ours, "a run's") == []
+    for name in ("run2", "run1"):
+        (tmp_path / name).touch()
+    assert files.own_content(tmp_path, "RUN", is_ours, "a run's") == [tmp_path / "run1", tmp_path / "run2"]
+    with pytest.raises(FileExistsError, match=r"run1 is a file; RUN must be a folder$"):
+        files.own_content(tmp_path / "run1", "RUN", is_ours, "a run's")
+    (tmp_path / "thesis.docx").touch()
+    with pytest.raises(
+        FileExistsError, match=r"holds files that are not a run's, such as thesis\.docx; choose another"
+    ):
+        files.own_content(tmp_path, "RUN", is_ours, "a run's")

@@ -1,42 +1,20 @@
-"""What a user can set: one frozen dataclass per command.
+"""The configurations: one frozen dataclass per command.
 
-A field's help text and choices stand beside it; `cli.py` makes the command-line options from them and the README
-shows the same names. Values are checked when the object is made, so that a run never starts with a wrong one.
+A field's type holds its choices and limits, and its help text stands beside it; `cli.py` makes the command-line options
+from them and the README shows the same names. Values are checked when the object is made, before a run starts.
 """
 
 from medsass.config.labels import LabelConfig, TuneConfig
-from medsass.config.options import (
-    CACHES,
-    DEVICES,
-    ENCODINGS,
-    LABELS,
-    LOSSES,
-    METHODS,
-    MODELS,
-    POLARITIES,
-    PRECISIONS,
-    PROTOCOLS,
-    RANGES,
-    check,
-    is_argument,
-    numbers,
-    option,
-    plain,
-)
+from medsass.config.options import LABELS, METHODS, MODELS, POLARITIES, PROTOCOLS, RANGES, is_argument, numbers, plain
 from medsass.config.runs import DemoConfig, EvaluateConfig, ExperimentConfig, ExportConfig, PredictConfig, ProbeConfig
 from medsass.config.shards import InfoConfig, ShardConfig, VerifyConfig
 from medsass.config.train import TrainConfig
 
 __all__ = [
-    "CACHES",
-    "DEVICES",
-    "ENCODINGS",
     "LABELS",
-    "LOSSES",
     "METHODS",
     "MODELS",
     "POLARITIES",
-    "PRECISIONS",
     "PROTOCOLS",
     "RANGES",
     "DemoConfig",
@@ -51,9 +29,7 @@ __all__ = [
     "TrainConfig",
     "TuneConfig",
     "VerifyConfig",
-    "check",
     "is_argument",
     "numbers",
-    "option",
     "plain",
 ]

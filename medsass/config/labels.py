@@ -1,67 +1,70 @@
-"""Labels without a network: made, and chosen."""
+"""Options of the commands that label without a network."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from medsass.config.options import (
-    DEVICES,
-    LABELS,
-    POLARITIES,
-    block_size_option,
-    check,
-    ght_option,
-    offset_option,
+    BLOCK_SIZE_HELP,
+    DEVICE_HELP,
+    GHT_HELP,
+    OFFSET_HELP,
+    REFINE_HELP,
+    THREADS_HELP,
+    Count,
+    Device,
+    Number,
+    Place,
+    Polarity,
+    Threshold,
+    check_odd,
     option,
-    refine_option,
+    options_class,
 )
 
 
-@dataclass(frozen=True)
+@options_class
 class LabelConfig:
     """`medsass label SOURCE OUT`."""
 
-    source: Path
-    out: Path
-    method: str = option("otsu", "threshold that makes the labels", choices=LABELS)
-    polarity: str = option(
-        "recipe", "foreground side; recipe: the shards' own, auto for images", choices=("recipe", *POLARITIES)
+    source: Place
+    out: Place
+    method: Annotated[str, Threshold] = option("otsu", "threshold that makes the labels")
+    polarity: Annotated[str, Literal["recipe", Polarity]] = option(
+        "recipe", "foreground side; recipe: the shards' own, auto for images"
     )
-    ght: str = ght_option()
-    block_size: int = block_size_option()
-    offset: float = offset_option()
-    refine: str = refine_option()
-    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
+    ght: str = option("0,0,0,0.5", GHT_HELP)
+    block_size: Annotated[int, Ge(3)] = option(51, BLOCK_SIZE_HELP)
+    offset: Number = option(0.0, OFFSET_HELP)
+    refine: str = option("", REFINE_HELP)
+    device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     overwrite: bool = option(False, "replace masks that are already in OUT")
 
     def __post_init__(self) -> None:
-        check(self)
-        if self.block_size % 2 == 0:
-            raise ValueError(f"--block-size must be odd; got {self.block_size}")
+        check_odd(self.block_size)
 
 
-@dataclass(frozen=True)
+@options_class
 class TuneConfig:
     """`medsass tune SHARDS`."""
 
-    shards: Path
-    out: Path = option(Path("labels.toml"), "write the choice into this TOML file, for train --config")
-    sheet: Path | None = option(None, "draw images with the masks of the best few into this PNG file")
-    images: int = option(96, "images of the training split that are looked at", least=8)
-    size: int = option(224, "they are resized to N x N pixels, best the size that will be trained at", least=32)
-    polarity: str = option(
+    shards: Place
+    out: Place = option(Path("labels.toml"), "write the choice into this TOML file, for train --config")
+    sheet: Place | None = option(None, "draw images with the masks of the best few into this PNG file")
+    images: Annotated[int, Ge(8)] = option(96, "number of training images to look at")
+    size: Annotated[int, Ge(32)] = option(224, "resize them to N x N pixels, best the size of the training")
+    polarity: Annotated[str, Literal["recipe", Polarity]] = option(
         "recipe",
-        "which side of the threshold is foreground; auto: dark of colour images on a light ground, else what holds less "
-        "of the images' frames",
-        choices=("recipe", *POLARITIES),
+        "which side of the threshold is foreground; auto: dark for colour images on a light ground, else the side with "
+        "less of the images' borders",
     )
-    learn: int = option(
-        0, "order so many of the best also by how well a small network that learns them on one half of the images gives them "
-        "on the other; takes minutes on a CPU", least=0,
-    )  # fmt: skip
-    score: bool = option(False, "also say how well the ranking follows the shards' masks, which have no part in it")
-    seed: int = option(0, "seed of the choice of images, of their other light and of the small networks", least=0)
-    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
-    threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
-
-    def __post_init__(self) -> None:
-        check(self)
+    learn: Count = option(
+        0,
+        "also rank this many of the best by a small network: trained on one half of the images, how well does it "
+        "reproduce the labels of the other; takes minutes on a CPU",
+    )
+    score: bool = option(False, "also report how well the ranking agrees with the shards' masks, which it does not use")
+    seed: Count = option(0, "seed of the choice of images, of their changed light and of the small networks")
+    device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    threads: Count = option(0, THREADS_HELP)

@@ -1,69 +1,104 @@
-"""An option: its default, its help text and the rule that its value keeps; and the choices that several options share."""
+"""Building blocks of the configurations: the choices, the limits, and the class decorator that checks both."""
 
-import math
-from dataclasses import MISSING, Field, asdict, field, fields
+from collections.abc import Callable
+from dataclasses import MISSING, Field, asdict, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
-from medsass import bundled
+from annotated_types import Ge
+from pydantic import ConfigDict, SkipValidation, ValidationError, WrapValidator
+from pydantic.dataclasses import dataclass
 
-DEVICES = ("auto", "cpu", "cuda")
-ENCODINGS = ("keep", "png", "jpeg", "jpeg2000")
-LABELS = ("otsu", "ght", "adaptive-mean", "adaptive-gaussian")
-LOSSES = ("focal-tversky", "tversky", "focal", "cross-entropy")
-CACHES = ("none", "host", "device")
-METHODS = bundled.methods()
-MODELS = ("unet-resnet50", "unet-resnet18", "unet-vit-small", "unet-vit-tiny")
-POLARITIES = ("bright", "dark", "auto")
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-PROTOCOLS = ("auto", "network", "paper", "linear")
-RANGES = ("minmax", "percentile", "type")
+from medsass.config import schema
 
+T = TypeVar("T")
 
-def option(default: Any, text: str, *, choices: tuple[str | int, ...] = (), least: float | None = None) -> Any:
-    """A dataclass field with its help text and the rule its value must keep: one of `choices`, or at least `least`."""
-    return field(default=default, metadata={"help": text, "choices": choices, "least": least})
+# A field of type `Annotated[str, Device]` takes any text for the type checker, and these choices when it is made.
+Device = Literal["auto", "cpu", "cuda"]
+Encoding = Literal["keep", "png", "jpeg", "jpeg2000"]
+Threshold = Literal["otsu", "ght", "adaptive-mean", "adaptive-gaussian"]
+Loss = Literal["focal-tversky", "tversky", "focal", "cross-entropy"]
+Cache = Literal["none", "host", "device"]
+Method = Literal["byol", "dino", "mae", "medsass", "medsass-plus", "simmim", "simsiam", "supervised"]  # of methods/
+Model = Literal["unet-resnet50", "unet-resnet18", "unet-vit-small", "unet-vit-tiny"]
+Polarity = Literal["bright", "dark", "auto"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Protocol = Literal["auto", "network", "paper", "linear"]
+Range = Literal["minmax", "percentile", "type"]
 
+LABELS: tuple[str, ...] = get_args(Threshold)
+METHODS: tuple[str, ...] = get_args(Method)
+MODELS: tuple[str, ...] = get_args(Model)
+POLARITIES: tuple[str, ...] = get_args(Polarity)
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+RANGES: tuple[str, ...] = get_args(Range)
 
-def ght_option() -> Any:
-    """GHT's parameters, of all that labels."""
-    return option("0,0,0,0.5", "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding")
-
-
-def block_size_option() -> Any:
-    """The adaptive thresholds' neighbourhood, of all that labels."""
-    return option(51, "adaptive labels: side of the neighbourhood in pixels, odd", least=3)
-
-
-def offset_option() -> Any:
-    """The adaptive thresholds' constant, of all that labels."""
-    return option(0.0, "adaptive labels: the constant C subtracted from the neighbourhood's mean")
-
-
-def refine_option() -> Any:
-    """The refinement, of all that labels."""
-    return option(
-        "", "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, "
-        "blur:SIGMA, vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' "
-        "recipe",
-    )  # fmt: skip
+DEVICE_HELP = "where to run; auto takes the GPU where there is one"
+THREADS_HELP = "DALI's CPU threads; 0 takes all cores"
+GHT_HELP = "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding"
+BLOCK_SIZE_HELP = "adaptive labels: side of the neighbourhood in pixels, odd"
+OFFSET_HELP = "adaptive labels: the constant C subtracted from the neighbourhood's mean"
+REFINE_HELP = (
+    "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, "
+    "blur:SIGMA, vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe"
+)
 
 
-def check(config: Any) -> None:
-    """Raise `ValueError` naming the option, its rule and the value seen, if a field of `config` breaks its rule."""
-    for item in fields(config):
-        value, name = getattr(config, item.name), "--" + item.name.replace("_", "-")
-        choices, least = item.metadata.get("choices"), item.metadata.get("least")
-        if choices and value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number; got {value}")
-        if least is not None and value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least:g}; got {value}")
+def _unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
+    check(value)  # makes 1.0 of 1
+    return value
+
+
+Count = Annotated[int, Ge(0)]
+Positive = Annotated[int, Ge(1)]
+Number = Annotated[float, WrapValidator(_unconverted)]
+Amount = Annotated[float, Ge(0), WrapValidator(_unconverted)]
+Place = Annotated[Path, SkipValidation]  # an address is no `Path`
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with its default and its help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass_transform(frozen_default=True)
+def options_class(kind: type[T]) -> type[T]:
+    """Make a class a frozen dataclass whose constructor checks its values against their types and never converts them.
+
+    Where one breaks its rule, the constructor raises a `ValueError` of one line: "--batch-size must be at least 1; got 0".
+    """
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        choices = [item for item in get_args(hint) if get_origin(item) is Literal]
+        kind.__annotations__[name] = choices[0] if choices else hint
+    made = dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))(kind)
+    construct: Callable[..., None] = made.__init__
+
+    @wraps(construct)
+    def checked(self: T, *args: Any, **values: Any) -> None:
+        try:
+            construct(self, *args, **values)
+        except ValidationError as error:
+            raise ValueError(schema.explain(error, made, lambda name, _: "--" + name.replace("_", "-"))) from error
+
+    made.__init__ = checked  # type: ignore[method-assign, assignment]
+    return cast(type[T], made)
+
+
+def check_odd(block_size: int) -> None:
+    """Raise `ValueError` where --block-size has no pixel in its middle."""
+    if block_size % 2 == 0:
+        raise ValueError(f"--block-size must be odd; got {block_size}")
+
+
+def check_resume(resume: bool, overwrite: bool, what: str) -> None:
+    """Raise `ValueError` where both --resume and --overwrite are given; `what`: "the run"."""
+    if resume and overwrite:
+        raise ValueError(f"--resume and --overwrite exclude each other: one keeps {what}, the other deletes it")
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
-    """Numbers separated by commas. Raises `ValueError` naming the option."""
+    """Read numbers separated by commas. Raises `ValueError` naming the option."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
@@ -71,16 +106,16 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
 
 
 def is_argument(item: "Field[Any]") -> bool:
-    """True for fields that are positional on the command line: those without a default."""
+    """Tell whether a field is positional on the command line: it has no default."""
     return item.default is MISSING and item.default_factory is MISSING
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """`config` as JSON-ready values: paths as text, tuples as lists."""
-    return {key: _plain(value) for key, value in asdict(config).items()}
+    """Return the fields of a dataclass as JSON-ready values: paths as text, tuples as lists."""
 
+    def ready(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return [ready(item) for item in value] if isinstance(value, tuple) else value
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return {key: ready(value) for key, value in asdict(config).items()}

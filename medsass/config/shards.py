@@ -1,55 +1,66 @@
-"""Shards of a dataset: made, verified, looked at."""
+"""Options of the commands that make, check and show shards."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, Literal
 
-from medsass.config.options import ENCODINGS, RANGES, check, option
+from annotated_types import Ge
+
+from medsass.config.options import (
+    Amount,
+    Count,
+    Encoding,
+    Place,
+    Range,
+    check_resume,
+    option,
+    options_class,
+)
 
 
-@dataclass(frozen=True)
+@options_class
 class ShardConfig:
     """`medsass shard SOURCE OUT`. SOURCE and OUT are folders, or s3://, gs:// or https:// addresses (OUT: s3, gs)."""
 
-    source: Path
-    out: Path
+    source: Place
+    out: Place
     recipe: str = option("folder", "dataset recipe: a bundled name or a path to a .toml file")
     variant: str = option("", "one of the recipe's variants, such as nuclear or whole-cell; its first by default")
-    group_by: str = option("", "what stays whole within one split, by the recipe's names; its first by default")
+    group_by: str = option("", "what must stay within one split, by the recipe's names; its first by default")
     images: str = option("", "glob of the images below SOURCE (recipe 'folder')")
     masks: str = option("", "glob of the masks below SOURCE, paired by stem, or a pattern with {stem}, {name}, {dir}")
     foreground: str = option(
         "", "levels of a mask that are foreground: binary (two levels), nonzero, half, or numbers such as 1,3"
     )
-    size: int = option(0, "store images and masks resized to N x N pixels; 0 keeps their own size", least=0)
-    tile: int | None = option(
-        None,
-        "cut images and slides into tiles of N x N pixels; 0 stores them whole; by default as the recipe says",
-        least=0,
+    size: Count = option(0, "store images and masks resized to N x N pixels; 0 keeps their own size")
+    tile: Count | None = option(
+        None, "cut images and slides into tiles of N x N pixels; 0 stores them whole; by default as the recipe says"
     )
-    stride: int = option(0, "distance between tiles; 0 takes the tile's size, so that they do not overlap", least=0)
-    min_foreground: float = option(
-        0.0, "leave out tiles with a smaller share of foreground, by Otsu's threshold on the reduced image", least=0
+    stride: Count = option(0, "distance between tiles; 0 takes the tile's size, so that they do not overlap")
+    min_foreground: Amount = option(
+        0.0, "leave out tiles with a smaller share of foreground, by Otsu's threshold on the reduced image"
     )
-    level: int = option(0, "pyramid level of slides that is read; 0 is full resolution", least=0)
-    encode: str = option(
-        "keep", "how images are stored. GPUs decode jpeg and jpeg2000, DALI decodes png on the CPU; keep: the file's own "
-        "bytes where DALI reads them as they are, else png", choices=ENCODINGS,
-    )  # fmt: skip
-    depth: int = option(8, "bits of a stored channel: 8, or 16 for single-channel images", choices=(8, 16))
-    range: str = option(
-        "recipe", "what becomes 0 and the largest value where pixels of another depth are converted: each image's own "
-        "extremes, its 0.5 and 99.5 percentiles, or its type's whole range", choices=("recipe", *RANGES),
-    )  # fmt: skip
+    level: Count = option(0, "pyramid level of slides that is read; 0 is full resolution")
+    encode: Annotated[str, Encoding] = option(
+        "keep",
+        "how images are stored. GPUs decode jpeg and jpeg2000, DALI decodes png on the CPU; keep: the file's own "
+        "bytes where DALI reads them as they are, else png",
+    )
+    depth: Annotated[int, Literal[8, 16]] = option(8, "bits of a stored channel: 8, or 16 for single-channel images")
+    range: Annotated[str, Literal["recipe", Range]] = option(
+        "recipe",
+        "what becomes 0 and the largest value where pixels of another depth are converted: each image's own "
+        "extremes, its 0.5 and 99.5 percentiles, or its type's whole range",
+    )
     near_duplicates: bool = option(False, "also keep look-alikes (perceptual hash) out of later splits")
-    max_shard_bytes: int = option(256 << 20, "start a new tar file when this size would be passed", least=20480)
-    workers: int = option(0, "threads that read and encode images; 0 takes all cores", least=0)
+    max_shard_bytes: Annotated[int, Ge(20480)] = option(
+        256 << 20, "start a new tar file when this size would be passed"
+    )
+    workers: Count = option(0, "threads that read and encode images; 0 takes all cores")
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
-    dry_run: bool = option(False, "only say what would be written, from the files' names")
+    dry_run: bool = option(False, "only print what would be written, from the files' names")
     resume: bool = option(False, "go on where an interrupted run with the same options stopped")
     overwrite: bool = option(False, "replace the shards that OUT holds, or an interrupted run of them")
 
     def __post_init__(self) -> None:
-        check(self)
         for name in ("stride", "min_foreground"):
             if getattr(self, name) and self.tile == 0:
                 raise ValueError(f"--{name.replace('_', '-')} goes with --tile")
@@ -57,30 +68,21 @@ class ShardConfig:
             raise ValueError(f"--stride must be at most --tile ({self.tile}), or pixels are lost; got {self.stride}")
         if self.min_foreground > 1:
             raise ValueError(f"--min-foreground is a share and at most 1; got {self.min_foreground}")
-        if self.resume and self.overwrite:
-            raise ValueError(
-                "--resume and --overwrite exclude each other: one keeps what is there, the other deletes it"
-            )
+        check_resume(self.resume, self.overwrite, "what is there")
         if self.depth == 16 and self.encode == "jpeg":
             raise ValueError("--encode jpeg holds 8 bits; take png or jpeg2000 with --depth 16")
 
 
-@dataclass(frozen=True)
+@options_class
 class VerifyConfig:
     """`medsass verify SHARDS`."""
 
-    shards: Path
-
-    def __post_init__(self) -> None:
-        check(self)
+    shards: Place
 
 
-@dataclass(frozen=True)
+@options_class
 class InfoConfig:
     """`medsass info SHARDS`."""
 
-    shards: Path
-    preview: Path | None = option(None, "draw a contact sheet of images with their masks into this PNG file")
-
-    def __post_init__(self) -> None:
-        check(self)
+    shards: Place
+    preview: Place | None = option(None, "draw a contact sheet of images with their masks into this PNG file")

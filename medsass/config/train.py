@@ -1,109 +1,115 @@
-"""A training."""
+"""Options of a training."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from medsass.config.options import (
-    CACHES,
-    DEVICES,
-    LABELS,
-    LOSSES,
-    METHODS,
-    MODELS,
-    POLARITIES,
-    PRECISIONS,
-    block_size_option,
-    check,
-    ght_option,
-    offset_option,
+    BLOCK_SIZE_HELP,
+    DEVICE_HELP,
+    GHT_HELP,
+    OFFSET_HELP,
+    REFINE_HELP,
+    THREADS_HELP,
+    Amount,
+    Cache,
+    Count,
+    Device,
+    Loss,
+    Method,
+    Model,
+    Number,
+    Place,
+    Polarity,
+    Positive,
+    Precision,
+    Threshold,
+    check_odd,
+    check_resume,
     option,
-    refine_option,
+    options_class,
 )
 
 
-@dataclass(frozen=True)
+@options_class
 class TrainConfig:
     """`medsass train SHARDS RUN`. Defaults are the paper's where it states one (section 3, appendix A.1)."""
 
-    shards: Path
-    run: Path
-    method: str = option(
-        "medsass", "how to train: medsass from pseudo-labels, supervised from the shards' masks, the others an encoder "
-        "alone", choices=METHODS,
-    )  # fmt: skip
-    model: str = option("unet-resnet50", "network, trained from scratch", choices=MODELS)
-    labels: str = option("otsu", "threshold that makes the pseudo-labels", choices=LABELS)
-    polarity: str = option("recipe", "which side of the threshold is foreground", choices=("recipe", *POLARITIES))
+    shards: Place
+    run: Place
+    method: Annotated[str, Method] = option(
+        "medsass",
+        "how to train: medsass from pseudo-labels, supervised from the shards' masks, the others an encoder alone",
+    )
+    model: Annotated[str, Model] = option("unet-resnet50", "network, trained from scratch")
+    labels: Annotated[str, Threshold] = option("otsu", "threshold that makes the pseudo-labels")
+    polarity: Annotated[str, Literal["recipe", Polarity]] = option(
+        "recipe", "which side of the threshold is foreground"
+    )
     parts: str = option(
         "weights,consistency,teacher",
         "medsass-plus: which of its parts are on, separated by commas; none switches all off",
     )
-    loss: str = option("focal-tversky", "loss between prediction and target", choices=LOSSES)
-    scope: str = option(
-        "auto", "what is kept: the network (E+D), or its encoder (E); auto: the network where the method trains one",
-        choices=("auto", "network", "encoder"),
-    )  # fmt: skip
-    init: Path | None = option(None, "run directory whose weights training starts from; by default from scratch")
-    label_fraction: float = option(1.0, "supervised: share of the training split's labels that is used", least=0)
-    size: int = option(224, "images are resized to N x N pixels; a multiple of 8, of 16 for a ViT", least=8)
-    epochs: int = option(50, "passes over the training split", least=1)
-    batch_size: int = option(16, "images a step, over all processes", least=1)
-    accumulate: int = option(
-        1, "parts that each step's images are computed in, one after the other, to save memory", least=1
+    loss: Annotated[str, Loss] = option("focal-tversky", "loss between prediction and target")
+    scope: Annotated[str, Literal["auto", "network", "encoder"]] = option(
+        "auto", "what is kept: the network (E+D), or its encoder (E); auto: the network where the method trains one"
+    )
+    init: Place | None = option(None, "run directory whose weights training starts from; by default from scratch")
+    label_fraction: Amount = option(1.0, "supervised: share of the training split's labels that is used")
+    size: Annotated[int, Ge(8)] = option(224, "images are resized to N x N pixels; a multiple of 8, of 16 for a ViT")
+    epochs: Positive = option(50, "passes over the training split")
+    batch_size: Positive = option(16, "images a step, over all processes")
+    accumulate: Positive = option(
+        1, "micro-batches that each step's images are computed in, one after the other, to save memory"
     )
     auto_batch: bool = option(False, "raise --accumulate until a step fits the GPU's memory")
-    patience: int | None = option(
-        None, "stop after this many epochs without a lower validation loss; 0 never stops; by default the method's own: "
-        "5, or 0 where that loss ranks nothing", least=0,
-    )  # fmt: skip
-    lr: float | None = option(None, "peak learning rate; by default the method's own, 0.001 of medsass", least=0)
-    weight_decay: float | None = option(None, "weight decay; by default the method's own, 0.01 of medsass", least=0)
-    warmup: float | None = option(
-        None, "share of all steps in which the learning rate rises from 0; by default the method's own", least=0
+    patience: Count | None = option(
+        None,
+        "stop after this many epochs without a lower validation loss; 0 never stops; by default the method's own: "
+        "5, or 0 where that loss ranks nothing",
     )
-    crop: float = option(
-        0.6, "random resized crop: smallest share of each side that is kept; 1 switches it off", least=0
+    lr: Amount | None = option(None, "peak learning rate; by default the method's own, 0.001 of medsass")
+    weight_decay: Amount | None = option(None, "weight decay; by default the method's own, 0.01 of medsass")
+    warmup: Amount | None = option(
+        None, "share of all steps in which the learning rate rises from 0; by default the method's own"
     )
+    crop: Amount = option(0.6, "random resized crop: smallest share of each side that is kept; 1 switches it off")
     flip: bool = option(True, "random horizontal and vertical flips")
-    jitter: float = option(0.2, "brightness, contrast and saturation vary by up to this share", least=0)
-    hue: float = option(6.0, "hue varies by up to this many degrees", least=0)
-    ght: str = ght_option()
-    block_size: int = block_size_option()
-    offset: float = offset_option()
-    refine: str = refine_option()
+    jitter: Amount = option(0.2, "brightness, contrast and saturation vary by up to this share")
+    hue: Amount = option(6.0, "hue varies by up to this many degrees")
+    ght: str = option("0,0,0,0.5", GHT_HELP)
+    block_size: Annotated[int, Ge(3)] = option(51, BLOCK_SIZE_HELP)
+    offset: Number = option(0.0, OFFSET_HELP)
+    refine: str = option("", REFINE_HELP)
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
-    seed: int = option(0, "seed of weights, shuffling and augmentation", least=0)
-    device: str = option("auto", "where to run; auto takes the GPU where there is one", choices=DEVICES)
-    threads: int = option(0, "DALI's CPU threads; 0 takes all cores", least=0)
-    precision: str = option(
-        "auto", "arithmetic of the network; auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU",
-        choices=PRECISIONS,
-    )  # fmt: skip
+    seed: Count = option(0, "seed of weights, shuffling and augmentation")
+    device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    threads: Count = option(0, THREADS_HELP)
+    precision: Annotated[str, Precision] = option(
+        "auto", "arithmetic of the network; auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU"
+    )
     compile: bool = option(True, "compile networks that segment, on a GPU (torch.compile)")
     graphs: bool = option(True, "replay the steps of methods that segment as a CUDA graph, on one GPU")
-    cache: str = option("none", "keep decoded images in the memory of the host or of the GPU", choices=CACHES)
+    cache: Annotated[str, Cache] = option("none", "keep decoded images in the memory of the host or of the GPU")
     sync_batchnorm: bool = option(False, "batch statistics over all GPUs in place of each one's own")
-    save_every: float = option(10.0, "minutes between checkpoints within an epoch; each epoch ends with one", least=0)
-    profile: bool = option(False, "trace some steps, and say where their time goes, in RUN/profile")
+    save_every: Amount = option(10.0, "minutes between checkpoints within an epoch; each epoch ends with one")
+    profile: bool = option(False, "trace some steps, and write into RUN/profile where their time goes")
     wandb: str = option("", "also log to this project of Weights & Biases")
-    resume: bool = option(False, "go on from RUN's last checkpoint")
+    resume: bool = option(False, "continue from RUN's last checkpoint")
     overwrite: bool = option(False, "replace what RUN holds")
 
     def __post_init__(self) -> None:
-        check(self)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"--batch-size must be a multiple of --accumulate ({self.accumulate}); got {self.batch_size}"
             )
         if self.size % 8:
             raise ValueError(f"--size must be a multiple of 8, or of 16 for a ViT; got {self.size}")
-        if self.block_size % 2 == 0:
-            raise ValueError(f"--block-size must be odd; got {self.block_size}")
+        check_odd(self.block_size)
         if not self.crop <= 1 or self.crop == 0:
             raise ValueError(f"--crop must be above 0 and at most 1; got {self.crop}")
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"--label-fraction must be above 0 and at most 1; got {self.label_fraction}")
         if self.warmup is not None and not self.warmup <= 1:
             raise ValueError(f"--warmup must be at most 1; got {self.warmup}")
-        if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: one keeps the run, the other deletes it")
+        check_resume(self.resume, self.overwrite, "the run")

@@ -1,1 +1,1 @@
-"""What a user starts."""
+"""The commands."""

@@ -1,4 +1,4 @@
-"""What a user sees while a command runs: progress on stderr (bars on a terminal, lines elsewhere), results on stdout."""
+"""Console output: progress on stderr (bars on a terminal, lines elsewhere), results on stdout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 @contextmanager
 def hushed(when: bool) -> Iterator[None]:
-    """Say nothing while the block runs, but for what ends it: of several processes one is enough to speak."""
+    """Print nothing while the block runs, if `when` is true: one of several processes speaks for all."""
     before = out.quiet, err.quiet
     out.quiet, err.quiet = when or before[0], when or before[1]
     try:
@@ -26,14 +26,14 @@ def hushed(when: bool) -> Iterator[None]:
 
 
 class Bar:
-    """A running progress bar: images done, images/s, time left and a remark."""
+    """A progress bar: images done, images/s, time left and a remark."""
 
     def __init__(self, bar: Progress, title: str, total: int | None) -> None:
         self._bar, self._start, self._done = bar, monotonic(), 0
         self._task = bar.add_task(title, total=total, rate="", remark="")
 
     def advance(self, images: int, remark: str | None = None) -> None:
-        """Count the images done since the last call and show a remark; None keeps the one that is there."""
+        """Add the images done since the last call and show a remark; None keeps the last one."""
         self.reach(self._done + images, None, remark)
 
     def reach(self, done: int, total: int | None, remark: str | None = None) -> None:
@@ -45,7 +45,7 @@ class Bar:
 
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Bar]:
-    """A progress bar over `total` images, shown while the block runs if stderr is a terminal."""
+    """Show a progress bar over `total` images while the block runs, if stderr is a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -59,8 +59,9 @@ def progress(title: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def table(columns: list[str], rows: list[list[str]], long: int | None = None) -> Table:
-    """A plain table: first column to the left, the others to the right, but for the number `long`, whose text stands to the
-    left and goes on in another line where there is no room.
+    """Make a plain table; the first column is aligned left, the others right.
+
+    `long`: index of a column that is aligned left too, and wrapped where the line is full.
     """
     result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""The processes of one training: as torchrun starts them, or this one alone."""
+"""The processes of a training: those that torchrun started, or this one alone."""
 
 import os
 import re
@@ -14,6 +14,8 @@ from torch import distributed
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
+from medsass.errors import ElsewhereError, Stopped
+
 T = TypeVar("T")
 
 _LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "TCPStore", "Broken pipe")
@@ -21,7 +23,7 @@ _LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "TCPSt
 
 @dataclass(frozen=True)
 class Ranks:
-    """One process among `world`; rank 0 writes. restarts: how often torchrun has started them anew after a failure."""
+    """A process among `world`; rank 0 writes. restarts: how often torchrun has restarted them after a failure."""
 
     rank: int = 0
     world: int = 1
@@ -29,11 +31,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes."""
         return self.rank == 0
 
     def any(self, value: bool) -> bool:
-        """Whether `value` is true on any process. Waits for all of them, not for their GPUs."""
+        """Tell whether `value` is true on any process. Waits for all of them, not for their GPUs."""
         if self.world == 1:
             return value
         held = torch.tensor(int(value))
@@ -41,7 +43,7 @@ class Ranks:
         return bool(held.item())
 
     def gather(self, value: T) -> list[T]:
-        """The `value` of every process, in their order."""
+        """Return the `value` of every process, by rank."""
         if self.world == 1:
             return [value]
         held: list[Any] = [None] * self.world
@@ -49,15 +51,15 @@ class Ranks:
         return held
 
     def share(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give `tensors` the values that the first process has."""
+        """Copy the values of the first process into `tensors`."""
         if self.world > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
     def first_alone(self, work: Callable[[], T]) -> T | None:
-        """Let the first process do `work` while the others wait; its result, on the others None.
+        """Let the first process do `work` while the others wait, and return its result there, None elsewhere.
 
-        Where it fails its error is raised there, and the others end with exit code 2 and no words of their own.
+        Where it fails, its error is raised there, and `ElsewhereError` on the others.
         """
         failure: BaseException | None = None
         result = None
@@ -67,7 +69,7 @@ class Ranks:
             except Exception as error:
                 failure = error
         if self.any(failure is not None):
-            raise failure or SystemExit(2)
+            raise failure or ElsewhereError("another process of this training failed, and says why")
         return result
 
 
@@ -76,14 +78,15 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """The processes that torchrun started, joined while the block runs; without torchrun this one alone.
+    """Join the processes that torchrun started while the block runs; without torchrun this one is alone.
 
-    On GPUs each process takes the one of its local rank. Raises `ConnectionError` in one line where another process is
-    gone, `ValueError` where there are fewer GPUs than processes.
+    On GPUs each process takes the GPU of its local rank. Raises `ConnectionError` where another process is gone, and
+    `ValueError` where there are fewer GPUs than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if world == 1:
-        yield Ranks(restarts=_restarts())
+        yield Ranks(restarts=restarts)
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
@@ -93,51 +96,42 @@ def joined(device: str) -> Iterator[Ranks]:
                 "give --nproc-per-node at most that many"
             )
         torch.cuda.set_device(local)
-    ranks, clean = Ranks(int(os.environ["RANK"]), world, _restarts()), False
+    ranks, clean = Ranks(int(os.environ["RANK"]), world, restarts), False
     try:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         distributed.init_process_group(backend, store=_store(ranks), rank=ranks.rank, world_size=world)
         yield ranks
         clean = True
-    except SystemExit as leaving:
-        clean = leaving.code in (0, None)
+    except Stopped:
+        clean = True
         raise
     except RuntimeError as error:
         if not any(mark in str(error) for mark in _LOST):
             raise
+        # What gloo or NCCL say, without their source file and their advice.
+        reason = re.sub(r"\[/\S*\] ", "", str(error).strip().splitlines()[0]).split(". ")[0].rstrip(". ")
         raise ConnectionError(
-            f"process {ranks.rank} of {world} lost another one ({_first_line(error)}); see what that one said; what its "
+            f"process {ranks.rank} of {world} lost another one ({reason}); see what that one said; what its "
             "last checkpoint holds is kept: go on with the same torchrun command and --resume"
         ) from error
     finally:
-        if clean and distributed.is_initialized():  # after an error NCCL would wait here for those that do not come
-            _leave()
+        if clean and distributed.is_initialized():  # after an error NCCL would wait here for processes that are gone
+            with suppress(RuntimeError):  # another process may have left already
+                distributed.destroy_process_group()
 
 
 def began() -> float:
-    """When the process that started this one, such as torchrun, began: seconds since the epoch."""
+    """Return when the parent process, such as torchrun, began, in seconds since the epoch."""
     ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _store(ranks: Ranks) -> Any:
-    """Where the processes find one another. torchrun keeps it when it starts them anew, with the addresses of those that
-    are gone (PyTorch issue 135712), so each time has names of its own; but machines may count these times differently.
+    """Return the store through which the processes find one another.
+
+    torchrun keeps it over restarts, with the addresses of processes that are gone (PyTorch issue 135712), so each start
+    has its own prefix; not on several machines, which may count the starts differently.
     """
     store, _, _ = next(rendezvous("env://"))
     alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
     return PrefixStore(f"start {ranks.restarts}", store) if alone else store
-
-
-def _leave() -> None:
-    with suppress(RuntimeError):  # of a group that another process has left
-        distributed.destroy_process_group()
-
-
-def _restarts() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-def _first_line(error: Exception) -> str:
-    """What gloo or NCCL say, without their source file and their advice."""
-    return re.sub(r"\[/\S*\] ", "", str(error).strip().splitlines()[0]).split(". ")[0].rstrip(". ")

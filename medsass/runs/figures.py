@@ -1,4 +1,4 @@
-"""The pictures: rows of images and masks with captions, outlines, and the training curve."""
+"""Pictures: sheets of images and masks with captions, outlines, and the training curve."""
 
 import math
 import re
@@ -14,9 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from medsass import files
 
 _TILE, _GAP, _CAPTION = 160, 6, 18
-_BRIGHT = (
-    180  # an image whose brightest 0.5 % are below this is scaled up to it: dark-field microscopy shows nothing else
-)
+_BRIGHT = 180  # images whose brightest 0.5 % are below it are scaled up to it, or dark-field microscopy shows nothing
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 _OUTLINE = (255, 196, 0)  # amber: stands out on dark fluorescence, skin and X-rays alike
 
@@ -24,9 +22,13 @@ Tile = tuple[NDArray[Any], str]
 
 
 def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ()) -> None:
-    """Draw rows of (image, caption) tiles into a PNG file. An image is (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray,
-    or a {0, 1} uint8 mask, drawn black and white; its aspect ratio is kept and dark images are brightened. `heads` stand
-    above the columns.
+    """Draw a sheet of tiles into a PNG file. Aspect ratios are kept and dark images are brightened.
+
+    Args:
+        rows: (image, caption) tiles; an image is (H, W, 3) uint8 RGB, (H, W) uint8 or uint16 gray, or a (H, W) uint8 mask
+            in {0, 1}, drawn black and white.
+        path: the PNG file.
+        heads: texts above the columns.
     """
     columns = max(len(row) for row in rows)
     font = ImageFont.load_default(12)
@@ -47,7 +49,7 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
 
 
 def _wrapped(text: str, font: Any) -> list[str]:
-    """`text` in lines of a tile's width, broken behind blanks and commas."""
+    """Break `text` after blanks and commas into lines of a tile's width."""
     lines = [""]
     for word in re.findall(r"[^ ,]*[ ,]?", text):
         if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > _TILE:
@@ -57,8 +59,14 @@ def _wrapped(text: str, font: Any) -> list[str]:
 
 
 def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB with the outline of a {0, 1} mask of the same size, its width growing with the image. `image`
-    is (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 gray.
+    """Draw the outline of a mask on an image; its width grows with the image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 gray.
+        mask: (H, W) uint8 in {0, 1}.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
     """
     shown = shallow(image)
     canvas = shown.copy() if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)
@@ -68,7 +76,7 @@ def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shallow(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """A uint16 image with its own range mapped linearly to 0..255 (0 all over where it is constant); a uint8 one as it is."""
+    """Map a uint16 image's own range linearly to 0..255, a constant one to 0; return a uint8 image unchanged."""
     if image.dtype == np.uint8:
         return image
     low, high = int(image.min()), int(image.max())
@@ -76,8 +84,9 @@ def shallow(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
-    """Draw losses by epoch into a PNG file, and beside them the agreement with the target or, where there is none, the
-    spread of the features; a dotted line marks the epoch that is kept.
+    """Draw the training curve into a PNG file, with a dotted line at epoch `best`.
+
+    Losses by epoch stand beside the agreement with the target or, where there is none, the spread of the features.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -99,21 +108,18 @@ def curve(history: Sequence[dict[str, Any]], best: int, path: Path) -> None:
         axes.legend(frameon=False)
     with files.atomic(path) as file:
         figure.savefig(file, dpi=120, format="png")
-    figure.clear()  # its parts hold one another, and would stay until Python looks for such rings
+    figure.clear()  # breaks its reference cycles, which would wait for the garbage collector
 
 
 def _tile(image: NDArray[Any]) -> Image.Image:
     is_mask = image.ndim == 2 and image.dtype == np.uint8 and image.max(initial=0) <= 1
-    pixels = image * np.uint8(255) if is_mask else _brightened(shallow(image))
+    pixels = image * np.uint8(255) if is_mask else shallow(image)
+    if not is_mask and (top := max(float(np.percentile(pixels, 99.5)), 1.0)) < _BRIGHT:
+        pixels = (pixels * (_BRIGHT / top)).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(pixels).convert("RGB")
     scale = _TILE / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR)
-
-
-def _brightened(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    top = max(float(np.percentile(image, 99.5)), 1.0)
-    return image if top >= _BRIGHT else (image * (_BRIGHT / top)).clip(0, 255).astype(np.uint8)
 
 
 def _fit(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:

@@ -1,4 +1,4 @@
-"""`medsass info`: what a shard folder holds, in words and as a contact sheet."""
+"""`medsass info`: the content of a shard folder, in words and as a contact sheet."""
 
 import json
 from collections import Counter
@@ -54,7 +54,7 @@ def show(dataset: Manifest) -> None:
 
 
 def show_rejected(folder: Path, dataset: Manifest, most: int = 5) -> None:
-    """Print the first files that were left out of the shards in `folder`, with the reason."""
+    """Print the first `most` files that were left out of the shards in `folder`, with the reason."""
     if not dataset.rejected:
         return
     with (folder / manifest.REJECTED).open(encoding="utf-8") as lines:
@@ -66,7 +66,7 @@ def show_rejected(folder: Path, dataset: Manifest, most: int = 5) -> None:
 
 
 def show_plan(dataset: Manifest) -> None:
-    """Print what a dry run found."""
+    """Print the result of a dry run."""
     rows = [[name, f"{split.samples}"] for name, split in dataset.splits.items()]
     console.out.print(console.table(["split", "image files"], rows))
     for note in dataset.notes:
@@ -77,7 +77,7 @@ def show_plan(dataset: Manifest) -> None:
 
 
 def info(config: InfoConfig) -> None:
-    """Print what `config.shards` holds and draw the contact sheet, if asked for."""
+    """Print the content of `config.shards` and draw the contact sheet, if asked for."""
     dataset = remote.load(config.shards)
     show(dataset)
     show_rejected(config.shards, dataset)
@@ -87,16 +87,13 @@ def info(config: InfoConfig) -> None:
 
 
 def preview(config: InfoConfig, dataset: Manifest) -> None:
-    """Draw images with their masks into a PNG file: the first of each split, in the splits' proportions."""
+    """Draw the first images of each split with their masks into a PNG file, in the splits' proportions."""
     assert config.preview is not None
     total = sum(split.samples for split in dataset.splits.values())
     tiles: list[figures.Tile] = []
     for name, split in dataset.splits.items():
         left = max(2, round(_PAIRS * split.samples / total))
-        for key, content in _samples(config, split):
-            if not left:
-                break
-            left -= 1
+        for key, content in islice(_samples(config, split), left):
             encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
             tiles.append((opening.from_bytes(encoded).array, f"{name}: {key}"))
             if "mask.png" in content:

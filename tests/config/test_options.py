@@ -1,12 +1,13 @@
 """The rules of all configs, and their forms as JSON and as command-line options."""
 
 import json
-from dataclasses import FrozenInstanceError, fields
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
 
-from medsass import config
+from medsass import config, files
 from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, LabelConfig, PredictConfig, ShardConfig, TrainConfig
 from medsass.labels import refine
 
@@ -117,10 +118,47 @@ def test_every_option_has_a_help_text(kind: type) -> None:
     assert [item.name for item in options if not item.metadata["help"]] == []
 
 
-def test_every_default_keeps_its_own_rule() -> None:
-    for item in fields(TrainConfig):
-        choices = item.metadata.get("choices")
-        assert not choices or item.default in choices, item.name
+@pytest.mark.parametrize("kind", [ShardConfig, TrainConfig, EvaluateConfig, PredictConfig, LabelConfig])
+def test_every_default_keeps_its_own_rule(kind: type) -> None:
+    arguments = {"images": (A,)} if kind is PredictConfig else {}
+    paths = {item.name: A for item in fields(kind) if config.is_argument(item)} | arguments
+    options = {item.name: item.default for item in fields(kind) if not config.is_argument(item)}
+    assert kind(**paths) == kind(**paths, **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": "3"}, "--epochs must be a whole number; got '3'"),
+        ({"flip": 1}, "--flip must be true or false; got 1"),
+        ({"lr": "0.1"}, "--lr must be a number; got '0.1'"),
+        ({"seed": True}, "--seed must be a whole number; got True"),
+        ({"hue": float("nan")}, "--hue must be a finite number; got nan"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_converted(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match="must be") as error:
+        TrainConfig(A, B, **values)  # type: ignore[arg-type]
+    assert str(error.value) == message
+
+
+def test_a_whole_number_for_a_float_stays_as_it_is() -> None:
+    made = TrainConfig(A, B, lr=1, offset=2)
+    assert [type(made.lr), type(made.offset)] == [int, int]
+
+
+def test_a_configuration_can_be_replaced_and_pickled() -> None:
+    made = replace(TrainConfig(A, B), seed=3)
+    assert made.seed == 3
+    assert pickle.loads(pickle.dumps(made)) == made
+    with pytest.raises(ValueError, match="--epochs must be at least 1; got 0"):
+        replace(made, epochs=0)
+
+
+def test_paths_may_be_addresses() -> None:
+    pytest.importorskip("upath")
+    address = files.location("memory://shards")
+    assert TrainConfig(address, B).shards is address
 
 
 @pytest.mark.parametrize(

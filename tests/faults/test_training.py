@@ -212,7 +212,7 @@ def test_too_little_memory_names_what_fits_and_auto_batch_takes_it(shards: Path,
     assert "--auto-batch" in last
     fork = start(auto, *command(shards, auto, "--auto-batch", batch_size=16), first=crowded)
     assert fork.wait() == 0, fork.err
-    assert "--auto-batch: steps of 16 images in 4 parts" in fork.err
+    assert "--auto-batch: steps of 16 images in 4 micro-batches" in fork.err
     assert json.loads((auto / "config.json").read_text())["train"]["accumulate"] == 4
     fork = start(by_hand, *command(shards, by_hand, accumulate=4, batch_size=16), first=crowded)
     assert fork.wait() == 0, fork.err

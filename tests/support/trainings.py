@@ -14,6 +14,8 @@ from tests.support import forks
 
 OPTIONS: dict[str, object] = {"model": "unet-resnet18", "size": 16, "epochs": 2, "batch_size": 4}
 OPTIONS |= {"polarity": "bright", "save_every": 1e-6, "device": "cpu", "threads": 1}
+FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors"}
+FILES |= {"progress.png", "samples.png"}
 _TIMES = {"seconds", "images_per_second", "waited"}
 
 
@@ -31,7 +33,7 @@ def start(run: Path, *words: object, log: str = "log", **options: object) -> for
 
 
 def history(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of metrics.jsonl without the fields that depend on the machine."""
+    """The lines of metrics.jsonl, without times and speeds."""
     return [_timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 

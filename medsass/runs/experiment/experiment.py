@@ -23,6 +23,7 @@ from medsass.data.sharding import shard
 from medsass.data.sharding.staging import MismatchError
 from medsass.data.shards import manifest, remote
 from medsass.data.shards.manifest import Manifest
+from medsass.errors import Stopped
 from medsass.runs import console, device, run_directory
 from medsass.runs.experiment import charts, grid, tables, workers
 from medsass.runs.experiment.grid import COORDINATES, Cell, Dataset, Grid
@@ -221,9 +222,8 @@ class _Crew:
                         f"[{self._done}/{self._count}] {task.cell.name}  "
                         f"{f'failed: {reason}' if reason else _summary(task)}, about {left / 60:.0f} min left"
                     )
-        except SystemExit:  # a training heard a signal, and saved
-            console.err.print("stopped; the same command goes on where this one was")
-            raise
+        except Stopped as stop:
+            raise Stopped("stopped; the same command goes on where this one was") from stop
         except ChildProcessError as error:
             console.err.print(str(error))
             failed |= dict.fromkeys(ready, str(error))
@@ -251,6 +251,9 @@ def run_cell(task: Task) -> str:
             scores = _score(task)
             task.scores.parent.mkdir(parents=True, exist_ok=True)
             files.write(task.scores, json.dumps(scores, indent=1) + "\n")
+        except Stopped as stop:
+            print(stop, file=log)
+            raise
         except Exception as error:  # whatever it is, the other cells go on
             traceback.print_exc(file=log)
             reason = " ".join(str(error).split()) or type(error).__name__

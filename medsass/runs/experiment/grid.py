@@ -204,7 +204,8 @@ def _options(table: dict[str, Any], where: str) -> dict[str, Any]:
 def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
     """`value`, whole numbers as float where the option is one. Raises `ValueError` where it is of another type."""
     hint = typing.get_type_hints(kind)[name]
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    allowed = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    allowed = tuple(str if typing.get_origin(item) is typing.Literal else item for item in allowed)
     if type(value) is int and float in allowed:
         return float(value)
     if type(value) not in allowed:

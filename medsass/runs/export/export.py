@@ -58,7 +58,7 @@ def _folder(config: ExportConfig) -> Path:
         raise FileExistsError(f"{folder} is a file; --out must be a folder")
     if folder.resolve() == config.run.resolve():
         raise ValueError(
-            f"--out {folder} is the run directory; leave --out away for {config.run / run_directory.EXPORT}, or take another"
+            f"--out {folder} is the run directory; omit --out for {config.run / run_directory.EXPORT}, or take another"
         )
     return folder
 
@@ -66,8 +66,7 @@ def _folder(config: ExportConfig) -> Path:
 def _check(names: list[str], folder: Path, config: ExportConfig) -> None:
     """Raise `FileExistsError` where one of them would be replaced, without --overwrite."""
     for name in names:
-        if (folder / name).exists() and not config.overwrite:
-            raise FileExistsError(f"{folder / name} exists; choose another --out, or replace it with --overwrite")
+        files.check_new(folder / name, "--out", config.overwrite)
 
 
 def _old(folder: Path) -> dict[str, Any]:

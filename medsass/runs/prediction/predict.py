@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from medsass import files
 from medsass.config import PredictConfig
 from medsass.data.formats import opening
 from medsass.data.formats.image import MOST_PIXELS, Selection
 from medsass.models import checkpoint
 from medsass.models.flips import averaged
 from medsass.models.network import normalise
-from medsass.runs import console, device, run_directory
+from medsass.runs import console, device, image_files, run_directory
 from medsass.runs.prediction import image as subject
 from medsass.runs.prediction import output_files, tiling
 from medsass.runs.prediction.image import Subject
@@ -118,14 +119,8 @@ def _jobs(config: PredictConfig) -> Iterator[Job]:
         raise ValueError("no image given: medsass predict RUN IMAGE|FOLDER...")
     for path in config.images:
         if path.is_dir():
-            images = sorted(
-                item for item in path.rglob("*") if item.suffix.lower() in opening.SUFFIXES and item.is_file()
-            )
-            if not images:
-                raise FileNotFoundError(
-                    f"{path}: no image in this folder; known: {', '.join(sorted(opening.SUFFIXES))}"
-                )
-            yield from (_job(item, config.out / item.relative_to(path).parent, config) for item in images)
+            for item in image_files.in_folder(path):
+                yield _job(item, config.out / item.relative_to(path).parent, config)
         elif path.is_file():
             yield _job(path, config.out, config)
         else:
@@ -160,5 +155,4 @@ def _check(jobs: list[Job], config: PredictConfig) -> None:
                 )
             if path.resolve() in inputs:
                 raise ValueError(f"{path} is an input image and would be replaced; choose another --out")
-            if path.exists() and not config.overwrite:
-                raise FileExistsError(f"{path} exists; choose another --out, or replace it with --overwrite")
+            files.check_new(path, "--out", config.overwrite)

@@ -1,9 +1,8 @@
-"""`train --profile`: a trace of some steps, and one page that says where their time went."""
+"""`train --profile`: a trace of some steps, and a page on where their time went."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -15,17 +14,18 @@ from medsass import files
 from medsass.runs.distributed import Ranks
 
 TRACE, SUMMARY = "trace.json.gz", "summary.md"
-PHASES = ("wait for data", "forward", "backward", "optimizer", "replay")  # ranges that the step is marked with
+PHASES = ("wait for data", "forward", "backward", "optimizer", "replay")  # ranges that the step marks
 
-_SKIP, _WARM, _ACTIVE = 6, 2, 10  # steps: compiling and recording, the profiler's own warm-up, what is traced
+_SKIP, _WARM, _ACTIVE = 6, 2, 10  # steps: compiling and recording, the profiler's own warm-up, the trace
 _TOP = 12  # operators in the summary
 
 
 @contextmanager
 def traced(folder: Path | None, device: str, steps: int, ranks: Ranks) -> Iterator[Callable[[], None]]:
-    """Trace some of the training's `steps`; what is yielded is to be called after each. None: nothing happens.
+    """Trace some of the training's `steps`, on the first process; yields a function to call after each step.
 
-    folder/trace.json.gz opens in https://ui.perfetto.dev, or chrome://tracing; folder/summary.md is the page.
+    `folder` gets trace.json.gz, for https://ui.perfetto.dev or chrome://tracing, and summary.md, the page. Where it is None
+    nothing is traced.
     """
     if folder is None or not ranks.first or steps < 1:
         yield lambda: None
@@ -34,49 +34,37 @@ def traced(folder: Path | None, device: str, steps: int, ranks: Ranks) -> Iterat
     warm = min(_WARM, steps - active)
     skip = max(0, min(_SKIP, steps - active - warm))
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device == "cuda")
-    clock = _Clock(skip + warm)
+    starts = [monotonic()]  # of each step, and the end of the last
     plan = schedule(wait=0, warmup=warm, active=active, repeat=1, skip_first=skip)
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or its notes stand between the progress lines
-    ready = partial(_write, folder, device, active, clock)
-    with profile(activities=activities, schedule=plan, on_trace_ready=ready) as profiler:
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps its notes from between the progress lines
+
+    def write(profiler: Any) -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds = monotonic() - starts[skip + warm]
+        profiler.export_chrome_trace(str(folder / TRACE))
+        files.write(folder / SUMMARY, summary(list(profiler.key_averages()), device, active, seconds))
+
+    with profile(activities=activities, schedule=plan, on_trace_ready=write) as profiler:
 
         def step() -> None:
-            clock.step()
+            starts.append(monotonic())
             profiler.step()
 
         yield step
 
 
-class _Clock:
-    """Wall time since the first traced step began."""
-
-    def __init__(self, before: int) -> None:
-        self._before = before
-        self._start = monotonic()
-
-    def step(self) -> None:
-        self._before -= 1
-        if self._before == 0:
-            self._start = monotonic()
-
-    def seconds(self) -> float:
-        return monotonic() - self._start
-
-
-def _write(folder: Path, device: str, steps: int, clock: _Clock, profiler: Any) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    seconds = clock.seconds()
-    profiler.export_chrome_trace(str(folder / TRACE))
-    files.write(folder / SUMMARY, summary(list(profiler.key_averages()), device, steps, seconds))
-
-
 def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
-    """One page of Markdown about the profiler's averages of that many steps, which took `seconds` in all."""
+    """Return a page of Markdown from the profiler's averages over `steps`, which took `seconds` in all."""
     ranges = {event.key: event for event in events if event.key in PHASES}
     rest = [event for event in events if event.key not in PHASES and not event.key.startswith("ProfilerStep")]
-    own = partial(_own, device)
+    spent = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+
+    def own(event: Any) -> float:
+        """Microseconds of an operator without the operators that it calls."""
+        return float(getattr(event, spent))
+
     total = sum(map(own, rest)) or 1.0
     top = sorted(rest, key=own, reverse=True)[:_TOP]
     times = {name: ranges[name].cpu_time_total / 1e6 for name in PHASES if name in ranges}
@@ -109,9 +97,3 @@ def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
             "",
         ]
     )
-
-
-def _own(device: str, event: Any) -> float:
-    """Microseconds of an operator without those that it calls."""
-    name = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-    return float(getattr(event, name))

@@ -1,4 +1,4 @@
-"""Asking a training to stop: SIGINT (Ctrl-C) and SIGTERM are heard between two steps, not in the middle of one."""
+"""SIGINT (Ctrl-C) and SIGTERM during a training: noted when they arrive, acted on between two steps."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Stop:
-    """`signal` is the name of the signal that came, "" as long as none did."""
+    """A request to stop; `signal` is the name of the signal that arrived, "" before one does."""
 
     def __init__(self) -> None:
         self.signal = ""
@@ -17,14 +17,14 @@ class Stop:
         return bool(self.signal)
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Note the signal; the second one ends the process at once, as without this."""
+        """Note the signal, and restore the default, so that a second one ends the process at once."""
         self.signal = signal.Signals(number).name
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @contextmanager
 def heard() -> Iterator[Stop]:
-    """Hear the signals while the block runs. Outside of the main thread nothing is heard."""
+    """Note signals while the block runs. Outside of the main thread none arrive."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,6 +1,6 @@
-"""One step of the optimiser: precision, parts, compilation, CUDA graphs and several GPUs, behind one call.
+"""One step of the optimiser: precision, micro-batches, compilation, CUDA graphs and several GPUs, behind one call.
 
-On a GPU nothing here waits for it: what is computed stays there, and a step whose shapes are always the same is recorded
+On a GPU nothing here waits for the device: results stay there, and a step whose shapes are always the same is recorded
 once as a CUDA graph and then replayed by a single launch (PyTorch's notes on CUDA, "Whole-network capture").
 """
 
@@ -22,14 +22,14 @@ from medsass.runs.distributed import Ranks
 
 _Eager = Callable[[Sequence[Batch], float], list[Outcome]]
 
-_ATTEMPTS = 3  # at a recording
-_WARM = 3  # steps before a recording: they compile, and make what the optimiser and cuDNN keep
+_ATTEMPTS = 3  # to record
+_WARM = 3  # steps before a recording: they compile, and allocate the state of the optimiser and of cuDNN
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def precision(config: TrainConfig, device: str) -> str:
-    """The arithmetic that --precision means on `device`: "bf16", "fp16" or "fp32". Raises `ValueError` for fp16 on a CPU."""
+    """Resolve --precision on `device` to "bf16", "fp16" or "fp32". Raises `ValueError` for fp16 on a CPU."""
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("--precision fp16 is for GPUs; take bf16 or fp32 on a CPU")
     if config.precision != "auto":
@@ -40,9 +40,12 @@ def precision(config: TrainConfig, device: str) -> str:
 
 
 class Step:
-    """Steps of `method`, whose parameters it holds the optimiser of. `precision`: "bf16", "fp16" or "fp32".
+    """The training step of a method, with its optimiser.
 
-    compiled, recorded: whether the network is compiled and steps become CUDA graphs, as far as options and method allow.
+    Attributes:
+        precision: "bf16", "fp16" or "fp32".
+        compiled: whether the network is compiled.
+        recorded: whether steps become CUDA graphs; like `compiled`, as far as options and method allow.
     """
 
     def __init__(self, method: Method, config: TrainConfig, regime: Regime, device: str, ranks: Ranks) -> None:
@@ -56,7 +59,7 @@ class Step:
             and device == "cuda"
             and method.timeless
             and regime.final_weight_decay is None
-            and self.precision != "fp16"  # its scaler chooses on the host
+            and self.precision != "fp16"  # its scaler decides on the host
             and config.accumulate == ranks.world == 1
         )
         self._whole = config.batch_size // (ranks.world * config.accumulate)
@@ -66,31 +69,39 @@ class Step:
                 network.compile(dynamic=False)
         self._recording: _Recording | None = None
 
-    def __call__(self, parts: Sequence[Batch], progress: float) -> list[Outcome]:
-        """One step, each part's gradients added up and the loss their mean; what each part gave."""
-        whole = all(len(part.images) == self._whole for part in parts)
+    def __call__(self, batches: Sequence[Batch], progress: float) -> list[Outcome]:
+        """Do one step on the mean loss of its micro-batches, and return the outcome of each.
+
+        Args:
+            batches: the step's micro-batches; their gradients are added up.
+            progress: share of all steps that are done, in [0, 1].
+        """
+        whole = all(len(batch.images) == self._whole for batch in batches)
         optim.decay(self.optimizer, self.regime, progress)
         if self.recorded and whole:
             self._recording = self._recording or _Recording()
-            outcomes = [self._recording(self._eager, parts[0], progress)]
+            outcomes = [self._recording(self._eager, batches[0], progress)]
             if self._recording.failed:
                 self.recorded, self._recording = False, None
         else:
-            with as_it_is(self.compiled and not whole):
-                outcomes = self._eager(parts, progress)
+            with uncompiled(self.compiled and not whole):
+                outcomes = self._eager(batches, progress)
         self.method.after_step(progress)
         return outcomes
 
-    def _eager(self, parts: Sequence[Batch], progress: float) -> list[Outcome]:
+    def _eager(self, batches: Sequence[Batch], progress: float) -> list[Outcome]:
         self.optimizer.zero_grad(set_to_none=True)
         outcomes = []
-        for number, part in enumerate(parts, 1):
-            with self._unreduced(number < len(parts)):
+        for number, batch in enumerate(batches, 1):
+            # Processes exchange gradients with the last micro-batch only.
+            more = number < len(batches)
+            parallel = self._run if more and isinstance(self._run, DistributedDataParallel) else None
+            with parallel.no_sync() if parallel else nullcontext():
                 with record_function("forward"):
-                    outcome = self.outcome(part, progress, self._run)
+                    outcome = self.outcome(batch, progress, self._run)
                 with record_function("backward"):
-                    self.scaler.scale(outcome.loss / len(parts)).backward()  # type: ignore[no-untyped-call]
-            # without the way back, which would hold memory and, of a recording, its stream
+                    self.scaler.scale(outcome.loss / len(batches)).backward()  # type: ignore[no-untyped-call]
+            # Detached: the graph would hold memory and, in a recording, its stream.
             logits = outcome.logits.detach() if outcome.logits is not None else None
             outcomes.append(replace(outcome, loss=outcome.loss.detach(), logits=logits))
         with record_function("optimizer"):
@@ -102,35 +113,31 @@ class Step:
             self.scaler.update()
         return outcomes
 
-    def _unreduced(self, more: bool) -> AbstractContextManager[None]:
-        """Gradients are summed over processes with the last part only."""
-        return self._run.no_sync() if more and isinstance(self._run, DistributedDataParallel) else nullcontext()
-
     def outcome(self, batch: Batch, progress: float, run: nn.Module | None = None) -> Outcome:
-        """What the method gives of a batch, in the step's precision; gradients as the caller has them."""
+        """Run the method on a batch in the step's precision; gradients are tracked if they are where it is called."""
         dtype = PRECISIONS[self.precision]
         with torch.autocast(self.device, dtype, enabled=dtype is not torch.float32):
             outcome: Outcome = (run or self.method)(batch, progress)
         return outcome
 
 
-def as_it_is(when: bool = True) -> AbstractContextManager[object]:
-    """Run what is compiled as plain PyTorch: a batch of another size would be compiled anew for a single use."""
+def uncompiled(when: bool) -> AbstractContextManager[object]:
+    """Run compiled networks as plain PyTorch while the block runs: a batch of another size would be compiled anew."""
     return torch.compiler.set_stance("force_eager") if when else nullcontext()
 
 
 def _parallel(method: Method) -> nn.Module:
-    with warnings.catch_warnings():  # of a newer name for `broadcast_buffers`, which older versions do not know
+    with warnings.catch_warnings():  # about a newer name for `broadcast_buffers`, unknown to older versions
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(method, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 class _Recording:
-    """A step as a CUDA graph. The first calls run plainly, on the stream that the recording is made on.
+    """A step as a CUDA graph. The first calls run eagerly, on the stream that will be recorded.
 
-    Its outcome is overwritten by the next call, in the order of the current stream. The step is passed to each call and not
-    kept: whoever owns both would else be a reference cycle, and the graph's memory be freed by the collector alone.
-    failed: whether no recording succeeded, and steps are to be run as they are.
+    The next call overwrites the outcome, in the order of the current stream. The step is passed to each call and not
+    stored: its owner would become part of a reference cycle, and only the garbage collector would free the graph's memory.
+    failed: whether every attempt to record failed, so that steps must run eagerly.
     """
 
     def __init__(self) -> None:
@@ -143,10 +150,12 @@ class _Recording:
         if not self._calls:
             masks = None if batch.masks is None else batch.masks.clone()
             self._batch = replace(batch, images=batch.images.clone(), masks=masks)
-        self._fill(batch)
+        self._batch.images.copy_(batch.images, non_blocking=True)
+        if batch.masks is not None and self._batch.masks is not None:
+            self._batch.masks.copy_(batch.masks, non_blocking=True)
         self._calls += 1
         if self._calls > _WARM and self._graph is None and not self.failed:
-            self._graph = self._recorded(step, progress)
+            self._graph = self._record(step, progress)
         if self._graph is None:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
@@ -157,10 +166,11 @@ class _Recording:
             self._graph.replay()
         return self._outcome
 
-    def _recorded(self, step: _Eager, progress: float) -> "torch.cuda.CUDAGraph | None":
-        """The recording, or None where it was disturbed and is to be tried again, or given up after `_ATTEMPTS`: other threads
-        go on calling CUDA meanwhile, such as DALI's, which frees batches, and not all that they call may be called during a
-        recording (DALI issue 6259). So little is left for them to do: the caller holds its batch, and all that was asked has ended.
+    def _record(self, step: _Eager, progress: float) -> "torch.cuda.CUDAGraph | None":
+        """Record a step; None where that was disturbed, to be tried again at the next step up to `_ATTEMPTS` times.
+
+        Other threads go on calling CUDA meanwhile, such as DALI's, which free batches, and not every call is allowed during
+        a recording (DALI issue 6259). So they are left little to do: the caller holds its batch, and all work has ended.
         """
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
@@ -175,12 +185,7 @@ class _Recording:
             if self.failed:
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 warnings.warn(
-                    f"steps could not be recorded as a CUDA graph and run as they are: {reason}", stacklevel=2
+                    f"steps could not be recorded as a CUDA graph and run without one: {reason}", stacklevel=2
                 )
             return None
         return graph
-
-    def _fill(self, batch: Batch) -> None:
-        self._batch.images.copy_(batch.images, non_blocking=True)
-        if batch.masks is not None and self._batch.masks is not None:
-            self._batch.masks.copy_(batch.masks, non_blocking=True)

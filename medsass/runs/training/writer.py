@@ -1,5 +1,11 @@
-"""What a run directory holds, written in a thread of its own: training goes on while disk and pictures take their time."""
+"""Writes a run directory while training goes on: checkpoints, weights, pictures, metrics.jsonl, TensorBoard and, where
+that is asked for, Weights & Biases.
+"""
 
+import hashlib
+import importlib.util
+import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -8,52 +14,126 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from medsass.config import TrainConfig, plain
 from medsass.models import checkpoint
 from medsass.runs import figures, run_directory
-from medsass.runs.training.log import Log
 
 _SAMPLES = 6
 
 
-class Keeper:
-    """Writes one thing after the other into `run`, in the order in which they come; of what it is given it takes a copy.
+def check(config: TrainConfig) -> None:
+    """Raise `ImportError` where the packages that `config` needs for writing are not installed."""
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise ImportError("--wandb needs the wandb package: pip install 'medsass[wandb]'")
 
-    A new thing waits until the one before is written, and raises what that one raised, such as `OSError` where the disk
-    is full. At the end of a `with` block all is written. writes: False in processes that write nothing.
+
+class Log:
+    """The metrics of a training, in metrics.jsonl, TensorBoard and Weights & Biases."""
+
+    def __init__(self, config: TrainConfig, done: int) -> None:
+        """Start anew, or after `done` epochs."""
+        self._run, self._wandb = config.run, None
+        if config.wandb:
+            import wandb
+
+            name = hashlib.sha256(str(config.run.resolve()).encode()).hexdigest()[:16]  # the same when it is resumed
+            self._wandb = wandb.init(
+                project=config.wandb,
+                id=name,
+                name=config.run.name,
+                dir=str(config.run),
+                config=plain(config),
+                resume="allow",
+            )
+        folder = config.run / run_directory.TENSORBOARD
+        if not done:
+            shutil.rmtree(folder, ignore_errors=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torch.utils.tensorboard import SummaryWriter
+        self._board: Any = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+    def epoch(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl, and send the last of its lines, one per epoch, to the others."""
+        line = history[-1]
+        run_directory.write_metrics(self._run, history)
+        for name, value in line.items():
+            self._board.add_scalar(name, value, line["epoch"])
+        self._board.flush()
+        if self._wandb:
+            self._wandb.log(line, step=line["epoch"])
+
+    def samples(self, path: Path, epoch: int) -> None:
+        """Show the picture at `path`, if it exists."""
+        if not path.is_file():
+            return
+        with Image.open(path) as picture:
+            self._board.add_image("samples", np.asarray(picture.convert("RGB")), epoch, dataformats="HWC")
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({"samples": wandb.Image(str(path))}, step=epoch)
+
+    def close(self) -> None:
+        """Write what is pending."""
+        self._board.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+class Writer:
+    """Writes into `run` in a thread of its own, one job after the other, each from a copy of what it is given.
+
+    A new job waits for the one before, and raises its error, such as `OSError` where the disk is full. A `with` block
+    ends when everything is written, and closes the log.
+
+    Args:
+        run: the run directory.
+        log: None in processes that write nothing.
     """
 
-    def __init__(self, run: Path, log: Log, writes: bool) -> None:
-        self._run, self._log, self._writes = run, log, writes
-        self._thread = ThreadPoolExecutor(1, "medsass-keeper")
-        self._under_way: Future[None] | None = None
+    def __init__(self, run: Path, log: Log | None) -> None:
+        self._run, self._log = run, log
+        self._thread = ThreadPoolExecutor(1, "medsass-writer")
+        self._pending: Future[None] | None = None
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "Writer":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with suppress(Exception) if error else nullcontext():  # what is already on its way says more
+            with suppress(Exception) if error else nullcontext():  # the error that is already raised says more
                 self.wait()
         finally:
             self._thread.shutdown()
+            if self._log:
+                self._log.close()
 
     def checkpoint(self, state: dict[str, Any]) -> None:
-        """Write what a training needs to go on."""
-        if self._writes:
-            self._do(partial(checkpoint.save, self._run / run_directory.LAST, copied(state)))
+        """Write last.pt, from which a training is resumed."""
+        if self._log:
+            self._start(partial(checkpoint.save, self._run / run_directory.LAST, copied(state)))
 
     def epoch(
         self, state: dict[str, Any], best: int, weights: dict[str, torch.Tensor] | None, samples: Sequence[NDArray[Any]]
     ) -> None:
-        """Write all that an epoch brought. state: as for `checkpoint`, with the `history` of all epochs. best: the epoch
-        whose weights are kept; where it is the last one these are its `weights`, else None. samples: see `draw_samples`.
+        """Write everything about a finished epoch.
+
+        Args:
+            state: as for `checkpoint`, with the `history` of all epochs.
+            best: number of the epoch whose weights are kept.
+            weights: the weights of this epoch if it is the best, else None.
+            samples: see `draw_samples`.
         """
-        if not self._writes:
+        log = self._log
+        if not log:
             return
         run, state, weights = self._run, copied(state), copied(weights)
 
@@ -63,28 +143,27 @@ class Keeper:
                 checkpoint.save_weights(run / run_directory.WEIGHTS, weights)
                 if samples:
                     draw_samples(samples, run / run_directory.SAMPLES)
-                self._log.samples(run / run_directory.SAMPLES, best)
+                log.samples(run / run_directory.SAMPLES, best)
             figures.curve(state["history"], best, run / run_directory.PROGRESS)
-            self._log.epoch(state["history"])
-            checkpoint.save(
-                run / run_directory.LAST, state
-            )  # last: a run that is killed before does this epoch's end again
+            log.epoch(state["history"])
+            # Last, so that a run that is killed earlier repeats the end of this epoch.
+            checkpoint.save(run / run_directory.LAST, state)
 
-        self._do(write)
+        self._start(write)
 
     def wait(self) -> None:
-        """Until all is written. Raises what went wrong."""
-        under_way, self._under_way = self._under_way, None
-        if under_way:
-            under_way.result()
+        """Wait until everything is written. Raises the error of the pending job."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
 
-    def _do(self, work: Callable[[], None]) -> None:
+    def _start(self, job: Callable[[], None]) -> None:
         self.wait()
-        self._under_way = self._thread.submit(_aside(work))
+        self._pending = self._thread.submit(_on_own_stream(job))
 
 
 def copied(value: Any) -> Any:
-    """Dicts, lists and tensors within them, anew; a GPU copies its tensors in the order of its current stream."""
+    """Copy dicts, lists and the tensors in them, detached; a GPU copies in the order of its current stream."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
@@ -92,10 +171,10 @@ def copied(value: Any) -> Any:
     return [copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _aside(work: Callable[[], None]) -> Callable[[], None]:
-    """`work` on a CUDA stream of its own, which begins where the current one is now: so it does not wait for later steps."""
+def _on_own_stream(job: Callable[[], None]) -> Callable[[], None]:
+    """Put `job` on its own CUDA stream, starting at this point of the current one, so that it waits for no later step."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return work
+        return job
     device, now = torch.cuda.current_device(), torch.cuda.Event()  # type: ignore[no-untyped-call]
     now.record()
 
@@ -103,13 +182,13 @@ def _aside(work: Callable[[], None]) -> Callable[[], None]:
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_event(now)
         with torch.cuda.stream(stream):
-            work()
+            job()
 
     return run
 
 
 def draw_samples(samples: Sequence[NDArray[Any]], path: Path) -> None:
-    """Draw the first of images, targets and predictions, as `Trainer.samples` has them."""
+    """Draw the first images, targets and predictions of `Trainer.samples` into a PNG file."""
     rows: list[list[figures.Tile]] = []
     for image, target, guess in list(zip(*samples, strict=True))[:_SAMPLES]:
         rows.append([(image, ""), (target, ""), (guess, ""), (figures.outlined(image, guess), "")])

@@ -31,8 +31,8 @@ def test_what_is_done_between_two_steps_is_no_waiting(monkeypatch: pytest.Monkey
 
 
 def test_text_says_what_a_user_wants_to_know() -> None:
-    assert meter.text({"waited": 0.126}) == "waited 13%"
-    assert meter.text({"waited": 0.0, "gpu_memory": 12.34e9}) == "waited 0%  12.3 GB of GPU memory"
+    assert meter.text({"waited": 0.126}) == "data wait 13%"
+    assert meter.text({"waited": 0.0, "gpu_memory": 12.34e9}) == "data wait 0%  12.3 GB of GPU memory"
 
 
 @pytest.mark.gpu

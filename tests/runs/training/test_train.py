@@ -23,11 +23,9 @@ from medsass.runs.label import label
 from medsass.runs.training import train as module
 from medsass.runs.training.train import train
 from medsass.runs.training.trainer import Trainer
-from tests.conftest import tiny, train_one_epoch
-from tests.support import built, trainings
-
-FILES = {"config.json", "metrics.jsonl", "tensorboard", "last.pt", "best.pt", "model.safetensors", "progress.png",
-         "samples.png"}  # fmt: skip
+from tests.conftest import tiny
+from tests.support import trainings
+from tests.support.trainings import FILES
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +89,6 @@ def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path:
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
-    shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_one_epoch(tiny(shards, tmp_path / "run"), monkeypatch)
-    assert [line["epoch"] for line in trainings.history(tmp_path / "run")] == [1]
-    torch.rand(7)  # the resumed run must not depend on the random state it is started in
-    train(tiny(shards, tmp_path / "run", resume=True))
-    trainings.assert_same(trained, tmp_path / "run")
-
-
 def _kill_after_first_epoch(command: list[str], run: Path) -> int:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     for _ in range(20_000):
@@ -135,62 +123,9 @@ def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: 
     assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
 
 
-def test_resuming_a_finished_run_trains_no_more(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = train(tiny(shards, tmp_path / "run", epochs=1))
-    before = (tmp_path / "run" / "last.pt").read_bytes()
-    monkeypatch.setattr(Trainer, "steps", lambda *_: pytest.fail("trained again"))
-    assert train(tiny(shards, tmp_path / "run", epochs=1, resume=True)) == first
-    assert (tmp_path / "run" / "last.pt").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"batch_size": 4}, r"batch_size \(16 in the run, 4 now\)"),
-        ({"model": "unet-vit-tiny"}, r"model \(unet-resnet18 in the run, unet-vit-tiny now\)"),
-        ({"method": "supervised"}, r"method \(medsass in the run, supervised now\)"),
-    ],
-)
-def test_resuming_with_another_option_names_it(
-    options: dict[str, object], said: str, shards: Path, trained: Path
-) -> None:
-    with pytest.raises(ValueError, match=said):
-        train(tiny(shards, trained, resume=True, **options))
-
-
 def test_resuming_with_other_shards_says_so(unlabelled: Path, trained: Path) -> None:
     with pytest.raises(ValueError, match="shards_sha256"):
         train(tiny(unlabelled, trained, resume=True))
-
-
-def test_resuming_a_folder_that_is_no_run_says_so(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a run directory"):
-        train(tiny(shards, tmp_path, resume=True))
-
-
-def test_an_existing_run_is_refused(shards: Path, trained: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
-    with pytest.raises(FileExistsError, match="already holds a run"):
-        train(tiny(shards, trained))
-    assert {path: path.stat().st_mtime_ns for path in trained.iterdir()} == before
-
-
-def test_overwrite_replaces_a_run(shards: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (run / "tensorboard").mkdir(parents=True)
-    for name in ("config.json", "last.pt", "tensorboard/events.old"):
-        (run / name).write_text("old")
-    train(tiny(shards, run, epochs=1, overwrite=True))
-    assert {path.name for path in run.iterdir()} == FILES
-    assert not (run / "tensorboard" / "events.old").exists()
-    assert len(trainings.history(run)) == 1
-
-
-def test_overwrite_keeps_the_run_where_the_shards_are_wrong(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("old")
-    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
-        train(tiny(tmp_path / "no shards", tmp_path, overwrite=True))
-    assert (tmp_path / "config.json").read_text() == "old"
 
 
 def _with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
@@ -311,65 +246,6 @@ def test_polarity_recipe_takes_the_polarity_of_the_recipe(
     train(tiny(shards, tmp_path / "run", epochs=1, polarity="recipe"))
     expected = json.loads((shards / "manifest.json").read_text())["recipe"]["polarity"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["polarity"] == expected
-
-
-@pytest.fixture(scope="module")
-def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 16-bit images."""
-    return built.build(tmp_path_factory.mktemp("deep") / "out", 16)
-
-
-@pytest.fixture(scope="module")
-def deep_run(deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of two epochs on them."""
-    run = tmp_path_factory.mktemp("deep") / "run"
-    train(tiny(deep, run))
-    return run
-
-
-def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
-    assert {path.name for path in deep_run.iterdir()} == FILES
-    history = trainings.history(deep_run)
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
-
-
-def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
-    deep: Path, deep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_one_epoch(tiny(deep, tmp_path / "run"), monkeypatch)
-    torch.rand(7)
-    train(tiny(deep, tmp_path / "run", resume=True))
-    trainings.assert_same(deep_run, tmp_path / "run")
-
-
-@pytest.mark.parametrize("labels", ["adaptive-mean", "adaptive-gaussian"])
-@pytest.mark.parametrize("method", ["medsass", "supervised"])
-def test_adaptive_labels_of_16_bit_shards_are_refused_before_anything_is_written(
-    deep: Path, tmp_path: Path, labels: str, method: str
-) -> None:
-    with pytest.raises(ValueError, match=rf"^--labels {labels} is for 8-bit images.*--labels otsu or ght.*--depth 8$"):
-        train(tiny(deep, tmp_path / "run", labels=labels, method=method))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("method", ["medsass", "supervised"])
-def test_steps_before_the_threshold_of_16_bit_shards_are_refused_before_anything_is_written(
-    deep: Path, tmp_path: Path, method: str
-) -> None:
-    with pytest.raises(ValueError, match=r"^--refine vignette,blur:3 is for 8-bit images, and .*--depth 8$"):
-        train(tiny(deep, tmp_path / "run", refine="vignette,blur:3,border", method=method))
-    assert not (tmp_path / "run").exists()
-
-
-def test_ght_labels_of_16_bit_shards_train(deep: Path, tmp_path: Path) -> None:
-    assert train(tiny(deep, tmp_path / "run", labels="ght", epochs=1))["val_loss"] < 1
-
-
-def test_a_run_stores_the_form_of_its_shards(deep_run: Path) -> None:
-    content = json.loads((deep_run / "config.json").read_text())
-    assert {name: content[name] for name in ("tile", "level", "depth", "range")} == {
-        "tile": 64, "level": 1, "depth": 16, "range": "minmax"
-    }  # fmt: skip
 
 
 def test_the_manifest_is_read_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,30 +126,6 @@ def test_parts_give_the_mean_of_their_gradients(shards: Path, tmp_path: Path) ->
         torch.testing.assert_close(value, (one + other) / 2, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_what_fits_is_found_without_a_trace(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = _trainer(shards, tmp_path)
-    _crowd(trainer, monkeypatch, 5)
-    before = copy.deepcopy(trainer.method.state_dict())
-    assert [trainer.fits(images) for images in (16, 6, 5, 1)] == [False, False, True, True]
-    assert trainer.parts_that_fit() == 4
-    torch.testing.assert_close(dict(trainer.method.state_dict()), dict(before), rtol=0, atol=0)
-    assert all(item.grad is None for item in trainer.method.parameters())
-    _crowd(trainer, monkeypatch, 0)
-    assert trainer.parts_that_fit() == 0
-
-
-@pytest.mark.parametrize(
-    ("batch", "accumulate", "most", "parts"),
-    [(50, 1, 6, 10), (50, 5, 6, 10), (48, 1, 3, 16), (7, 1, 6, 7), (16, 1, 16, 1)],
-)
-def test_any_number_of_parts_that_divides_the_batch_is_tried(
-    batch: int, accumulate: int, most: int, parts: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = _trainer(shards, tmp_path, batch_size=batch, accumulate=accumulate)
-    monkeypatch.setattr(trainer, "fits", lambda images: images <= most)
-    assert trainer.parts_that_fit() == parts
-
-
 def test_what_an_older_version_kept_is_refused(shards: Path, tmp_path: Path) -> None:
     trainer = _trainer(shards, tmp_path)
     old = {name: value for name, value in trainer.state().items() if name not in ("means", "scaler")}
@@ -168,18 +144,6 @@ def test_outcomes_hold_no_way_back(shards: Path, tmp_path: Path) -> None:
 def test_batch_statistics_over_gpus_are_refused_on_a_cpu(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--sync-batchnorm is for GPUs"):
         _trainer(shards, tmp_path, sync_batchnorm=True)
-
-
-def _crowd(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Memory that holds that many images at once."""
-    original = type(trainer.method).forward
-
-    def forward(batch: Batch, progress: float) -> Outcome:
-        if len(batch.images) > most:
-            raise torch.OutOfMemoryError
-        return original(trainer.method, batch, progress)
-
-    monkeypatch.setattr(trainer.method, "forward", forward)
 
 
 def _trainer(shards: Path, run: Path, saved: dict[str, Any] | None = None, **options: object) -> Trainer:

@@ -13,19 +13,24 @@ from PIL import Image
 
 from medsass.models import checkpoint
 from medsass.runs.training import writer
-from medsass.runs.training.log import Quiet
-from medsass.runs.training.writer import Keeper, copied
+from medsass.runs.training.writer import Log, Writer, copied
 from tests.support.trainings import assert_whole
 
 
-class Lines(Quiet):
+class Lines(Log):
     """A log that writes metrics.jsonl alone."""
 
     def __init__(self, run: Path) -> None:
-        self.run = run
+        self.run, self.closed = run, False
 
     def epoch(self, history: list[dict[str, Any]]) -> None:
         (self.run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in history))
+
+    def samples(self, path: Path, epoch: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def _line(epoch: int) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def test_what_is_written_is_as_it_was_when_it_was_given(tmp_path: Path, monkeypa
     go, original = threading.Event(), checkpoint.save
     monkeypatch.setattr(checkpoint, "save", lambda *values: go.wait(30) and original(*values))
     weights, history = torch.ones(3), [_line(1)]
-    with Keeper(tmp_path, Lines(tmp_path), True) as kept:
+    with Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.checkpoint({"model": {"w": weights}, "history": history})
         weights.fill_(7)
         history[0]["epoch"] = 9
@@ -58,7 +63,7 @@ def test_an_epoch_is_all_there_at_the_end_and_the_checkpoint_comes_last(
     monkeypatch.setattr(checkpoint, "save", spy)
     state = {"model": {"w": torch.ones(2)}, "history": [_line(1)]}
     image, mask = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8)
-    with Keeper(tmp_path, Lines(tmp_path), True) as kept:
+    with Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.epoch(state, 1, state["model"], [image, mask, mask])
         state["history"].append(_line(2))
         kept.epoch(state, 1, None, [image, mask, mask])
@@ -72,43 +77,45 @@ def test_an_epoch_is_all_there_at_the_end_and_the_checkpoint_comes_last(
 
 def test_a_full_disk_comes_out_with_the_next_thing_and_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "last.pt.part").symlink_to("/dev/full")
-    with Keeper(tmp_path, Lines(tmp_path), True) as kept:
+    with Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.checkpoint({"model": {}})
         with pytest.raises(OSError, match=r"No space left on device: '.*last\.pt'"):
             kept.checkpoint({"model": {}})
     (tmp_path / "last.pt.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"), Keeper(tmp_path, Lines(tmp_path), True) as kept:
+    with pytest.raises(OSError, match="No space left"), Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.checkpoint({"model": {}})
 
 
 def test_an_error_of_the_training_is_the_one_that_is_seen(tmp_path: Path) -> None:
     (tmp_path / "last.pt.part").symlink_to("/dev/full")
-    kept = Keeper(tmp_path, Lines(tmp_path), True)
+    kept = Writer(tmp_path, Lines(tmp_path))
     kept.checkpoint({"model": {}})
     with pytest.raises(FloatingPointError), kept:
         raise FloatingPointError
 
 
 def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
-    with Keeper(tmp_path, Lines(tmp_path), False) as kept:
+    with Writer(tmp_path, None) as kept:
         kept.checkpoint({"model": {}})
         kept.epoch({"history": [_line(1)]}, 1, {}, [])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_thread_stays(tmp_path: Path) -> None:
+def test_no_thread_stays_and_the_log_is_closed(tmp_path: Path) -> None:
     for full in (False, True):
+        log = Lines(tmp_path)
         if full:
             (tmp_path / "last.pt.part").symlink_to("/dev/full")
-        with suppress(OSError), Keeper(tmp_path, Lines(tmp_path), True) as kept:
+        with suppress(OSError), Writer(tmp_path, log) as kept:
             kept.checkpoint({"model": {}})
-    assert not [thread.name for thread in threading.enumerate() if "keeper" in thread.name]
+        assert log.closed
+    assert not [thread.name for thread in threading.enumerate() if "writer" in thread.name]
 
 
 @pytest.mark.gpu
 def test_steps_after_a_checkpoint_are_not_in_it(tmp_path: Path) -> None:
     weights = torch.ones(1 << 20, device="cuda")
-    with Keeper(tmp_path, Lines(tmp_path), True) as kept:
+    with Writer(tmp_path, Lines(tmp_path)) as kept:
         torch.cuda._sleep(100_000_000)
         kept.checkpoint({"model": {"w": weights}})
         weights.fill_(7)

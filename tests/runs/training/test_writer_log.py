@@ -1,6 +1,7 @@
-"""Where an epoch is written down."""
+"""The log of a training: metrics.jsonl, TensorBoard, Weights & Biases."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medsass.runs.training import log
+from medsass.runs.training import writer
+from medsass.runs.training.writer import Log
 from tests.conftest import tiny
 
 LINES = [{"epoch": number, "train_loss": 1 / number, "val_loss": 0.5} for number in (1, 2, 3)]
@@ -27,7 +29,7 @@ def _picture(path: Path) -> Path:
 
 
 def test_lines_and_pictures_reach_tensorboard_and_metrics(tmp_path: Path, run: Path) -> None:
-    with log.kept(tiny(tmp_path, run), 0, True) as kept:
+    with closing(Log(tiny(tmp_path, run), 0)) as kept:
         kept.epoch(LINES[:1])
         kept.samples(_picture(run / "samples.png"), 1)
         kept.samples(run / "missing.png", 1)
@@ -41,18 +43,11 @@ def test_lines_and_pictures_reach_tensorboard_and_metrics(tmp_path: Path, run: P
 
 def test_a_resumed_run_replaces_what_came_after_its_checkpoint(tmp_path: Path, run: Path) -> None:
     for done, lines in [(0, LINES), (1, LINES[:2])]:
-        with log.kept(tiny(tmp_path, run), done, True) as kept:
+        with closing(Log(tiny(tmp_path, run), done)) as kept:
             for number in range(done, len(lines)):
                 kept.epoch(lines[: number + 1])
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("val_loss")] == [1, 2]
-
-
-def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path, run: Path) -> None:
-    with log.kept(tiny(tmp_path, run), 0, False) as kept:
-        kept.epoch(LINES)
-        kept.samples(run / "samples.png", 1)
-    assert not list(run.iterdir())
 
 
 def test_weights_and_biases_gets_the_same(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +62,7 @@ def test_weights_and_biases_gets_the_same(tmp_path: Path, run: Path, monkeypatch
             calls.append("finish")
 
     monkeypatch.setattr(wandb, "init", lambda **options: calls.append(options) or Run())
-    with log.kept(tiny(tmp_path, run, wandb="project"), 0, True) as kept:
+    with closing(Log(tiny(tmp_path, run, wandb="project"), 0)) as kept:
         kept.epoch(LINES[:1])
         kept.samples(_picture(run / "samples.png"), 1)
     options, *rest = calls
@@ -84,7 +79,7 @@ def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, mo
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with log.kept(tiny(tmp_path, run, wandb="project"), 0, True) as kept:
+    with closing(Log(tiny(tmp_path, run, wandb="project"), 0)) as kept:
         kept.epoch(LINES[:1])
         kept.samples(_picture(run / "samples.png"), 1)
     (found,) = (run / "wandb").glob("offline-run-*")
@@ -94,5 +89,5 @@ def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, mo
 def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"--wandb needs the wandb package: pip install 'medsass\[wandb\]'"):
-        log.check(tiny(tmp_path, run, wandb="project"))
-    log.check(tiny(tmp_path, run))
+        writer.check(tiny(tmp_path, run, wandb="project"))
+    writer.check(tiny(tmp_path, run))

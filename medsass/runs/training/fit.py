@@ -1,0 +1,68 @@
+"""Which steps fit the memory, tried on random images."""
+
+import torch
+
+from medsass.data.loading import cache, memory
+from medsass.data.loading.augment import View
+from medsass.data.loading.loader import Batch
+from medsass.methods import collective
+from medsass.runs.training.step import uncompiled
+from medsass.runs.training.trainer import Trainer
+
+
+def micro_batches(trainer: Trainer) -> int:
+    """Return the smallest multiple of --accumulate with which a step fits the memory of every process; 0 where not even
+    one image fits. All processes must call it together.
+    """
+    least, share = trainer.config.accumulate, trainer.config.batch_size // trainer.ranks.world
+    for count in range(least, share + 1, least):
+        if share % count == 0 and not trainer.ranks.any(not fits(trainer, share // count)):
+            return count
+    return 0
+
+
+def fits(trainer: Trainer, images: int) -> bool:
+    """Tell whether the memory holds a step on so many images at once; changes nothing.
+
+    What comes later needs room beside it: a recorded step has its own memory, so that other steps need theirs a second
+    time, and caches are not filled yet.
+    """
+    kept = {name: buffer.clone() for name, buffer in trainer.method.named_buffers()}
+    try:
+        peak = _peak(trainer, images)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        trainer.step.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, buffer in trainer.method.named_buffers():
+                buffer.copy_(kept[name])
+        if trainer.device == "cuda":
+            torch.cuda.empty_cache()
+    if trainer.device != "cuda":
+        return True
+    return (1 + trainer.step.recorded) * peak + cache.promised("device") <= memory.device()
+
+
+def _peak(trainer: Trainer, images: int) -> int:
+    """Return the bytes that forward and backward pass take on a GPU; 0 on a CPU."""
+    method, deep, where = trainer.method, trainer.train_loader.depth == 16, trainer.device
+
+    def noise(view: View) -> torch.Tensor:
+        shape = (images, view.size, view.size) + (() if deep else (3,))
+        values = torch.randint(0, 256, shape, device=where, dtype=torch.int32)
+        return values.to(torch.uint16 if deep else torch.uint8)
+
+    first, *more = method.views
+    masks = torch.zeros(images, first.size, first.size, dtype=torch.uint8, device=where) if method.needs_masks else None
+    batch = Batch(noise(first), masks, more=tuple(map(noise, more)))
+    before = torch.cuda.memory_allocated() if where == "cuda" else 0
+    if where == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with uncompiled(trainer.step.compiled), collective.apart():
+        method.train()
+        for layer in method.modules():
+            if isinstance(layer, torch.nn.SyncBatchNorm):  # would wait for the other processes
+                layer.eval()
+        trainer.step.outcome(batch, trainer.progress).loss.backward()  # type: ignore[no-untyped-call]
+    return torch.cuda.max_memory_allocated() - before if where == "cuda" else 0

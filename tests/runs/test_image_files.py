@@ -1,0 +1,19 @@
+"""Image files of a folder."""
+
+from pathlib import Path
+
+import pytest
+
+from medsass.runs import image_files
+
+
+def test_images_of_sub_folders_are_listed_sorted_and_others_are_not(tmp_path: Path) -> None:
+    (tmp_path / "b" / "folder.png").mkdir(parents=True)
+    for name in ("b/x.PNG", "a.jpg", "c.txt"):
+        (tmp_path / name).touch()
+    assert image_files.in_folder(tmp_path) == [tmp_path / "a.jpg", tmp_path / "b" / "x.PNG"]
+
+
+def test_a_folder_without_images_is_answered_with_the_known_formats(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no image in this folder; known: .*\.png"):
+        image_files.in_folder(tmp_path)
