@@ -88,30 +88,25 @@ def test_off_is_empty_for_the_standard() -> None:
 
 
 NUMBER = '[[numbers]]\ntable = "1"\nmethod = "byol"\nmodel = "unet-resnet50"\nprotocol = "paper"\n'
+FIRST = "[standard]\n" + NUMBER
 MISTAKES = {
     "[": "not a TOML file",
-    NUMBER + "values = { A = 1.0 }": "'standard' is missing",
-    "[standard]\n": "'numbers' is missing",
-    "[standard]\n" + NUMBER: r"\[\[numbers\]\] 1 has no 'values'",
-    "[standard]\n" + NUMBER + "values = { A = 1.0 }\nepoch = 3": r"unknown key 'epoch' in \[\[numbers\]\] 1",
-    "[standard]\n" + NUMBER + "values = { A = [1.0, 2.0, 3.0] }": r"'A' in \[\[numbers\]\] 1 must be \[mean",
-    "[standard]\n"
-    + NUMBER
-    + "values = { A = 1.0 }\nscore = 'f1'": "'score' in .* must be one of iou, accuracy, recall",
-    "[standard]\n"
-    + NUMBER
-    + "values = [1, 2]": r"'values' in \[\[numbers\]\] 1 must be a table of means.*got \[1, 2\]",
-    "standard = 3\n" + NUMBER + "values = { A = 1.0 }": "'standard' and 'numbers' must be tables",
-    "numbers = 3\n[standard]": "'standard' and 'numbers' must be tables",
+    NUMBER + "values = { A = 1.0 }": "'standard' in the file is missing; add it",
+    "[standard]\n": "'numbers' in the file is missing; add it",
+    FIRST: r"'values' in \[\[numbers\]\] 1 is missing; add it",
+    FIRST + "values = { A = 1.0 }\nepoch = 3": r"'epoch' in \[\[numbers\]\] 1 is unknown: did you mean epochs\?",
+    FIRST + "values = { A = [1.0, 2.0, 3.0] }": r"'A' in \[values\] of \[\[numbers\]\] 1 must be \[mean",
+    FIRST
+    + "values = { A = ['1'] }": r"'A' in \[values\] of \[\[numbers\]\] 1 must be a number or a list of numbers; got \['1'\]",
+    FIRST + "values = { A = 1.0 }\nscore = 'f1'": "'score' in .* must be one of iou, accuracy, recall",
+    FIRST + "values = [1, 2]": r"'values' in \[\[numbers\]\] 1 must be a table; got \[1, 2\]",
+    "standard = 3\n" + NUMBER + "values = { A = 1.0 }": "'standard' in the file must be a table; got 3",
+    "numbers = 3\n[standard]": "'numbers' in the file must be a list of tables; got 3",
     "numbers = [1]\n[standard]": r"\[\[numbers\]\] 1 must be a table; got 1",
-    "[standard]\n"
-    + NUMBER.replace("byol", "byo")
-    + "values = { A = 1 }": "'method' in .* must be one of .*byol.*'byo'",
-    "[standard]\n" + NUMBER.replace("t50", "t5") + "values = { A = 1 }": "'model' in .* must be one of unet-resnet50",
-    "[standard]\n"
-    + NUMBER.replace("paper", "auto")
-    + "values = { A = 1 }": "'protocol' in .* one of network.*probe; got",
-    "[standard]\n" + NUMBER.replace('"byol"', "[2]") + "values = { A = 1 }": r"'method' in .* got \[2\]",
+    FIRST.replace("byol", "byo") + "values = { A = 1 }": "'method' in .* must be one of .*byol.*'byo'",
+    FIRST.replace("t50", "t5") + "values = { A = 1 }": "'model' in .* must be one of unet-resnet50",
+    FIRST.replace("paper", "auto") + "values = { A = 1 }": "'protocol' in .* one of network.*probe; got",
+    FIRST.replace('"byol"', "[2]") + "values = { A = 1 }": r"'method' in .* got \[2\]",
 }
 
 
