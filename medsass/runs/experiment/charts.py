@@ -97,7 +97,7 @@ def bars(diagram: Diagram, protocol: str, chosen: Grid, scores: Sequence[Mapping
             names = [line.name for line in lines]
             shown = [name for name in chosen.datasets if any((name, line) in ours for line in names)]
             datasets = {name: chosen.datasets[name].paper or name for name in shown}
-            everything = {name: value.mean for name in shown if (value := ours.get((name, EVERYTHING.name)))}
+            everything = {name: bar.mean for name in shown if (bar := ours.get((name, EVERYTHING.name)))}
             return Bars(f"{NAMES[model]}: {_PROTOCOLS[protocol]}", names, datasets, ours, cells["paper"], everything)
     return None
 

@@ -153,7 +153,7 @@ class Grid:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=schema.CLOSED)
 class _Evaluate:
-    protocols: tuple[Literal["network", "paper", "linear"], ...] = SCORED
+    protocols: tuple[Literal["network", "paper", "linear"], ...] = ("network", "paper", "linear")
     probe: tuple[str, ...] = ()
 
 

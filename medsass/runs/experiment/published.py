@@ -15,7 +15,8 @@ import pydantic
 from medsass.config import METHODS, MODELS, schema
 
 if TYPE_CHECKING:
-    _Method = _Model = str
+    _Method = str
+    _Model = str
 else:
     _Method, _Model = Literal[METHODS], Literal[MODELS]
 

@@ -106,11 +106,11 @@ def test_the_head_sees_the_pooled_features_of_the_frozen_encoder(
     """The validation features, recomputed from the stored weights by the network itself."""
     held = []
 
-    def keep(batches: module.head.Batches) -> list[Any]:
+    def keep(batches: module.linear_head.Batches) -> list[Any]:
         held.extend(batches)
         return held
 
-    monkeypatch.setattr(module.head, "cached", keep)
+    monkeypatch.setattr(module.linear_head, "cached", keep)
     probe(_config(trained, bright, epochs=2))
     model = network.build("unet-resnet18")
     model.load_state_dict(load_file(trained / "model.safetensors"))
