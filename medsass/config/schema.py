@@ -5,7 +5,6 @@ import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -38,15 +37,9 @@ def check(kind: type[T], table: Any) -> T:
     epochs?".
     """
     try:
-        made: T = _adapter(kind).validate_json(to_json(table, inf_nan_mode="constants"))
+        return TypeAdapter(kind).validate_json(to_json(table, inf_nan_mode="constants"))
     except ValidationError as error:
         raise ValueError(explain(error, kind)) from error
-    return made
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:
