@@ -1,11 +1,15 @@
 """Judging ways to label, on scenes of which it is known which way is right."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from medsass.data.loading.loader import Loader, LoaderConfig
 from medsass.labels import criteria, refine
 from medsass.runs.tuning import learnability, score
 from medsass.runs.tuning.candidates import Candidate, candidates
@@ -144,3 +148,17 @@ def test_what_follows_from_the_image_is_learnt_and_chance_is_not(monkeypatch: py
     of_truth, of_chance = (learnability.learnability(images, labels) for labels in (truth, chance))
     assert of_truth > 0.6
     assert of_truth > of_chance + 0.2
+
+
+def test_a_glimpse_is_of_some_whole_images_and_of_the_seed(shards: Path) -> None:
+    config = LoaderConfig(shards, "train", 32, 16, "cpu")
+    images, truth = score.glimpse(replace(config, masks=True), 8)
+    again, none = score.glimpse(config, 8)
+    everything = {image.numpy().tobytes() for image in score.glimpse(config, 1000)[0]}
+    assert torch.equal(images, again)
+    assert (truth is not None, none) == (True, None)
+    assert 6 <= len(images) <= 10 < len(everything)
+    assert {image.numpy().tobytes() for image in images} < everything
+    assert not torch.equal(images, score.glimpse(replace(config, seed=1), 8)[0])
+    whole = torch.cat([batch.images for batch in Loader(config)])
+    assert everything == {image.numpy().tobytes() for image in whole}

@@ -121,7 +121,7 @@ def _line(shards: Path, *options: object) -> str:
 @pytest.mark.parametrize("option", ["--out", "--sheet"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(option: str, shards: Path, tmp_path: Path) -> None:
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(tune, "glimpse", lambda *_: pytest.fail("looked at images first"))
+    monkey.setattr(tune.score, "glimpse", lambda *_: pytest.fail("looked at images first"))
     with monkey.context():
         assert "make it first" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path / "none" / "file")
         assert "is a folder" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path)

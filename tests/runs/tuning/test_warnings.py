@@ -6,16 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from medsass.config import ShardConfig
-from medsass.data.loading.loader import Loader, LoaderConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.labels import Labeler
 from medsass.runs.training.train import train
 from medsass.runs.tuning import score, warnings
-from medsass.runs.tuning.glimpse import glimpse
 from tests.conftest import tiny
 
 
@@ -89,16 +86,3 @@ def test_training_with_the_truth_is_not_warned(
 ) -> None:
     train(replace(tiny(shards, tmp_path / "run"), epochs=1, method="supervised", polarity="dark"))
     assert "warning" not in capsys.readouterr().err
-
-
-def test_a_glimpse_is_of_some_whole_images_and_of_the_seed(shards: Path) -> None:
-    images, truth = glimpse(shards, 8, 32, "cpu", masks=True)
-    again, none = glimpse(shards, 8, 32, "cpu")
-    everything = {image.numpy().tobytes() for image in glimpse(shards, 1000, 32, "cpu")[0]}
-    assert torch.equal(images, again)
-    assert (truth is not None, none) == (True, None)
-    assert 6 <= len(images) <= 10 < len(everything)
-    assert {image.numpy().tobytes() for image in images} < everything
-    assert not torch.equal(images, glimpse(shards, 8, 32, "cpu", seed=1)[0])
-    whole = torch.cat([batch.images for batch in Loader(LoaderConfig(shards, "train", 32, 16, "cpu"))])
-    assert everything == {image.numpy().tobytes() for image in whole}
