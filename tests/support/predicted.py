@@ -1,4 +1,4 @@
-"""What `medsass predict` takes and gives: images, slides, runs of untrained weights, and the files that it wrote."""
+"""Images, slides and runs of untrained weights for `medsass predict`, and readers of the files that it wrote."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from medsass.models import checkpoint, network
 from medsass.runs import run_directory
 from medsass.runs.prediction.predict import predict
 
-SIZE = 32  # that these runs were trained at
+SIZE = 32  # the trained size of these runs
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -20,7 +20,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """(height, width) in 0..1, with the whole range within 400 pixels."""
+    """Return (height, width) values in 0..1, with the whole range within 400 pixels."""
     y, x = np.mgrid[:height, :width]
     return np.asarray(0.5 + 0.5 * np.sin(y / 37) * np.cos(x / 53))
 
@@ -32,14 +32,14 @@ def save_image(path: Path, height: int = 40, width: int = 56) -> Path:
 
 
 def save_slide(path: Path, array: np.ndarray, **options: object) -> Path:
-    """A tiled TIFF; named .svs, .ndpi or .scn it is a slide."""
+    """Save a tiled TIFF; named .svs, .ndpi or .scn it is a slide."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, array, tile=(64, 64), compression="zlib", metadata=None, **options)
     return path
 
 
 def save_run(path: Path, **facts: object) -> Path:
-    """A run directory with the weights that training would begin with."""
+    """Make a run directory with the weights at the start of a training."""
     run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts)
     torch.manual_seed(0)
     checkpoint.save_weights(path / run_directory.WEIGHTS, network.build("unet-resnet18").state_dict())

@@ -1,4 +1,4 @@
-"""The grid: what multiplies out, what a cell is called, and that each mistake is told by file, key, rule and remedy."""
+"""The grid: lists that multiply out, names of cells, and mistakes reported with file, key, rule and remedy."""
 
 from pathlib import Path
 from typing import Any
@@ -45,40 +45,30 @@ def test_lists_multiply_out_over_the_defaults(tmp_path: Path) -> None:
     assert {cell.config.model for cell in chosen.cells} == {"unet-resnet18"}
 
 
-def test_a_run_goes_before_its_dataset_and_that_before_the_defaults(tmp_path: Path) -> None:
+def test_a_run_precedes_its_dataset_that_the_defaults_and_equal_cells_are_one(tmp_path: Path) -> None:
     chosen = _load(tmp_path, SMALL + '[[runs]]\ndataset = "b"\nepochs = [1, 3]\nseed = 5\n')
     assert _cells(chosen) == [("b", "medsass", "otsu", 1, 5), ("b", "medsass", "otsu", 3, 5)]
-
-
-def test_equal_cells_of_several_runs_are_one(tmp_path: Path) -> None:
-    runs = '[[runs]]\ndataset = "a"\n[[runs]]\ndataset = "a"\nlabels = ["ght", "otsu"]\n'
-    chosen = _load(tmp_path, SMALL + runs)
+    chosen = _load(tmp_path, SMALL + '[[runs]]\ndataset = "a"\n[[runs]]\ndataset = "a"\nlabels = ["ght", "otsu"]\n')
     assert len(_cells(chosen)) == len(set(_cells(chosen))) == 4
 
 
-def test_a_cells_folder_tells_what_it_is() -> None:
+def test_a_cells_name_lists_what_is_off_the_defaults_of_train() -> None:
     config = TrainConfig(Path("a"), Path(), labels="ght", ght="1,2,3,0.5", epochs=9, flip=False, lr=0.01, seed=4)
-    assert (
-        Cell("a", config).name == "a/medsass_unet-resnet50_labels-ght_epochs-9_lr-0.01_flip-False_ght-1,2,3,0.5_seed-4"
-    )
+    name = "a/medsass_unet-resnet50_labels-ght_epochs-9_lr-0.01_flip-False_ght-1,2,3,0.5_seed-4"
+    assert Cell("a", config).name == name
     assert Cell("a", TrainConfig(Path(), Path())).name == "a/medsass_unet-resnet50_seed-0"
 
 
-@given(
-    st.lists(
-        st.fixed_dictionaries(
-            {
-                "labels": st.sampled_from(["otsu", "ght", "adaptive-mean"]),
-                "epochs": st.integers(1, 12),
-                "lr": st.sampled_from([None, 1e-3, 1e-4, 0.5]),
-                "crop": st.sampled_from([0.6, 1.0]),
-                "seed": st.integers(0, 3),
-            }
-        ),
-        min_size=2,
-        max_size=2,
-    )
-)
+OPTIONS = {
+    "labels": st.sampled_from(["otsu", "ght", "adaptive-mean"]),
+    "epochs": st.integers(1, 12),
+    "lr": st.sampled_from([None, 1e-3, 1e-4, 0.5]),
+    "crop": st.sampled_from([0.6, 1.0]),
+    "seed": st.integers(0, 3),
+}
+
+
+@given(st.lists(st.fixed_dictionaries(OPTIONS), min_size=2, max_size=2))
 def test_cells_have_equal_names_exactly_where_they_are_equal(options: list[dict[str, Any]]) -> None:
     names = [Cell("a", TrainConfig(Path(), Path(), **values)).name for values in options]
     assert (names[0] == names[1]) == (options[0] == options[1])
@@ -91,7 +81,7 @@ def test_a_dataset_has_its_options_and_its_recipe(tmp_path: Path) -> None:
     assert found == ("b", "own.toml", {"size": 64}, "val", "P", "why")
 
 
-def test_off_names_what_is_off_the_defaults(tmp_path: Path) -> None:
+def test_off_names_options_off_the_defaults_and_never_methods_models_seeds_or_places(tmp_path: Path) -> None:
     chosen = _load(tmp_path, SMALL + '[[runs]]\ndataset = ["a", "b"]\nepochs = 3\nlabels = ["ght", "otsu"]\n')
     off = {(c.dataset, c.config.labels): chosen.off(c.dataset, plain(c.config)) for c in chosen.cells}
     expected = {
@@ -101,10 +91,6 @@ def test_off_names_what_is_off_the_defaults(tmp_path: Path) -> None:
         ("b", "otsu"): set(),
     }
     assert off == expected
-
-
-def test_methods_models_seeds_and_places_are_never_off(tmp_path: Path) -> None:
-    chosen = _load(tmp_path, SMALL + '[[runs]]\ndataset = "a"\n')
     other = TrainConfig(Path("x"), Path("y"), "byol", "unet-vit-tiny", epochs=7, seed=9, device="cpu", threads=3)
     assert chosen.off("a", plain(other)) == set()
 
@@ -148,7 +134,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("text", "message"), MISTAKES.items(), ids=range(len(MISTAKES)))
-def test_a_mistake_is_told_in_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_reported_in_one_line_that_names_the_file(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         _load(tmp_path, text)
     assert str(tmp_path / "grid.toml") in str(error.value)
@@ -168,6 +154,5 @@ def test_the_grids_that_come_with_the_project_can_be_read(name: str, cells: int 
     assert all(chosen.datasets[cell.dataset].split for cell in chosen.cells)
     assert {item.paper for item in chosen.datasets.values()} - {""} <= {n.dataset for n in chosen.published.numbers}
     assert {cell.config.model for cell in chosen.cells if cell.config.method in ("mae", "simmim")} <= {
-        "unet-vit-small",
-        "unet-vit-tiny",
-    }
+        "unet-vit-small", "unet-vit-tiny"
+    }  # fmt: skip

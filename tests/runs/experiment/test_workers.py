@@ -1,4 +1,4 @@
-"""Tasks side by side: how many, and that what ends ill ends at once."""
+"""Tasks side by side: their number, and failures that end all at once."""
 
 import os
 import signal
@@ -65,7 +65,7 @@ def _kill(_task: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_told_with_the_remedy() -> None:
+def test_a_killed_worker_is_reported_with_the_remedy() -> None:
     with pytest.raises(ChildProcessError, match=r"was killed.*fewer --jobs"):
         list(workers.run(_kill, [1, 2, 3], Workers(("", ""), 1)))
 
@@ -76,7 +76,7 @@ def _wait(task: int) -> int:
     return os.getpid()
 
 
-def test_who_stops_asking_leaves_no_process_behind() -> None:
+def test_a_caller_that_stops_iterating_leaves_no_process_behind() -> None:
     ended = workers.run(_wait, [0, 1, 1], Workers(("",), 1), apart=True)
     _, pid = next(ended)
     ended.close()

@@ -1,4 +1,4 @@
-"""Warnings of labels that will hardly be of use: where they come, and that they name what was seen."""
+"""Warnings of labels of little use: when they appear, and that they name the signs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,16 +30,13 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def test_a_choice_is_doubted_by_its_own_values() -> None:
+def test_a_choice_is_doubted_by_its_own_values_of_the_criteria_that_vote() -> None:
+    assert set(warnings.SIGNS) == set(score.VOTES)
     values = {name: np.array([1.0, least - 0.1]) for name, (least, _) in warnings.SIGNS.items()}
     assert warnings.of_choice(values, 0) == ""
     line = warnings.of_choice(values, 1)
     assert all(name in line for name in warnings.SIGNS)
     assert "--method supervised" in line
-
-
-def test_signs_are_of_the_criteria_that_vote() -> None:
-    assert set(warnings.SIGNS) == set(score.VOTES)
 
 
 def test_a_ring_at_the_frame_is_doubted(tmp_path: Path) -> None:
@@ -73,12 +70,10 @@ def test_labels_of_nothing_are_doubted_before_they_are_learnt(
     assert "contrast" in line
 
 
-def test_labels_of_nuclei_are_not(shards: Path, tmp_path: Path) -> None:
-    assert warnings.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "bright"), "cpu") == ""
-
-
-def test_labels_that_cover_nearly_all_are_doubted(shards: Path, tmp_path: Path) -> None:
-    assert "size" in warnings.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "dark"), "cpu")
+def test_labels_of_nuclei_are_not_doubted_but_those_that_cover_nearly_all(shards: Path, tmp_path: Path) -> None:
+    config, dataset = tiny(shards, tmp_path), manifest.load(shards)
+    assert warnings.of_run(config, dataset, Labeler("otsu", "bright"), "cpu") == ""
+    assert "size" in warnings.of_run(config, dataset, Labeler("otsu", "dark"), "cpu")
 
 
 def test_training_with_the_truth_is_not_warned(
