@@ -99,7 +99,7 @@ def test_an_input_is_never_replaced_by_a_mask(trained: Path, tmp_path: Path, oth
     path = save_slide(tmp_path / "a.tif", noise(70, 70)) if slide else save_image(tmp_path / "a.png")
     others = [save_slide(tmp_path / other, noise(70, 70)) if slide else save_image(tmp_path / other)] if other else []
     before = path.read_bytes()
-    with pytest.raises((ValueError, FileExistsError), match="is an input image|would both write"):
+    with pytest.raises((ValueError, FileExistsError), match=r"is an input image|would both write"):
         run_predict(trained, tmp_path, *others, path, overwrite=True)
     assert path.read_bytes() == before
 
