@@ -35,7 +35,7 @@ class Line:
 
     @property
     def trivial(self) -> bool:
-        """Whether the number depends on the images alone."""
+        """True where the number depends on the images alone."""
         return not self.method
 
 
@@ -192,7 +192,7 @@ def _notes(found: Mapping[Key, Value], chosen: Grid) -> dict[str, str]:
 
 
 def _caption(table: Table, found: Mapping[Key, Value], chosen: Grid) -> str:
-    """How the numbers were made: seeds, and the training options that differ from the paper's standard."""
+    """The caption's account of the numbers: seeds, and the options of the trainings."""
 
     def said(options: Mapping[str, Any]) -> str:
         shown = {name: text for name, text in _SAID.items() if name in options and name != table.axis}

@@ -66,7 +66,7 @@ class _Run:
 
 @_with_options(ShardConfig, _SHARD_SET)
 class Dataset:
-    """Where a dataset comes from and what it stands for: `[datasets.NAME]`.
+    """A dataset and its place among the published ones: `[datasets.NAME]`.
 
     Either `shards` is a shard folder, or `source` a folder that is sharded with `recipe` and `options`; both are below
     --data. split: the one that is scored. paper: its name among the published numbers, or "". differs: how it differs from

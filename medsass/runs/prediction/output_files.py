@@ -40,7 +40,7 @@ class Outputs:
 
     @property
     def large(self) -> bool:
-        """Whether mask and probability are TIFF files and the overlay is an overview."""
+        """True where mask and probability are TIFF files and the overlay is an overview."""
         return self.mask.suffix == ".tif"
 
     def beside(self, kind: str) -> Path:

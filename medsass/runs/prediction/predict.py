@@ -135,7 +135,7 @@ def _outputs(config: PredictConfig) -> list[Outputs]:
 
 
 def _is_large(path: Path, config: PredictConfig) -> bool:
-    """Whether it is a slide, or its header announces more than MOST_PIXELS pixels."""
+    """Return True for slides, and for images whose header announces more than MOST_PIXELS pixels."""
     suffix = path.suffix.lower()
     if suffix in opening.SLIDES or suffix not in _STREAMED:
         return suffix in opening.SLIDES

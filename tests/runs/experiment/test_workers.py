@@ -29,7 +29,7 @@ def test_a_cpu_runs_one_task_on_all_cores_and_several_share_them() -> None:
 
 
 def test_each_gpu_gets_what_fits_once_a_tasks_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4, 80 and 10 GiB that are free, 0.9 hold none (one is tried all the same), 18 (four at most) and 2 of 4 GiB."""
+    """0.9 of the free 4, 80 and 10 GiB hold no task (one is tried all the same), 18 (four at most) and 2 of 4 GiB."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ([4, 80, 10][index] << 30, 99 << 30))
     assert workers.plan(0, 1, "cuda", None) == Workers(("2",), 1)

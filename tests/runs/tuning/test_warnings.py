@@ -40,7 +40,7 @@ def test_a_choice_is_doubted_by_its_own_values_of_the_criteria_that_vote() -> No
 
 
 def test_a_ring_at_the_frame_is_doubted(tmp_path: Path) -> None:
-    """As bare Otsu's labels of X-rays are: the dark margin is a class of its own."""
+    """Bare Otsu's labels of X-rays are like this: the dark margin is a class of its own."""
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for i in range(16):
