@@ -23,7 +23,6 @@ from medsass.data.sharding import shard
 from medsass.data.shards import remote
 from medsass.labels import Labeler, criteria
 from medsass.runs.tuning import score
-from medsass.runs.tuning.glimpse import glimpse
 from medsass.runs.tuning.tune import correlation, tune
 
 SPLITS = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "bitdepth_nucseg": "test"}
@@ -36,7 +35,7 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
     shard.write(ShardConfig(data / dataset, shards, recipe=dataset))
     config = TuneConfig(shards, out=folder / f"{dataset}.toml", images=IMAGES, size=SIZE, score=True, device=where)
     ranking = tune(config)
-    images, _ = glimpse(shards, IMAGES, SIZE, where, masks=True)
+    images, _ = score.glimpse(LoaderConfig(shards, "train", SIZE, 16, where, masks=True), IMAGES)
     assert ranking.iou is not None
     best, polarity = ranking.candidates[0], remote.load(shards).polarity
     labelers = {"otsu": Labeler("otsu", polarity), "chosen": best.labeler(SIZE)}

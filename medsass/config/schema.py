@@ -9,14 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError, to_json
 
 T = TypeVar("T")
 
 CLOSED = ConfigDict(extra="forbid", strict=True)  # of a pydantic dataclass: no unknown keys, no conversions
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_REFUSED = "refused"  # type of the error, and mark of the annotation
 _OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
 
 
@@ -73,15 +74,28 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
         where, key = _place(keys[:-1]), str(keys[-1]) if keys else ""
         shown = (name(key, where) if name else f"'{key}' in {where}") if key else "it"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = [each.name for each in fields(owner) if each.init]
+        hints = get_type_hints(owner, include_extras=True)
+        allowed = [each.name for each in fields(owner) if each.init]
+        known = [key for key in allowed if _REFUSED not in getattr(hints[key], "__metadata__", ())]
         return f"{shown} is unknown: {nearest(str(keys[-1]), known)}known: {', '.join(known)}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{shown} is missing; add it"
+    if first["type"] == _REFUSED:
+        return f"{shown} {first['msg']}"
     limits = [f"{word} {first['ctx'][rule]:g}" for rule, word in _LIMITS.items() if rule in first.get("ctx", {})]
     if first["type"] == "finite_number":
         limits = ["a finite number"]
     value = first["input"]
     return f"{shown} must be {limits[0] if limits else describe(expected)}; got {value!r:.80}"
+
+
+def refused(reason: str) -> Any:
+    """Return the type of a key that is known and not allowed; `reason` follows its name: "is set elsewhere; drop it"."""
+
+    def refuse(_: Any) -> None:
+        raise PydanticCustomError(_REFUSED, "{reason}", {"reason": reason})
+
+    return Annotated[None, BeforeValidator(refuse), _REFUSED]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -102,7 +116,8 @@ def describe(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(item) for item in arguments)
     if origin in (tuple, list, Sequence):
-        return f"a list of {describe(arguments[0]).removeprefix('a ').removesuffix('s')}s"
+        item = describe(arguments[0])
+        return f"a list, each {item}" if " of " in item else f"a list of {item.removeprefix('a ').removesuffix('s')}s"
     return _WORDS.get(annotation, "a table")
 
 
@@ -144,4 +159,6 @@ def _place(keys: Sequence[str | int]) -> str:
         return "the file"
     if isinstance(keys[-1], int):
         return f"[[{'.'.join(map(str, keys[:-1]))}]] {keys[-1] + 1}"
+    if row := next((i for i in range(len(keys), 0, -1) if isinstance(keys[i - 1], int)), 0):
+        return f"{_place(keys[row:])} of {_place(keys[:row])}"
     return f"[{'.'.join(map(str, keys))}]"

@@ -18,6 +18,8 @@ class Row:
     path: str
     channels: tuple[int, ...] = ()
     level: str | tuple[int, ...] = "binary"
+    values: Mapping[str, float] = Field(default_factory=dict)
+    device: schema.refused("is set by the command; drop it") = None  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True, config=schema.CLOSED)
@@ -30,6 +32,7 @@ class Sheet:
     on: bool = True
     shares: Mapping[str, int | float] = Field(default_factory=dict)
     parts: Mapping[str, Row] = Field(default_factory=dict)
+    axes: tuple[Literal["x", "y"], ...] = ()
 
     def __post_init__(self) -> None:
         if self.shares and sum(self.shares.values()) != 1:
@@ -48,11 +51,14 @@ def test_arrays_become_tuples_and_whole_numbers_floats() -> None:
     ("table", "message"),
     [
         ({"epohcs": 3}, "'epohcs' in the file is unknown: did you mean epochs? known: name, rows, kind, epochs, lr, on, "
-         "shares, parts"),
-        ({"xyz": 3}, "'xyz' in the file is unknown: known: name, rows, kind, epochs, lr, on, shares, parts"),
+         "shares, parts, axes"),
+        ({"xyz": 3}, "'xyz' in the file is unknown: known: name, rows, kind, epochs, lr, on, shares, parts, axes"),
         ({"rows": [{"path": "x"}, {"paht": "x"}]}, "'path' in [[rows]] 2 is missing; add it"),
         ({"rows": [{"path": "x", "chanels": []}]}, "'chanels' in [[rows]] 1 is unknown: did you mean channels? known: path, "
-         "channels, level"),
+         "channels, level, values"),
+        ({"rows": [{"path": "x", "device": "cpu"}]}, "'device' in [[rows]] 1 is set by the command; drop it"),
+        ({"rows": [{"path": "x", "values": {"a": "b"}}]}, "'a' in [values] of [[rows]] 1 must be a number; got 'b'"),
+        ({"axes": ["z"]}, "'axes' in the file must be a list, each one of x, y; got 'z'"),
         ({"parts": {"small": {"path": 3}}}, "'path' in [parts.small] must be text; got 3"),
         ({"kind": "light"}, "'kind' in the file must be one of bright, dark; got 'light'"),
         ({"epochs": 0}, "'epochs' in the file must be at least 1; got 0"),

@@ -1,15 +1,12 @@
-"""From scores to a filled table: a `Table` says what is compared, `build` sorts the numbers into rows and columns."""
+"""From scores to a filled table: a `Table` lists what is compared, `build` sorts the numbers into rows and columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
-from medsass.config import TrainConfig
 from medsass.runs.experiment.export import MARKS, Sheet, Value
 from medsass.runs.experiment.grid import Grid
-from medsass.runs.experiment.published import Number
 
 CNN, VIT = ("unet-resnet50", "unet-resnet18"), ("unet-vit-small", "unet-vit-tiny")  # the paper's, then its stand-in
 
@@ -27,9 +24,9 @@ _SAID = {"size": "{0} × {0} pixels", "epochs": "epochs: {0}", "batch_size": "ba
 
 @dataclass(frozen=True)
 class Line:
-    """What is compared with others: a method's score by a protocol, at `path` in a cell's scores.
+    """A line of a comparison: a method's score by a protocol, at `path` in a cell's scores.
 
-    method "": any, for the answers that need no training; they are `trivial`, never the best, and not the paper's.
+    method "": any, for the answers that need no training; they are `trivial`, never the best, and not in the paper.
     """
 
     name: str
@@ -38,15 +35,15 @@ class Line:
 
     @property
     def trivial(self) -> bool:
-        """Whether the number depends on the images alone."""
+        """True where the number depends on the images alone."""
         return not self.method
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as data. Its numbers have coordinates: dataset, line, model, source ("ours" or "paper") and, where an
-    `axis` is varied, its value. `rows` name those that make a row, `column` the one whose values stand side by side.
-    `fixed` are options that all its cells have beside the grid's defaults.
+    """A table as data. `rows` and `column` are coordinates of its numbers (fields of `Key`): those that make a row, and
+    the one whose values stand side by side. axis: the option that is varied, if any. fixed: options that all its cells
+    have beside the grid's defaults.
     """
 
     number: str
@@ -59,96 +56,95 @@ class Table:
     fixed: Mapping[str, str] = field(default_factory=dict)
 
 
-Key = tuple[tuple[str, Any], ...]
+class Key(NamedTuple):
+    """The coordinates of a number. model: "" for a trivial line. source: "ours" or "paper". axis: a value of the table's."""
+
+    dataset: str
+    line: str
+    model: str
+    source: str
+    axis: Any = ""
 
 
 def numbers(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> dict[Key, Value]:
-    """All numbers of a table by their coordinates, ours and, of the same datasets, the paper's."""
+    """Return all numbers of a table: ours and, for the same datasets, the paper's. Ours are of cells that differ from the
+    grid's defaults only in what the table varies or fixes.
+    """
     ours: dict[Key, dict[int, float]] = {}
     for record in scores:
-        if record["dataset"] not in chosen.datasets or not _fits(table, record, chosen):
+        if (
+            record["dataset"] not in chosen.datasets
+            or record["model"] not in table.models
+            or any(record[name] != value for name, value in table.fixed.items())
+            or not chosen.off(record["dataset"], record["train"]) <= {table.axis, *table.fixed}
+        ):
             continue
         for line in table.lines:
-            value = _dig(record, line.path)
-            matches = record["model"] in table.models and line.method in ("", record["method"])
-            if matches and value is not None:
-                model = "" if line.trivial else record["model"]
-                axis = record[table.axis] if table.axis else ""
-                key = _key(record["dataset"], line.name, model, "ours", axis)
-                ours.setdefault(key, {})[record["seed"]] = value
-    values = {
-        key: Value(mean(seeds.values()), stdev(seeds.values()) if len(seeds) > 1 else None, len(seeds))
-        for key, seeds in ours.items()
-    }
-    trivial = {line.name for line in table.lines if line.trivial}
-    values = {
-        key: Value(value.mean, None, 0) if dict(key)["line"] in trivial else value for key, value in values.items()
-    }
+            value: Any = record
+            for name in line.path:
+                value = value.get(name) if value else None
+            if line.method in ("", record["method"]) and value is not None:
+                model, axis = "" if line.trivial else record["model"], record[table.axis] if table.axis else ""
+                key = Key(record["dataset"], line.name, model, "ours", axis)
+                ours.setdefault(key, {})[record["seed"]] = float(value)
+    values = {}
+    for key, seeds in ours.items():
+        count = len(seeds) if key.model else 0
+        values[key] = Value(mean(seeds.values()), stdev(seeds.values()) if count > 1 else None, count)
     return {**values, **_paper(table, chosen)}
 
 
-def _fits(table: Table, record: Mapping[str, Any], chosen: Grid) -> bool:
-    """Whether a cell differs from the grid's defaults in nothing but what the table varies or fixes."""
-    fixed = all(record[name] == value for name, value in table.fixed.items())
-    return fixed and chosen.off(record["dataset"], record["train"]) <= {table.axis, *table.fixed}
-
-
 def _paper(table: Table, chosen: Grid) -> dict[Key, Value]:
-    """The paper's numbers; of one that it prints twice the one in the table of that number."""
+    """The paper's numbers; where it prints one twice, that of the table of the same number."""
     names = {dataset.paper: name for name, dataset in chosen.datasets.items() if dataset.paper}
     found: dict[Key, Value] = {}
     for number in sorted(chosen.published.numbers, key=lambda number: number.table == table.number):
-        for line in table.lines:
-            if number.dataset in names and _is_of(number, line, table, chosen):
+        fits = (
+            number.dataset in names
+            and number.model in table.models
+            and all(number.options[name] == value for name, value in table.fixed.items())
+            and chosen.published.off(number) <= {table.axis, *table.fixed}
+        )
+        for line in table.lines if fits else ():
+            if (number.method, number.protocol, number.score) == (line.method, *line.path[-2:]):
                 axis = number.options[table.axis] if table.axis else ""
-                key = _key(names[number.dataset], line.name, number.model, "paper", axis)
+                key = Key(names[number.dataset], line.name, number.model, "paper", axis)
                 found[key] = Value(number.mean, number.deviation, 0, exact=True)
     return found
 
 
-def _is_of(number: Number, line: Line, table: Table, chosen: Grid) -> bool:
-    same = (number.method, number.protocol, number.score) == (line.method, line.path[-2], line.path[-1])
-    fixed = all(number.options[name] == value for name, value in table.fixed.items())
-    varied = chosen.published.off(number) <= {table.axis, *table.fixed}
-    return same and fixed and varied and number.model in table.models
-
-
-def _dig(record: Mapping[str, Any], path: Sequence[str]) -> float | None:
-    value: Any = record
-    for name in path:
-        value = value.get(name) if value else None
-    return None if value is None else float(value)
-
-
-def _key(dataset: str, line: str, model: str, source: str, axis: Any) -> Key:
-    return (("dataset", dataset), ("line", line), ("model", model), ("source", source), ("axis", axis))
-
-
 def build(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> Sheet | None:
-    """A table filled with what there is; None where no cell of ours belongs into it. Of an axis only datasets are shown
-    of which ours or the paper's have two values at least.
+    """Fill a table with what there is; None where it would hold no trained cell of ours. With an axis, datasets are shown
+    only where ours or the paper's have at least two of its values.
     """
     found = numbers(table, chosen, scores)
     if table.axis:
-        varied = {name for name in chosen.datasets if _varied(found, name)}
-        found = {key: value for key, value in found.items() if dict(key)["dataset"] in varied}
-    trained = {line.name for line in table.lines if not line.trivial}
-    if not any(dict(key)["source"] == "ours" and dict(key)["line"] in trained for key in found):
+        groups: dict[tuple[str, str], set[Any]] = {}
+        for key in found:
+            groups.setdefault((key.dataset, key.source), set()).add(key.axis)
+        varied = {dataset for (dataset, _), values in groups.items() if len(values) > 1}
+        found = {key: value for key, value in found.items() if key.dataset in varied}
+    if not any(key.source == "ours" and key.model for key in found):
         return None
-    order = _order(table, chosen)
-    place = {name: {value: index for index, value in enumerate(values)} for name, values in order.items()}
-    place["axis"] = {value: index for index, value in enumerate(_axis(table, found))}
+    axis = {key.axis for key in found}
+    order: dict[str, list[Any]] = {
+        "dataset": list(chosen.datasets),
+        "line": [line.name for line in table.lines],
+        "model": [*table.models, ""],
+        "source": ["ours", "paper"],
+        "axis": [name for name in _ORDER[table.axis] if name in axis] if table.axis in _ORDER else sorted(axis),
+    }
 
     def sort(names: Sequence[str]) -> list[tuple[Any, ...]]:
-        seen = {tuple(dict(key)[name] for name in names) for key in found}
-        return sorted(seen, key=lambda row: [place[name][value] for name, value in zip(names, row, strict=True)])
+        seen = {tuple(getattr(key, name) for name in names) for key in found}
+        return sorted(seen, key=lambda row: [order[name].index(value) for name, value in zip(names, row, strict=True)])
 
     rows, columns = sort(table.rows), [column for (column,) in sort([table.column])]
     best = _best(found, table) if _has_best(table) else set()
     cells: dict[tuple[Any, ...], dict[Any, Value]] = {row: {} for row in rows}
     for key, value in found.items():
-        at = dict(key)
-        cells[tuple(at[name] for name in table.rows)][at[table.column]] = value.marked(key in best)
+        row = tuple(getattr(key, name) for name in table.rows)
+        cells[row][getattr(key, table.column)] = replace(value, best=key in best)
     notes = _notes(found, chosen)
     marks = {name: MARKS[index % len(MARKS)] * (1 + index // len(MARKS)) for index, name in enumerate(notes)}
 
@@ -166,48 +162,29 @@ def build(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> Sh
     )  # fmt: skip
 
 
-def _order(table: Table, chosen: Grid) -> dict[str, Sequence[str]]:
-    return {
-        "dataset": list(chosen.datasets),
-        "line": [line.name for line in table.lines],
-        "model": [*table.models, ""],
-        "source": ("ours", "paper"),
-    }
-
-
-def _axis(table: Table, found: Mapping[Key, Value]) -> list[Any]:
-    values = {dict(key)["axis"] for key in found}
-    return [name for name in _ORDER[table.axis] if name in values] if table.axis in _ORDER else sorted(values)
-
-
-def _varied(found: Mapping[Key, Value], dataset: str) -> bool:
-    keys = [dict(key) for key in found if dict(key)["dataset"] == dataset]
-    return any(len({at["axis"] for at in keys if at["source"] == source}) > 1 for source in ("ours", "paper"))
-
-
 def _has_best(table: Table) -> bool:
     return table.column != "line"  # lines side by side are different scores
 
 
 def _best(found: Mapping[Key, Value], table: Table) -> set[Key]:
-    """The keys of the highest means of each dataset, backbone, protocol and source, all of a tie, as they are printed."""
+    """The keys of the highest means for each dataset, backbone, protocol and source, all of a tie, compared as printed."""
     protocol = {line.name: line.path[:-1] for line in table.lines if not line.trivial}
     groups: dict[tuple[Any, ...], list[Key]] = {}
     for key in found:
-        at = dict(key)
-        if at["line"] in protocol:
-            groups.setdefault((at["dataset"], at["model"], protocol[at["line"]], at["source"]), []).append(key)
+        if key.line in protocol:
+            groups.setdefault((key.dataset, key.model, protocol[key.line], key.source), []).append(key)
     tops = [(keys, max(round(found[key].mean, 4) for key in keys)) for keys in groups.values() if len(keys) > 1]
     return {key for keys, top in tops for key in keys if round(found[key].mean, 4) == top and top > 0}
 
 
 def _notes(found: Mapping[Key, Value], chosen: Grid) -> dict[str, str]:
-    """Footnotes by the dataset or model that they are of: in what ours are not the paper's."""
-    ours = [dict(key) for key in found if dict(key)["source"] == "ours"]
-    seen = {name for name in chosen.datasets if any(at["dataset"] == name for at in ours)}
-    notes = {name: f"ours: {item.differs}" for name, item in chosen.datasets.items() if name in seen and item.differs}
+    """Footnotes by dataset or model: how ours differ from the paper's."""
+    datasets, models = ({getattr(key, name) for key in found if key.source == "ours"} for name in ("dataset", "model"))
+    notes = {
+        name: f"ours: {item.differs}" for name, item in chosen.datasets.items() if name in datasets and item.differs
+    }
     for paper, stand_in in (CNN, VIT):
-        if any(at["model"] == stand_in for at in ours):
+        if stand_in in models:
             notes[stand_in] = (
                 f"a smaller network in place of {NAMES[paper]}, for computers without a GPU; not the paper's"
             )
@@ -215,29 +192,28 @@ def _notes(found: Mapping[Key, Value], chosen: Grid) -> dict[str, str]:
 
 
 def _caption(table: Table, found: Mapping[Key, Value], chosen: Grid) -> str:
-    """How the numbers came about: seeds, and what of the training the paper's standard does not say."""
+    """The caption's account of the numbers: seeds, and the options of the trainings."""
+
+    def said(options: Mapping[str, Any]) -> str:
+        shown = {name: text for name, text in _SAID.items() if name in options and name != table.axis}
+        return ", ".join(text.format(options[name]) for name, text in shown.items())
+
     counts = sorted({value.seeds for value in found.values() if value.seeds})
     seeds = "1 seed" if counts == [1] else f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds"
-    seen = {dict(key)["dataset"] for key in found if dict(key)["source"] == "ours"}
-    shown = [name for name in chosen.datasets if name in seen]
-    options = [_options(name, chosen) for name in shown]
-    usual = max(options, key=options.count)
+    seen = {key.dataset for key in found if key.source == "ours"}
+    options = {
+        name: {option: getattr(chosen.standard(name), option) for option in _SAID}
+        for name in chosen.datasets
+        if name in seen
+    }
+    usual = max(options.values(), key=list(options.values()).count)
     others = "".join(
-        f"; {chosen.datasets[name].paper or name}: {_said(dict(own.items() - usual.items()), table.axis)}"
-        for name, own in zip(shown, options, strict=True)
+        f"; {chosen.datasets[name].paper or name}: {said(dict(own.items() - usual.items()))}"
+        for name, own in options.items()
         if own != usual
     )
-    text = f"Ours: mean ± sample standard deviation (n − 1) of {seeds}; {_said(usual, table.axis)}{others}."
-    if any(dict(key)["source"] == "paper" for key in found):
+    text = f"Ours: mean ± sample standard deviation (n − 1) of {seeds}; {said(usual)}{others}."
+    if any(key.source == "paper" for key in found):
         standard = chosen.published.standard
-        text += f" Paper: {standard.get('seeds')} seeds; {_said(standard, table.axis)}."
+        text += f" Paper: {standard.get('seeds')} seeds; {said(standard)}."
     return text + (" Best of a dataset, backbone and protocol in bold." if _has_best(table) else "")
-
-
-def _options(dataset: str, chosen: Grid) -> dict[str, Any]:
-    standard = TrainConfig(Path(), Path(), **{**chosen.defaults, **chosen.datasets[dataset].train})
-    return {name: getattr(standard, name) for name in _SAID}
-
-
-def _said(options: Mapping[str, Any], varied: str) -> str:
-    return ", ".join(text.format(options[name]) for name, text in _SAID.items() if name in options and name != varied)

@@ -1,21 +1,22 @@
-"""A table of means and deviations as Markdown, CSV and LaTeX."""
+"""A table of means and deviations, exported as Markdown, CSV and LaTeX."""
 
 import csv as writer
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 MARKS = "†‡§¶‖"  # of footnotes
+_NONE = "–"  # a missing value
 
 _LATEX = {"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$", "±": r"$\pm$", "×": r"$\times$",
           "−": "$-$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-          "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}  # fmt: skip
+          "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Value:
-    """A mean in [0, 1], the standard deviation (None of one seed), over how many seeds (0: it has none, or not known);
-    `exact`: shown as it was published; `best`: shown in bold.
+    """A mean in [0, 1] and its standard deviation (None for one seed) over `seeds` seeds (0: none, or not known).
+    exact: shown with the published digits. best: shown in bold.
     """
 
     mean: float
@@ -23,10 +24,6 @@ class Value:
     seeds: int
     exact: bool = False
     best: bool = False
-
-    def marked(self, best: bool) -> "Value":
-        """The same, in bold or not."""
-        return replace(self, best=best)
 
     @property
     def text(self) -> str:
@@ -37,7 +34,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A filled table: `heads` above the labels of a row, `columns` above its values, which are None where there is none."""
+    """A filled table: `heads` above the labels of a row, `columns` above its values; a missing value is None."""
 
     number: str
     caption: str
@@ -48,17 +45,22 @@ class Sheet:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A GitHub table with its caption above and its footnotes below."""
+    """Return a GitHub table with its caption above and its footnotes below."""
     rule = ["---"] * len(sheet.heads) + ["---:"] * len(sheet.columns)
-    rows = [[*labels, *(_bold(value, "**", "**") for value in values)] for labels, values in sheet.rows]
+    rows = []
+    for labels, values in sheet.rows:
+        texts = [value.text if value else _NONE for value in values]
+        bold = [f"**{text}**" if value and value.best else text for text, value in zip(texts, values, strict=True)]
+        rows.append([*labels, *bold])
     table = ["| " + " | ".join(cells) + " |" for cells in ([*sheet.heads, *sheet.columns], rule, *rows)]
-    return "\n".join(
-        [f"**Table {sheet.number}.** {sheet.caption}", "", *table, "", *(f"{note}\n" for note in sheet.notes)]
-    )
+    notes = [f"{note}\n" for note in sheet.notes]
+    return "\n".join([f"**Table {sheet.number}.** {sheet.caption}", "", *table, "", *notes])
 
 
 def csv(sheet: Sheet) -> str:
-    """A line a number: the row's labels, the column, mean, standard deviation and seeds, empty where there is none. No footnotes."""
+    """Return one line per number: the row's labels, the column, mean, standard deviation and seeds, empty where there is
+    none. No footnotes.
+    """
     file = io.StringIO()
     out = writer.writer(file, lineterminator="\n")
     out.writerow([*sheet.heads, "column", "mean", "standard deviation", "seeds"])
@@ -72,35 +74,27 @@ def csv(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A `table` for the package booktabs. LaTeX numbers it by itself, so the caption is without the number."""
-    rows = [[*map(_escaped, labels), *(_escaped_bold(value) for value in values)] for labels, values in sheet.rows]
-    body = [" & ".join(cells) + r" \\" for cells in rows]
-    notes = [rf"\par\footnotesize {_escaped(note)}" for note in sheet.notes]
-    heads = " & ".join(_escaped(head) for head in (*sheet.heads, *sheet.columns)) + r" \\"
-    caption = rf"\caption{{{_escaped(sheet.caption)}}}"
+    """Return a `table` for the package booktabs. LaTeX numbers it itself, so the caption is without the number."""
+
+    def escaped(text: str) -> str:
+        return "".join(_LATEX.get(letter, letter) for letter in text)
+
+    rows = []
+    for labels, values in sheet.rows:
+        texts = [escaped(value.text if value else _NONE) for value in values]
+        bold = [
+            rf"\textbf{{{text}}}" if value and value.best else text for text, value in zip(texts, values, strict=True)
+        ]
+        rows.append([*map(escaped, labels), *bold])
+    heads = [escaped(head) for head in (*sheet.heads, *sheet.columns)]
     columns = "l" * len(sheet.heads) + "r" * len(sheet.columns)
     begin = [
         r"\begin{table}",
         r"\centering",
-        caption,
+        rf"\caption{{{escaped(sheet.caption)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        heads,
-        r"\midrule",
     ]
-    return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
-
-
-def _bold(value: Value | None, start: str, end: str) -> str:
-    if value is None:
-        return "–"
-    return f"{start}{value.text}{end}" if value.best else value.text
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text).replace("–", "--")
-
-
-def _escaped_bold(value: Value | None) -> str:
-    text = _escaped(_bold(value, "", ""))
-    return rf"\textbf{{{text}}}" if value and value.best else text
+    body = [" & ".join(cells) + r" \\" for cells in (heads, *rows)]
+    notes = [rf"\par\footnotesize {escaped(note)}" for note in sheet.notes]
+    end = [r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
+    return "\n".join([*begin, r"\toprule", body[0], r"\midrule", *body[1:], *end])

@@ -5,23 +5,27 @@
 `values`, a mean and its standard deviation (or a mean alone) by dataset.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from medsass.config import METHODS, MODELS, PROTOCOLS
+import pydantic
 
-_TEXT = ("table", "method", "model", "protocol")
+from medsass.config import METHODS, MODELS, schema
+
+if TYPE_CHECKING:
+    _Method = str
+    _Model = str
+else:
+    _Method, _Model = Literal[METHODS], Literal[MODELS]
+
 _AXES = ("labels", "loss", "epochs", "batch_size")
-_NAMES = {"method": METHODS, "model": MODELS, "protocol": (*PROTOCOLS[1:], "probe")}
-_SCORES = ("iou", "accuracy", "recall")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A published mean, its standard deviation or None, and what it is of. `options` are those of a training."""
+    """A published mean, its standard deviation or None, and its coordinates. `options` are those of a training."""
 
     table: str
     dataset: str
@@ -42,58 +46,47 @@ class Published:
     numbers: tuple[Number, ...] = ()
 
     def off(self, number: Number) -> set[str]:
-        """Names of the options in which a number's training is off the standard."""
+        """Name the options in which a number's training differs from the standard."""
         return {name for name, value in number.options.items() if self.standard.get(name) != value}
 
 
+@pydantic.dataclasses.dataclass(frozen=True, config=schema.CLOSED)
+class _Numbers:
+    table: str
+    method: _Method
+    model: _Model
+    protocol: Literal["network", "paper", "linear", "probe"]
+    values: Mapping[str, float | tuple[float, ...]]
+    score: Literal["iou", "accuracy", "recall"] = "iou"
+    labels: str | None = None
+    loss: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=schema.CLOSED)
+class _File:
+    standard: Mapping[str, Any]
+    numbers: tuple[_Numbers, ...]
+
+
 def load(path: Path) -> Published:
-    """The numbers in a TOML file. Raises `OSError`, or `ValueError` that names the file and the rule it breaks."""
+    """Read the numbers in a TOML file. Raises `OSError`, or `ValueError` that names the file and the rule it breaks."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-        standard, groups = table["standard"], table["numbers"]
-        if not isinstance(standard, dict) or not isinstance(groups, list):
-            raise ValueError("'standard' and 'numbers' must be tables: write [standard] once and [[numbers]] for each")
-        numbers = tuple(
-            number
-            for index, group in enumerate(groups)
-            for number in _group(group, standard, f"[[numbers]] {index + 1}")
-        )
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"{path}: {error} is missing; it takes [standard] and [[numbers]] tables") from error
+        file = schema.check(_File, schema.read_toml(path))
+        numbers: list[Number] = []
+        for index, group in enumerate(file.numbers):
+            own = {name: getattr(group, name) for name in _AXES}
+            options = {name: file.standard.get(name) if value is None else value for name, value in own.items()}
+            for dataset, value in group.values.items():
+                pair = value if isinstance(value, tuple) else (value,)
+                if len(pair) not in (1, 2):
+                    raise ValueError(
+                        f"'{dataset}' in [values] of [[numbers]] {index + 1} must be [mean, standard deviation] or a mean; "
+                        f"got {list(pair)}"
+                    )
+                place = (group.table, dataset, group.method, group.model, group.protocol, group.score)
+                numbers.append(Number(*place, options, pair[0], pair[1] if len(pair) == 2 else None))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Published(standard, numbers)
-
-
-def _group(group: Any, standard: Mapping[str, Any], where: str) -> list[Number]:
-    if not isinstance(group, dict):
-        raise ValueError(f"{where} must be a table; got {group!r}")
-    known = {*_TEXT, *_AXES, "score", "values"}
-    for name in group:
-        if name not in known:
-            raise ValueError(f"unknown key '{name}' in {where}; known: {', '.join(sorted(known))}")
-    missing = [name for name in (*_TEXT, "values") if name not in group]
-    if missing:
-        raise ValueError(f"{where} has no '{missing[0]}'; add it")
-    score = group.get("score", "iou")
-    for name, value, names in (("score", score, _SCORES), *((name, group[name], _NAMES[name]) for name in _NAMES)):
-        if value not in names:
-            raise ValueError(f"'{name}' in {where} must be one of {', '.join(names)}; got {value!r}")
-    if not isinstance(group["values"], dict):
-        raise ValueError(f"'values' in {where} must be a table of means by dataset; got {group['values']!r}")
-    options = {name: group.get(name, standard.get(name)) for name in _AXES}
-    texts = {name: str(group[name]) for name in _TEXT}
-    numbers = []
-    for dataset, pair in group["values"].items():
-        mean, deviation = _pair(pair, dataset, where)
-        numbers.append(Number(dataset=dataset, score=score, options=options, mean=mean, deviation=deviation, **texts))
-    return numbers
-
-
-def _pair(pair: Any, dataset: str, where: str) -> tuple[float, float | None]:
-    values = pair if isinstance(pair, list) else [pair]
-    if len(values) not in (1, 2) or not all(type(value) in (int, float) for value in values):
-        raise ValueError(f"'{dataset}' in {where} must be [mean, standard deviation] or a mean; got {pair!r}")
-    return float(values[0]), float(values[1]) if len(values) == 2 else None
+    return Published(file.standard, tuple(numbers))

@@ -1,6 +1,6 @@
 """The paper's tables 1 to 5 and 7 to 9 from finished cells: our number beside the paper's, in Markdown, CSV and LaTeX.
 
-The tables are data; `pivot.build` fills any of them from the scores.
+The tables are data; `aggregate.build` fills any of them from the scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ BARE_LABELS = Line("bare labels (ours)", "", ("bare", "iou"))
 EVERYTHING = Line("everything foreground (ours)", "", ("everything", "iou"))
 END_TO_END = _line("MedSASS (E+D)", "medsass", "network")
 SUPERVISED = _line("Supervised", "supervised", "network")
-# Of three classes the recall of the first is 1/3, whatever their sizes; the paper's numbers for ISIC 2017 are near the second.
+# With three classes the recall is 1/3, whatever their sizes; the paper's numbers for ISIC 2017 are near the accuracy.
 COMMONEST = (
     Line("commonest class always: recall (ours)", "", ("probe", "majority", "recall")),
     Line("commonest class always: accuracy (ours)", "", ("probe", "majority", "accuracy")),
@@ -34,7 +34,7 @@ BASELINES = {"dino": "DINO", "byol": "BYOL", "simsiam": "SimSiam", "mae": "MAE",
 
 
 def encoders(protocol: str, methods: Sequence[str], score: str = "iou") -> tuple[Line, ...]:
-    """The baselines of those names and MedSASS (E), by one protocol."""
+    """Return the lines of the baselines `methods` and of MedSASS (E), by one protocol."""
     lines = [_line(BASELINES[name], name, protocol, score) for name in methods]
     return (*lines, _line("MedSASS (E)", "medsass", protocol, score))
 
@@ -73,18 +73,14 @@ TABLES_OF_THE_PAPER = (
 
 def write(chosen: Grid, scores: Sequence[Mapping[str, Any]], folder: Path) -> list[Sheet]:
     """Write `folder`/tables/table-N.md, .csv and .tex for each table that has a number of ours, and `folder`/tables.md
-    with all of them and the figures in `folder`/figures. Returns what was written.
+    with all of them and the figures in `folder`/figures. Returns the tables.
     """
     sheets = [sheet for table in TABLES_OF_THE_PAPER if (sheet := aggregate.build(table, chosen, scores))]
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     for sheet in sheets:
         for suffix, text in (("md", export.markdown), ("csv", export.csv), ("tex", export.latex)):
             files.write(folder / TABLES / f"table-{sheet.number}.{suffix}", text(sheet))
-    pictures = [f"![{path.stem}](figures/{path.name})\n" for path in _pictures(folder / "figures")]
-    parts = [f"# {chosen.title}\n", *map(export.markdown, sheets), *pictures]
-    files.write(folder / ALL, "\n".join(parts))
+    figures = sorted(folder.glob("figures/figure-*.png"), key=lambda path: int(path.stem.removeprefix("figure-")))
+    pictures = [f"![{path.stem}](figures/{path.name})\n" for path in figures]
+    files.write(folder / ALL, "\n".join([f"# {chosen.title}\n", *map(export.markdown, sheets), *pictures]))
     return sheets
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(folder.glob("figure-*.png"), key=lambda path: int(path.stem.removeprefix("figure-")))

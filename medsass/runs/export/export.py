@@ -8,7 +8,7 @@ from typing import Any
 from medsass import files
 from medsass.config import ExportConfig
 from medsass.models import checkpoint
-from medsass.models.export import FORMS, Export, file_name
+from medsass.models.export import FORMS, file_name
 from medsass.models.parity import BATCHES, RunModel
 from medsass.runs import console, run_directory
 from medsass.runs.export import model_card
@@ -17,13 +17,19 @@ from medsass.runs.export import model_card
 def export(config: ExportConfig) -> list[Path]:
     """Write the weights in the form that `config` names, card.json and README.md; return the three paths.
 
-    Forms of the same weights share a folder and its card, which then is completed and needs no --overwrite. Each is
-    compared with the run's own answer, as `models.parity.compare` says.
+    Forms of the same weights share a folder and its card, which is then extended and needs no --overwrite. Each is
+    compared with the run's own output by `models.parity.compare`.
     Raises `ValueError` or `OSError`, before anything is written, where RUN has no finished epoch, a file is there already,
-    or the exported weights do not answer as the run's; `ImportError` where a package is missing.
+    or the exported weights give another output; `ImportError` where a package is missing.
     """
     trained, facts = run_directory.stored(config.run)
-    folder = _folder(config)
+    folder = config.out or config.run / run_directory.EXPORT
+    run_directory.check_local(folder, "--out")
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; --out must be a folder")
+    if folder.resolve() == config.run.resolve():
+        default = config.run / run_directory.EXPORT
+        raise ValueError(f"--out {folder} is the run directory; omit --out for {default}, or choose another")
     path = config.run / run_directory.WEIGHTS
     load = checkpoint.load_model if facts["keeps"] == "network" else checkpoint.load_encoder
     kept = RunModel(trained.model, trained.size, load(path, trained.model), facts["keeps"] == "encoder")
@@ -31,9 +37,10 @@ def export(config: ExportConfig) -> list[Path]:
     file = folder / file_name(config.format, kept.kind)
     old = _old(folder)
     same = old.get("weights_sha256") == weights
-    _check([file.name] if same else [file.name, model_card.JSON, model_card.MARKDOWN], folder, config)
+    for name in (file.name, *(() if same else (model_card.JSON, model_card.MARKDOWN))):
+        files.check_new(folder / name, "--out", config.overwrite)
     others = {form: item for form, item in old.get("files", {}).items() if item["file"] != file.name}
-    content = {**model_card.collect(config.run, kept), "weights_sha256": weights}
+    content = {**model_card.collect(config.run, trained, facts, kept), "weights_sha256": weights}
     made = FORMS[config.format](kept)
     content["files"] = {config.format: model_card.described(made, file.name), **(others if same else {})}
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,46 +51,23 @@ def export(config: ExportConfig) -> list[Path]:
     }
     for target, data in written.items():
         files.write(target, data)
-    _tell(file, made, folder)
+    console.out.print(f"{file}: {len(made.data) / 1e6:.1f} MB for {made.library}")
+    console.out.print(
+        f"checked: at most {made.difference:.2g} from the run's own answer, whose values reach {made.scale:.2g} "
+        f"(batches of {' and '.join(map(str, BATCHES))})"
+    )
+    console.out.print(f"model card: {folder / model_card.MARKDOWN}")
     if others and not same:
         names = ", ".join(str(item["file"]) for item in others.values())
         console.err.print(f"{folder} may still hold {names} of other weights, which its card no longer names")
     return list(written)
 
 
-def _folder(config: ExportConfig) -> Path:
-    folder = config.out or config.run / run_directory.EXPORT
-    run_directory.check_local(folder, "--out")
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; --out must be a folder")
-    if folder.resolve() == config.run.resolve():
-        raise ValueError(
-            f"--out {folder} is the run directory; omit --out for {config.run / run_directory.EXPORT}, or take another"
-        )
-    return folder
-
-
-def _check(names: list[str], folder: Path, config: ExportConfig) -> None:
-    """Raise `FileExistsError` where one of them would be replaced, without --overwrite."""
-    for name in names:
-        files.check_new(folder / name, "--out", config.overwrite)
-
-
 def _old(folder: Path) -> dict[str, Any]:
-    """The folder's card, with those of its files that are there; nothing where it has none that this module wrote."""
+    """The folder's card, without files that are gone; empty where there is none that this module wrote."""
     try:
         old = json.loads((folder / model_card.JSON).read_text("utf-8"))
         there = {form: item for form, item in old["files"].items() if (folder / item["file"]).is_file()}
         return {**old, "files": there}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _tell(file: Path, made: Export, folder: Path) -> None:
-    batches = " and ".join(str(count) for count in BATCHES)
-    console.out.print(f"{file}: {len(made.data) / 1e6:.1f} MB for {made.library}")
-    console.out.print(
-        f"checked: at most {made.difference:.2g} from the run's own answer, whose values reach {made.scale:.2g} "
-        f"(batches of {batches})"
-    )
-    console.out.print(f"model card: {folder / model_card.MARKDOWN}")

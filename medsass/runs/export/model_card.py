@@ -1,9 +1,10 @@
-"""A model card: what a run's exported files are, how they were made, and what is not known. As JSON and as Markdown."""
+"""Model card of a run's exported files: contents, training, limits and unknowns, as JSON and as Markdown."""
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +30,45 @@ _SIDES = {
 }
 
 
-def collect(run: Path, kept: RunModel) -> dict[str, Any]:
-    """All that the card says, but the exported `files`. Reads the run directory, and the shards where they still are.
+def collect(run: Path, trained: TrainConfig, facts: dict[str, Any], kept: RunModel) -> dict[str, Any]:
+    """Collect the card's content except for the exported `files`. Reads the run directory, and the shards where they still
+    are.
 
-    Raises `ValueError` where the run's scores.json is not what `medsass evaluate --json` writes.
+    Args:
+        run: the run directory.
+        trained: its options, and `facts`, both as `run_directory.stored` returns them.
+        facts: see `trained`.
+        kept: the weights that are exported.
+
+    Raises:
+        ValueError: the run's scores.json was not written by `medsass evaluate --json`.
     """
-    trained, facts = run_directory.stored(run)
+    versions = {"medsass": __version__}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     card: dict[str, Any] = {
         "model": {"name": kept.name, "keeps": kept.kind, "parameters": network.parameters(kept.module)},
         "data": _data(trained, facts),
         "training": _training(run, trained, facts),
         "input": _input(trained, facts),
         "scores": _scores(run),
-        "versions": {"trained with medsass": facts.get("medsass", _UNKNOWN), "exported with": _versions()},
+        "versions": {"trained with medsass": facts.get("medsass", _UNKNOWN), "exported with": versions},
     }
     return {**card, "limits": _limits(card), "files": {}}
 
 
 def described(export: Export, file: str) -> dict[str, Any]:
-    """What the card says of an exported file."""
+    """Return the card's entry for an exported file."""
     content = asdict(export)
     return {"file": file, "bytes": len(content.pop("data")), **content, "lines": list(export.lines)}
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """The card as text, with the header that Hugging Face reads."""
-    training, data, given = card["training"], card["data"], card["input"]
-    title = f"# {card['model']['name']}: {_article(card['model']['keeps'])} trained by {training['method']} on {data['title']}"
+    """Return the card as text, with the header that Hugging Face reads."""
+    training, data, given, keeps = card["training"], card["data"], card["input"], card["model"]["keeps"]
+    article = "an" if keeps[0] in "aeiou" else "a"
+    title = f"# {card['model']['name']}: {article} {keeps} trained by {training['method']} on {data['title']}"
     parts = [
         f"---\n{_header(card)}---",
         title,
@@ -71,15 +84,16 @@ def markdown(card: dict[str, Any]) -> str:
 
 
 def _data(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
-    """Of the shards' own recipe; of an address or a path only the last name, because cards are made to be shown."""
+    """The data, from the shards' own recipe; only the last name of a path or address, because cards are published."""
     known = {"shards": trained.shards.name, "manifest sha256": facts.get("shards_sha256", _UNKNOWN)}
+    state = ""
     try:
         dataset = remote.load(trained.shards)
-        same = manifest.digest(trained.shards) == facts.get("shards_sha256")
+        if manifest.digest(trained.shards) != facts.get("shards_sha256"):
+            state = "the shards there now are not those of the training"
     except (OSError, ValueError, ImportError):
-        return {"title": trained.shards.name, "state": "not reachable when exported", "licence": _UNKNOWN, **known}
-    if not same:
-        state = "the shards there now are not those of the training"
+        state = "not reachable when exported"
+    if state:
         return {"title": trained.shards.name, "state": state, "licence": _UNKNOWN, **known}
     recipe = {name: dataset.recipe.get(name) or _UNKNOWN for name in ("name", "homepage", "licence", "citation")}
     images = {name: split.samples for name, split in dataset.splits.items()}
@@ -95,9 +109,14 @@ def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[st
     except (OSError, ValueError, KeyError):
         best = _UNKNOWN  # the weights are there all the same
     init = facts["init"]
+    labels = f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
+    if trained.method == "supervised":
+        labels = "the shards' masks"
+    if not facts["segments"]:
+        labels = "none"
     return {
         "method": trained.method,
-        "labels": _labels(trained, facts),
+        "labels": labels,
         "share of the labels": trained.label_fraction if trained.method == "supervised" else None,
         "loss": trained.loss if facts["segments"] else "the method's own",
         "started from": f"the {init['takes']} of a run of {init['method']}" if init else "random weights",
@@ -112,20 +131,10 @@ def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[st
     }
 
 
-def _labels(trained: TrainConfig, facts: dict[str, Any]) -> str:
-    """What the training took for the truth."""
-    if not facts["segments"]:
-        return "none"
-    if trained.method == "supervised":
-        return "the shards' masks"
-    return f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
-
-
 def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
-    """Mean and standard deviation as the network's normalisation applies them, of values scaled to [0, 1]."""
-    low, high = network.normalise(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3))[
-        :, :, 0, 0
-    ]
+    """Mean and standard deviation of the network's normalisation, for values scaled to [0, 1]."""
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
+    low, high = network.normalise(extremes)[:, :, 0, 0]
     std = 1 / (high - low)
     polarity = facts.get("polarity", trained.polarity)
     return {
@@ -156,23 +165,13 @@ def _scores(run: Path) -> dict[str, Any] | None:
 
 
 def _columns(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The run's scores, and beside them those of the trivial answers that evaluate told."""
+    """The run's scores, and beside them those of the trivial answers."""
     others = {"bare labels": scores.get("labels"), "foreground everywhere": scores.get("everything")}
     return {scores.get("protocol", "network"): scores, **{name: item for name, item in others.items() if item}}
 
 
-def _versions() -> dict[str, str]:
-    found = {"medsass": __version__}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except ImportError:  # PackageNotFoundError
-            continue
-    return found
-
-
 def _limits(card: dict[str, Any]) -> list[str]:
-    """What whoever uses the weights must know first."""
+    """The sentences that a user of the weights must read first."""
     training, data, scores = card["training"], card["data"], card["scores"]
     free = "without labels" if not training["labels had a part"] else "from weights in which labels had a part"
     origin = f"Trained {free}: its targets were {training['labels']} of the images themselves. What such a threshold gets wrong, the network may have learned."
@@ -195,18 +194,17 @@ def _limits(card: dict[str, Any]) -> list[str]:
 
 
 def _header(card: dict[str, Any]) -> str:
-    """YAML; every value is JSON, which YAML contains."""
+    """The YAML header; every value is JSON, a subset of YAML."""
     data, training = card["data"], card["training"]
     licence = {"license": _UNKNOWN}
     if data["licence"] != _UNKNOWN:
         name = re.sub(r"[^a-z0-9.]+", "-", data["licence"].lower()).strip("-")
         licence = {"license": "other", "license_name": f"training-data-{name}", "license_link": data["homepage"]}
     supervision = [] if training["method"] == "supervised" else ["self-supervised"]
+    tags = ["medsass", training["method"], card["model"]["name"], *supervision, "medical-imaging"]
     fields: dict[str, Any] = {
         "library_name": next((item["library"] for item in card["files"].values()), "medsass"),
-        "tags": list(
-            dict.fromkeys(["medsass", training["method"], card["model"]["name"], *supervision, "medical-imaging"])
-        ),
+        "tags": list(dict.fromkeys(tags)),
         **licence,
         "datasets": [data.get("recipe", data["shards"])],
     }
@@ -218,10 +216,9 @@ def _header(card: dict[str, Any]) -> str:
 
 
 def _preprocessing(given: dict[str, Any]) -> list[str]:
-    """As predict does it: resized with antialiasing, rounded, normalised; 16-bit images by their own extremes."""
-    resize = (
-        f'images = F.interpolate(images, ({given["size"]}, {given["size"]}), mode="bilinear", antialias=True).round()'
-    )
+    """Lines as predict computes: resized with antialiasing, rounded, normalised; 16-bit images by their own extremes."""
+    side = given["size"]
+    resize = f'images = F.interpolate(images, ({side}, {side}), mode="bilinear", antialias=True).round()'
     read = {
         8: ['image = Image.open("image.png").convert("RGB")',
             "images = torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1)[None]", resize, "images = images / 255"],
@@ -262,15 +259,11 @@ def _score_table(scores: dict[str, Any] | None) -> str:
 
 
 def _table(values: dict[str, Any]) -> str:
-    rows = (f"| {name} | {_cell(value)} |" for name, value in values.items() if value is not None)
-    return "| | |\n|---|---|\n" + "\n".join(rows)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-    return " ".join(str(value).split()).replace("|", "\\|")
-
-
-def _article(what: str) -> str:
-    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
+    rows = ["| | |", "|---|---|"]
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        if value is not None:
+            cell = " ".join(str(value).split()).replace("|", "\\|")
+            rows.append(f"| {name} | {cell} |")
+    return "\n".join(rows)

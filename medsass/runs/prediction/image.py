@@ -1,4 +1,4 @@
-"""The image that is predicted: what people see of it, and what the network does."""
+"""The image that is predicted: its pixels for display and for the network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import depth as pixels
+from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.opening import open_image
@@ -17,64 +17,66 @@ from medsass.data.formats.photo import Photo
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The first frame of an open picture. `limits`: the values that become 0 and the largest value, the same for all
-    boxes of the frame, or None where its pixels are 8-bit already. `depth`: bits of a channel that the network was
-    trained on. Its methods raise `ValueError` where the image cannot be read.
+class InputImage:
+    """The first frame of an open image file. Its methods raise `ValueError` where it cannot be read.
+
+    limits: the values that become 0 and the largest value, the same for all boxes of the frame; None where its pixels are
+    8-bit already. bits: of a channel that the network was trained on.
     """
 
-    picture: ImageFile
+    file: ImageFile
     limits: list[tuple[float, float]] | None
-    depth: int = 8
+    bits: int = 8
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) of the image in pixels."""
-        return self.picture.height, self.picture.width
+        """Height and width in pixels."""
+        return self.file.height, self.file.width
 
     def rgb(self, box: Box | None = None) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8: a box of the image, or all of it."""
+        """Read a box of the image, or all of it: (h, w, 3) uint8."""
         with _readable():
-            return self._converted(self.picture.read(0, box))
+            return self._converted(self.file.read(0, box))
 
     def seen(self, box: Box | None = None) -> NDArray[Any]:
-        """What the network sees: `rgb`, or (h, w) uint16 of a gray image where it was trained on 16 bits."""
-        if self.depth == 8 or self.picture.colour:
+        """Read the network's input: `rgb`, or (h, w) uint16 of a gray image where it was trained on 16 bits."""
+        if self.bits == 8 or self.file.colour:
             return self.rgb(box)
         with _readable():
-            array = self.picture.read(0, box)
-            deep = pixels.needs_scaling(array.dtype, 16)
-            return pixels.scaled(array, self.limits or [self.picture.span], 16) if deep else array
+            array = self.file.read(0, box)
+            if not depth.needs_scaling(array.dtype, 16):
+                return array
+            return depth.scaled(array, self.limits or [self.file.span], 16)
 
     def small(self, most: int) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8: the image reduced so that its longer side is at most `most` pixels."""
+        """Read the image reduced so that its longer side is at most `most` pixels: (h, w, 3) uint8."""
         with _readable():
-            return self._converted(self.picture.small(0, most))
+            return self._converted(self.file.small(0, most))
 
     def _converted(self, array: NDArray[Any]) -> NDArray[np.uint8]:
-        values: NDArray[Any] = array if self.limits is None else pixels.scaled(array, self.limits, 8)
+        values: NDArray[Any] = array if self.limits is None else depth.scaled(array, self.limits, 8)
         return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 @contextmanager
-def opened(path: Path, level: int, rule: str, depth: int) -> Iterator[Subject]:
-    """The image in `path` at a pyramid level, its limits by `rule`: "minmax", "percentile" or "type".
+def open_input(path: Path, level: int, rule: str, bits: int) -> Iterator[InputImage]:
+    """Open the image in `path` at a pyramid level, its limits by `rule`: "minmax", "percentile" or "type".
 
-    It is read once for the limits where it is not 8-bit. A stack of frames is refused; of an animation the first is taken.
+    An image that is not 8-bit is read once for its limits. A stack of frames is refused; an animation gives its first frame.
     """
     with _readable():
-        picture = open_image(path, Selection(level=level))
-    with picture:
-        if picture.total > 1 and not isinstance(picture, Photo):
-            raise ValueError(f"{picture.total} frames where one image is expected; save each as an image of its own")
+        file = open_image(path, Selection(level=level))
+    with file:
+        if file.total > 1 and not isinstance(file, Photo):
+            raise ValueError(f"{file.total} frames where one image is expected; save each as an image of its own")
         with _readable():
-            limits = pixels.limits(picture, 0, rule) if pixels.needs_scaling(picture.dtype, 8) else None
-        yield Subject(picture, limits, depth)
+            limits = depth.limits(file, 0, rule) if depth.needs_scaling(file.dtype, 8) else None
+        yield InputImage(file, limits, bits)
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """An image that the file system does not give, or that needs a package, is one that cannot be read. Where masks are
+    """Turn errors of the file system, and of a missing package, into `ValueError`: the image cannot be read. Where masks are
     written, an `OSError` stays one: a full disk is not the image's fault.
     """
     try:

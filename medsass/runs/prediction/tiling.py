@@ -1,8 +1,8 @@
-"""A large image predicted in overlapping tiles, blended without seams, while no more than a band of it is held.
+"""Prediction of a large image in overlapping tiles, blended without seams, while only a band of it is in memory.
 
-The tiles stand on a product grid, so a tile's weight is that of its rows times that of its columns, and each of the two
-can be made to sum to one by itself: the blend needs no second sum to divide by, and where the network answers the same
-for all tiles, that is the result.
+The tiles form a product grid, so a tile's weight is that of its rows times that of its columns, and each of the two can be
+made to sum to one by itself: the blend needs no second sum to divide by, and where the network gives the same answer for
+all tiles, that is the result.
 """
 
 import os
@@ -21,19 +21,19 @@ from medsass.data.formats.geometry import Box
 Read = Callable[[Box], NDArray[Any]]  # a box -> (h, w, 3) uint8 RGB or (h, w) uint16; called from several threads
 Network = Callable[[NDArray[Any]], NDArray[np.float32]]  # a stack of n of these -> (n, h, w) float32 in [0, 1]
 
-_BATCH, _BATCH_PIXELS = 32, 1 << 23  # at most so many tiles a step, and fewer where they are large
+_BATCH, _BATCH_PIXELS = 32, 1 << 23  # most tiles a step; fewer where they are large
 
 
 def stride(tile: int, overlap: float) -> int:
-    """Pixels from one tile to the next, at least 1, for tiles of `tile` pixels that share `overlap` of their side."""
+    """Return the pixels from one tile to the next, at least 1, for tiles of `tile` pixels that share `overlap` of their side."""
     return max(1, round(tile * (1 - overlap)))
 
 
 def weights(length: int, tile: int, step: int) -> list[NDArray[np.float32]]:
-    """What each tile along an axis of `length` pixels counts, (min(tile, length),) float32 in (0, 1] for each.
+    """Return the weights of each tile along an axis of `length` pixels, (min(tile, length),) float32 in (0, 1] for each.
 
-    A raised cosine over the tile, divided by the sum of all tiles at each pixel: at its edge a tile counts next to
-    nothing where another one reaches, and 1 where none does.
+    A raised cosine over the tile, divided by the sum of all tiles at each pixel: at its edge a tile's weight is near 0
+    where another one reaches, and 1 where none does.
     """
     side, first = min(tile, length), geometry.starts(length, tile, step)
     window = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
@@ -46,10 +46,17 @@ def weights(length: int, tile: int, step: int) -> list[NDArray[np.float32]]:
 def bands(
     read: Read, network: Network, shape: tuple[int, int], tile: int, overlap: float
 ) -> Generator[NDArray[np.float32]]:
-    """Foreground probability of an image of `shape` (H, W), from top to bottom in bands of (rows, W) float32.
+    """Yield the foreground probability of an image, from top to bottom in bands of (rows, W) float32.
 
-    Tiles of (tile, tile) pixels, or the image's size where it is smaller, are read one batch ahead of the network. In
-    memory are at most two bands of min(tile, H) rows and two batches of tiles, whatever H is.
+    Tiles are read one batch ahead of the network. In memory are at most two bands of min(tile, H) rows and two batches of
+    tiles, whatever H is.
+
+    Args:
+        read: reads a box of the image.
+        network: predicts a stack of tiles.
+        shape: (H, W) of the image.
+        tile: side of the tiles in pixels; they are smaller where the image is.
+        overlap: share of a tile's side that it has in common with the next one.
     """
     height, width = shape
     side, step = min(tile, height), stride(tile, overlap)
@@ -71,19 +78,15 @@ def bands(
 def _predicted(
     read: Read, network: Network, boxes: Iterable[Box], batch: int
 ) -> Iterator[tuple[Box, NDArray[np.float32]]]:
-    """Each box with the network's answer; threads read the next batch while it works on one."""
+    """Each box with the network's answer; threads read the next batch while the network works on one."""
     boxes, waiting = iter(boxes), deque[list[tuple[Box, Future[NDArray[Any]]]]]()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while group := list(islice(boxes, batch)):
-            waiting.append([(box, pool.submit(read, box)) for box in group])
-            if len(waiting) > 1:
-                yield from _answers(network, waiting.popleft())
-        for rest in waiting:
-            yield from _answers(network, rest)
-
-
-def _answers(
-    network: Network, group: list[tuple[Box, Future[NDArray[Any]]]]
-) -> Iterator[tuple[Box, NDArray[np.float32]]]:
-    chances = network(np.stack([image.result() for _, image in group]))
-    return zip((box for box, _ in group), chances, strict=True)
+        while True:
+            group = [(box, pool.submit(read, box)) for box in islice(boxes, batch)]
+            waiting += [group] if group else []
+            if not waiting:
+                return
+            if len(waiting) > 1 or not group:
+                ready = waiting.popleft()
+                chances = network(np.stack([image.result() for _, image in ready]))
+                yield from zip((box for box, _ in ready), chances, strict=True)

@@ -1,4 +1,4 @@
-"""`medsass evaluate`: how well a run's predictions fit the ground truth, beside two trivial answers on the same images."""
+"""`medsass evaluate`: score a run's masks against the ground truth, beside two trivial answers on the same images."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from medsass import files
-from medsass.config import EvaluateConfig, TrainConfig
+from medsass.config import EvaluateConfig
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
 from medsass.data.shards import remote
 from medsass.labels import Labeler
@@ -23,11 +23,11 @@ from medsass.models.flips import averaged
 from medsass.runs import console, device, figures, run_directory
 from medsass.runs.scoring import linear_head, metrics
 
-_PANEL_ROWS = 3  # of best, of median and of worst images
+_PANEL_ROWS = 3  # each of best, median and worst images
 
-# Of the linear protocol, the same for every run: features are standardised, so one learning rate fits all encoders. Of
-# 0.03, 0.05 and 0.1 the last had the lowest validation loss on three datasets, and only where no run of epochs without
-# a lower loss stopped it before its learning rate had fallen: all are run, and the best is kept.
+# The linear protocol's, the same for every run: features are standardised, so one learning rate fits all encoders. Of
+# 0.03, 0.05 and 0.1 the last had the lowest validation loss on three datasets, but only without early stopping, which ends
+# it before its learning rate has fallen: all epochs are run, and the best is kept.
 _REGIME, _EPOCHS = Regime(lr=0.1, patience=0), 30
 
 Segment = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) normalised images -> (N, 1, H, W) logits
@@ -35,7 +35,7 @@ Segment = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) normalised imag
 
 @dataclass(frozen=True)
 class Scored:
-    """A batch with three (N, H, W) uint8 masks in {0, 1}: what the network and what the bare labeler say, and the truth."""
+    """A batch with three (N, H, W) uint8 masks in {0, 1}: the network's, the bare labeler's, and the truth."""
 
     batch: Batch
     prediction: torch.Tensor
@@ -45,7 +45,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Examiner:
-    """Whose masks are scored, and on what; one pass for the scores and one for the panel."""
+    """The network and the labeler that are scored, and the images; one pass for the scores and one for the panel."""
 
     loader: Loader
     segment: Segment
@@ -53,7 +53,7 @@ class Examiner:
     where: str
 
     def run(self, title: str) -> Iterator[Scored]:
-        """All images of the split that have a mask."""
+        """Score all images of the split that have a mask, under a progress bar of that title."""
         with console.progress(title, self.loader.samples) as bar:
             for batch in self.loader:
                 assert batch.masks is not None
@@ -66,24 +66,24 @@ class Examiner:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score masks on the split's images that have one, at the size that the run was trained at.
 
-    `config.protocol` says whose masks they are.
-    network: the run's own network, of the epoch that is kept.
+    `config.protocol` selects the masks:
+    network: the run's own network, at the epoch that is kept.
     paper: the run's encoder in a network whose decoder is untrained, drawn from the run's seed, as the paper scores
         encoders (section 4.1: nothing is fine-tuned). Such a mask is a random function of the features, however good
         these are: the seed decides whether it covers next to nothing or nearly all of the image, and it hardly ever beats
-        foreground all over. The paper's IoU of ResNet-50 encoders on ISIC-2017 is 0.2395 to 0.2445, and foreground all
-        over scores about 0.2392 there: the mean share of foreground, since by its appendix B.1 predicting nothing is
-        right on 0.7608 of the pixels. Hence `everything` below.
-    linear: the run's encoder, frozen, and a 1 x 1 convolution to one logit, resized bilinearly to the image: what of the
-        mask can be read off the features without a decoder. It learns from the masks of the shards' training split,
-        and those of `val` choose its epoch, which are therefore not unseen where `val` is scored. Its loss is the paper's
+        foreground everywhere. The paper's IoU of ResNet-50 encoders on ISIC-2017 is 0.2395 to 0.2445, and foreground
+        everywhere scores about 0.2392 there: the mean share of foreground, since by its appendix B.1 predicting nothing
+        is right on 0.7608 of the pixels. Hence `everything` below.
+    linear: the run's encoder, frozen, and a 1 x 1 convolution to one logit, resized bilinearly to the image: the part of
+        the mask that can be read off the features without a decoder. It learns from the masks of the shards' training
+        split; those of `val` choose its epoch, so they are not unseen where `val` is scored. Its loss is the paper's
         focal-Tversky for all runs alike, whatever theirs was: it rates an overlap, as IoU does, and needs no threshold
         or class weight to be tuned; with cross-entropy nearly nothing would be predicted where foreground is rare.
     auto: network where the run keeps one, else linear.
 
     Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone and under
-    `everything` for foreground all over, whose mean IoU is the mean share of foreground; `split`, `protocol` and `flips`.
-    Raises `ValueError` or `OSError` that say what is wrong and what to do.
+    `everything` for foreground everywhere, whose mean IoU is the mean share of foreground; `split`, `protocol`, `flips`.
+    Raises `ValueError` or `OSError` with the rule and the remedy.
     """
     for name in ("json", "panel"):
         if path := getattr(config, name):
@@ -119,7 +119,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
-    """The protocol, never "auto", and all that it needs. What the shards lack is said before anything is trained."""
+    """The protocol, never "auto", and all that it needs. What the shards lack is reported before anything is trained."""
     trained, facts = run_directory.stored(config.run)
     protocol = config.protocol
     if protocol == "auto":
@@ -128,86 +128,68 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
         raise ValueError(
             f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
         )
-    where = device.resolve(config.device)
-    linear_head.check_depth(config.run, config.shards, facts)
-    loader = _loader(config, trained, where, config.split)
-    segment = _SEGMENTS[protocol](config, trained, where)
+    where, dataset = device.resolve(config.device), remote.load(config.shards)
+    linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
+
+    def load(split: str) -> Loader:
+        plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, threads=config.threads)
+        return Loader(replace(plain, masks=True, info=True), dataset)
+
+    loader, weights = load(config.split), config.run / run_directory.WEIGHTS
+    segment: Segment
+    if protocol == "network":
+        segment = checkpoint.load_model(weights, trained.model).to(where)
+    elif protocol == "paper":
+        segment = checkpoint.load_fresh(weights, trained.model, trained.seed).to(where)
+    else:
+        for split in ("train", "val"):
+            if not dataset.split(split).masks:
+                raise ValueError(
+                    f"{config.shards}: no image of split '{split}' has a mask, and --protocol linear learns from them; "
+                    "take --protocol network or paper"
+                )
+        device.seed(trained.seed, where)
+        frozen = linear_head.freeze(checkpoint.load_encoder(weights, trained.model).to(where))
+        segment = _linear(frozen, load("train"), load("val"), where)
     segment = averaged(segment) if config.flips else segment
     return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
 
 
-def _loader(config: EvaluateConfig, trained: TrainConfig, where: str, split: str) -> Loader:
-    plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, threads=config.threads)
-    return Loader(replace(plain, masks=True, info=True))
-
-
-def _network(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
-    return checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
-
-
-def _paper(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
-    return checkpoint.load_fresh(config.run / run_directory.WEIGHTS, trained.model, trained.seed).to(where)
-
-
-def _linear(config: EvaluateConfig, trained: TrainConfig, where: str) -> Segment:
-    for split in ("train", "val"):
-        if not remote.load(config.shards).split(split).masks:
-            raise ValueError(
-                f"{config.shards}: no image of split '{split}' has a mask, and --protocol linear learns from them; "
-                "take --protocol network or paper"
-            )
-    device.seed(trained.seed, where)
-    frozen = linear_head.freeze(checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where))
+def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segment:
+    """Train the head of the linear protocol upon a frozen encoder."""
 
     def see(batch: Batch) -> linear_head.Pair:
         assert batch.masks is not None
         with torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
             return encoder.feature_map(frozen, network.normalise(batch.images)), batch.masks
 
-    train, val = (
-        linear_head.cached(linear_head.Features(_loader(config, trained, where, split), see))
-        for split in ("train", "val")
-    )
-    layers = nn.Sequential(linear_head.Standardise(train), nn.Conv2d(encoder.width(frozen), 1, 1)).to(where)
+    seen, judged = (linear_head.cached(linear_head.Features(loader, see)) for loader in (train, val))
+    layers = nn.Sequential(linear_head.Standardise(seen), nn.Conv2d(encoder.width(frozen), 1, 1)).to(where)
 
     def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return focal_tversky(_resize(logits, target.shape[1:]), target)
+        return focal_tversky(F.interpolate(logits, target.shape[1:], mode="bilinear"), target)
 
     with console.progress("linear head", _EPOCHS) as bar:
-        linear_head.fit(layers, linear_head.Training(train, val, loss, _REGIME, _EPOCHS), lambda _: bar.advance(1))
+        linear_head.fit(layers, linear_head.Training(seen, judged, loss, _REGIME, _EPOCHS), lambda _: bar.advance(1))
 
     def segment(images: torch.Tensor) -> torch.Tensor:
         features = encoder.feature_map(frozen, images).float()
         with torch.autocast(where, enabled=False):  # as the head was trained
-            return _resize(layers(features), images.shape[2:])
+            return F.interpolate(layers(features), images.shape[2:], mode="bilinear")
 
     return segment
 
 
-def _resize(logits: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    return F.interpolate(logits, size, mode="bilinear")
-
-
-_SEGMENTS: dict[str, Callable[[EvaluateConfig, TrainConfig, str], Segment]] = {
-    "network": _network,
-    "paper": _paper,
-    "linear": _linear,
-}
-
-
 def draw_panel(config: EvaluateConfig, examiner: Examiner, keys: list[str], ious: list[float]) -> None:
-    """Draw input, truth, label and prediction of the best, the median and the worst images, by the prediction's IoU.
+    """Draw input, truth, label and prediction of the best, median and worst images, by the prediction's IoU.
 
     A second pass over the split, so that the first need not keep every image in memory.
     """
     assert config.panel is not None
     order = np.argsort(ious, kind="stable")[::-1]
     middle = max(0, (len(order) - _PANEL_ROWS) // 2)
-    chosen = {
-        "best": order[:_PANEL_ROWS],
-        "median": order[middle : middle + _PANEL_ROWS],
-        "worst": order[-_PANEL_ROWS:],
-    }
+    starts = {"best": 0, "median": middle, "worst": max(0, len(order) - _PANEL_ROWS)}
+    chosen = {name: order[start : start + _PANEL_ROWS] for name, start in starts.items()}
     wanted = {keys[index]: (name, ious[index]) for name, indices in chosen.items() for index in indices}
     rows: dict[str, list[figures.Tile]] = {}
     for scored in examiner.run("panel"):

@@ -1,4 +1,4 @@
-"""A linear head trained upon a frozen encoder's features: what `evaluate --protocol linear` and `probe` share."""
+"""A linear head trained upon a frozen encoder's features, for `evaluate --protocol linear` and `probe`."""
 
 import copy
 import itertools
@@ -12,19 +12,18 @@ import torch
 from torch import nn
 
 from medsass.data.loading.loader import Batch, Loader
-from medsass.data.shards import remote
 from medsass.methods import optim
 from medsass.methods.method import Regime
 from medsass.runs.scoring import metrics
 
-_MOST_BYTES = 1 << 30  # of features that are kept in memory
+_MOST_BYTES = 1 << 30  # most features that are kept in memory
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Batches(Protocol):
-    """Batches of (features, target) that can be gone through again and again; features are (N, C) or (N, C, h, w)."""
+    """Batches of (features, target) that can be iterated again and again; features are (N, C) or (N, C, h, w)."""
 
     def __len__(self) -> int: ...
 
@@ -33,7 +32,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """`Batches` that `see` makes of a loader's images, each time anew. A batch that is left without samples is skipped."""
+    """`Batches` that `see` computes from a loader's images in each pass. A batch left without samples is skipped."""
 
     loader: Loader
     see: Callable[[Batch], Pair]
@@ -51,7 +50,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Training:
-    """What a head learns from, and how: `regime.patience` counts epochs without a lower validation loss."""
+    """Data, loss and optimisation of a head. `regime.patience` counts epochs without a lower validation loss."""
 
     train: Batches
     val: Batches
@@ -61,10 +60,11 @@ class Training:
 
 
 class Standardise(nn.Module):
-    """(N, C, ...) -> the same, each channel less its mean and divided by its standard deviation.
+    """Standardisation of features (N, C, ...): each channel minus its mean, divided by its standard deviation, both over all
+    samples and positions of the batches it is made from.
 
-    Both are constants, so what follows stays linear in the features. Encoders differ in scale by orders of magnitude;
-    this way one learning rate serves them all (as in He et al. 2022, appendix A.1, whose normalisation goes by batches).
+    Both are constants, so that the head stays linear in the features. Encoders differ in scale by orders of magnitude;
+    this way one learning rate serves them all (as in He et al. 2022, appendix A.1, which normalises by batch).
     """
 
     mean: torch.Tensor
@@ -72,47 +72,40 @@ class Standardise(nn.Module):
 
     def __init__(self, batches: Batches) -> None:
         super().__init__()
-        mean, scale = _moments(batches)
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", scale)
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for features, _ in batches:
+            many = features.double()
+            values = many.flatten(2).transpose(0, 1).flatten(1) if many.ndim > 2 else many.T  # (C, samples)
+            count += values.shape[1]
+            total, squares = total.to(values) + values.sum(1), squares.to(values) + values.square().sum(1)
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", deviation.clamp_min(1e-5).float())  # a constant channel becomes 0, not noise
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Standardised features, of the same shape."""
+        """Return standardised features of the same shape."""
         shape = (-1, *[1] * (features.ndim - 2))
         return (features - self.mean.view(shape)) / self.scale.view(shape)
 
 
-def _moments(batches: Batches) -> Pair:
-    """Mean and standard deviation of each of C channels, float32, over all samples and positions."""
-    count, total, squares = 0, torch.zeros(()), torch.zeros(())
-    for features, _ in batches:
-        values = features.double().flatten(2).transpose(0, 1).flatten(1) if features.ndim > 2 else features.double().T
-        count += values.shape[1]
-        total, squares = total.to(values) + values.sum(1), squares.to(values) + values.square().sum(1)
-    mean = total / count
-    deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
-    return mean.float(), deviation.clamp_min(1e-5).float()  # a constant channel becomes 0, not noise
-
-
 def freeze(encoder: nn.Module) -> nn.Module:
-    """The encoder, in evaluation mode for good: no gradient, no batch statistics."""
+    """Put an encoder into evaluation mode for good: no gradient, no batch statistics."""
     return encoder.eval().requires_grad_(False)
 
 
-def check_depth(run: Path, shards: Path, facts: dict[str, Any]) -> None:
-    """Raise `ValueError` where shards are of another depth than those that the run, of such facts, was trained on."""
-    depth = remote.load(shards).depth
-    if depth != facts["depth"]:
+def check_depth(run: Path, shards: Path, depth: int, trained: int) -> None:
+    """Raise `ValueError` where shards hold images of another depth than the run was `trained` on."""
+    if depth != trained:
         raise ValueError(
-            f"{run} was trained on {facts['depth']}-bit images, and {shards} holds {depth}-bit ones; "
-            f"make shards with: medsass shard --depth {facts['depth']}"
+            f"{run} was trained on {trained}-bit images, and {shards} holds {depth}-bit ones; "
+            f"make shards with: medsass shard --depth {trained}"
         )
 
 
 def cached(batches: Batches) -> Batches:
-    """The same batches in memory, or as they were where they hold more than 1 GiB: then each pass computes them anew."""
-    held: list[Pair] = []
-    size = 0
+    """Hold the batches in memory, or return them unchanged where they exceed 1 GiB: then each pass computes them anew."""
+    held, size = list[Pair](), 0
     for pair in batches:
         size += sum(tensor.nbytes for tensor in pair)
         if size <= _MOST_BYTES:
@@ -121,9 +114,9 @@ def cached(batches: Batches) -> Batches:
 
 
 def fit(head: nn.Module, training: Training, report: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
-    """Train `head` and leave it with the weights of the epoch of the lowest validation loss; returns a line an epoch:
-    epoch, train_loss and val_loss, means over images. `report` is called with each.
+    """Train `head` and leave it with the weights of the epoch with the lowest validation loss.
 
+    Returns a line per epoch, with which `report` is called too: epoch, train_loss and val_loss, means over images.
     Raises `FloatingPointError` where the loss is no longer a finite number.
     """
     regime, steps = training.regime, training.epochs * len(training.train)
@@ -158,12 +151,12 @@ def fit(head: nn.Module, training: Training, report: Callable[[dict[str, Any]], 
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
-    """The epoch, counted from 1, whose weights `fit` keeps: the first with the lowest validation loss."""
+    """Return the epoch, counted from 1, whose weights `fit` keeps: the first with the lowest validation loss."""
     return int(min(history, key=lambda line: float(line["val_loss"]))["epoch"])
 
 
 def _pass(head: nn.Module, batches: Batches, loss: Loss, step: Callable[[torch.Tensor], None]) -> float:
-    """Mean over images of the loss; `step` is called with each batch's."""
+    """Return the mean over images of the loss; `step` is called with each batch's loss."""
     means = metrics.Means()
     for features, target in batches:
         value = loss(head(features), target)

@@ -1,4 +1,4 @@
-"""Scores of masks and of classes: counts first, then every score a function of them; and what training logs."""
+"""Scores of masks and of classes, each a function of counts; and the means that training logs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,27 +21,27 @@ class Counts:
 
 
 def count(prediction: torch.Tensor, truth: torch.Tensor) -> Counts:
-    """Compare two (N, H, W) masks in {0, 1}."""
+    """Count the outcomes of two (N, H, W) masks in {0, 1}."""
     prediction, truth = prediction.flatten(1).bool(), truth.flatten(1).bool()
     outcomes = (prediction & truth, prediction & ~truth, ~prediction & truth, ~prediction & ~truth)
     return Counts(*(outcome.sum(1) for outcome in outcomes))
 
 
 def concatenate(parts: list[Counts]) -> Counts:
-    """The counts of several batches as one."""
+    """Join the counts of several batches."""
     return Counts(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in ("tp", "fp", "fn", "tn")))
 
 
 def iou(c: Counts) -> torch.Tensor:
-    """(N,) TP / (TP + FP + FN); 1 where prediction and truth are both empty."""
+    """Return TP / (TP + FP + FN), (N,); 1 where prediction and truth are both empty."""
     return _ratio(c, c.tp, c.tp + c.fp + c.fn)
 
 
 def scores(c: Counts) -> dict[str, float]:
-    """Mean over images of IoU, Dice, precision, recall and accuracy, and the IoU of all pixels of the dataset together.
+    """Return the means over images of IoU, Dice, precision, recall and accuracy, and the IoU of all pixels together.
 
-    An image whose prediction and truth are both empty counts 1. Precision is 0 where nothing was predicted though there
-    was something to find, recall 0 where something was predicted though there was nothing.
+    An image whose prediction and truth are both empty counts 1. Precision is 0 where nothing was predicted although there
+    was something to find, recall 0 where something was predicted although there was nothing.
     """
     total = Counts(c.tp.sum(), c.fp.sum(), c.fn.sum(), c.tn.sum())
     values = {
@@ -61,13 +61,13 @@ def _ratio(c: Counts, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 
 
 def confusion(prediction: torch.Tensor, truth: torch.Tensor, classes: int) -> torch.Tensor:
-    """(K, K) int64 counts of (N,) int64 class numbers: a row a true class, a column a predicted one."""
+    """Count (N,) int64 class numbers into (K, K) int64: rows are true classes, columns predicted ones."""
     return torch.bincount(truth * classes + prediction, minlength=classes**2).view(classes, classes)
 
 
 def class_scores(confusion: torch.Tensor) -> dict[str, Any]:
-    """Of (K, K) counts: `recalls`, TP / (TP + FN) of each class, None where it has no image; `recall`, their mean, which
-    is the balanced accuracy; and `accuracy`, the share of images that are right.
+    """Return the scores of (K, K) counts: `recalls`, TP / (TP + FN) of each class, None where it has no image; `recall`,
+    their mean, which is the balanced accuracy; and `accuracy`, the share of images that are right.
     """
     right, images = confusion.diagonal().double(), confusion.sum(1)
     recalls = [float(r / n) if n else None for r, n in zip(right, images, strict=True)]
@@ -76,9 +76,9 @@ def class_scores(confusion: torch.Tensor) -> dict[str, Any]:
 
 
 def spread(features: torch.Tensor) -> torch.Tensor:
-    """Scalar: the standard deviation over the batch of each of C components of (N, C) features scaled to length 1, averaged
-    over components, times the square root of C. Near 1 where directions are spread evenly, 0 where all have collapsed
-    into one (Chen and He 2021, section 4.1, whose figure is not multiplied).
+    """Return a scalar: the standard deviation over the batch of each of the C components of (N, C) features scaled to length
+    1, averaged over components, times the square root of C. Near 1 where directions are spread evenly, 0 where all have
+    collapsed into one (Chen and He 2021, section 4.1, whose figure is not multiplied).
     """
     unit = torch.nn.functional.normalize(features.float(), dim=1)
     result: torch.Tensor = unit.std(0, unbiased=False).mean() * unit.shape[1] ** 0.5
@@ -86,20 +86,20 @@ def spread(features: torch.Tensor) -> torch.Tensor:
 
 
 class Means:
-    """Means over images of scalars that come by batches; they stay on their device until they are asked for."""
+    """Means over images of scalars that arrive by batch; they stay on their device until they are read."""
 
     def __init__(self) -> None:
         self._totals: dict[str, torch.Tensor] = {}
         self.images = 0
 
     def add(self, scalars: dict[str, torch.Tensor], images: int) -> None:
-        """Count a batch's scalars, each a mean over its `images`."""
+        """Add a batch's scalars, each a mean over its `images`."""
         self.images += images
         for name, value in scalars.items():
             self._totals[name] = self._totals.get(name, 0) + value.double() * images
 
     def state(self, ranks: Ranks = ALONE) -> dict[str, Any]:
-        """What `load` takes, of all processes together; waits for the device."""
+        """Return the state of all processes together, for `load`; waits for the device."""
         images, totals = 0, dict[str, float]()
         for part in ranks.gather((self.images, {name: float(total) for name, total in self._totals.items()})):
             images += part[0]
@@ -107,11 +107,11 @@ class Means:
         return {"images": images, "totals": totals}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self.images = state["images"]
         self._totals = {name: torch.tensor(total, dtype=torch.float64) for name, total in state["totals"].items()}
 
     def values(self, prefix: str, ranks: Ranks = ALONE) -> dict[str, float]:
-        """The means by name, each with `prefix`, over the images of all processes; waits for the device."""
+        """Return the means by name, each with `prefix`, over the images of all processes; waits for the device."""
         state = self.state(ranks)
         return {prefix + name: total / state["images"] for name, total in state["totals"].items()}

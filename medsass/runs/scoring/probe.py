@@ -1,4 +1,4 @@
-"""`medsass probe`: how well a linear classifier tells the shards' classes from a run's frozen encoder (appendix D)."""
+"""`medsass probe`: score a run's frozen encoder by a linear classifier of the shards' classes (appendix D)."""
 
 import json
 from dataclasses import replace
@@ -13,6 +13,7 @@ from medsass.config import ProbeConfig
 from medsass.data.loading.augment import Augment
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
 from medsass.data.shards import remote
+from medsass.data.shards.manifest import Manifest
 from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network
 from medsass.runs import console, device, run_directory
@@ -24,24 +25,24 @@ _AUGMENT = Augment(crop=1.0, warp=True)  # appendix D's list
 def probe(config: ProbeConfig) -> dict[str, Any]:
     """Train a linear layer from the encoder's pooled features to the classes of the shards' training split, on appendix
     D's augmentations with the focal loss, and score it on `config.split`. Training stops by the loss on `val`, which is
-    therefore not unseen where `val` is scored. Images without a class label are passed over.
+    therefore not unseen where `val` is scored. Images without a class label are skipped.
 
-    Returns recall (the mean of the classes' recalls, also called balanced accuracy), accuracy, `classes` (of each: recall,
-    images that were scored, images that were trained on), confusion (a row a true class, a column a predicted one, in the
-    order of `classes`), `majority` (recall and accuracy of naming training's commonest class always), images, unlabelled,
-    epochs, best_epoch, val_loss and split. A class without an image in the split has recall None, and no part in the mean.
+    Returns recall (the mean of the classes' recalls, also called balanced accuracy), accuracy, `classes` (for each: recall,
+    images that were scored, images that were trained on), confusion (rows true, columns predicted classes, in the order of
+    `classes`), `majority` (recall and accuracy of always naming training's commonest class), images, unlabelled, epochs,
+    best_epoch, val_loss and split. A class without an image in the split has recall None and is not in the mean.
 
-    The paper calls its score balanced (appendix G), yet its 0.64 to 0.66 on ISIC-2017 is about the accuracy of naming
-    the commonest class always, 393 of 600 test images; by the balanced score that answer has 1/3. Hence both, beside
+    The paper calls its score balanced (appendix G), yet its 0.64 to 0.66 on ISIC-2017 is about the accuracy of always
+    naming the commonest class, 393 of 600 test images; by the balanced score that answer has 1/3. Hence both, beside
     `majority`.
-    Raises `ValueError` or `OSError` that say what is wrong and what to do.
+    Raises `ValueError` or `OSError` with the rule and the remedy.
     """
     if config.json:
         run_directory.check_file(config.json, "--json")
     trained, facts = run_directory.stored(config.run)
-    where = device.resolve(config.device)
-    linear_head.check_depth(config.run, config.shards, facts)
-    classes = _classes(config)
+    where, dataset = device.resolve(config.device), remote.load(config.shards)
+    linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
+    classes = _classes(config, dataset)
     device.seed(config.seed, where)
     frozen = linear_head.freeze(checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where))
 
@@ -53,30 +54,37 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 
     def features(split: str, augment: Augment | None = None) -> linear_head.Features:
         plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, augment, info=True)
-        return linear_head.Features(Loader(replace(plain, seed=config.seed, threads=config.threads)), see)
+        return linear_head.Features(Loader(replace(plain, seed=config.seed, threads=config.threads), dataset), see)
+
+    def report(line: dict[str, Any]) -> None:
+        console.err.print(
+            f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}"
+        )
 
     layers = nn.Sequential(linear_head.Standardise(features("train")), nn.Linear(encoder.width(frozen), len(classes)))
-    history = _fit(config, layers.to(where), features("train", _AUGMENT), linear_head.cached(features("val")))
+    train, val = features("train", _AUGMENT), linear_head.cached(features("val"))
+    regime = Regime(lr=config.lr, patience=config.patience)
+    history = linear_head.fit(layers.to(where), linear_head.Training(train, val, focal, regime, config.epochs), report)
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     with torch.no_grad():
         for seen, target in features(config.split):
             confusion += metrics.confusion(layers(seen).argmax(1), target, len(classes)).cpu()
-    result = _result(config, confusion, history)
+    result = _result(config.split, dataset, confusion, history)
     if config.json:
         files.write(config.json, json.dumps(result, indent=1) + "\n")
     return result
 
 
 def focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over images of -(1 - p)^2 ln p, p the probability that (N, K) logits give to the true class, (N,) int64
-    (Lin et al. 2017, without class weights, as the paper names none).
+    """Return the mean over images of -(1 - p)^2 ln p, where p is the probability that (N, K) logits give to the true class,
+    (N,) int64 (Lin et al. 2017, without class weights, as the paper names none).
     """
     log = -F.cross_entropy(logits, target, reduction="none")
     return ((1 - log.exp()) ** 2 * -log).mean()
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the recall of each class, and the means beside those of naming the commonest class always."""
+    """Print the recall of each class, and the means beside those of always naming the commonest class."""
     rows = [
         [name, "-" if of["recall"] is None else f"{of['recall']:.4f}", str(of["images"]), str(of["trained_on"])]
         for name, of in result["classes"].items()
@@ -90,9 +98,8 @@ def show(result: dict[str, Any]) -> None:
     console.out.print(console.table(["", "probe", "commonest class"], means))
 
 
-def _classes(config: ProbeConfig) -> list[str]:
+def _classes(config: ProbeConfig, dataset: Manifest) -> list[str]:
     """The classes of the training split, sorted. Raises `ValueError` where there is nothing to learn or to score."""
-    dataset = remote.load(config.shards)
     classes = sorted(dataset.split("train").classes)
     if len(classes) < 2:
         held = f"only the class '{classes[0]}'" if classes else "no class labels"
@@ -112,22 +119,8 @@ def _classes(config: ProbeConfig) -> list[str]:
     return classes
 
 
-def _fit(
-    config: ProbeConfig, layers: nn.Module, train: linear_head.Batches, val: linear_head.Batches
-) -> list[dict[str, Any]]:
-    regime = Regime(lr=config.lr, patience=config.patience)
-
-    def report(line: dict[str, Any]) -> None:
-        console.err.print(
-            f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}"
-        )
-
-    return linear_head.fit(layers, linear_head.Training(train, val, focal, regime, config.epochs), report)
-
-
-def _result(config: ProbeConfig, confusion: torch.Tensor, history: list[dict[str, Any]]) -> dict[str, Any]:
-    splits = remote.load(config.shards).splits
-    trained_on = dict(sorted(splits["train"].classes.items()))
+def _result(split: str, dataset: Manifest, confusion: torch.Tensor, history: list[dict[str, Any]]) -> dict[str, Any]:
+    trained_on = dict(sorted(dataset.split("train").classes.items()))
     scores, images = metrics.class_scores(confusion), confusion.sum(1)
     best = linear_head.best_epoch(history)
     commonest = max(range(len(images)), key=list(trained_on.values()).__getitem__)
@@ -144,9 +137,9 @@ def _result(config: ProbeConfig, confusion: torch.Tensor, history: list[dict[str
         "confusion": confusion.tolist(),
         "majority": {name: trivial[name] for name in ("recall", "accuracy")},
         "images": int(images.sum()),
-        "unlabelled": splits[config.split].samples - int(images.sum()),
+        "unlabelled": dataset.split(split).samples - int(images.sum()),
         "epochs": len(history),
         "best_epoch": best,
         "val_loss": history[best - 1]["val_loss"],
-        "split": config.split,
+        "split": split,
     }

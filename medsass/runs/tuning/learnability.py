@@ -1,7 +1,7 @@
-"""Whether a small network that learns the labels of one half of the images gives those of the other half.
+"""Learnability: how well a small network that learns the labels of one half of the images predicts those of the other half.
 
-What follows from the images can be learnt, what is chance cannot: labels that generalise are more likely to be of
-something (the agreement of independent learners of Blum and Mitchell's co-training, 1998, taken as a measure).
+Labels that follow from the images can be learnt, chance cannot: labels that generalise are more likely to show real objects
+(the agreement of independent learners in Blum and Mitchell's co-training, 1998, used as a measure).
 """
 
 import torch
@@ -16,21 +16,27 @@ SIDE, STEPS, BATCH, WIDTH = 64, 120, 16, 16
 
 
 def learnability(images: torch.Tensor, masks: torch.Tensor, seed: int = 0) -> float:
-    """Mean IoU, over both halves, of a small network's masks with the labels of the half that it did not learn.
+    """Return the mean IoU, over both halves, of a small network's masks with the labels of the half that it did not learn.
 
-    images: as `network.normalise` takes them. masks: (N, H, W) uint8 in {0, 1}.
+    Args:
+        images: as `network.normalise` takes them.
+        masks: (N, H, W) uint8 in {0, 1}.
+        seed: of weights, batches and flips.
     """
     pixels = F.interpolate(network.normalise(images).float(), (SIDE, SIDE), mode="area")
     target = (F.interpolate(masks[:, None].float(), (SIDE, SIDE), mode="area")[:, 0] >= 0.5).byte()
     halves = torch.arange(len(pixels)) % 2
-    found = [_learnt(pixels[halves == i], target[halves == i], seed)(pixels[halves != i]) > 0 for i in (0, 1)]
-    truth = [target[halves != i] for i in (0, 1)]
-    return float(
-        torch.cat([criteria.overlap(guess[:, 0], mask) for guess, mask in zip(found, truth, strict=True)]).mean()
-    )
+    overlaps = []
+    for i in (0, 1):
+        net, unseen = _learnt(pixels[halves == i], target[halves == i], seed), pixels[halves != i]
+        with torch.no_grad():
+            logits = torch.cat([net(unseen[start : start + BATCH]) for start in range(0, len(unseen), BATCH)])
+        overlaps.append(criteria.overlap(logits[:, 0] > 0, target[halves != i]))
+    return float(torch.cat(overlaps).mean())
 
 
 def _learnt(pixels: torch.Tensor, target: torch.Tensor, seed: int) -> nn.Module:
+    """A network trained on `pixels` (N, 3, SIDE, SIDE) and `target` (N, SIDE, SIDE), in eval mode."""
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -46,13 +52,7 @@ def _learnt(pixels: torch.Tensor, target: torch.Tensor, seed: int) -> nn.Module:
         (cross_entropy(logits, y) + tversky(logits, y)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    net.eval()
-
-    @torch.no_grad()
-    def segment(images: torch.Tensor) -> torch.Tensor:
-        return torch.cat([net(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
-
-    return segment  # type: ignore[return-value]
+    return net.eval()
 
 
 class Small(nn.Module):
@@ -66,7 +66,7 @@ class Small(nn.Module):
         self.head = nn.Conv2d(w, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 1, H, W) logits; H and W are multiples of 4."""
+        """Return (N, 1, H, W) logits of (N, 3, H, W) images; H and W are multiples of 4."""
         x, passed = images, list[torch.Tensor]()
         for block in self.down:
             x = block(F.max_pool2d(x, 2) if passed else x)

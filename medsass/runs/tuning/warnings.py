@@ -1,4 +1,4 @@
-"""What a user should know before labels are learnt: signs that no threshold finds objects in these images."""
+"""Warnings before labels are learnt: signs that no threshold finds objects in these images."""
 
 from collections.abc import Mapping
 
@@ -6,28 +6,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import TrainConfig
+from medsass.data.loading.loader import LoaderConfig
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import Labeler
 from medsass.runs import console
 from medsass.runs.tuning import score
-from medsass.runs.tuning.glimpse import glimpse
 
-# Of the criteria that vote in `tune`, as means over the images. On four sets (dermoscopy, X-rays, two kinds of fluorescence;
-# some 50 images each) the best labels were above all of these where their IoU was 0.64 or more, and below one where it was
-# less; Otsu's bare ones on the wrong side, and on X-rays on either, were below one as well.
+# Least values of the criteria that vote in `tune`, means over the images. On four sets (dermoscopy, X-rays, two kinds of
+# fluorescence; some 50 images each) the best labels were above all of these where their IoU was 0.64 or more, and below one
+# where it was less; Otsu's bare labels on the wrong side, and on X-rays on either, were below one as well.
 SIGNS = {
     "contrast": (0.75, "their outlines hardly follow edges of the image"),
     "size": (0.70, "they cover nearly nothing, or nearly all, of many images"),
     "frame": (0.80, "they run along the images' frames"),
     "crop": (0.75, "they change where the images' margins are cut off"),
 }
-LOOKED = 48  # training images that `of_run` looks at
+LOOKED, _BATCH = 48, 16  # training images that `of_run` reads, and images a step
 
 _ELSE = "where no threshold finds the objects, a few masks and --method supervised will do more"
 
 
 def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
-    """What speaks against the labels that `tune` chose, or "". values: by criterion (C,)."""
+    """Return a warning about the labels that `tune` chose, or "". values: by criterion (C,)."""
     found = signs({name: float(values[name][chosen]) for name in SIGNS})
     if not found:
         return ""
@@ -35,8 +35,9 @@ def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
 
 
 def of_run(config: TrainConfig, dataset: Manifest, labeler: Labeler, where: str) -> str:
-    """What speaks against the labels that a run is about to learn, or "". Reads `LOOKED` training images of `dataset`."""
-    images, _ = glimpse(config.shards, LOOKED, config.size, where, config.seed, config.threads, dataset=dataset)
+    """Return a warning about the labels that a run is about to learn, or "". Reads `LOOKED` training images of `dataset`."""
+    plain = LoaderConfig(config.shards, "train", config.size, _BATCH, where, seed=config.seed, threads=config.threads)
+    images, _ = score.glimpse(plain, LOOKED, dataset)
     _, values = score.looked(labeler, images)
     found = signs({name: float(values[name].mean()) for name in SIGNS})
     if not found:
@@ -48,7 +49,7 @@ def of_run(config: TrainConfig, dataset: Manifest, labeler: Labeler, where: str)
 
 
 def signs(values: Mapping[str, float]) -> str:
-    """A few words for each sign, "" where there is none. values: of each criterion of SIGNS the mean over images."""
+    """Return a few words for each sign, "" where there is none. values: the mean over images of each criterion of SIGNS."""
     return "; ".join(
         f"{what} ({name} {values[name]:.2f}, below {least:.2f})"
         for name, (least, what) in SIGNS.items()
@@ -57,6 +58,6 @@ def signs(values: Mapping[str, float]) -> str:
 
 
 def say(warning: str) -> None:
-    """Print it, where there is one."""
+    """Print a warning, where there is one."""
     if warning:
         console.err.print(f"warning: {warning}")

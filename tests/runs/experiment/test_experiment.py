@@ -1,4 +1,4 @@
-"""An experiment: which cells run, what is kept, what a failure does; once with real trainings, else with pretended ones."""
+"""An experiment: cells that run, scores that are kept, failures; once with real trainings, else with pretended ones."""
 
 import json
 import shutil
@@ -83,22 +83,13 @@ def test_a_cell_ends_with_its_scores_and_a_log(wanted: ExperimentConfig, capsys:
     assert "trained with" not in shown.out
 
 
-def test_an_encoder_is_not_asked_for_its_network(pretended: Pretended, wanted: ExperimentConfig) -> None:
-    experiment(wanted)
-    asked = [protocol for run, protocol in pretended.asked if run == BYOL.format(0)]
-    assert asked == ["paper", "linear", "probe"]
-    assert _scores(wanted, BYOL.format(0))["protocols"].keys() == {"paper", "linear"}
-
-
-def test_finished_cells_are_not_run_again(pretended: Pretended, wanted: ExperimentConfig) -> None:
+def test_finished_cells_are_not_run_again_and_a_grid_that_grew_runs_its_new_ones(
+    pretended: Pretended, wanted: ExperimentConfig
+) -> None:
     experiment(wanted)
     before = list(pretended.trained)
     assert experiment(wanted)["finished"] == 4
     assert pretended.trained == before
-
-
-def test_a_grid_that_grew_runs_its_new_cells_alone(pretended: Pretended, wanted: ExperimentConfig) -> None:
-    experiment(wanted)
     pretended.trained.clear()
     wanted.grid.write_text(GRID.replace("seed = [0, 1]", "seed = [0, 1, 2]"))
     experiment(wanted)
@@ -136,18 +127,15 @@ def test_other_data_makes_a_cell_run_anew(pretended: Pretended, wanted: Experime
     assert [c.overwrite for c in pretended.trained] == [True] * 4
 
 
-def test_a_failing_cell_is_told_and_the_others_go_on(
+def test_a_failing_cell_is_reported_and_the_others_go_on(
     pretended: Pretended, wanted: ExperimentConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = RuntimeError("the\nmoon")
     pretended.fails = lambda config: bad if (config.method, config.seed) == ("medsass", 0) else None
     with pytest.raises(CellsError, match=rf"1 of 4 cells failed.*nuclei/{MEDSASS.format(0)}.*logs") as error:
         experiment(wanted)
-    assert [(score["method"], score["seed"]) for score in error.value.scores] == [
-        ("medsass", 1),
-        ("byol", 0),
-        ("byol", 1),
-    ]
+    found = [(score["method"], score["seed"]) for score in error.value.scores]
+    assert found == [("medsass", 1), ("byol", 0), ("byol", 1)]
     assert f"[1/4] nuclei/{MEDSASS.format(0)}  failed: the moon" in capsys.readouterr().out
     assert "RuntimeError: the" in (wanted.out / "logs" / "nuclei" / f"{MEDSASS.format(0)}.log").read_text()
     assert "ResNet-18" in (wanted.out / "tables.md").read_text()
@@ -215,11 +203,17 @@ def test_a_dry_run_lists_the_cells_and_changes_nothing(
     assert (pretended.trained, wanted.out.exists()) == ([], False)
 
 
-def test_only_cells_at_the_defaults_are_probed(pretended: Pretended, wanted: ExperimentConfig) -> None:
+def test_only_cells_at_the_defaults_are_probed_and_an_encoder_is_not_asked_for_its_network(
+    pretended: Pretended, wanted: ExperimentConfig
+) -> None:
+    experiment(wanted)
+    assert [protocol for run, protocol in pretended.asked if run == BYOL.format(0)] == ["paper", "linear", "probe"]
+    assert _scores(wanted, BYOL.format(0))["protocols"].keys() == {"paper", "linear"}
+    pretended.asked.clear()
     wanted.grid.write_text(GRID.replace('"byol"]', '"supervised"]\nlabels = ["otsu", "ght"]'))
     experiment(wanted)
     probed = [run for run, protocol in pretended.asked if protocol == "probe"]
-    assert len(probed) == 4
+    assert len(probed) == 2  # supervised; medsass was probed before
     assert not any("ght" in run for run in probed)
 
 

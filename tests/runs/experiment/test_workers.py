@@ -1,4 +1,4 @@
-"""Tasks side by side: how many, and that what ends ill ends at once."""
+"""Tasks side by side: their number, and failures that end all at once."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def test_a_cpu_runs_one_task_on_all_cores_and_several_share_them() -> None:
 
 
 def test_each_gpu_gets_what_fits_once_a_tasks_memory_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4, 80 and 10 GiB that are free, 0.9 hold none (one is tried all the same), 18 (four at most) and 2 of 4 GiB."""
+    """0.9 of the free 4, 80 and 10 GiB hold no task (one is tried all the same), 18 (four at most) and 2 of 4 GiB."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ([4, 80, 10][index] << 30, 99 << 30))
     assert workers.plan(0, 1, "cuda", None) == Workers(("2",), 1)
@@ -65,7 +65,7 @@ def _kill(_task: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_told_with_the_remedy() -> None:
+def test_a_killed_worker_is_reported_with_the_remedy() -> None:
     with pytest.raises(ChildProcessError, match=r"was killed.*fewer --jobs"):
         list(workers.run(_kill, [1, 2, 3], Workers(("", ""), 1)))
 
@@ -76,7 +76,7 @@ def _wait(task: int) -> int:
     return os.getpid()
 
 
-def test_who_stops_asking_leaves_no_process_behind() -> None:
+def test_a_caller_that_stops_iterating_leaves_no_process_behind() -> None:
     ended = workers.run(_wait, [0, 1, 1], Workers(("",), 1), apart=True)
     _, pid = next(ended)
     ended.close()

@@ -1,4 +1,4 @@
-"""`medsass export`: what its card tells a user to do is done here, line by line, and gives what the run answers."""
+"""`medsass export`: the lines of its card, run one by one, give the output of the run."""
 
 import hashlib
 import json
@@ -132,10 +132,8 @@ def test_three_forms_of_the_same_weights_share_a_folder_and_a_card(
     printed = capsys.readouterr().out
     for item in card["files"].values():
         assert f"{out / item['file']}: " in printed
-        assert (
-            f"at most {item['difference']:.2g} from the run's own answer, whose values reach {item['scale']:.2g}"
-            in printed
-        )
+        checked = f"{item['difference']:.2g} from the run's own answer, whose values reach {item['scale']:.2g}"
+        assert f"at most {checked}" in printed
 
 
 def test_what_is_there_stays_unless_overwrite_is_given(tmp_path: Path) -> None:
@@ -149,10 +147,7 @@ def test_what_is_there_stays_unless_overwrite_is_given(tmp_path: Path) -> None:
     export(ExportConfig(run, overwrite=True))
     assert "encoder.conv1.weight" in load_file(file)
     assert (run / "export" / "notes.txt").read_text() == "mine"
-
-
-def test_a_readme_of_somebody_else_stays(tmp_path: Path) -> None:
-    run, out = make_run(tmp_path), tmp_path / "out"
+    out = tmp_path / "out"  # with a README of somebody else
     out.mkdir()
     (out / "README.md").write_text("mine")
     with pytest.raises(FileExistsError, match=r"README.md exists; "):
@@ -185,19 +180,15 @@ def test_an_export_that_answers_otherwise_leaves_nothing(tmp_path: Path, monkeyp
     assert not (run / "export").exists()
 
 
-def test_a_run_without_a_finished_epoch_and_what_is_no_run_are_named(tmp_path: Path) -> None:
+def test_what_cannot_be_exported_or_written_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
+    with pytest.raises(ValueError, match=r"--out .* is the run directory; omit --out for"):
+        export(ExportConfig(run, out=run))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file; --out must be a folder"):
+        export(ExportConfig(run, out=tmp_path / "file"))
     (run / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model.safetensors is missing: no epoch of this run was finished"):
         export(ExportConfig(run))
     with pytest.raises(FileNotFoundError, match="is not a run directory"):
         export(ExportConfig(tmp_path))
-
-
-def test_out_must_be_a_folder_of_its_own(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    with pytest.raises(ValueError, match=r"--out .* is the run directory"):
-        export(ExportConfig(run, out=run))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError, match="is a file; --out must be a folder"):
-        export(ExportConfig(run, out=tmp_path / "file"))

@@ -34,7 +34,7 @@ def row(text: str, name: str) -> str:
     return line.removeprefix(f"| {name} | ").removesuffix(" |")
 
 
-def test_the_card_says_how_the_run_was_made(tmp_path: Path) -> None:
+def test_the_card_describes_the_training_and_the_input(tmp_path: Path) -> None:
     card, _, text = card_of(make_run(tmp_path, labels="ght", loss="tversky", batch_size=4))
     training = card["training"]
     expected = {"method": "medsass", "labels": "ght pseudo-labels", "loss": "tversky", "seed": 11, "epochs": 5,
@@ -46,15 +46,6 @@ def test_the_card_says_how_the_run_was_made(tmp_path: Path) -> None:
     assert 1.0e6 < card["model"]["parameters"] < 1.3e6
     assert card["versions"]["exported with"]["medsass"] == __version__
     assert {"torch", "timm", "segmentation-models-pytorch"} <= card["versions"]["exported with"].keys()
-
-
-def test_the_card_says_how_labels_were_refined(tmp_path: Path) -> None:
-    card, _, text = card_of(make_run(tmp_path, refine="blur:3,border"))
-    assert card["training"]["labels"] == row(text, "labels") == "otsu pseudo-labels refined by blur:3,border"
-
-
-def test_the_card_says_what_goes_in(tmp_path: Path) -> None:
-    card, _, text = card_of(make_run(tmp_path))
     given = card["input"]
     assert (given["size"], given["channels"], given["depth"], given["polarity"]) == (64, 3, 8, "bright")
     assert given["mean"] == pytest.approx([0.485, 0.456, 0.406], abs=1e-6)
@@ -62,7 +53,12 @@ def test_the_card_says_what_goes_in(tmp_path: Path) -> None:
     assert row(text, "mean") == "[0.485, 0.456, 0.406]"
 
 
-def test_the_card_tells_the_data_as_its_recipe_does(tmp_path: Path) -> None:
+def test_the_card_names_the_refinement_of_the_labels(tmp_path: Path) -> None:
+    card, _, text = card_of(make_run(tmp_path, refine="blur:3,border"))
+    assert card["training"]["labels"] == row(text, "labels") == "otsu pseudo-labels refined by blur:3,border"
+
+
+def test_the_card_describes_the_data_as_its_recipe_does_and_without_scores_says_so(tmp_path: Path) -> None:
     card, header, text = card_of(make_run(tmp_path))
     data = card["data"]
     assert [data[name] for name in ("recipe", "title", "homepage", "licence", "citation")] == [
@@ -75,33 +71,23 @@ def test_the_card_tells_the_data_as_its_recipe_does(tmp_path: Path) -> None:
     assert header["license_name"] == "training-data-cc-by-4.0"
     assert header["license_link"] == RECIPE["homepage"]
     assert str(tmp_path) not in text + json.dumps(card)
+    assert card["scores"] is None
+    assert "metrics" not in header
+    assert "Not measured" in text
 
 
-def test_the_header_is_what_hugging_face_reads(tmp_path: Path) -> None:
+def test_scores_stand_beside_the_trivial_answers_and_hugging_face_reads_the_header(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "scores.json").write_text(json.dumps(EVALUATED))
-    _, header, _ = card_of(run)
+    card, header, text = card_of(run)
     assert header["library_name"] == "segmentation-models-pytorch"
     assert header["tags"] == ["medsass", "unet-resnet18", "self-supervised", "medical-imaging"]
     assert header["pipeline_tag"] == "image-segmentation"
     assert header["metrics"] == list(SCORES)
-
-
-def test_scores_stand_beside_the_trivial_answers(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    (run / "scores.json").write_text(json.dumps(EVALUATED))
-    card, _, text = card_of(run)
     assert card["scores"] == EVALUATED
     assert "| | network | bare labels | foreground everywhere |" in text
     assert row(text, "dice") == "0.6300 | 0.3150 | 0.1575"
     assert "Measured only on 6 images of the split 'test', by the protocol 'network'." in text
-
-
-def test_a_run_without_scores_says_that_it_was_not_measured(tmp_path: Path) -> None:
-    card, header, text = card_of(make_run(tmp_path))
-    assert card["scores"] is None
-    assert "metrics" not in header
-    assert "Not measured" in text
 
 
 def test_scores_of_something_else_are_named(tmp_path: Path) -> None:
@@ -120,9 +106,8 @@ def test_shards_that_are_gone_or_others_now_are_not_described(tmp_path: Path, ch
     else:
         shard_folder(shards, title="Squares")
     card, header, text = card_of(run)
-    state = {"gone": "not reachable when exported", "other": "the shards there now are not those of the training"}[
-        change
-    ]
+    states = {"gone": "not reachable when exported", "other": "the shards there now are not those of the training"}
+    state = states[change]
     assert card["data"]["state"] == state
     assert row(text, "state") == state
     assert "homepage" not in card["data"]

@@ -1,4 +1,4 @@
-"""What predict writes: rows into a TIFF that other readers open, 16-bit probabilities that agree with the mask, all files or none."""
+"""The files of predict: TIFFs that other readers open, 16-bit probabilities that agree with the mask, all files or none."""
 
 import tracemalloc
 from pathlib import Path
@@ -85,11 +85,8 @@ def test_16_bit_probabilities_lie_above_the_middle_exactly_where_they_are_above_
         np.abs(levels / 65535 - chance.astype(np.float64)).max() <= 0.505 / 65535
     )  # half a step, and float32's rounding
     assert levels[-3:].tolist() == [0, 32767, 65535]
-
-
-def test_probabilities_outside_their_range_by_a_rounding_error_do_not_wrap() -> None:
-    chance = np.array([-1e-7, 1 + 3e-7], np.float32)
-    assert output_files.levels(chance).tolist() == [0, 65535]
+    outside = np.array([-1e-7, 1 + 3e-7], np.float32)  # by a rounding error: they must not wrap
+    assert output_files.levels(outside).tolist() == [0, 65535]
 
 
 def test_overlay_and_probability_stand_beside_the_mask(trained: Path, tmp_path: Path) -> None:

@@ -59,68 +59,56 @@ def test_folders_keep_their_sub_folders(trained: Path, tmp_path: Path) -> None:
     assert files_in(tmp_path / "out") == {"a.png", "x/a.png", "x/y/b.png"}
 
 
-def test_two_images_that_would_write_one_mask_are_refused(trained: Path, tmp_path: Path) -> None:
-    images = save_image(tmp_path / "x" / "a.png"), save_image(tmp_path / "y" / "a.jpg")
+@pytest.mark.parametrize("kind", ["mask", "overlay", "probability"])
+def test_an_existing_file_is_kept_unless_overwrite(trained: Path, tmp_path: Path, kind: str) -> None:
+    path, out = save_image(tmp_path / "a.png"), tmp_path / "out"
+    file, options = out / ("a.png" if kind == "mask" else f"a_{kind}.png"), {} if kind == "mask" else {kind: True}
+    out.mkdir()
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        run_predict(trained, out, path, **options)
+    assert file.read_text() == "mine"
+    run_predict(trained, out, path, overwrite=True, **options)
+    assert read(file).shape[:2] == (40, 56)
+
+
+@pytest.mark.parametrize(
+    ("names", "overlay"),
+    [
+        (("x/a.png", "y/a.jpg"), False),
+        (("in/a.png", "in/a_overlay.png"), True),
+        (("a.svs", "a.ndpi"), False),
+        (("a.svs", "a.png"), True),
+    ],
+)
+def test_two_images_that_would_write_one_file_are_refused(
+    trained: Path, tmp_path: Path, names: tuple[str, str], overlay: bool
+) -> None:
+    slides = (".svs", ".ndpi")
+    paths = [tmp_path / name for name in names]
+    images = [save_slide(path, noise(8, 8)) if path.suffix in slides else save_image(path) for path in paths]
     with pytest.raises(ValueError, match="would both write"):
-        run_predict(trained, tmp_path / "out", *images)
+        run_predict(trained, tmp_path / "out", *images, overlay=overlay)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_mask_is_kept_unless_overwrite(trained: Path, tmp_path: Path) -> None:
-    path, out = save_image(tmp_path / "a.png"), tmp_path / "out"
-    out.mkdir()
-    (out / "a.png").write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        run_predict(trained, out, path)
-    assert (out / "a.png").read_text() == "mine"
-    run_predict(trained, out, path, overwrite=True)
-    assert read(out / "a.png").shape == (40, 56)
-
-
-@pytest.mark.parametrize("kind", ["overlay", "probability"])
-def test_an_existing_overlay_or_probability_is_kept_unless_overwrite(trained: Path, tmp_path: Path, kind: str) -> None:
-    path, out = save_image(tmp_path / "a.png"), tmp_path / "out"
-    out.mkdir()
-    (out / f"a_{kind}.png").write_text("mine")
-    with pytest.raises(FileExistsError, match="--overwrite"):
-        run_predict(trained, out, path, **{kind: True})
-    assert (out / f"a_{kind}.png").read_text() == "mine"
-
-
-def test_the_mask_of_one_image_never_replaces_the_overlay_of_another(trained: Path, tmp_path: Path) -> None:
-    images = save_image(tmp_path / "in" / "a.png"), save_image(tmp_path / "in" / "a_overlay.png")
-    with pytest.raises(ValueError, match="would both write"):
-        run_predict(trained, tmp_path / "out", *images, overlay=True)
-
-
-def test_an_input_is_never_replaced_by_its_mask(trained: Path, tmp_path: Path) -> None:
-    path = save_image(tmp_path / "a.png")
+@pytest.mark.parametrize("other", ["", "x/a.jpg", "x/a.svs"])
+def test_an_input_is_never_replaced_by_a_mask(trained: Path, tmp_path: Path, other: str) -> None:
+    slide = other.endswith(".svs")
+    path = save_slide(tmp_path / "a.tif", noise(70, 70)) if slide else save_image(tmp_path / "a.png")
+    others = [save_slide(tmp_path / other, noise(70, 70)) if slide else save_image(tmp_path / other)] if other else []
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="is an input image"):
-        run_predict(trained, tmp_path, path, overwrite=True)
+    with pytest.raises((ValueError, FileExistsError), match=r"is an input image|would both write"):
+        run_predict(trained, tmp_path, *others, path, overwrite=True)
     assert path.read_bytes() == before
 
 
-def test_an_input_is_never_replaced_by_the_mask_of_another(trained: Path, tmp_path: Path) -> None:
-    images = save_image(tmp_path / "x" / "a.jpg"), save_image(tmp_path / "a.png")
-    before = images[1].read_bytes()
-    with pytest.raises((ValueError, FileExistsError)):
-        run_predict(trained, tmp_path, *images, overwrite=True)
-    assert images[1].read_bytes() == before
-
-
-def test_a_missing_image_is_named(trained: Path, tmp_path: Path) -> None:
+def test_arguments_without_an_image_are_refused(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
     with pytest.raises(FileNotFoundError, match=r"none\.png: no such image or folder"):
         run_predict(trained, tmp_path / "out", tmp_path / "none.png")
-
-
-def test_a_folder_without_images_says_so(trained: Path, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
     with pytest.raises(FileNotFoundError, match="no image in this folder"):
         run_predict(trained, tmp_path / "out", tmp_path / "in")
-
-
-def test_no_image_at_all_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image given"):
         run_predict(trained, tmp_path / "out")
 
@@ -190,18 +178,6 @@ def test_a_folder_holds_slides_and_images(trained: Path, tmp_path: Path) -> None
     assert files_in(tmp_path / "out") == {"x/a.tif", "b.tif", "b.png"}
 
 
-def test_two_slides_that_would_write_one_mask_are_refused(trained: Path, tmp_path: Path) -> None:
-    slides = save_slide(tmp_path / "a.svs", noise(8, 8)), save_slide(tmp_path / "a.ndpi", noise(8, 8))
-    with pytest.raises(ValueError, match="would both write"):
-        run_predict(trained, tmp_path / "out", *slides)
-
-
-def test_a_slide_and_an_image_that_would_write_one_overlay_are_refused(trained: Path, tmp_path: Path) -> None:
-    images = save_slide(tmp_path / "a.svs", noise(8, 8)), save_image(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="would both write"):
-        run_predict(trained, tmp_path / "out", *images, overlay=True)
-
-
 @pytest.mark.usefixtures("light")
 @pytest.mark.parametrize("name", ["a.tif", "a_probability.tif", "a_overlay.png"])
 def test_what_a_slide_has_already_is_kept_unless_overwrite(trained: Path, tmp_path: Path, name: str) -> None:
@@ -213,14 +189,6 @@ def test_what_a_slide_has_already_is_kept_unless_overwrite(trained: Path, tmp_pa
     assert (out / name).read_text() == "mine"
     run_predict(trained, out, slide, tile=70, overlay=True, probability=True, overwrite=True)
     assert read(out / name).shape[:2] == (70, 70)
-
-
-def test_a_tiff_is_never_replaced_by_the_mask_of_a_slide(trained: Path, tmp_path: Path) -> None:
-    images = save_slide(tmp_path / "a.svs", noise(70, 70)), save_slide(tmp_path / "a.tif", noise(70, 70))
-    before = images[1].read_bytes()
-    with pytest.raises((ValueError, FileExistsError)):
-        run_predict(trained, tmp_path, *images, overwrite=True)
-    assert images[1].read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["TCGA-CR-7395-01A-01-TS1.svs", "test3-DAPI-2-(387).ndpi"])

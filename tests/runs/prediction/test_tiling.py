@@ -1,4 +1,4 @@
-"""Stitching: no seam, whatever the tiles; the answer for the whole image where that is known; bounded memory."""
+"""Tiling: no seam, whatever the tiles; the answer for the whole image where that is known; bounded memory."""
 
 import threading
 import tracemalloc

@@ -1,6 +1,5 @@
 """Evaluation: every value recomputed from the network, OpenCV and the masks, apart from the code that reports it."""
 
-import copy
 import json
 import shutil
 from pathlib import Path
@@ -63,14 +62,18 @@ def test_the_result_has_exactly_the_documented_keys(result: dict[str, Any], shar
         assert result[name]["images"] == images
 
 
+def _model(run: Path) -> nn.Module:
+    model = network.build("unet-resnet18")
+    model.load_state_dict(load_file(run / "model.safetensors"))
+    return model.eval()
+
+
 def test_scores_equal_those_computed_from_the_models_outputs(
     result: dict[str, Any], trained: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
 ) -> None:
     images, truths = batches
-    model = network.build("unet-resnet18")
-    model.load_state_dict(load_file(trained / "model.safetensors"))
     with torch.no_grad():
-        guesses = (model.eval()(network.normalise(images))[:, 0].sigmoid() > 0.5).numpy()
+        guesses = (_model(trained)(network.normalise(images))[:, 0].sigmoid() > 0.5).numpy()
     for name, value in _expected(list(guesses), truths).items():
         assert result[name] == pytest.approx(value, abs=1e-9), name
 
@@ -79,11 +82,9 @@ def test_scores_of_flips_are_of_their_mean_probability(
     trained: Path, shards: Path, batches: tuple[torch.Tensor, list[np.ndarray]]
 ) -> None:
     images, truths = batches
-    model = network.build("unet-resnet18")
-    model.load_state_dict(load_file(trained / "model.safetensors"))
-    seen = network.normalise(images)
+    model, seen = _model(trained), network.normalise(images)
     with torch.no_grad():
-        flipped = [model.eval()(seen.flip(axes))[:, 0].sigmoid().flip(axes) for axes in ((-1,), (-2,), (-1, -2))]
+        flipped = [model(seen.flip(axes))[:, 0].sigmoid().flip(axes) for axes in ((-1,), (-2,), (-1, -2))]
         mean = (model(seen)[:, 0].sigmoid() + sum(flipped)) / 4
     result = evaluate(EvaluateConfig(trained, shards, device="cpu", threads=1, flips=True))
     expected = _expected(list((mean > 0.5).numpy()), truths)
@@ -144,7 +145,9 @@ def test_the_batch_size_does_not_change_the_scores(result: dict[str, Any], train
     assert [other[name] for name in SCORES] == pytest.approx([result[name] for name in SCORES], abs=2e-3)
 
 
-def test_files_are_written_where_asked(result: dict[str, Any], trained: Path, shards: Path, tmp_path: Path) -> None:
+def test_scores_are_written_where_asked_and_printed_side_by_side(
+    result: dict[str, Any], trained: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     panel, scores = tmp_path / "panel.png", tmp_path / "scores.json"
     evaluate(EvaluateConfig(trained, shards, device="cpu", threads=1, json=scores, panel=panel))
     assert json.loads(scores.read_text()) == result
@@ -153,9 +156,7 @@ def test_files_are_written_where_asked(result: dict[str, Any], trained: Path, sh
         assert image.format == "PNG"
         assert image.width > 4 * 100
         assert image.height > 8 * 100
-
-
-def test_scores_are_printed_side_by_side(result: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
     module.show(result)
     printed = capsys.readouterr().out
     row = next(line.split() for line in printed.splitlines() if line.startswith("iou "))
@@ -163,20 +164,14 @@ def test_scores_are_printed_side_by_side(result: dict[str, Any], capsys: pytest.
     assert "network" in printed
 
 
-def test_an_unknown_split_is_answered_with_those_that_exist(trained: Path, shards: Path) -> None:
+def test_what_cannot_be_scored_is_refused(trained: Path, shards: Path, nuclei_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"split 'nope'.*train.*test"):
         evaluate(EvaluateConfig(trained, shards, split="nope", device="cpu"))
-
-
-def test_shards_without_masks_are_refused(trained: Path, nuclei_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run directory"):
+        evaluate(EvaluateConfig(tmp_path, shards, device="cpu"))
     shard.write(ShardConfig(nuclei_folder, tmp_path / "s", images="images/*.png"))
     with pytest.raises(ValueError, match="no image of split 'test' has a mask"):
         evaluate(EvaluateConfig(trained, tmp_path / "s", device="cpu"))
-
-
-def test_a_folder_that_is_no_run_is_refused(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a run directory"):
-        evaluate(EvaluateConfig(tmp_path, shards, device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +190,8 @@ def test_16_bit_scores_equal_those_computed_apart(deep: tuple[Path, Path], tmp_p
     low, high = images.min((1, 2), keepdims=True), images.max((1, 2), keepdims=True)
     unit = torch.from_numpy((images - low) / (high - low))[:, None].repeat(1, 3, 1, 1)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    model = network.build("unet-resnet18")
-    model.load_state_dict(load_file(run / "model.safetensors"))
     with torch.no_grad():
-        guesses = list((model.eval()(((unit - mean) / std).float())[:, 0] > 0).numpy())
+        guesses = list((_model(run)(((unit - mean) / std).float())[:, 0] > 0).numpy())
     for name, value in _expected(guesses, truths).items():
         assert result[name] == pytest.approx(value, abs=2e-3), name
     assert result["labels"]["iou"] > 0.8  # bright discs: Otsu finds them
@@ -227,18 +220,14 @@ def alone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_a_run_of_an_encoder_alone_names_the_protocols_that_score_it(alone: Path, shards: Path) -> None:
+def test_a_run_of_an_encoder_alone_names_what_it_cannot_do(
+    alone: Path, shards: Path, nuclei_folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"keeps an encoder alone.*; take --protocol linear or paper"):
         evaluate(EvaluateConfig(alone, shards, protocol="network", device="cpu"))
-
-
-def test_predict_refuses_a_run_of_an_encoder_alone_in_one_line(
-    alone: Path, nuclei_folder: Path, tmp_path: Path
-) -> None:
     image = nuclei_folder / "images" / "nuclei_0000.png"
-    with pytest.raises(ValueError, match="holds an encoder alone") as error:
+    with pytest.raises(ValueError, match=r"^[^\n]*holds an encoder alone[^\n]*$"):
         predict(PredictConfig(alone, (image,), tmp_path, device="cpu"))
-    assert "\n" not in str(error.value)
 
 
 def test_the_paper_protocol_scores_an_untrained_decoder_of_the_runs_seed(
@@ -269,55 +258,3 @@ def test_auto_is_linear_where_an_encoder_is_alone_and_repeats(alone: Path, shard
     assert evaluate(config) == first
     assert (alone / "model.safetensors").read_bytes() == before
     assert (tmp_path / "panel.png").is_file()
-
-
-@pytest.fixture(scope="module")
-def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 40 images of 32 x 32 pixels, the size of `trained`: bright rectangles, which are the foreground."""
-    folder, rng = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    for index in range(40):
-        mask = np.zeros((32, 32), np.uint8)
-        (y, x), (height, width) = rng.integers(0, 20, 2), rng.integers(6, 12, 2)
-        mask[y : y + height, x : x + width] = 1
-        gray = 60 + 120 * mask + rng.integers(0, 20, mask.shape)
-        Image.fromarray(gray.astype(np.uint8)).save(folder / "images" / f"{index:02d}.png")
-        Image.fromarray(mask * np.uint8(255)).save(folder / "masks" / f"{index:02d}.png")
-    shard.write(ShardConfig(folder, folder / "shards", images="images/*.png", masks="masks/*.png"))
-    return folder / "shards"
-
-
-class Noise(nn.Module):
-    """Features of every image: the same noise."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(1, 3, *images.shape[2:], generator=torch.Generator().manual_seed(0))
-        return noise.expand(len(images), -1, -1, -1)
-
-
-@pytest.mark.parametrize("useful", [True, False])
-def test_the_linear_protocol_reads_off_what_features_hold_and_no_more(
-    useful: bool, trained: Path, blocks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(1)
-    colours = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(0.5))
-    encoder = colours if useful else Noise()
-    before = copy.deepcopy(encoder.state_dict())
-    monkeypatch.setattr(module.checkpoint, "load_encoder", lambda *_: encoder)
-    monkeypatch.setattr(module.encoder, "feature_map", lambda frozen, images: frozen(images))
-    monkeypatch.setattr(module.encoder, "width", lambda _: 3)
-    scores = evaluate(EvaluateConfig(trained, blocks, protocol="linear", device="cpu", threads=1))
-    assert (scores["iou"] > 0.99) == useful
-    assert useful or scores["iou"] < 0.4
-    assert scores["everything"]["iou"] < 0.2
-    torch.testing.assert_close(dict(encoder.state_dict()), dict(before), rtol=0, atol=0)
-
-
-def test_the_linear_protocol_needs_masks_to_learn_from(trained: Path, shards: Path, tmp_path: Path) -> None:
-    shutil.copytree(shards, tmp_path / "s")
-    table = json.loads((tmp_path / "s" / "manifest.json").read_text())
-    table["splits"]["train"]["masks"] = 0
-    (tmp_path / "s" / "manifest.json").write_text(json.dumps(table))
-    with pytest.raises(ValueError, match=r"no image of split 'train' has a mask, .* take --protocol network or paper"):
-        evaluate(EvaluateConfig(trained, tmp_path / "s", protocol="linear", device="cpu"))

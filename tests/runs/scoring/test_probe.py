@@ -62,12 +62,9 @@ def result(trained: Path, bright: Path) -> dict[str, Any]:
     return probe(_config(trained, bright))
 
 
-def test_visible_classes_are_told_apart(result: dict[str, Any]) -> None:
+def test_visible_classes_are_told_apart_and_the_result_describes_what_was_scored(result: dict[str, Any]) -> None:
     assert result["recall"] > 0.9
     assert result["accuracy"] > 0.9
-
-
-def test_the_result_says_what_was_scored(result: dict[str, Any]) -> None:
     assert list(result["classes"]) == ["bright", "dark", "gray"]
     assert [of["images"] for of in result["classes"].values()] == [3, 9, 5]
     assert [of["trained_on"] for of in result["classes"].values()] == [8, 24, 12]
@@ -106,11 +103,11 @@ def test_the_head_sees_the_pooled_features_of_the_frozen_encoder(
     """The validation features, recomputed from the stored weights by the network itself."""
     held = []
 
-    def keep(batches: module.head.Batches) -> list[Any]:
+    def keep(batches: module.linear_head.Batches) -> list[Any]:
         held.extend(batches)
         return held
 
-    monkeypatch.setattr(module.head, "cached", keep)
+    monkeypatch.setattr(module.linear_head, "cached", keep)
     probe(_config(trained, bright, epochs=2))
     model = network.build("unet-resnet18")
     model.load_state_dict(load_file(trained / "model.safetensors"))
@@ -122,14 +119,11 @@ def test_the_head_sees_the_pooled_features_of_the_frozen_encoder(
     assert target.tolist() == [["bright", "dark", "gray"].index(info["class"]) for info in batch.info]
 
 
-def test_the_focal_loss_is_the_formula() -> None:
+def test_the_focal_loss_is_the_formula_and_with_two_classes_torchvisions() -> None:
     logits = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     target = torch.arange(50) % 4
     p = (np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))[np.arange(50), target.numpy()]
     assert float(module.focal(logits, target)) == pytest.approx(np.mean(-((1 - p) ** 2) * np.log(p)), abs=1e-12)
-
-
-def test_the_focal_loss_of_two_classes_is_torchvisions() -> None:
     logits = torch.randn(40, generator=torch.Generator().manual_seed(1))
     target = torch.arange(40) % 2
     expected = sigmoid_focal_loss(logits, target.float(), alpha=-1, gamma=2, reduction="mean")
@@ -153,24 +147,27 @@ def test_an_epoch_is_a_line(trained: Path, bright: Path, capsys: pytest.CaptureF
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
 
 
-def test_shards_without_class_labels_are_refused(trained: Path, shards: Path) -> None:
-    with pytest.raises(ValueError, match=r"split 'train' holds no class labels; medsass probe needs two classes"):
-        probe(_config(trained, shards))
-
-
-def test_a_single_class_is_refused(trained: Path, tmp_path: Path) -> None:
-    one = _shards(tmp_path, {split: {"dark": 3} for split in ("train", "val", "test")})
-    with pytest.raises(ValueError, match="holds only the class 'dark'; medsass probe needs two classes or more"):
-        probe(_config(trained, one))
-
-
-def test_a_class_that_training_has_not_is_refused(trained: Path, tmp_path: Path) -> None:
-    counts = {"train": {"dark": 3, "gray": 3}, "val": {"dark": 2}, "test": {"gray": 1, "other": 1}}
-    with pytest.raises(ValueError, match="split 'test' has the class 'other', which split 'train' has not"):
-        probe(_config(trained, _shards(tmp_path, counts)))
-
-
-def test_a_scored_split_without_labels_is_refused(trained: Path, tmp_path: Path) -> None:
-    counts = {"train": {"dark": 3, "gray": 3}, "val": {"dark": 2}, "test": {"unnamed": 2}}
-    with pytest.raises(ValueError, match="no image of split 'test' has a class label; choose another split"):
-        probe(_config(trained, _shards(tmp_path, counts)))
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (None, r"split 'train' holds no class labels; medsass probe needs two classes"),
+        (
+            {split: {"dark": 3} for split in ("train", "val", "test")},
+            "holds only the class 'dark'; medsass probe needs two classes or more",
+        ),
+        (
+            {"train": {"dark": 3, "gray": 3}, "val": {"dark": 2}, "test": {"gray": 1, "other": 1}},
+            "split 'test' has the class 'other', which split 'train' has not",
+        ),
+        (
+            {"train": {"dark": 3, "gray": 3}, "val": {"dark": 2}, "test": {"unnamed": 2}},
+            "no image of split 'test' has a class label; choose another split",
+        ),
+    ],
+    ids=["no labels", "one class", "unknown class", "unlabelled split"],
+)
+def test_shards_without_the_classes_to_learn_or_to_score_are_refused(
+    trained: Path, shards: Path, tmp_path: Path, counts: dict[str, dict[str, int]] | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        probe(_config(trained, _shards(tmp_path, counts) if counts else shards))

@@ -1,4 +1,7 @@
-"""Judging ways to label, on scenes of which it is known which way is right."""
+"""Scores of ways to label, on scenes whose right labels are known."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -6,6 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
+from medsass.data.loading.loader import Loader, LoaderConfig
 from medsass.labels import criteria, refine
 from medsass.runs.tuning import learnability, score
 from medsass.runs.tuning.candidates import Candidate, candidates
@@ -40,12 +44,6 @@ def test_the_side_is_right_and_scores_of_its_ways_follow_the_truth() -> None:
     assert stats.spearmanr(judged.scores, iou).statistic > 0.5
 
 
-def test_each_candidate_is_told_of() -> None:
-    calls: list[int] = []
-    score.judge(_scenes(2)[0], WAYS, each=lambda: calls.append(1))
-    assert len(calls) == len(WAYS)
-
-
 def test_scores_are_geometric_means_of_the_votes() -> None:
     rng = np.random.default_rng(0)
     values = {name: rng.random(3) for name in (*score.VOTES, "separation", "stability")}
@@ -64,9 +62,11 @@ def test_the_side_is_the_one_inside_the_frame_also_with_dark_corners() -> None:
     assert score.side(shown) == "dark"
 
 
-def test_masks_are_the_labelers() -> None:
+def test_masks_are_the_labelers_and_each_candidate_is_reported() -> None:
     images, _ = _scenes(3)
-    judged = score.judge(images, WAYS)
+    calls: list[int] = []
+    judged = score.judge(images, WAYS, each=lambda: calls.append(1))
+    assert len(calls) == len(WAYS)
     for way, mask in zip(WAYS, judged.masks, strict=True):
         assert torch.equal(mask, way.labeler(64)(images).mask)
     assert set(judged.values) == {*criteria.CRITERIA, "stability", "crop", "agreement"}
@@ -90,17 +90,15 @@ def test_16_bit_images_are_judged_too() -> None:
     assert all(np.isfinite(value).all() for value in judged.values.values())
 
 
-def test_candidates_take_the_side_that_is_given_and_none_comes_twice() -> None:
-    assert {way.polarity for way in candidates("dark", 8)} == {"dark"}
-    assert len({way.name for way in candidates("dark", 8)}) == len(candidates("dark", 8))
-
-
-def test_colour_images_have_candidates_of_the_channel_that_shows_their_foreground() -> None:
+def test_candidates_take_the_given_side_and_for_colour_images_the_channels_that_show_it() -> None:
+    way = Candidate("adaptive-mean", "dark", "", 111)
+    assert [way.labeler(size).block_size for size in (224, 112, 448)] == [111, 57, 223]
     for polarity, steps in (("dark", {"darkest", "red"}), ("bright", {"brightest"})):
         plain, colour = candidates(polarity, 8), candidates(polarity, 8, colour=True)
         more = colour[len(plain) :]
         assert colour[: len(plain)] == plain
         assert {way.refine.split(",")[0] for way in more} == steps
+        assert {way.polarity for way in colour} == {polarity}
         assert len({way.name for way in colour}) == len(colour)
 
 
@@ -118,22 +116,14 @@ def test_what_is_stained_is_dark_even_where_it_covers_most() -> None:
     assert (score.light(gray), score.side(gray)) == (False, "bright")
 
 
-def test_what_glows_in_colour_has_no_light_ground() -> None:
-    glowing = (_scenes(4)[0].float() * torch.tensor([0.1, 0.2, 1.0])).byte()
-    assert score.coloured(glowing)
-    assert (score.light(glowing), score.side(glowing)) == (False, "bright")
-
-
-def test_tinted_images_are_in_colour_and_gray_ones_are_not() -> None:
-    gray = _scenes(2)[0]
+def test_tinted_images_are_in_colour_gray_ones_are_not_and_fluorescence_has_no_light_ground() -> None:
+    gray = _scenes(4)[0]
     assert not score.coloured(gray)
     assert not score.coloured(gray[..., 0])
     assert score.coloured((gray.float() * torch.tensor([1.0, 0.5, 0.8])).byte())
-
-
-def test_a_neighbourhood_grows_with_the_image() -> None:
-    way = Candidate("adaptive-mean", "dark", "", 111)
-    assert [way.labeler(size).block_size for size in (224, 112, 448)] == [111, 57, 223]
+    glowing = (gray.float() * torch.tensor([0.1, 0.2, 1.0])).byte()
+    assert score.coloured(glowing)
+    assert (score.light(glowing), score.side(glowing)) == (False, "bright")
 
 
 def test_what_follows_from_the_image_is_learnt_and_chance_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +134,17 @@ def test_what_follows_from_the_image_is_learnt_and_chance_is_not(monkeypatch: py
     of_truth, of_chance = (learnability.learnability(images, labels) for labels in (truth, chance))
     assert of_truth > 0.6
     assert of_truth > of_chance + 0.2
+
+
+def test_a_glimpse_is_of_some_whole_images_and_of_the_seed(shards: Path) -> None:
+    config = LoaderConfig(shards, "train", 32, 16, "cpu")
+    images, truth = score.glimpse(replace(config, masks=True), 8)
+    again, none = score.glimpse(config, 8)
+    everything = {image.numpy().tobytes() for image in score.glimpse(config, 1000)[0]}
+    assert torch.equal(images, again)
+    assert (truth is not None, none) == (True, None)
+    assert 6 <= len(images) <= 10 < len(everything)
+    assert {image.numpy().tobytes() for image in images} < everything
+    assert not torch.equal(images, score.glimpse(replace(config, seed=1), 8)[0])
+    whole = torch.cat([batch.images for batch in Loader(config)])
+    assert everything == {image.numpy().tobytes() for image in whole}

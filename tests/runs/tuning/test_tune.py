@@ -1,4 +1,4 @@
-"""`medsass tune`: ranks without the truth, writes what `train` takes, and says how well it did where the truth is known."""
+"""`medsass tune`: ranks without the truth, writes options of `train`, and reports its quality where the truth is known."""
 
 import hashlib
 import tomllib
@@ -50,12 +50,15 @@ def ranking(shards: Path, folder: Path) -> tune.Ranking:
     return tune.tune(_config(shards, folder, score=True, learn=3, sheet=folder / "sheet.png"))
 
 
-def test_generated_nuclei_are_bright_and_the_ranking_says_so(ranking: tune.Ranking) -> None:
+def test_generated_nuclei_are_bright_in_the_ranking_and_the_sheet_is_drawn(ranking: tune.Ranking, folder: Path) -> None:
     assert ranking.candidates[0].polarity == "bright"
     assert ranking.iou is not None
     assert ranking.iou[0] > 0.8 * ranking.iou.max()
     assert len(ranking.candidates) == len(ranking.iou) == 3 * len(FEW)
     assert tune.correlation(ranking) == pytest.approx(stats.spearmanr(ranking.scores, ranking.iou).statistic)
+    assert np.isfinite(ranking.values["learnability"][:3]).all()
+    assert np.isnan(ranking.values["learnability"][3:]).all()
+    assert Image.open(folder / "sheet.png").size[0] > 4 * 160
 
 
 def test_the_choice_is_what_train_takes(ranking: tune.Ranking, shards: Path, folder: Path, tmp_path: Path) -> None:
@@ -83,14 +86,11 @@ def test_the_choice_is_what_train_takes(ranking: tune.Ranking, shards: Path, fol
     assert hashlib.sha256((shards / "manifest.json").read_bytes()).hexdigest() in stored.chosen_on
 
 
-def test_the_sheet_is_drawn(ranking: tune.Ranking, folder: Path) -> None:  # noqa: ARG001
-    assert Image.open(folder / "sheet.png").size[0] > 4 * 160
-
-
-def test_the_truth_has_no_part_in_the_ranking(shards: Path, tmp_path: Path) -> None:
-    blind = tune.tune(_config(shards, tmp_path))
-    known = tune.tune(_config(shards, tmp_path, score=True))
+def test_the_truth_has_no_part_in_the_ranking_and_a_given_polarity_is_kept(shards: Path, tmp_path: Path) -> None:
+    blind = tune.tune(_config(shards, tmp_path, polarity="dark"))
+    known = tune.tune(_config(shards, tmp_path, polarity="dark", score=True))
     assert blind.iou is None
+    assert {item.polarity for item in blind.candidates} == {"dark"}
     assert [item.name for item in blind.candidates] == [item.name for item in known.candidates]
     assert np.array_equal(blind.scores, known.scores)
 
@@ -111,7 +111,7 @@ def test_images_without_a_mask_are_looked_at_whether_or_not_the_others_are_score
 
 
 def _line(shards: Path, *options: object) -> str:
-    """What a command that is refused says: one line."""
+    """The one line that a refused command prints."""
     found = CliRunner().invoke(cli.main, ["tune", str(shards), *map(str, options)])
     assert found.exit_code == 2
     assert len(found.output.strip().splitlines()) == 1
@@ -121,7 +121,7 @@ def _line(shards: Path, *options: object) -> str:
 @pytest.mark.parametrize("option", ["--out", "--sheet"])
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(option: str, shards: Path, tmp_path: Path) -> None:
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(tune, "glimpse", lambda *_: pytest.fail("looked at images first"))
+    monkey.setattr(tune.score, "glimpse", lambda *_: pytest.fail("looked at images first"))
     with monkey.context():
         assert "make it first" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path / "none" / "file")
         assert "is a folder" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path)
@@ -141,7 +141,8 @@ def test_a_file_that_tune_did_not_write_is_kept(
     assert "# seen" not in recipe.read_text()
 
 
-def test_what_the_images_cannot_give_is_refused(nuclei_folder: Path, tmp_path: Path) -> None:
+def test_what_the_images_cannot_give_is_refused_and_so_are_missing_shards(nuclei_folder: Path, tmp_path: Path) -> None:
+    _line(tmp_path / "none")
     (tmp_path / "images").mkdir()
     for i in range(3):
         (tmp_path / f"images/{i}.png").symlink_to(nuclei_folder / f"images/nuclei_000{i}.png")
@@ -154,25 +155,9 @@ def test_what_the_images_cannot_give_is_refused(nuclei_folder: Path, tmp_path: P
     assert "two training images" in _line(tmp_path / "shards", "--out", tmp_path / "x.toml", "--learn", 1)
 
 
-def test_learnability_is_known_of_the_first_alone(ranking: tune.Ranking) -> None:
-    assert np.isfinite(ranking.values["learnability"][:3]).all()
-    assert np.isnan(ranking.values["learnability"][3:]).all()
-
-
-def test_a_polarity_that_is_given_is_kept(shards: Path, tmp_path: Path) -> None:
-    found = tune.tune(_config(shards, tmp_path, polarity="dark"))
-    assert {item.polarity for item in found.candidates} == {"dark"}
-
-
 def test_adaptive_choices_name_their_neighbourhood(shards: Path, tmp_path: Path) -> None:
     best = Candidate("adaptive-mean", "dark", "border", 111)
     ranking = tune.Ranking([best], np.ones(1), {}, None)
     tune.write(_config(shards, tmp_path), ranking, 8)
     written = tomllib.loads((tmp_path / "labels.toml").read_text())
     assert (written["block-size"], written["size"]) == (33, 64)
-
-
-def test_missing_shards_are_one_line(tmp_path: Path) -> None:
-    found = CliRunner().invoke(cli.main, ["tune", str(tmp_path / "none")])
-    assert found.exit_code == 2
-    assert len(found.output.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Warnings of labels that will hardly be of use: where they come, and that they name what was seen."""
+"""Warnings of labels of little use: when they appear, and that they name the signs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,16 +6,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from medsass.config import ShardConfig
-from medsass.data.loading.loader import Loader, LoaderConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.labels import Labeler
 from medsass.runs.training.train import train
 from medsass.runs.tuning import score, warnings
-from medsass.runs.tuning.glimpse import glimpse
 from tests.conftest import tiny
 
 
@@ -33,7 +30,8 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
-def test_a_choice_is_doubted_by_its_own_values() -> None:
+def test_a_choice_is_doubted_by_its_own_values_of_the_criteria_that_vote() -> None:
+    assert set(warnings.SIGNS) == set(score.VOTES)
     values = {name: np.array([1.0, least - 0.1]) for name, (least, _) in warnings.SIGNS.items()}
     assert warnings.of_choice(values, 0) == ""
     line = warnings.of_choice(values, 1)
@@ -41,12 +39,8 @@ def test_a_choice_is_doubted_by_its_own_values() -> None:
     assert "--method supervised" in line
 
 
-def test_signs_are_of_the_criteria_that_vote() -> None:
-    assert set(warnings.SIGNS) == set(score.VOTES)
-
-
 def test_a_ring_at_the_frame_is_doubted(tmp_path: Path) -> None:
-    """As bare Otsu's labels of X-rays are: the dark margin is a class of its own."""
+    """Bare Otsu's labels of X-rays are like this: the dark margin is a class of its own."""
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for i in range(16):
@@ -76,12 +70,10 @@ def test_labels_of_nothing_are_doubted_before_they_are_learnt(
     assert "contrast" in line
 
 
-def test_labels_of_nuclei_are_not(shards: Path, tmp_path: Path) -> None:
-    assert warnings.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "bright"), "cpu") == ""
-
-
-def test_labels_that_cover_nearly_all_are_doubted(shards: Path, tmp_path: Path) -> None:
-    assert "size" in warnings.of_run(tiny(shards, tmp_path), manifest.load(shards), Labeler("otsu", "dark"), "cpu")
+def test_labels_of_nuclei_are_not_doubted_but_those_that_cover_nearly_all(shards: Path, tmp_path: Path) -> None:
+    config, dataset = tiny(shards, tmp_path), manifest.load(shards)
+    assert warnings.of_run(config, dataset, Labeler("otsu", "bright"), "cpu") == ""
+    assert "size" in warnings.of_run(config, dataset, Labeler("otsu", "dark"), "cpu")
 
 
 def test_training_with_the_truth_is_not_warned(
@@ -89,16 +81,3 @@ def test_training_with_the_truth_is_not_warned(
 ) -> None:
     train(replace(tiny(shards, tmp_path / "run"), epochs=1, method="supervised", polarity="dark"))
     assert "warning" not in capsys.readouterr().err
-
-
-def test_a_glimpse_is_of_some_whole_images_and_of_the_seed(shards: Path) -> None:
-    images, truth = glimpse(shards, 8, 32, "cpu", masks=True)
-    again, none = glimpse(shards, 8, 32, "cpu")
-    everything = {image.numpy().tobytes() for image in glimpse(shards, 1000, 32, "cpu")[0]}
-    assert torch.equal(images, again)
-    assert (truth is not None, none) == (True, None)
-    assert 6 <= len(images) <= 10 < len(everything)
-    assert {image.numpy().tobytes() for image in images} < everything
-    assert not torch.equal(images, glimpse(shards, 8, 32, "cpu", seed=1)[0])
-    whole = torch.cat([batch.images for batch in Loader(LoaderConfig(shards, "train", 32, 16, "cpu"))])
-    assert everything == {image.numpy().tobytes() for image in whole}
