@@ -44,4 +44,4 @@ def packed_size(size: int) -> int:
 def differing(one: bytes, other: bytes) -> NDArray[np.bool_]:
     """Compare checksums on disk: (blocks,) bool, True where they differ, as long as the shorter of the two."""
     count = min(len(one), len(other)) // _ENTRY
-    return np.frombuffer(one, "<u4", count) != np.frombuffer(other, "<u4", count)
+    return np.not_equal(np.frombuffer(one, "<u4", count), np.frombuffer(other, "<u4", count))

@@ -76,7 +76,7 @@ def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]] | None, c
         if samples != split.samples:
             yield differs("samples", split.samples, f"{samples} by the manifest's list")
         return
-    stated = Counter({("samples",): split.samples, ("masks",): split.masks})
+    stated = Counter[tuple[str, ...]]({("samples",): split.samples, ("masks",): split.masks})
     for what in ("classes", "sizes", "formats"):
         stated.update({(what, key): count for key, count in getattr(split, what).items()})
     keys = [key for key in dict.fromkeys([*stated, *counted]) if stated[key] != counted[key]]
