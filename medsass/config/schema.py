@@ -42,7 +42,7 @@ def check(kind: type[T], table: Any) -> T:
 def check_json(kind: type[T], data: bytes) -> T:
     """Make a `kind` of the text of a JSON file, as `check` does of a table; faster than that where the file is large."""
     try:
-        made: T = _adapter(kind).validate_json(data)
+        made: T = _adapter(kind).validate_json(data)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ValueError(explain(error, kind)) from error
     return made
