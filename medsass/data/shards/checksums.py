@@ -44,4 +44,5 @@ def packed_size(size: int) -> int:
 def differing(one: bytes, other: bytes) -> NDArray[np.bool_]:
     """Compare checksums on disk: (blocks,) bool, True where they differ, as long as the shorter of the two."""
     count = min(len(one), len(other)) // _ENTRY
-    return np.not_equal(np.frombuffer(one, "<u4", count), np.frombuffer(other, "<u4", count))
+    unequal: NDArray[np.bool_] = np.frombuffer(one, "<u4", count) != np.frombuffer(other, "<u4", count)
+    return unequal
