@@ -1,13 +1,14 @@
 """Each loss against its formula in NumPy float64, its limits, and inputs that break naive ones."""
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from medsass.config import LOSSES as NAMES
+from medsass.config.options import Loss
 from medsass.methods.losses import LOSSES
 
 Array = NDArray[np.float64]
@@ -48,7 +49,7 @@ def _logits(seed: int) -> torch.Tensor:
 
 
 def test_the_losses_are_those_that_can_be_chosen() -> None:
-    assert set(LOSSES) == set(NAMES) == set(FORMULAS)
+    assert set(LOSSES) == set(get_args(Loss)) == set(FORMULAS)
 
 
 @pytest.mark.parametrize("name", NAMES)
