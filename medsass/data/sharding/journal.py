@@ -25,7 +25,7 @@ CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha2
 CREATE TABLE rejected (file TEXT, split TEXT, reason TEXT, UNIQUE (file, split, reason));
 CREATE TABLE skipped (rank INTEGER PRIMARY KEY, tiles INTEGER);
 CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT, size TEXT, coverage REAL, class TEXT,
-                     converted TEXT, hash BLOB, phash INTEGER);
+                     converted TEXT, hash BLOB, look INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
 _PENDING = 256  # rows entered at once
@@ -100,7 +100,7 @@ class Journal:
 
     def perceptual_hashes(self, split: str) -> tuple[NDArray[np.int64], list[str]]:
         """Return the perceptual hashes (n,) int64 of the images in other splits, and the "split/key" of each."""
-        rows = self._rows("SELECT phash, split || '/' || key FROM stored WHERE split != ? AND phash NOT NULL", split)
+        rows = self._rows("SELECT look, split || '/' || key FROM stored WHERE split != ? AND look NOT NULL", split)
         return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
     def shards(self, split: str = "") -> list[Shard]:
