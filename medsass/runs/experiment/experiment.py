@@ -90,9 +90,8 @@ def experiment(config: ExperimentConfig) -> dict[str, Any]:
     device.resolve(config.device)
     chosen = grid.load(config.grid)
     data = config.data or config.grid.parent
-    shards = {
-        name: _shards(name, chosen, data, config) for name in dict.fromkeys(cell.dataset for cell in chosen.cells)
-    }
+    names = dict.fromkeys(cell.dataset for cell in chosen.cells)
+    shards = {name: _shards(name, chosen, data, config) for name in names}
     tasks = [_task(chosen, cell, *found, config) for cell in chosen.cells if (found := shards[cell.dataset])]
     if not tasks:
         raise ValueError(f"no dataset of {config.grid} is in {data}; --data names the folder that holds their sources")
@@ -213,10 +212,10 @@ class _Crew:
                     ready.remove(task)
                     failed |= {task: reason} if reason else {}
                     self._done, self._worked = self._done + 1, self._worked + task.work
-                    left = (monotonic() - self._start) / self._worked * (self._work - self._worked)
+                    left = (monotonic() - self._start) / self._worked * (self._work - self._worked) / 60
                     told = f"failed: {reason}" if reason else _summary(task.held())
                     console.out.print(
-                        f"[{self._done}/{self._count}] {task.cell.name}  {told}, about {left / 60:.0f} min left"
+                        f"[{self._done}/{self._count}] {task.cell.name}  {told}, about {left:.0f} min left"
                     )
         except Stopped as stop:
             raise Stopped("stopped; the same command continues from here") from stop
