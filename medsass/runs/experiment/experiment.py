@@ -63,8 +63,7 @@ class Task:
             held: dict[str, Any] = json.loads(self.scores.read_text("utf-8"))
         except (OSError, ValueError):
             return {}
-        same = self.sha256 in ("", held.get("shards_sha256")) and held.get("split") == self.split
-        return held if same else {}
+        return held if self.sha256 in ("", held.get("shards_sha256")) and held.get("split") == self.split else {}
 
     def lacking(self, held: dict[str, Any]) -> list[str]:
         """Return what is wanted and not among the scores `held`, but for the network's where the run kept none."""
@@ -126,9 +125,8 @@ def _shards(name: str, chosen: Grid, data: Path, config: ExperimentConfig) -> tu
     dataset = chosen.datasets[name]
     text = dataset.source or dataset.shards
     source = files.location(text) if "://" in text else data / text
-    folder, shardable = source, bool(dataset.source) and source.is_dir()
-    if dataset.source:
-        folder = config.out / SHARDS / name
+    folder = config.out / SHARDS / name if dataset.source else source
+    shardable = bool(dataset.source) and source.is_dir()
     if not (folder / manifest.NAME).is_file() and not shardable:
         remedy = "--data says where the sources are" if dataset.source else "make it with medsass shard"
         console.err.print(f"{name}: left out, {source} is not there; {remedy}")
