@@ -19,7 +19,7 @@ class Pretended:
     def train(self, config: TrainConfig) -> dict[str, Any]:
         facts = {
             "keeps": "encoder" if config.method == "byol" else "network",
-            "shards_sha256": manifest.digest(config.shards),
+            "shards_sha256": manifest.load(config.shards).sha256,
         }
         run_directory.check_resume(config, facts) if config.resume else run_directory.create(config, facts)
         self.trained.append(config)

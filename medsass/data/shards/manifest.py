@@ -61,7 +61,8 @@ class Manifest:
         format: version of this table.
 
     Attributes:
-        sha256: SHA-256 of the file that it was read from, as `digest` returns it; "" where it was not read.
+        sha256: SHA-256 of the file that it was read from, "" where it was not read. It changes with any sample, because the
+            manifest holds the tar files' hashes.
     """
 
     recipe: dict[str, Any]
@@ -176,8 +177,3 @@ def _first_cut(path: Path, size: int) -> str:
             if members[-1].offset + members[-1].size > size:
                 return members[-1].key
     return ""
-
-
-def digest(folder: Path) -> str:
-    """Return the SHA-256 of the manifest. It changes with any sample, because the manifest holds the tar files' hashes."""
-    return hashlib.sha256((folder / NAME).read_bytes()).hexdigest()

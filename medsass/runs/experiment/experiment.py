@@ -164,7 +164,7 @@ def _task(chosen: Grid, cell: Cell, shards: Path, dataset: Manifest | None, conf
         config.out / tables.SCORES / f"{cell.name}.json",
         config.out / LOGS / f"{cell.name}.log",
         dataset.splits["train"].samples if dataset and "train" in dataset.splits else 0,
-        manifest.digest(shards) if dataset else "",
+        dataset.sha256 if dataset else "",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from medsass import __version__
 from medsass.config import TrainConfig
-from medsass.data.shards import manifest, remote
+from medsass.data.shards import remote
 from medsass.models import checkpoint, network
 from medsass.models.export import Export
 from medsass.models.parity import RunModel
@@ -89,7 +89,7 @@ def _data(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     state = ""
     try:
         dataset = remote.load(trained.shards)
-        if manifest.digest(trained.shards) != facts.get("shards_sha256"):
+        if dataset.sha256 != facts.get("shards_sha256"):
             state = "the shards there now are not those of the training"
     except (OSError, ValueError, ImportError):
         state = "not reachable when exported"

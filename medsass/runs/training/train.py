@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from medsass.config import TrainConfig, plain
-from medsass.data.shards import manifest, remote
+from medsass.data.shards import remote
 from medsass.errors import Stopped
 from medsass.methods import method
 from medsass.methods.medsass import MedSASS
@@ -99,7 +99,7 @@ class _Run:
         return {
             "polarity": self.polarity,
             "device": self.where,
-            "shards_sha256": manifest.digest(self.config.shards),
+            "shards_sha256": self.dataset.sha256,
             "keeps": chosen.keeps,
             "segments": chosen.segments,
             "labels_read": chosen.needs_masks or bool(self.origin and self.origin["labels_read"]),

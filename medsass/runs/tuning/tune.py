@@ -13,7 +13,7 @@ from scipy import stats
 from medsass import files
 from medsass.config import TuneConfig
 from medsass.data.loading.loader import LoaderConfig
-from medsass.data.shards import manifest, remote
+from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import criteria
 from medsass.runs import console, device, figures, run_directory
@@ -75,7 +75,7 @@ def tune(config: TuneConfig) -> Ranking:
     ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
     show(ranking)
     warnings.say(warnings.of_choice(judged.values, int(order[0])))
-    write(config, ranking, len(images))
+    write(config, ranking, len(images), dataset)
     if config.sheet:
         _draw_sheet(config.sheet, ranking.candidates[:_SHEET_CANDIDATES], known, truth)
         console.out.print(f"contact sheet: {config.sheet}")
@@ -169,11 +169,11 @@ def _draw_sheet(path: Path, best: list[Candidate], images: torch.Tensor, truth: 
     figures.sheet(rows, path, heads)
 
 
-def write(config: TuneConfig, ranking: Ranking, images: int) -> None:
-    """Write the best candidate, chosen on that many images, as options of `train`."""
+def write(config: TuneConfig, ranking: Ranking, images: int, dataset: Manifest) -> None:
+    """Write the best candidate, chosen on that many images of the dataset, as options of `train`."""
     best = ranking.candidates[0]
     chosen_on = (
-        f"{images} images of {config.shards}, sha256 {manifest.digest(config.shards)}, at {config.size} x "
+        f"{images} images of {config.shards}, sha256 {dataset.sha256}, at {config.size} x "
         f"{config.size}, seed {config.seed}"
     )
     block = f"block-size = {best.labeler(config.size).block_size}\n" if best.labels.startswith("adaptive") else ""

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from medsass.config import ExportConfig, TrainConfig, plain
-from medsass.data.shards.manifest import Manifest, Split, digest
+from medsass.data.shards.manifest import Manifest, Split, load
 from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network, parity
 from medsass.runs import run_directory
@@ -39,7 +39,7 @@ def make_run(
     shards = folder / "shards-of-discs"
     shard_folder(shards)
     config = TrainConfig(shards, folder / "run", **{"model": model, "size": 64, "epochs": 5, "seed": 11, **options})
-    facts = {"polarity": "bright", "device": "cpu", "shards_sha256": digest(shards), "keeps": keeps, "tile": 0, "level": 0,
+    facts = {"polarity": "bright", "device": "cpu", "shards_sha256": load(shards).sha256, "keeps": keeps, "tile": 0, "level": 0,
              "depth": depth, "range": "minmax", "regime": plain(Regime().of(config)),
              "segments": config.method in ("medsass", "supervised")}  # fmt: skip
     run_directory.create(config, facts)

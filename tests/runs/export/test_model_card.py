@@ -9,7 +9,7 @@ import yaml
 
 from medsass import __version__
 from medsass.config import ExportConfig
-from medsass.data.shards.manifest import digest
+from medsass.data.shards.manifest import load
 from medsass.runs.export.export import export
 from tests.runs.export.test_export import RECIPE, make_run, shard_folder
 
@@ -120,7 +120,7 @@ def test_a_recipe_without_a_licence_leaves_it_unknown(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     facts = json.loads((run / "config.json").read_text())
     shards = shard_folder(tmp_path / "shards-of-discs", licence="")
-    (run / "config.json").write_text(json.dumps({**facts, "shards_sha256": digest(shards)}))
+    (run / "config.json").write_text(json.dumps({**facts, "shards_sha256": load(shards).sha256}))
     card, header, text = card_of(run)
     assert card["data"]["licence"] == "unknown"
     assert header["license"] == "unknown"

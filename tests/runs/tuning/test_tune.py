@@ -136,7 +136,7 @@ def test_a_file_that_tune_did_not_write_is_kept(
     assert "was not written by medsass tune" in _line(shards, "--out", recipe)
     assert recipe.read_text() == 'name = "mine"\n'
     recipe.write_text((folder / "labels.toml").read_text() + "# seen\n")
-    tune.write(_config(shards, tmp_path, out=recipe), ranking, 8)
+    tune.write(_config(shards, tmp_path, out=recipe), ranking, 8, manifest.load(shards))
     tune._check(_config(shards, tmp_path, out=recipe), manifest.load(shards))
     assert "# seen" not in recipe.read_text()
 
@@ -158,6 +158,6 @@ def test_what_the_images_cannot_give_is_refused_and_so_are_missing_shards(nuclei
 def test_adaptive_choices_name_their_neighbourhood(shards: Path, tmp_path: Path) -> None:
     best = Candidate("adaptive-mean", "dark", "border", 111)
     ranking = tune.Ranking([best], np.ones(1), {}, None)
-    tune.write(_config(shards, tmp_path), ranking, 8)
+    tune.write(_config(shards, tmp_path), ranking, 8, manifest.load(shards))
     written = tomllib.loads((tmp_path / "labels.toml").read_text())
     assert (written["block-size"], written["size"]) == (33, 64)
