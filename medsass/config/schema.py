@@ -18,6 +18,7 @@ CLOSED = ConfigDict(extra="forbid", strict=True)  # of a pydantic dataclass: no 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _REFUSED = "refused"  # type of the error, and mark of the annotation
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
 
 
@@ -55,14 +56,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:
-    """Say in one line which rule the first error broke, and the value seen.
+    """Say in one line which rule was broken, and the value seen: an unknown key, else the first error.
 
     Args:
         error: what pydantic raised.
         kind: the dataclass that was validated against.
         name: names a key for the user, from the key and the table it stands in ("[masks]", "[[images]] 2", "the file").
     """
-    first = error.errors()[0]
+    errors = error.errors()
+    first = next(
+        (each for each in errors if each["type"] in _UNKNOWN), errors[0]
+    )  # a misspelt key is also a missing one
     if first["type"] in _OWN:
         return str(first["ctx"]["error"])
     if first["type"] == "json_invalid":
@@ -73,7 +77,7 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
     else:
         where, key = _place(keys[:-1]), str(keys[-1]) if keys else ""
         shown = (name(key, where) if name else f"'{key}' in {where}") if key else "it"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] in _UNKNOWN:
         hints = get_type_hints(owner, include_extras=True)
         allowed = [each.name for each in fields(owner) if each.init]
         known = [key for key in allowed if _REFUSED not in getattr(hints[key], "__metadata__", ())]

@@ -53,7 +53,9 @@ def test_arrays_become_tuples_and_whole_numbers_floats() -> None:
         ({"epohcs": 3}, "'epohcs' in the file is unknown: did you mean epochs? known: name, rows, kind, epochs, lr, on, "
          "shares, parts, axes"),
         ({"xyz": 3}, "'xyz' in the file is unknown: known: name, rows, kind, epochs, lr, on, shares, parts, axes"),
-        ({"rows": [{"path": "x"}, {"paht": "x"}]}, "'path' in [[rows]] 2 is missing; add it"),
+        ({"rows": [{"path": "x"}, {"paht": "x"}]}, "'paht' in [[rows]] 2 is unknown: did you mean path? known: path, channels, "
+         "level, values"),
+        ({"rows": [{"path": "x"}, {}]}, "'path' in [[rows]] 2 is missing; add it"),
         ({"rows": [{"path": "x", "chanels": []}]}, "'chanels' in [[rows]] 1 is unknown: did you mean channels? known: path, "
          "channels, level, values"),
         ({"rows": [{"path": "x", "device": "cpu"}]}, "'device' in [[rows]] 1 is set by the command; drop it"),

@@ -64,7 +64,8 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
     ("text", "rule"),
     [
         ('polarty = "dark"\n' + MINIMAL, "'polarty' in the file is unknown: did you mean polarity\\? known: name, images"),
-        (MINIMAL.replace("path =", "paht ="), r"'path' in \[\[images\]\] 1 is missing; add it"),
+        (MINIMAL.replace("path =", "paht ="), r"'paht' in \[\[images\]\] 1 is unknown: did you mean path\? known: path, masks"),
+        (MINIMAL.replace('path = "*.png"', 'masks = "*.png"'), r"'path' in \[\[images\]\] 1 is missing; add it"),
         (MINIMAL + '[masks]\nresise = true\n', r"'resise' in \[masks\] is unknown: did you mean resize\? known: foreground"),
         (MINIMAL + '[classes]\nkeys = "x"\n', r"'keys' in \[classes\] is unknown: did you mean key\? known: key"),
         (MINIMAL.replace('path = "*.png"', 'masks = "*.png"'), r"'path' in \[\[images\]\] 1 is missing; add it"),
