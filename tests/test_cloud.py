@@ -166,7 +166,7 @@ def _answer(environment: dict[str, str], *drop: str) -> str:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     kept = {name: value for name, value in environment.items() if name not in drop}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull, "AWS_MAX_ATTEMPTS": "1"}
-    line = [sys.executable, "-m", "medsass.cli", "train", "s3://bucket/x", "run", "--device", "cpu"]
+    line = [sys.executable, "-m", "medsass", "train", "s3://bucket/x", "run", "--device", "cpu"]
     done = subprocess.run(line, env={**inherited, **nowhere, **kept}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     return done.stderr

@@ -97,7 +97,7 @@ def test_too_many_open_files_stop_the_run_instead_of_leaving_files_out(
     def refuse(*_: object) -> None:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr("medsass.data.sharding.source_file.opening.open_image", refuse)
+    monkeypatch.setattr("medsass.data.sharding.source_file.open_image", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         shard.write(config(copied, tmp_path / "out"))
     assert not part(tmp_path / "out").exists()

@@ -29,8 +29,10 @@ def test_wrong_recipes_and_options_are_one_line_and_exit_code_2(source: Path, tm
         assert not list(tmp_path.glob("out*"))
         return line
 
-    assert "mine.toml: not a recipe: unknown field 'polarty'" in error(text=f'polarty = "dark"\n{SPLITS}')
-    assert "unknown field 'mask' in [[images]]" in error(more='mask = "x"\n')
+    assert "mine.toml: not a recipe: 'polarty' in the file is unknown: did you mean polarity?" in error(
+        text=f'polarty = "dark"\n{SPLITS}'
+    )
+    assert "'mask' in [[images]] 1 is unknown: did you mean masks?" in error(more='mask = "x"\n')
     assert "mine.toml: not a recipe: " in error(text="[splits\n")
     assert "no image matches 'images/*.png', 'lost/*.png'" in command(
         tmp_path / "source" / "masks",

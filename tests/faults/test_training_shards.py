@@ -51,7 +51,7 @@ def _harm(path: Path, change: Callable[[bytes, int, int], bytes]) -> set[str]:
 def _assert_named(fork: Fork, tar: Path, keys: set[str]) -> None:
     assert "Traceback" not in fork.err
     last = fork.err.splitlines()[-1]
-    found = re.match(rf"medsass: {tar}: .*sample ([^ :;)]+).*; run: medsass verify {tar.parent}$", last)
+    found = re.match(rf"medsass: {tar}: .*?sample ([^ :;)]+).*; run: medsass verify {tar.parent}$", last)
     assert found, fork.err
     assert found[1] in keys
 

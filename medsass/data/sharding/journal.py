@@ -105,8 +105,10 @@ class Journal:
 
     def shards(self, split: str = "") -> list[Shard]:
         """Return the finished tar files of a split, or of all."""
-        rows = self._rows("SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)", split)
-        return [Shard(*row) for row in rows]
+        query = "SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)"
+        return [
+            Shard(*row) for row in self.database.execute(query, (split,))
+        ]  # no rows are entered: the disk may be full
 
     def stored(self, outside: str = "") -> int:
         """Return the number of samples stored so far, without those of the split `outside`."""
