@@ -143,6 +143,8 @@ def parse(data: bytes, path: Path) -> Manifest:
     """Make a manifest of what `path` holds. Raises `ValueError` that names it and the remedy where that is none."""
     try:
         manifest = schema.check_json(Manifest, data)
+        if b'"format":' not in data:  # its default is for manifests that are being made
+            raise ValueError("it does not say its format")
     except ValueError as error:
         raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
     manifest.sha256 = hashlib.sha256(data).hexdigest()

@@ -169,3 +169,12 @@ def test_other_format_is_refused(broken: Path) -> None:
 def test_unknown_split_names_those_that_exist(shards: Path) -> None:
     with pytest.raises(ValueError, match=r"split 'trian'.* train, val, test"):
         manifest.load(shards).split("trian")
+
+
+def test_a_manifest_without_its_format_is_refused(broken: Path) -> None:
+    path = broken / "manifest.json"
+    table = json.loads(path.read_text())
+    del table["format"]
+    path.write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=r"it does not say its format.*; run medsass shard again"):
+        manifest.load(broken)
