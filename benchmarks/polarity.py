@@ -26,14 +26,14 @@ CASES = {"isic2017": "val", "covid19_radiography": "test", "dsb2018": "test", "b
 def run(recipe: str, split: str, data: Path, folder: Path) -> dict[str, Any]:
     """Return a row: scores of the split by either polarity, and of foreground everywhere."""
     shard.write(ShardConfig(data / recipe, folder, recipe=recipe, size=SIZE))
-    counts: dict[str, list[metrics.Counts]] = {"dark": [], "bright": [], "everything": []}
+    counts: dict[str, list[torch.Tensor]] = {"dark": [], "bright": [], "everything": []}
     for batch in Loader(LoaderConfig(folder, split, SIZE, 32, masks=True)):
         assert batch.masks is not None
         for polarity in ("dark", "bright"):
             counts[polarity].append(metrics.count(Labeler("otsu", polarity)(batch.images).mask, batch.masks))
         counts["everything"].append(metrics.count(torch.ones_like(batch.masks), batch.masks))
-    scores = {name: metrics.scores(metrics.concatenate(part)) for name, part in counts.items()}
-    images = sum(len(part.tp) for part in counts["dark"])
+    scores = {name: metrics.scores(torch.cat(part, 1).cpu()) for name, part in counts.items()}
+    images = sum(part.shape[1] for part in counts["dark"])
     return {"dataset": recipe, "split": split, "images": images, "size": SIZE, **scores}
 
 

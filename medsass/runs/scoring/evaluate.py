@@ -89,14 +89,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         if path := getattr(config, name):
             run_directory.check_file(path, f"--{name}")
     protocol, examiner = _prepare(config)
-    parts: dict[str, list[metrics.Counts]] = {"prediction": [], "labels": [], "everything": []}
+    parts: dict[str, list[torch.Tensor]] = {"prediction": [], "labels": [], "everything": []}
     keys: list[str] = []
     for scored in examiner.run("evaluate"):
         guesses = (scored.prediction, scored.labels, torch.ones_like(scored.truth))
         for part, guess in zip(parts.values(), guesses, strict=True):
             part.append(metrics.count(guess, scored.truth))
         keys += [info["key"] for info in scored.batch.info]
-    counts = {name: metrics.concatenate(part) for name, part in parts.items()}
+    counts = {name: torch.cat(part, 1).cpu() for name, part in parts.items()}
     scores = {name: {**metrics.scores(item), "images": len(keys)} for name, item in counts.items()}
     result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol,
                               "flips": config.flips, **scores}  # fmt: skip
@@ -149,7 +149,7 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
                     "take --protocol network or paper"
                 )
         device.seed(trained.seed, where)
-        frozen = linear_head.freeze(checkpoint.load_encoder(weights, trained.model).to(where))
+        frozen = checkpoint.load_encoder(weights, trained.model).to(where).eval().requires_grad_(False)
         segment = _linear(frozen, load("train"), load("val"), where)
     segment = averaged(segment) if config.flips else segment
     return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
@@ -165,12 +165,15 @@ def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segmen
 
     seen, judged = (linear_head.cached(linear_head.Features(loader, see)) for loader in (train, val))
     layers = nn.Sequential(linear_head.Standardise(seen), nn.Conv2d(encoder.width(frozen), 1, 1)).to(where)
-
-    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return focal_tversky(F.interpolate(logits, target.shape[1:], mode="bilinear"), target)
-
+    training = linear_head.Training(
+        seen,
+        judged,
+        lambda logits, target: focal_tversky(F.interpolate(logits, target.shape[1:], mode="bilinear"), target),
+        _REGIME,
+        _EPOCHS,
+    )
     with console.progress("linear head", _EPOCHS) as bar:
-        linear_head.fit(layers, linear_head.Training(seen, judged, loss, _REGIME, _EPOCHS), lambda _: bar.advance(1))
+        linear_head.fit(layers, training, lambda _: bar.advance(1))
 
     def segment(images: torch.Tensor) -> torch.Tensor:
         features = encoder.feature_map(frozen, images).float()

@@ -1,12 +1,11 @@
 """A linear head trained upon a frozen encoder's features, for `evaluate --protocol linear` and `probe`."""
 
 import copy
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,17 +21,9 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Batches(Protocol):
-    """Batches of (features, target) that can be iterated again and again; features are (N, C) or (N, C, h, w)."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Pair]: ...
-
-
 @dataclass(frozen=True)
 class Features:
-    """`Batches` that `see` computes from a loader's images in each pass. A batch left without samples is skipped."""
+    """Batches that `see` computes from a loader's images in each pass. A batch left without samples is skipped."""
 
     loader: Loader
     see: Callable[[Batch], Pair]
@@ -46,6 +37,9 @@ class Features:
                 features, target = self.see(batch)
             if len(target):
                 yield features.float(), target
+
+
+Batches = Features | list[Pair]  # of features (N, C) or (N, C, h, w) and target
 
 
 @dataclass(frozen=True)
@@ -89,11 +83,6 @@ class Standardise(nn.Module):
         return (features - self.mean.view(shape)) / self.scale.view(shape)
 
 
-def freeze(encoder: nn.Module) -> nn.Module:
-    """Put an encoder into evaluation mode for good: no gradient, no batch statistics."""
-    return encoder.eval().requires_grad_(False)
-
-
 def check_depth(run: Path, shards: Path, depth: int, trained: int) -> None:
     """Raise `ValueError` where shards hold images of another depth than the run was `trained` on."""
     if depth != trained:
@@ -119,29 +108,30 @@ def fit(head: nn.Module, training: Training, report: Callable[[dict[str, Any]], 
     Returns a line per epoch, with which `report` is called too: epoch, train_loss and val_loss, means over images.
     Raises `FloatingPointError` where the loss is no longer a finite number.
     """
-    regime, steps = training.regime, training.epochs * len(training.train)
-    device = next(head.parameters()).device.type
-    optimizer = optim.build(head.parameters(), regime, device)
-    numbers = itertools.count()
-
-    def step(loss: torch.Tensor) -> None:
-        optim.set_rate(optimizer, regime, next(numbers), steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
+    regime, number = training.regime, 0
+    optimizer = optim.build(head.parameters(), regime, next(head.parameters()).device.type)
     history: list[dict[str, Any]] = []
     best, state = 0, head.state_dict()
     while len(history) < training.epochs and not 0 < regime.patience <= len(history) - best:
         line: dict[str, Any] = {"epoch": len(history) + 1}
-        line["train_loss"] = _pass(head, training.train, training.loss, step)
-        if not math.isfinite(line["train_loss"]):
-            raise FloatingPointError(
-                f"the head's training loss is {line['train_loss']}: the learning rate {regime.lr:g} is too high, or the "
-                "encoder's features are not finite"
-            )
-        with torch.no_grad():
-            line["val_loss"] = _pass(head, training.val, training.loss, lambda _: None)
+        for name, batches in (("train_loss", training.train), ("val_loss", training.val)):
+            means, learns = metrics.Means(), name == "train_loss"
+            for features, target in batches:
+                with torch.set_grad_enabled(learns):
+                    loss = training.loss(head(features), target)
+                if learns:
+                    optim.set_rate(optimizer, regime, number, training.epochs * len(batches))
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    number += 1
+                means.add({name: loss.detach()}, len(target))
+            line |= means.values("")
+            if not math.isfinite(line["train_loss"]):
+                raise FloatingPointError(
+                    f"the head's training loss is {line['train_loss']}: the learning rate {regime.lr:g} is too high, or "
+                    "the encoder's features are not finite"
+                )
         history.append(line)
         report(line)
         if best_epoch(history) != best:
@@ -153,13 +143,3 @@ def fit(head: nn.Module, training: Training, report: Callable[[dict[str, Any]], 
 def best_epoch(history: list[dict[str, Any]]) -> int:
     """Return the epoch, counted from 1, whose weights `fit` keeps: the first with the lowest validation loss."""
     return int(min(history, key=lambda line: float(line["val_loss"]))["epoch"])
-
-
-def _pass(head: nn.Module, batches: Batches, loss: Loss, step: Callable[[torch.Tensor], None]) -> float:
-    """Return the mean over images of the loss; `step` is called with each batch's loss."""
-    means = metrics.Means()
-    for features, target in batches:
-        value = loss(head(features), target)
-        step(value)
-        means.add({"loss": value.detach()}, len(target))
-    return means.values("")["loss"]

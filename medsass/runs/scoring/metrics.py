@@ -1,6 +1,6 @@
 """Scores of masks and of classes, each a function of counts; and the means that training logs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,53 +10,38 @@ from medsass.runs.distributed import ALONE, Ranks
 SCORES = ("iou", "iou_dataset", "dice", "precision", "recall", "accuracy")
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Pixels of each image by outcome: four (N,) int64 tensors."""
-
-    tp: torch.Tensor
-    fp: torch.Tensor
-    fn: torch.Tensor
-    tn: torch.Tensor
-
-
-def count(prediction: torch.Tensor, truth: torch.Tensor) -> Counts:
-    """Count the outcomes of two (N, H, W) masks in {0, 1}."""
+def count(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Count the pixels of two (N, H, W) masks in {0, 1} by outcome: (4, N) int64, TP, FP, FN and TN of each image."""
     prediction, truth = prediction.flatten(1).bool(), truth.flatten(1).bool()
     outcomes = (prediction & truth, prediction & ~truth, ~prediction & truth, ~prediction & ~truth)
-    return Counts(*(outcome.sum(1) for outcome in outcomes))
+    return torch.stack([outcome.sum(1) for outcome in outcomes])
 
 
-def concatenate(parts: list[Counts]) -> Counts:
-    """Join the counts of several batches."""
-    return Counts(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in ("tp", "fp", "fn", "tn")))
-
-
-def iou(c: Counts) -> torch.Tensor:
+def iou(counts: torch.Tensor) -> torch.Tensor:
     """Return TP / (TP + FP + FN), (N,); 1 where prediction and truth are both empty."""
-    return _ratio(c, c.tp, c.tp + c.fp + c.fn)
+    return _ratio(counts, counts[0], counts[:3].sum(0))
 
 
-def scores(c: Counts) -> dict[str, float]:
+def scores(counts: torch.Tensor) -> dict[str, float]:
     """Return the means over images of IoU, Dice, precision, recall and accuracy, and the IoU of all pixels together.
 
     An image whose prediction and truth are both empty counts 1. Precision is 0 where nothing was predicted although there
     was something to find, recall 0 where something was predicted although there was nothing.
     """
-    total = Counts(c.tp.sum(), c.fp.sum(), c.fn.sum(), c.tn.sum())
+    tp, fp, fn, tn = counts
     values = {
-        "iou": iou(c),
-        "iou_dataset": iou(total),
-        "dice": _ratio(c, 2 * c.tp, 2 * c.tp + c.fp + c.fn),
-        "precision": _ratio(c, c.tp, c.tp + c.fp),
-        "recall": _ratio(c, c.tp, c.tp + c.fn),
-        "accuracy": (c.tp + c.tn).double() / (c.tp + c.fp + c.fn + c.tn),
+        "iou": iou(counts),
+        "iou_dataset": iou(counts.sum(1, keepdim=True)),
+        "dice": _ratio(counts, 2 * tp, 2 * tp + fp + fn),
+        "precision": _ratio(counts, tp, tp + fp),
+        "recall": _ratio(counts, tp, tp + fn),
+        "accuracy": (tp + tn).double() / counts.sum(0),
     }
     return {name: float(values[name].mean()) for name in SCORES}
 
 
-def _ratio(c: Counts, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    both_empty = (c.tp + c.fp + c.fn == 0).double()
+def _ratio(counts: torch.Tensor, part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    both_empty = (counts[:3].sum(0) == 0).double()
     return torch.where(whole > 0, part.double() / whole.clamp_min(1), both_empty)
 
 
@@ -85,12 +70,12 @@ def spread(features: torch.Tensor) -> torch.Tensor:
     return result
 
 
+@dataclass
 class Means:
     """Means over images of scalars that arrive by batch; they stay on their device until they are read."""
 
-    def __init__(self) -> None:
-        self._totals: dict[str, torch.Tensor] = {}
-        self.images = 0
+    images: int = 0
+    _totals: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add(self, scalars: dict[str, torch.Tensor], images: int) -> None:
         """Add a batch's scalars, each a mean over its `images`."""
@@ -101,9 +86,9 @@ class Means:
     def state(self, ranks: Ranks = ALONE) -> dict[str, Any]:
         """Return the state of all processes together, for `load`; waits for the device."""
         images, totals = 0, dict[str, float]()
-        for part in ranks.gather((self.images, {name: float(total) for name, total in self._totals.items()})):
-            images += part[0]
-            totals = {**totals, **{name: totals.get(name, 0.0) + total for name, total in part[1].items()}}
+        for number, part in ranks.gather((self.images, {name: float(total) for name, total in self._totals.items()})):
+            images += number
+            totals |= {name: totals.get(name, 0.0) + total for name, total in part.items()}
         return {"images": images, "totals": totals}
 
     def load(self, state: dict[str, Any]) -> None:

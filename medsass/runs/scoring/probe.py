@@ -44,7 +44,8 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
     classes = _classes(config, dataset)
     device.seed(config.seed, where)
-    frozen = linear_head.freeze(checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where))
+    frozen = checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where)
+    frozen.eval().requires_grad_(False)  # for good: no gradient, no batch statistics
 
     def see(batch: Batch) -> linear_head.Pair:
         labelled = [i for i, info in enumerate(batch.info) if info.get("class") is not None]
@@ -56,15 +57,16 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, augment, info=True)
         return linear_head.Features(Loader(replace(plain, seed=config.seed, threads=config.threads), dataset), see)
 
-    def report(line: dict[str, Any]) -> None:
-        console.err.print(
-            f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}"
-        )
-
     layers = nn.Sequential(linear_head.Standardise(features("train")), nn.Linear(encoder.width(frozen), len(classes)))
     train, val = features("train", _AUGMENT), linear_head.cached(features("val"))
-    regime = Regime(lr=config.lr, patience=config.patience)
-    history = linear_head.fit(layers.to(where), linear_head.Training(train, val, focal, regime, config.epochs), report)
+    training = linear_head.Training(train, val, focal, Regime(lr=config.lr, patience=config.patience), config.epochs)
+    history = linear_head.fit(
+        layers.to(where),
+        training,
+        lambda line: console.err.print(
+            f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}"
+        ),
+    )
     confusion = torch.zeros(len(classes), len(classes), dtype=torch.int64)
     with torch.no_grad():
         for seen, target in features(config.split):

@@ -106,22 +106,11 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_a_reason() -> None:
 
 
 def test_features_are_kept_in_memory_only_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs = tuple(_pairs(5, (4, 4)))
+    pairs = _pairs(5, (4, 4))
     size = sum(tensor.nbytes for pair in pairs for tensor in pair)
     monkeypatch.setattr(linear_head, "_MOST_BYTES", size)
     held = linear_head.cached(pairs)
-    assert isinstance(held, list)
-    assert len(held) == 2
+    assert held == pairs
+    assert held is not pairs
     monkeypatch.setattr(linear_head, "_MOST_BYTES", size - 1)
     assert linear_head.cached(pairs) is pairs
-
-
-def test_a_frozen_encoder_is_bit_identical_after_use() -> None:
-    encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
-    frozen = linear_head.freeze(encoder)
-    before = copy.deepcopy(frozen.state_dict())
-    images = torch.randn(2, 3, 8, 8)
-    first = frozen(images)
-    assert torch.equal(first, frozen(images))  # dropout is off too
-    assert not first.requires_grad
-    torch.testing.assert_close(dict(frozen.state_dict()), dict(before), rtol=0, atol=0)
