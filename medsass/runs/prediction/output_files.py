@@ -48,11 +48,6 @@ class Outputs:
         suffix = ".png" if kind == "overlay" else self.mask.suffix
         return self.mask.with_name(f"{self.mask.stem}_{kind}{suffix}")
 
-    def paths(self, config: PredictConfig) -> list[Path]:
-        """Return all files that `config` asks for."""
-        beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
-        return [self.mask, *map(self.beside, beside)]
-
 
 def levels(chance: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Map probabilities in [0, 1] to 0..65535, halves rounded down: above 32767 exactly where they are above 0.5."""
@@ -86,7 +81,9 @@ def write_tiff(
         if config.probability:
             chance = stack.enter_context(files.atomic(outputs.beside("probability")))
             save_rows(chance, rows, image.shape, np.dtype(np.uint16))
-            rows = _stored_rows(chance)
+            stored = stack.enter_context(opening.open_image(Path(chance.name)))
+            tops = range(0, stored.height, _TILE)
+            rows = (stored.read(0, Box(y, 0, min(_TILE, stored.height - y), stored.width)) for y in tops)
         save_rows(mask, ((band > _HALF) * np.uint8(255) for band in rows), image.shape, np.dtype(np.uint8))
         if config.overlay:
             overlay = stack.enter_context(files.atomic(outputs.beside("overlay")))
@@ -110,22 +107,11 @@ def save_rows(file: BinaryIO, bands: Iterable[NDArray[Any]], shape: tuple[int, i
 
 def _cut(bands: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """Cut bands of any number of rows into tiles, row by row; those at the right and lower edge are smaller."""
-
-    def row(band: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        return (band[:, x : x + _TILE] for x in range(0, band.shape[1], _TILE))
-
     held: NDArray[Any] | None = None
     for band in bands:
         held = band if held is None else np.concatenate([held, band])
         while len(held) >= _TILE:
-            yield from row(held[:_TILE])
+            yield from (held[:_TILE, x : x + _TILE] for x in range(0, held.shape[1], _TILE))
             held = held[_TILE:]
     if held is not None and len(held):
-        yield from row(held)
-
-
-def _stored_rows(file: BinaryIO) -> Iterator[NDArray[Any]]:
-    """The bands of a TIFF that was written to `file`."""
-    with opening.open_image(Path(file.name)) as stored:
-        for y in range(0, stored.height, _TILE):
-            yield stored.read(0, Box(y, 0, min(_TILE, stored.height - y), stored.width))
+        yield from (held[:, x : x + _TILE] for x in range(0, held.shape[1], _TILE))

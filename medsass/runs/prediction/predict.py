@@ -149,7 +149,8 @@ def _check(inputs: list[Outputs], config: PredictConfig) -> None:
     images = {outputs.image.resolve() for outputs in inputs}
     writers: dict[Path, Path] = {}
     for outputs in inputs:
-        for path in outputs.paths(config):
+        beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
+        for path in (outputs.mask, *map(outputs.beside, beside)):
             other = writers.setdefault(path, outputs.image)
             if other != outputs.image:
                 raise ValueError(

@@ -3,22 +3,27 @@
 import torch
 
 from medsass.data.loading import cache, memory
-from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.methods import collective
 from medsass.runs.training.step import uncompiled
 from medsass.runs.training.trainer import Trainer
 
 
+class OutOfMemoryError(torch.OutOfMemoryError, MemoryError):
+    """A step does not fit the GPU's memory; the text says what would."""
+
+
 def micro_batches(trainer: Trainer) -> int:
-    """Return the smallest multiple of --accumulate with which a step fits the memory of every process; 0 where not even
-    one image fits. All processes must call it together.
+    """Return the smallest multiple of --accumulate with which a step fits the memory of every process. All processes must
+    call it together. Raises `OutOfMemoryError` where not even one image fits.
     """
-    least, share = trainer.config.accumulate, trainer.config.batch_size // trainer.ranks.world
+    c, least, share = trainer.config, trainer.config.accumulate, trainer.config.batch_size // trainer.ranks.world
     for count in range(least, share + 1, least):
         if share % count == 0 and not trainer.ranks.any(not fits(trainer, share // count)):
             return count
-    return 0
+    raise OutOfMemoryError(
+        f"not even one image of {c.size} x {c.size} fits the GPU's memory with {c.model}; take a smaller --size or --model"
+    )
 
 
 def fits(trainer: Trainer, images: int) -> bool:
@@ -46,16 +51,12 @@ def fits(trainer: Trainer, images: int) -> bool:
 
 def _peak(trainer: Trainer, images: int) -> int:
     """Return the bytes that forward and backward pass take on a GPU; 0 on a CPU."""
-    method, deep, where = trainer.method, trainer.train_loader.depth == 16, trainer.device
-
-    def noise(view: View) -> torch.Tensor:
-        shape = (images, view.size, view.size) + (() if deep else (3,))
-        values = torch.randint(0, 256, shape, device=where, dtype=torch.int32)
-        return values.to(torch.uint16 if deep else torch.uint8)
-
-    first, *more = method.views
-    masks = torch.zeros(images, first.size, first.size, dtype=torch.uint8, device=where) if method.needs_masks else None
-    batch = Batch(noise(first), masks, more=tuple(map(noise, more)))
+    method, where = trainer.method, trainer.device
+    channels, dtype = ((), torch.uint16) if trainer.train_loader.depth == 16 else ((3,), torch.uint8)
+    shapes = [(images, view.size, view.size) for view in method.views]
+    noise = [torch.randint(0, 256, (*s, *channels), device=where, dtype=torch.int32).to(dtype) for s in shapes]
+    masks = torch.zeros(shapes[0], dtype=torch.uint8, device=where) if method.needs_masks else None
+    batch = Batch(noise[0], masks, more=tuple(noise[1:]))
     before = torch.cuda.memory_allocated() if where == "cuda" else 0
     if where == "cuda":
         torch.cuda.reset_peak_memory_stats()

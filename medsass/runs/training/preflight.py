@@ -1,5 +1,6 @@
 """Checks of a training's options against its shards and processes, before anything is built."""
 
+import importlib.util
 from dataclasses import replace
 
 from medsass.config import TrainConfig
@@ -8,7 +9,6 @@ from medsass.data.shards.manifest import Manifest
 from medsass.labels import refine
 from medsass.methods import method
 from medsass.runs.distributed import Ranks
-from medsass.runs.training import writer
 
 
 def checked(config: TrainConfig, ranks: Ranks) -> Manifest:
@@ -33,7 +33,8 @@ def checked(config: TrainConfig, ranks: Ranks) -> Manifest:
             f"{config.accumulate}"
         )
     method.check(config)
-    writer.check(config)
+    if config.wandb and importlib.util.find_spec("wandb") is None:
+        raise ImportError("--wandb needs the wandb package: pip install 'medsass[wandb]'")
     return dataset
 
 

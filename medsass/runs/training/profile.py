@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -59,12 +60,8 @@ def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
     """Return a page of Markdown from the profiler's averages over `steps`, which took `seconds` in all."""
     ranges = {event.key: event for event in events if event.key in PHASES}
     rest = [event for event in events if event.key not in PHASES and not event.key.startswith("ProfilerStep")]
-    spent = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
-
-    def own(event: Any) -> float:
-        """Microseconds of an operator without the operators that it calls."""
-        return float(getattr(event, spent))
-
+    # Microseconds of an operator without the operators that it calls.
+    own = attrgetter("self_device_time_total" if device == "cuda" else "self_cpu_time_total")
     total = sum(map(own, rest)) or 1.0
     top = sorted(rest, key=own, reverse=True)[:_TOP]
     times = {name: ranges[name].cpu_time_total / 1e6 for name in PHASES if name in ranges}

@@ -38,11 +38,6 @@ def announce(config: TrainConfig, trainer: Trainer, polarity: str, origin: str) 
         console.err.print(f"resumed after {place(trainer.epoch, trainer.done)}")
 
 
-def remark(seen: dict[str, float]) -> str:
-    """Return the text beside the progress bar."""
-    return f"loss {seen['loss']:.4f}  {meter.text(seen)}"
-
-
 def epoch(config: TrainConfig, line: dict[str, Any]) -> None:
     """Print the result of an epoch, from its line of metrics.jsonl."""
     quality = f"feature std {line['train_feature_std']:.3f}" if "train_feature_std" in line else ""

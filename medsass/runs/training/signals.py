@@ -4,17 +4,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
+@dataclass
 class Stop:
     """A request to stop; `signal` is the name of the signal that arrived, "" before one does."""
 
-    def __init__(self) -> None:
-        self.signal = ""
-
-    def __bool__(self) -> bool:
-        return bool(self.signal)
+    signal: str = ""
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """Note the signal, and restore the default, so that a second one ends the process at once."""

@@ -18,7 +18,7 @@ from medsass.runs import console, device, run_directory
 from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
 from medsass.runs.scoring import linear_head
-from medsass.runs.training import fit, preflight, profile, report, signals
+from medsass.runs.training import fit, meter, preflight, profile, report, signals
 from medsass.runs.training.signals import Stop
 from medsass.runs.training.trainer import Trainer
 from medsass.runs.training.writer import Log, Writer
@@ -26,10 +26,6 @@ from medsass.runs.tuning import warnings
 
 _AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes on whether to stop or to save
 _SOON = 5.0  # seconds; where _AGREE steps take longer, they agree at each: torchrun kills half a minute after SIGTERM
-
-
-class OutOfMemoryError(torch.OutOfMemoryError, MemoryError):
-    """A step does not fit the GPU's memory; the text says what would."""
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -69,7 +65,11 @@ class _Run:
         self.dataset = ranks.first_alone(lambda: preflight.checked(config, ranks)) or remote.load(config.shards)
         self.config = preflight.resolved(config, self.dataset)
         self.polarity = self.dataset.polarity if config.polarity == "recipe" else config.polarity
-        self.saved = _checkpoint(config)
+        self.saved: dict[str, Any] | None = None
+        if config.resume:
+            run_directory.stored(config.run)  # raises where it is not a run directory
+            path = config.run / run_directory.LAST
+            self.saved = checkpoint.load(path) if path.is_file() else None  # a run may be killed before it has one
         self.trainer = self._build()
         self.origin = _origin(config)
         self._resume() if config.resume else self._create()
@@ -115,8 +115,6 @@ class _Run:
     def _raise_accumulate(self) -> None:
         """Raise --accumulate until a step fits."""
         count = fit.micro_batches(self.trainer)
-        if not count:
-            raise OutOfMemoryError(_not_even_one(self.config))
         if count > self.config.accumulate:
             console.err.print(
                 f"--auto-batch: steps of {self.config.batch_size} images in {count} micro-batches, to fit memory"
@@ -129,8 +127,9 @@ class _Run:
         """Train to the end and return the line of the epoch that is kept."""
         config, trainer, first = self.config, self.trainer, self.ranks.first
         report.announce(config, trainer, self.polarity, self.origin["takes"] if self.origin else "")
-        if isinstance(trainer.method, MedSASS) and not config.resume and first:
-            warnings.say(warnings.of_run(config, self.dataset, trainer.method.labeler, self.where))
+        new = trainer.method if first and not config.resume else None
+        if isinstance(new, MedSASS) and (warning := warnings.of_run(config, self.dataset, new.labeler, self.where)):
+            console.err.print(f"warning: {warning}")
         left = config.epochs * trainer.steps_an_epoch - trainer.number
         folder = config.run / run_directory.PROFILE if config.profile else None
         too_large = False
@@ -153,7 +152,7 @@ class _Run:
         except torch.OutOfMemoryError:
             too_large = True  # handled outside of this block: until then the error keeps the memory occupied
         if too_large:
-            raise OutOfMemoryError(self._advice())
+            raise fit.OutOfMemoryError(self._advice())
         best = self.history[best_epoch(self.history, trainer.regime) - 1]
         report.finished(config, trainer.regime, len(self.history), best)
         return best
@@ -164,7 +163,7 @@ class _Run:
         with console.progress(f"epoch {number}/{config.epochs}", trainer.train_loader.samples) as bar:
             bar.advance(trainer.done * config.batch_size)
             for images, seen in trainer.steps():
-                bar.advance(images, report.remark(seen) if seen else None)
+                bar.advance(images, f"loss {seen['loss']:.4f}  {meter.text(seen)}" if seen else None)
                 traced()
                 if trainer.done < trainer.steps_an_epoch:
                     self._between_steps(writer)
@@ -178,7 +177,7 @@ class _Run:
         state = {**trainer.state(), "history": self.history}  # raises where the weights are not worth keeping
         writer.epoch(state, best, trainer.method.weights() if best == len(self.history) else None, trainer.samples)
         self._note_saved()
-        if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
+        if self.ranks.any(bool(self.stopping.signal)) and not _finished(config, trainer.regime, self.history):
             self._stop(writer)
 
     def _between_steps(self, writer: Writer) -> None:
@@ -189,9 +188,9 @@ class _Run:
             self.agree_every = 1 if self.ranks.any(monotonic() - self.checked_at > _SOON) else self.agree_every
             self.checked_at = monotonic()
         late = self.ranks.first and self.config.save_every > 0 and monotonic() > self.save_at
-        if self.ranks.any(bool(self.stopping) or late):
+        if self.ranks.any(bool(self.stopping.signal) or late):
             self._save(writer)
-            if self.ranks.any(bool(self.stopping)):
+            if self.ranks.any(bool(self.stopping.signal)):
                 self._stop(writer)
 
     def _save(self, writer: Writer) -> None:
@@ -221,22 +220,11 @@ class _Run:
         if self.ranks.world > 1:  # the other processes are elsewhere by now, and cannot be asked
             return f"{tried}; start again with a larger --accumulate, or with --auto-batch, which finds what fits"
         count = fit.micro_batches(self.trainer)
-        if not count:
-            return _not_even_one(config)
         images = config.batch_size // count
         return (
             f"{tried}, {images} do; start again with --batch-size {images * config.accumulate}, with --accumulate {count} "
             "for steps of as many images as now, or with --auto-batch, which finds that by itself"
         )
-
-
-def _checkpoint(config: TrainConfig) -> dict[str, Any] | None:
-    """Load the checkpoint to resume from; None for a new run, and for one that was killed before its first checkpoint."""
-    if not config.resume:
-        return None
-    run_directory.stored(config.run)  # raises where it is not a run directory
-    path = config.run / run_directory.LAST
-    return checkpoint.load(path) if path.is_file() else None
 
 
 def _origin(config: TrainConfig) -> dict[str, Any] | None:
@@ -248,13 +236,6 @@ def _origin(config: TrainConfig) -> dict[str, Any] | None:
         return None
     old, facts = run_directory.stored(config.init)
     return {"method": old.method, "takes": facts["keeps"], "labels_read": facts["labels_read"]}
-
-
-def _not_even_one(config: TrainConfig) -> str:
-    return (
-        f"not even one image of {config.size} x {config.size} fits the GPU's memory with {config.model}; "
-        "take a smaller --size or --model"
-    )
 
 
 def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:

@@ -36,6 +36,7 @@ class Trainer:
 
     Attributes:
         regime: the method's numbers as this run uses them.
+        steps_an_epoch: number of steps of an epoch.
         epoch: the epoch that `steps` continues, counted from 0; done: the number of its finished steps.
         meter: of the running epoch. pace: `Meter.read` at the end of the last one.
         samples: images, targets and predictions of the first batch of the last validation.
@@ -55,6 +56,7 @@ class Trainer:
             self.method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.method)  # type: ignore[no-untyped-call]
         self.step = Step(self.method, config, self.regime, where, ranks)
         self.train_loader = self._loader("train", method.views, dataset, config.label_fraction)
+        self.steps_an_epoch = self.train_loader.steps
         self.val_loader = self._loader("val", method.val_views, dataset, 1.0)
         self.epoch = self.done = 0
         self.meter, self.pace = Meter(where), dict[str, float]()
@@ -86,11 +88,6 @@ class Trainer:
             ),
             dataset,
         )
-
-    @property
-    def steps_an_epoch(self) -> int:
-        """Number of steps of an epoch."""
-        return self.train_loader.steps
 
     @property
     def number(self) -> int:
@@ -156,9 +153,13 @@ class Trainer:
         self.meter = Meter(self.device)
         shown, count = 0.0, self.config.accumulate
         batches = self.train_loader.epoch(self.epoch, self.done * count)
-        while step := self._next(batches, count):
-            seen: dict[str, float] = {}
-            images = 0
+        while True:
+            self.meter.asked()  # what the caller did since the last step is no waiting
+            with record_function("wait for data"):
+                step = list(islice(batches, count))
+            if not step:
+                break
+            images, seen = 0, dict[str, float]()
             if all(len(batch.images) >= self.method.least_batch for batch in step):
                 self.meter.ready()
                 outcomes = self._step(step)
@@ -177,11 +178,6 @@ class Trainer:
                 f"--method {self.config.method} needs batches of at least {self.method.least_batch} images; "
                 "take a larger --batch-size or more images"
             )
-
-    def _next(self, batches: Iterator[Batch], count: int) -> list[Batch]:
-        self.meter.asked()  # what the caller did since the last step is no waiting
-        with record_function("wait for data"):
-            return list(islice(batches, count))
 
     def _step(self, batches: list[Batch]) -> list[Outcome]:
         number, steps = self.number, self.config.epochs * self.steps_an_epoch
@@ -205,13 +201,11 @@ class Trainer:
     def _not_finite(self, number: int) -> str:
         """Say that a step is not finite, with the images of it and of the step before."""
         epoch, step = divmod(number, self.steps_an_epoch)
-        before = self._keys.get(number - 1)
-        cause = f"; the step before, which may have spoilt the weights, had {_listed(before)}" if before else ""
-        here = " of this process" if self.ranks.world > 1 else ""
-        keys = self._keys[number]
-        return (
-            f"step {step + 1} of epoch {epoch + 1} is not finite; its {len(keys)} images{here}: {_listed(keys)}{cause}"
-        )
+        count, here = len(self._keys[number]), " of this process" if self.ranks.world > 1 else ""
+        listed = {n: ", ".join(keys[:64]) + " ..." * (len(keys) > 64) for n, keys in self._keys.items()}
+        before = listed.get(number - 1)
+        cause = f"; the step before, which may have spoilt the weights, had {before}" if before else ""
+        return f"step {step + 1} of epoch {epoch + 1} is not finite; its {count} images{here}: {listed[number]}{cause}"
 
     def finish_epoch(self) -> dict[str, float]:
         """Go to the next epoch and return this one's means over its images, its last learning rate and its pace.
@@ -249,10 +243,6 @@ class Trainer:
                 means.add(values, len(batch.images))
         self.samples = samples
         return means.values("val_", self.ranks)
-
-
-def _listed(keys: tuple[str, ...]) -> str:
-    return ", ".join(keys[:64]) + (" ..." if len(keys) > 64 else "")
 
 
 def _logged(outcome: Outcome) -> dict[str, torch.Tensor]:

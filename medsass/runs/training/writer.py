@@ -3,12 +3,11 @@ that is asked for, Weights & Biases.
 """
 
 import hashlib
-import importlib.util
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +23,6 @@ from medsass.models import checkpoint
 from medsass.runs import figures, run_directory
 
 _SAMPLES = 6
-
-
-def check(config: TrainConfig) -> None:
-    """Raise `ImportError` where the packages that `config` needs for writing are not installed."""
-    if config.wandb and importlib.util.find_spec("wandb") is None:
-        raise ImportError("--wandb needs the wandb package: pip install 'medsass[wandb]'")
 
 
 class Log:
@@ -86,7 +79,7 @@ class Log:
             self._wandb.finish()
 
 
-class Writer:
+class Writer(AbstractContextManager["Writer"]):
     """Writes into `run` in a thread of its own, one job after the other, each from a copy of what it is given.
 
     A new job waits for the one before, and raises its error, such as `OSError` where the disk is full. A `with` block
@@ -101,9 +94,6 @@ class Writer:
         self._run, self._log = run, log
         self._thread = ThreadPoolExecutor(1, "medsass-writer")
         self._pending: Future[None] | None = None
-
-    def __enter__(self) -> "Writer":
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -158,8 +148,23 @@ class Writer:
             pending.result()
 
     def _start(self, job: Callable[[], None]) -> None:
+        """Do `job` in the thread; where CUDA is in use, on a stream of its own, which starts at this point of the current one,
+        so that it waits for no later step.
+        """
         self.wait()
-        self._pending = self._thread.submit(_on_own_stream(job))
+        if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            self._pending = self._thread.submit(job)
+            return
+        device, now = torch.cuda.current_device(), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        now.record()
+
+        def on_own_stream() -> None:
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_event(now)
+            with torch.cuda.stream(stream):
+                job()
+
+        self._pending = self._thread.submit(on_own_stream)
 
 
 def copied(value: Any) -> Any:
@@ -169,22 +174,6 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     return [copied(item) for item in value] if isinstance(value, list) else value
-
-
-def _on_own_stream(job: Callable[[], None]) -> Callable[[], None]:
-    """Put `job` on its own CUDA stream, starting at this point of the current one, so that it waits for no later step."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return job
-    device, now = torch.cuda.current_device(), torch.cuda.Event()  # type: ignore[no-untyped-call]
-    now.record()
-
-    def run() -> None:
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_event(now)
-        with torch.cuda.stream(stream):
-            job()
-
-    return run
 
 
 def draw_samples(samples: Sequence[NDArray[Any]], path: Path) -> None:

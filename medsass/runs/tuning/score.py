@@ -118,7 +118,7 @@ def judge(
             values.setdefault(name, []).append(value)
         each()
     table = {name: torch.stack(value) for name, value in values.items()}
-    table["agreement"] = torch.cat([criteria.agreement(stacked[:, part]) for part in _parts(len(images))], 1)
+    table["agreement"] = torch.cat([criteria.agreement(part) for part in torch.split(stacked, _BATCH, 1)], 1)
     return Judged(candidates, {name: value.double().mean(1).cpu().numpy() for name, value in table.items()}, stacked)
 
 
@@ -126,14 +126,11 @@ def looked(labeler: Labeler, images: torch.Tensor) -> tuple[torch.Tensor, dict[s
     """Return a labeler's masks (N, H, W) uint8 and, (N,) float32 each, `criteria.CRITERIA` and crop: the IoU with the masks
     of the images without their margin, which a threshold of the whole image may shift.
     """
-
-    def inner(pixels: torch.Tensor) -> torch.Tensor:
-        height, width = (side // _CROP for side in pixels.shape[1:3])
-        return pixels[:, height:-height, width:-width]
-
     gray, mask = (refine.gray_of(images) if images.ndim == 4 else images).float(), masks(labeler, images)
     found = {name: criterion(gray, mask) for name, criterion in criteria.CRITERIA.items()}
-    found["crop"] = criteria.overlap(masks(labeler, inner(images).contiguous()), inner(mask))
+    height, width = (side // _CROP for side in mask.shape[1:])
+    inner = slice(None), slice(height, -height), slice(width, -width)
+    found["crop"] = criteria.overlap(masks(labeler, images[inner].contiguous()), mask[inner])
     return mask, found
 
 
@@ -153,8 +150,4 @@ def relit(images: torch.Tensor, seed: int) -> torch.Tensor:
 
 def masks(labeler: Labeler, images: torch.Tensor) -> torch.Tensor:
     """Label N images, some at a time: (N, H, W) uint8."""
-    return torch.cat([labeler(images[part].contiguous()).mask for part in _parts(len(images))])
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(i, i + _BATCH) for i in range(0, count, _BATCH)]
+    return torch.cat([labeler(part.contiguous()).mask for part in torch.split(images, _BATCH)])

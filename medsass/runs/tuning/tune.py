@@ -74,7 +74,8 @@ def tune(config: TuneConfig) -> Ranking:
     values = {**judged.values, "learnability": learnt}
     ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
     show(ranking)
-    warnings.say(warnings.of_choice(judged.values, int(order[0])))
+    if warning := warnings.of_choice(judged.values, int(order[0])):
+        console.err.print(f"warning: {warning}")
     write(config, ranking, len(images), dataset)
     if config.sheet:
         _draw_sheet(config.sheet, ranking.candidates[:_SHEET_CANDIDATES], known, truth)

@@ -9,7 +9,6 @@ from medsass.config import TrainConfig
 from medsass.data.loading.loader import LoaderConfig
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import Labeler
-from medsass.runs import console
 from medsass.runs.tuning import score
 
 # Least values of the criteria that vote in `tune`, means over the images. On four sets (dermoscopy, X-rays, two kinds of
@@ -55,9 +54,3 @@ def signs(values: Mapping[str, float]) -> str:
         for name, (least, what) in SIGNS.items()
         if values[name] < least
     )
-
-
-def say(warning: str) -> None:
-    """Print a warning, where there is one."""
-    if warning:
-        console.err.print(f"warning: {warning}")

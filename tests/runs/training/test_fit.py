@@ -24,7 +24,8 @@ def test_what_fits_is_found_without_a_trace(shards: Path, tmp_path: Path, monkey
     torch.testing.assert_close(dict(trainer.method.state_dict()), dict(before), rtol=0, atol=0)
     assert all(item.grad is None for item in trainer.method.parameters())
     _crowd(trainer, monkeypatch, 0)
-    assert fit.micro_batches(trainer) == 0
+    with pytest.raises(fit.OutOfMemoryError, match="not even one image of 32 x 32 fits the GPU's memory"):
+        fit.micro_batches(trainer)
 
 
 @pytest.mark.parametrize(

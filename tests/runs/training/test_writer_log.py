@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medsass.runs.training import writer
+from medsass.runs.distributed import ALONE
+from medsass.runs.training import preflight
 from medsass.runs.training.writer import Log
 from tests.conftest import tiny
 
@@ -86,8 +87,8 @@ def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, mo
     assert list(found.glob("*.wandb"))
 
 
-def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"--wandb needs the wandb package: pip install 'medsass\[wandb\]'"):
-        writer.check(tiny(tmp_path, run, wandb="project"))
-    writer.check(tiny(tmp_path, run))
+        preflight.checked(tiny(shards, run, wandb="project"), ALONE)
+    preflight.checked(tiny(shards, run), ALONE)
