@@ -9,7 +9,7 @@ import os
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,6 @@ from medsass.config import (
     TrainConfig,
     TuneConfig,
     VerifyConfig,
-    is_argument,
     schema,
 )
 
@@ -110,7 +109,7 @@ def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
     choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
     kind: Any = type(choices[0]) if choices else typing.get_args(hint)[0] if several else hint
     kind = Location() if kind is Path else kind
-    if is_argument(item):
+    if item.default is MISSING:
         return click.argument(item.name, type=kind, nargs=-1 if several else 1, required=True)
     name = item.name.replace("_", "-")
     text = item.metadata["help"] + (f" [{'|'.join(map(str, choices))}]" if choices else "")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -98,30 +99,21 @@ def _gpu() -> str:
     return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}, {torch.cuda.device_count()} in all"
 
 
-def _dali_cpu() -> str:
-    _decode_once("cpu")
-    for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
-        try:
-            return f"{version(name)} ({name})"
-        except PackageNotFoundError:
-            continue
-    return "version unknown"
-
-
-def _dali_gpu() -> str:
-    if not _module("torch").cuda.is_available():
-        raise RuntimeError("no GPU")
-    _decode_once("gpu")
-    return "decodes JPEG on the GPU"
-
-
-def _decode_once(device: str) -> None:
+def _dali(device: str) -> str:
     """Decode a small generated JPEG with DALI."""
+    if device == "gpu" and not _module("torch").cuda.is_available():
+        raise RuntimeError("no GPU")
     cv2, dynamic = _module("cv2"), _module("nvidia.dali.experimental.dynamic")
     data = cv2.imencode(".jpg", np.full((16, 16, 3), 128, np.uint8))[1].ravel()
     image = dynamic.decoders.image(dynamic.as_tensor(data), device=device)
     if tuple(np.asarray(image.cpu()).shape) != (16, 16, 3):
         raise RuntimeError("decoded a 16 x 16 JPEG to another shape")
+    if device == "gpu":
+        return "decodes JPEG on the GPU"
+    for name in ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
+        with suppress(PackageNotFoundError):
+            return f"{version(name)} ({name})"
+    return "version unknown"
 
 
 def _cupy() -> str:
@@ -135,8 +127,8 @@ def _cupy() -> str:
 CHECKS: dict[str, Callable[[], str]] = {
     "torch": lambda: str(_module("torch").__version__),
     "GPU": _gpu,
-    "DALI on the CPU": _dali_cpu,
-    "DALI on the GPU": _dali_gpu,
+    "DALI on the CPU": lambda: _dali("cpu"),
+    "DALI on the GPU": lambda: _dali("gpu"),
     "CuPy": _cupy,
     "cuCIM": lambda: str(_module("cucim").__version__),
     "OpenCV": lambda: str(_module("cv2").__version__),

@@ -5,7 +5,7 @@ from them and the README shows the same names. Values are checked when the objec
 """
 
 from medsass.config.labels import LabelConfig, TuneConfig
-from medsass.config.options import LABELS, METHODS, MODELS, POLARITIES, PROTOCOLS, RANGES, is_argument, numbers, plain
+from medsass.config.options import LABELS, METHODS, MODELS, POLARITIES, PROTOCOLS, RANGES, numbers, plain
 from medsass.config.runs import DemoConfig, EvaluateConfig, ExperimentConfig, ExportConfig, PredictConfig, ProbeConfig
 from medsass.config.shards import InfoConfig, ShardConfig, VerifyConfig
 from medsass.config.train import TrainConfig
@@ -29,7 +29,6 @@ __all__ = [
     "TrainConfig",
     "TuneConfig",
     "VerifyConfig",
-    "is_argument",
     "numbers",
     "plain",
 ]

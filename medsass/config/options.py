@@ -1,7 +1,7 @@
 """Building blocks of the configurations: the choices, the limits, and the class decorator that checks both."""
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, asdict, field
+from dataclasses import asdict, field
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
@@ -103,11 +103,6 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{name} must be numbers separated by commas; got '{text}'") from error
-
-
-def is_argument(item: "Field[Any]") -> bool:
-    """Tell whether a field is positional on the command line: it has no default."""
-    return item.default is MISSING and item.default_factory is MISSING
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a n
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _REFUSED = "refused"  # type of the error, and mark of the annotation
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_adapter = cache(TypeAdapter)
 _OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
 
 
@@ -48,11 +49,6 @@ def check_json(kind: type[T], data: bytes) -> T:
     except ValidationError as error:
         raise ValueError(explain(error, kind)) from error
     return made
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:

@@ -4,16 +4,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from medsass.config.options import (
-    Amount,
-    Count,
-    Encoding,
-    Place,
-    Range,
-    check_resume,
-    option,
-    options_class,
-)
+from medsass.config.options import Amount, Count, Encoding, Place, Range, check_resume, option, options_class
 
 
 @options_class

@@ -43,7 +43,9 @@ def sheet(rows: Sequence[Sequence[Tile]], path: Path, heads: Sequence[str] = ())
             corner = _GAP + x * (_TILE + _GAP), top + y * step
             tile = _tile(image)
             canvas.paste(tile, (corner[0] + (_TILE - tile.width) // 2, corner[1] + (_TILE - tile.height) // 2))
-            draw.text((corner[0], corner[1] + _TILE + 2), _fit(caption, draw, font), _INK, font)
+            while caption and draw.textlength(caption, font) > _TILE:
+                caption = caption[:-2].rstrip("…") + "…"
+            draw.text((corner[0], corner[1] + _TILE + 2), caption, _INK, font)
     with files.atomic(path) as file:
         canvas.save(file, "PNG")
 
@@ -120,9 +122,3 @@ def _tile(image: NDArray[Any]) -> Image.Image:
     scale = _TILE / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.resize(size, Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR)
-
-
-def _fit(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
-    while text and draw.textlength(text, font) > _TILE:
-        text = text[:-2].rstrip("…") + "…"
-    return text

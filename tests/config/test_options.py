@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import MISSING, FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import pytest
@@ -107,13 +107,13 @@ def test_plain_values_can_be_written_as_json() -> None:
 
 
 def test_a_field_without_a_default_is_an_argument() -> None:
-    assert [item.name for item in fields(TrainConfig) if config.is_argument(item)] == ["shards", "run"]
-    assert [item.name for item in fields(PredictConfig) if config.is_argument(item)] == ["run", "images"]
+    assert [item.name for item in fields(TrainConfig) if item.default is MISSING] == ["shards", "run"]
+    assert [item.name for item in fields(PredictConfig) if item.default is MISSING] == ["run", "images"]
 
 
 @pytest.mark.parametrize("kind", [ShardConfig, InfoConfig, TrainConfig, EvaluateConfig, PredictConfig, DemoConfig])
 def test_every_option_has_a_help_text(kind: type) -> None:
-    options = [item for item in fields(kind) if not config.is_argument(item)]
+    options = [item for item in fields(kind) if item.default is not MISSING]
     assert options
     assert [item.name for item in options if not item.metadata["help"]] == []
 
@@ -121,8 +121,8 @@ def test_every_option_has_a_help_text(kind: type) -> None:
 @pytest.mark.parametrize("kind", [ShardConfig, TrainConfig, EvaluateConfig, PredictConfig, LabelConfig])
 def test_every_default_keeps_its_own_rule(kind: type) -> None:
     arguments = {"images": (A,)} if kind is PredictConfig else {}
-    paths = {item.name: A for item in fields(kind) if config.is_argument(item)} | arguments
-    options = {item.name: item.default for item in fields(kind) if not config.is_argument(item)}
+    paths = {item.name: A for item in fields(kind) if item.default is MISSING} | arguments
+    options = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
     assert kind(**paths) == kind(**paths, **options)
 
 

@@ -26,17 +26,12 @@ _SAID = {"size": "{0} × {0} pixels", "epochs": "epochs: {0}", "batch_size": "ba
 class Line:
     """A line of a comparison: a method's score by a protocol, at `path` in a cell's scores.
 
-    method "": any, for the answers that need no training; they are `trivial`, never the best, and not in the paper.
+    method "": any, for the answers that need no training; they are never the best, and not in the paper.
     """
 
     name: str
     method: str
     path: tuple[str, ...]
-
-    @property
-    def trivial(self) -> bool:
-        """True where the number depends on the images alone."""
-        return not self.method
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def numbers(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> 
             for name in line.path:
                 value = value.get(name) if value else None
             if line.method in ("", record["method"]) and value is not None:
-                model, axis = "" if line.trivial else record["model"], record[table.axis] if table.axis else ""
+                model, axis = record["model"] if line.method else "", record[table.axis] if table.axis else ""
                 key = Key(record["dataset"], line.name, model, "ours", axis)
                 ours.setdefault(key, {})[record["seed"]] = float(value)
     values = {}
@@ -103,7 +98,7 @@ def _paper(table: Table, chosen: Grid) -> dict[Key, Value]:
             number.dataset in names
             and number.model in table.models
             and all(number.options[name] == value for name, value in table.fixed.items())
-            and chosen.published.off(number) <= {table.axis, *table.fixed}
+            and number.off <= {table.axis, *table.fixed}
         )
         for line in table.lines if fits else ():
             if (number.method, number.protocol, number.score) == (line.method, *line.path[-2:]):
@@ -140,7 +135,8 @@ def build(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> Sh
         return sorted(seen, key=lambda row: [order[name].index(value) for name, value in zip(names, row, strict=True)])
 
     rows, columns = sort(table.rows), [column for (column,) in sort([table.column])]
-    best = _best(found, table) if _has_best(table) else set()
+    ranked = table.column != "line"  # lines side by side are different scores
+    best = _best(found, table) if ranked else set()
     cells: dict[tuple[Any, ...], dict[Any, Value]] = {row: {} for row in rows}
     for key, value in found.items():
         row = tuple(getattr(key, name) for name in table.rows)
@@ -162,13 +158,9 @@ def build(table: Table, chosen: Grid, scores: Sequence[Mapping[str, Any]]) -> Sh
     )  # fmt: skip
 
 
-def _has_best(table: Table) -> bool:
-    return table.column != "line"  # lines side by side are different scores
-
-
 def _best(found: Mapping[Key, Value], table: Table) -> set[Key]:
     """The keys of the highest means for each dataset, backbone, protocol and source, all of a tie, compared as printed."""
-    protocol = {line.name: line.path[:-1] for line in table.lines if not line.trivial}
+    protocol = {line.name: line.path[:-1] for line in table.lines if line.method}
     groups: dict[tuple[Any, ...], list[Key]] = {}
     for key in found:
         if key.line in protocol:
@@ -216,4 +208,4 @@ def _caption(table: Table, found: Mapping[Key, Value], chosen: Grid) -> str:
     if any(key.source == "paper" for key in found):
         standard = chosen.published.standard
         text += f" Paper: {standard.get('seeds')} seeds; {said(standard)}."
-    return text + (" Best of a dataset, backbone and protocol in bold." if _has_best(table) else "")
+    return text + (" Best of a dataset, backbone and protocol in bold." if table.column != "line" else "")

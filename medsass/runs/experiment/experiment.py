@@ -9,7 +9,7 @@ import json
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -179,13 +179,11 @@ def _run(tasks: Sequence[Task], todo: Sequence[Task], config: ExperimentConfig) 
     crew, where = _Crew(todo), device.resolve(config.device)
     alone = workers.plan(1, config.threads, where, None)
     measured = where == "cuda" and not config.jobs and len(todo) > 1
-
-    def peak() -> int | None:  # bytes of a GPU that the largest finished cell took
-        return max((held["peak_memory"] or 0 for held in _scores(tasks)), default=0) or None
-
-    first = 1 if measured and not peak() else 0
+    first = 1 if measured and not any(held["peak_memory"] for held in _scores(tasks)) else 0
     failed = crew.take(todo[:first], alone, apart=True) if first else {}
-    failed |= crew.take(todo[first:], workers.plan(config.jobs, config.threads, where, peak() if measured else None))
+    peaks = [held["peak_memory"] or 0 for held in _scores(tasks)] if measured else []  # bytes of a GPU
+    plan = workers.plan(config.jobs, config.threads, where, max(peaks, default=0) or None)
+    failed |= crew.take(todo[first:], plan)
     if not (again := [task for task, reason in failed.items() if reason.startswith(_FULL)]):
         return list(failed)
     gc.collect()
@@ -193,27 +191,34 @@ def _run(tasks: Sequence[Task], todo: Sequence[Task], config: ExperimentConfig) 
     return [*(task for task in failed if task not in again), *_Crew(again).take(again, alone, apart=True)]
 
 
+@dataclass
 class _Crew:
-    """Runs tasks, and prints how each ended and how long the others may take."""
+    """Runs `tasks`, and prints how each ended and how long the others may take."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        self._count, self._done, self._start = len(tasks), 0, monotonic()
-        self._work, self._worked = sum(task.work for task in tasks), 0
+    tasks: Sequence[Task]
+    ended: list[Task] = field(default_factory=list)
+    start: float = field(default_factory=monotonic)
 
     def take(self, tasks: Sequence[Task], shared: workers.Workers, *, apart: bool = False) -> dict[Task, str]:
         """Run tasks and return those that failed, with the reason. Where a process was killed, all unfinished ones failed."""
         failed: dict[Task, str] = {}
         ready = [replace(task, config=replace(task.config, threads=shared.threads)) for task in tasks]
         try:
-            with closing(workers.run(run_cell, ready, shared, apart=apart)) as ended:
-                for task, reason in ended:
+            with closing(workers.run(run_cell, ready, shared, apart=apart)) as results:
+                for task, reason in results:
                     ready.remove(task)
-                    failed |= {task: reason} if reason else {}
-                    self._done, self._worked = self._done + 1, self._worked + task.work
-                    left = (monotonic() - self._start) / self._worked * (self._work - self._worked) / 60
-                    told = f"failed: {reason}" if reason else _summary(task.held())
+                    self.ended.append(task)
+                    work, worked = (sum(item.work for item in items) for items in (self.tasks, self.ended))
+                    left = (monotonic() - self.start) / worked * (work - worked) / 60
+                    if reason:
+                        failed[task], told = reason, [f"failed: {reason}"]
+                    else:
+                        held = task.held()
+                        told = [f"{name} {values['iou']:.4f}" for name, values in held["protocols"].items()]
+                        told += [f"probe {held['probe']['recall']:.4f}"] if "probe" in held else []
+                        told += [f"{held['seconds']:.0f} s"]
                     console.out.print(
-                        f"[{self._done}/{self._count}] {task.cell.name}  {told}, about {left:.0f} min left"
+                        f"[{len(self.ended)}/{len(self.tasks)}] {task.cell.name}  {'  '.join(told)}, about {left:.0f} min left"
                     )
         except Stopped as stop:
             raise Stopped("stopped; the same command continues from here") from stop
@@ -221,12 +226,6 @@ class _Crew:
             console.err.print(str(error))
             failed |= dict.fromkeys(ready, str(error))
         return failed
-
-
-def _summary(held: dict[str, Any]) -> str:
-    parts = [f"{name} {values['iou']:.4f}" for name, values in held["protocols"].items()]
-    parts += [f"probe {held['probe']['recall']:.4f}"] if "probe" in held else []
-    return "  ".join([*parts, f"{held['seconds']:.0f} s"])
 
 
 def run_cell(task: Task) -> str:

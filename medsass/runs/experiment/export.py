@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 MARKS = "†‡§¶‖"  # of footnotes
 _NONE = "–"  # a missing value
 
-_LATEX = {"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$", "±": r"$\pm$", "×": r"$\times$",
+_LATEX = str.maketrans({"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$", "±": r"$\pm$", "×": r"$\times$",
           "−": "$-$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
-          "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}  # fmt: skip
+          "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,26 +75,22 @@ def csv(sheet: Sheet) -> str:
 
 def latex(sheet: Sheet) -> str:
     """Return a `table` for the package booktabs. LaTeX numbers it itself, so the caption is without the number."""
-
-    def escaped(text: str) -> str:
-        return "".join(_LATEX.get(letter, letter) for letter in text)
-
     rows = []
     for labels, values in sheet.rows:
-        texts = [escaped(value.text if value else _NONE) for value in values]
+        texts = [(value.text if value else _NONE).translate(_LATEX) for value in values]
         bold = [
             rf"\textbf{{{text}}}" if value and value.best else text for text, value in zip(texts, values, strict=True)
         ]
-        rows.append([*map(escaped, labels), *bold])
-    heads = [escaped(head) for head in (*sheet.heads, *sheet.columns)]
+        rows.append([*(label.translate(_LATEX) for label in labels), *bold])
+    heads = [head.translate(_LATEX) for head in (*sheet.heads, *sheet.columns)]
     columns = "l" * len(sheet.heads) + "r" * len(sheet.columns)
     begin = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escaped(sheet.caption)}}}",
+        rf"\caption{{{sheet.caption.translate(_LATEX)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
     ]
     body = [" & ".join(cells) + r" \\" for cells in (heads, *rows)]
-    notes = [rf"\par\footnotesize {escaped(note)}" for note in sheet.notes]
+    notes = [rf"\par\footnotesize {note.translate(_LATEX)}" for note in sheet.notes]
     end = [r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
     return "\n".join([*begin, r"\toprule", body[0], r"\midrule", *body[1:], *end])

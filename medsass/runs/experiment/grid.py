@@ -86,16 +86,6 @@ class Dataset:
         """The options of `medsass shard`."""
         return _given(self, ShardConfig, _SHARD_SET)
 
-    def check(self, where: str) -> None:
-        """Raise `ValueError` where the keys do not go together. where: the table, "[datasets.NAME]"."""
-        if bool(self.shards) == bool(self.source):
-            raise ValueError(
-                f"{where} takes either 'shards', a shard folder, or 'source' and 'recipe', a folder to shard"
-            )
-        if self.shards and (self.options or self.recipe):
-            key = next(iter(self.options), "recipe")
-            raise ValueError(f"{where}: '{key}' goes with 'source'; shards are taken as they are")
-
 
 def _given(table: Any, command: type[Any], without: Set[str]) -> dict[str, Any]:
     """The options of a command that a table holds."""
@@ -172,12 +162,23 @@ class _File:
         if not self.runs:
             raise ValueError("it holds no [[runs]] table, and so no cell; add one with dataset, model and method")
         for name, item in self.datasets.items():
-            item.check(f"[datasets.{name}]")
+            where = f"[datasets.{name}]"
+            if bool(item.shards) == bool(item.source):
+                raise ValueError(
+                    f"{where} takes either 'shards', a shard folder, or 'source' and 'recipe', a folder to shard"
+                )
+            if item.shards and (item.options or item.recipe):
+                key = next(iter(item.options), "recipe")
+                raise ValueError(f"{where}: '{key}' goes with 'source'; shards are taken as they are")
             if not re.fullmatch(r"\w[\w.-]*", name):
                 raise ValueError(
-                    f"[datasets.{name}]: the name becomes a folder's, so it takes letters, digits, '_', '-' and '.'; rename it"
+                    f"{where}: the name becomes a folder's, so it takes letters, digits, '_', '-' and '.'; rename it"
                 )
-        named = {f"'dataset' in [[runs]] {index + 1}": _list(run.dataset) for index, run in enumerate(self.runs)}
+        named: dict[str, tuple[str, ...]] = {}
+        for index, run in enumerate(self.runs):
+            named[f"'dataset' in [[runs]] {index + 1}"] = (
+                run.dataset if isinstance(run.dataset, tuple) else (run.dataset,)
+            )
         for where, names in {**named, "'probe' in [evaluate]": self.evaluate.probe}.items():
             if unknown := [name for name in names if name not in self.datasets]:
                 raise ValueError(f"{where} must be of {', '.join(self.datasets)}; got {unknown[0]!r}")
@@ -229,11 +230,8 @@ def _cells(
 
 def _axes(table: Any, given: Mapping[str, Any], where: str) -> dict[str, tuple[Any, ...]]:
     """The values of each option, in the order of the file."""
-    axes = {name: _list(getattr(table, name)) for name in given}
+    held = {name: getattr(table, name) for name in given}
+    axes = {name: value if isinstance(value, tuple) else (value,) for name, value in held.items()}
     if empty := [name for name, values in axes.items() if not values]:
         raise ValueError(f"'{empty[0]}' in {where} is an empty list, which leaves no cell; give it a value or drop it")
     return axes
-
-
-def _list(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)

@@ -25,7 +25,9 @@ _AXES = ("labels", "loss", "epochs", "batch_size")
 
 @dataclass(frozen=True)
 class Number:
-    """A published mean, its standard deviation or None, and its coordinates. `options` are those of a training."""
+    """A published mean, its standard deviation or None, and its coordinates. `options` are those of a training; `off` names
+    those in which it differs from the standard.
+    """
 
     table: str
     dataset: str
@@ -34,6 +36,7 @@ class Number:
     protocol: str
     score: str
     options: Mapping[str, Any]
+    off: frozenset[str]
     mean: float
     deviation: float | None
 
@@ -44,10 +47,6 @@ class Published:
 
     standard: Mapping[str, Any] = field(default_factory=dict)
     numbers: tuple[Number, ...] = ()
-
-    def off(self, number: Number) -> set[str]:
-        """Name the options in which a number's training differs from the standard."""
-        return {name for name, value in number.options.items() if self.standard.get(name) != value}
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=schema.CLOSED)
@@ -78,6 +77,7 @@ def load(path: Path) -> Published:
         for index, group in enumerate(file.numbers):
             own = {name: getattr(group, name) for name in _AXES}
             options = {name: file.standard.get(name) if value is None else value for name, value in own.items()}
+            off = frozenset(name for name, value in options.items() if file.standard.get(name) != value)
             for dataset, value in group.values.items():
                 pair = value if isinstance(value, tuple) else (value,)
                 if len(pair) not in (1, 2):
@@ -86,7 +86,7 @@ def load(path: Path) -> Published:
                         f"got {list(pair)}"
                     )
                 place = (group.table, dataset, group.method, group.model, group.protocol, group.score)
-                numbers.append(Number(*place, options, pair[0], pair[1] if len(pair) == 2 else None))
+                numbers.append(Number(*place, options, off, pair[0], pair[1] if len(pair) == 2 else None))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Published(file.standard, tuple(numbers))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def export(config: ExportConfig) -> list[Path]:
     others = {form: item for form, item in old.get("files", {}).items() if item["file"] != file.name}
     content = {**model_card.collect(config.run, trained, facts, kept), "weights_sha256": weights}
     made = FORMS[config.format](kept)
-    content["files"] = {config.format: model_card.described(made, file.name), **(others if same else {})}
+    described = {"file": file.name, "bytes": len(made.data), **asdict(made), "lines": list(made.lines)}
+    del described["data"]
+    content["files"] = {config.format: described, **(others if same else {})}
     folder.mkdir(parents=True, exist_ok=True)
     written: dict[Path, bytes | str] = {
         file: made.data,

@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from medsass import __version__
 from medsass.config import TrainConfig
 from medsass.data.shards import remote
 from medsass.models import checkpoint, network
-from medsass.models.export import Export
 from medsass.models.parity import RunModel
 from medsass.runs import run_directory
 from medsass.runs.scoring import metrics
@@ -58,12 +56,6 @@ def collect(run: Path, trained: TrainConfig, facts: dict[str, Any], kept: RunMod
     return {**card, "limits": _limits(card), "files": {}}
 
 
-def described(export: Export, file: str) -> dict[str, Any]:
-    """Return the card's entry for an exported file."""
-    content = asdict(export)
-    return {"file": file, "bytes": len(content.pop("data")), **content, "lines": list(export.lines)}
-
-
 def markdown(card: dict[str, Any]) -> str:
     """Return the card as text, with the header that Hugging Face reads."""
     training, data, given, keeps = card["training"], card["data"], card["input"], card["model"]["keeps"]
@@ -73,7 +65,7 @@ def markdown(card: dict[str, Any]) -> str:
         f"---\n{_header(card)}---",
         title,
         "## Limits\n\n" + "\n".join(f"- {sentence}" for sentence in card["limits"]),
-        "## Input\n\n" + _table(given) + "\n\nFrom a file to `images`:\n\n" + _python(_preprocessing(given)),
+        "## Input\n\n" + _table(given) + "\n\nFrom a file to `images`:\n\n" + _preprocessing(given),
         *(_section(form, item) for form, item in card["files"].items()),
         "## Scores\n\n" + _score_table(card["scores"]),
         "## Training data\n\n" + _table(data),
@@ -185,12 +177,7 @@ def _limits(card: dict[str, Any]) -> list[str]:
     licence = f"The training data's licence, as its recipe states it: {data['licence']}. Whether it covers these weights is for you to judge."
     if data["licence"] == _UNKNOWN:
         licence = "The training data's licence is unknown. Find out before you pass these weights on."
-    return [
-        origin,
-        "Not a medical device: for research, not for diagnosis or treatment.",
-        measured,
-        licence,
-    ]
+    return [origin, "Not a medical device: for research, not for diagnosis or treatment.", measured, licence]
 
 
 def _header(card: dict[str, Any]) -> str:
@@ -215,8 +202,8 @@ def _header(card: dict[str, Any]) -> str:
     return "".join(f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
 
 
-def _preprocessing(given: dict[str, Any]) -> list[str]:
-    """Lines as predict computes: resized with antialiasing, rounded, normalised; 16-bit images by their own extremes."""
+def _preprocessing(given: dict[str, Any]) -> str:
+    """The code of what predict computes: resized with antialiasing, rounded, normalised; 16-bit images by their own extremes."""
     side = given["size"]
     resize = f'images = F.interpolate(images, ({side}, {side}), mode="bilinear", antialias=True).round()'
     read = {
@@ -227,12 +214,12 @@ def _preprocessing(given: dict[str, Any]) -> list[str]:
              "low, high = images.amin(), images.amax()",
              "images = ((images - low) / (high - low).clamp_min(1)).repeat(1, 3, 1, 1)"],
     }  # fmt: skip
-    return [
-        "import numpy as np", "import torch", "from PIL import Image", "from torch.nn import functional as F", "",
+    return "\n".join([
+        "```python", "import numpy as np", "import torch", "from PIL import Image", "from torch.nn import functional as F", "",
         *read[given["depth"]],
         f"mean, std = torch.tensor({given['mean']}), torch.tensor({given['std']})",
-        "images = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)",
-    ]  # fmt: skip
+        "images = (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)", "```",
+    ])  # fmt: skip
 
 
 def _section(form: str, item: dict[str, Any]) -> str:
@@ -242,11 +229,8 @@ def _section(form: str, item: dict[str, Any]) -> str:
         if any("logits" in line for line in item["lines"])
         else "`features` are the encoder's deepest map, an eighth of the image's side."
     )
-    return f"## {item['file']} ({form})\n\n{_python(item['lines'])}\n\n{output} {item['note']} {check}"
-
-
-def _python(lines: list[str]) -> str:
-    return "```python\n" + "\n".join(lines) + "\n```"
+    code = "\n".join(["```python", *item["lines"], "```"])
+    return f"## {item['file']} ({form})\n\n{code}\n\n{output} {item['note']} {check}"
 
 
 def _score_table(scores: dict[str, Any] | None) -> str:

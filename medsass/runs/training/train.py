@@ -72,7 +72,12 @@ class _Run:
             self.saved = checkpoint.load(path) if path.is_file() else None  # a run may be killed before it has one
         self.trainer = self._build()
         self.origin = _origin(config)
-        self._resume() if config.resume else self._create()
+        if config.resume:
+            run_directory.check_resume(self.config, self._facts())
+        else:
+            self._create()
+        if self.saved:
+            self.trainer.load(self.saved)
         self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
         self.checked_at, self.agree_every = monotonic(), _AGREE[where] if ranks.world > 1 else 1
         self._note_saved()
@@ -82,11 +87,6 @@ class _Run:
         # The weights of a checkpoint replace those of --init.
         chosen = method.make(replace(self.config, init=None) if self.saved else self.config, self.polarity)
         return Trainer(self.config, chosen, self.where, self.ranks, self.dataset)
-
-    def _resume(self) -> None:
-        run_directory.check_resume(self.config, self._facts())
-        if self.saved:
-            self.trainer.load(self.saved)
 
     def _create(self) -> None:
         if self.config.auto_batch:

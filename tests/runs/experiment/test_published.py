@@ -64,12 +64,12 @@ def test_cross_entropy_is_background_everywhere() -> None:
     iou, accuracy = _of("B.1")
     assert (iou.score, iou.mean, iou.deviation) == ("iou", 0.0, None)
     assert (accuracy.score, accuracy.mean, accuracy.deviation) == ("accuracy", 0.7608, 0.002)
-    assert PAPER.off(iou) == {"loss"}
+    assert iou.off == {"loss"}
 
 
 def test_off_is_empty_for_the_standard() -> None:
-    assert [n.mean for n in PAPER.numbers if n.table in "579" and n.options["epochs"] == 10 and not PAPER.off(n)] == []
-    assert {number.table for number in PAPER.numbers if not PAPER.off(number)} == set("12345789")
+    assert [n.mean for n in PAPER.numbers if n.table in "579" and n.options["epochs"] == 10 and not n.off] == []
+    assert {number.table for number in PAPER.numbers if not number.off} == set("12345789")
 
 
 NUMBER = '[[numbers]]\ntable = "1"\nmethod = "byol"\nmodel = "unet-resnet50"\nprotocol = "paper"\n'
