@@ -34,17 +34,13 @@ def show(dataset: Manifest) -> None:
         coverage = "-" if split.mask_coverage is None else f"{split.mask_coverage:.1%}"
         rows.append([name, f"{split.samples}", f"{split.masks}", coverage, f"{len(split.shards)}", f"{size:,.1f} MB"])
     say(console.table(["split", "images", "with mask", "mask coverage", "tar files", "size"], rows))
-    sizes: Counter[str] = Counter()
-    for split in dataset.splits.values():
-        sizes.update(split.sizes)
+    sizes = sum((Counter(split.sizes) for split in dataset.splits.values()), Counter[str]())
     most = ", ".join(f"{size} ({count})" for size, count in sizes.most_common(5))
     say(f"sizes: {most}" + (f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""))
     for name, split in dataset.splits.items():
         if split.classes:
             say(f"classes in {name}: " + ", ".join(f"{label} ({count})" for label, count in split.classes.items()))
-    forms: Counter[str] = Counter()
-    for split in dataset.splits.values():
-        forms.update(split.formats)
+    forms = sum((Counter(split.formats) for split in dataset.splits.values()), Counter[str]())
     for form, count in sorted(forms.items()):
         say(f"stored as {form}: {count} images, {_DECODED[form]}")
     for what, count in dataset.converted.items():

@@ -1,8 +1,10 @@
 """`medsass evaluate`: score a run's masks against the ground truth, beside two trivial answers on the same images."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,35 +34,8 @@ _REGIME, _EPOCHS = Regime(lr=0.1, patience=0), 30
 
 Segment = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) normalised images -> (N, 1, H, W) logits
 
-
-@dataclass(frozen=True)
-class Scored:
-    """A batch with three (N, H, W) uint8 masks in {0, 1}: the network's, the bare labeler's, and the truth."""
-
-    batch: Batch
-    prediction: torch.Tensor
-    labels: torch.Tensor
-    truth: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Examiner:
-    """The network and the labeler that are scored, and the images; one pass for the scores and one for the panel."""
-
-    loader: Loader
-    segment: Segment
-    label: Labeler
-    where: str
-
-    def run(self, title: str) -> Iterator[Scored]:
-        """Score all images of the split that have a mask, under a progress bar of that title."""
-        with console.progress(title, self.loader.samples) as bar:
-            for batch in self.loader:
-                assert batch.masks is not None
-                with torch.no_grad(), torch.autocast(self.where, torch.bfloat16, enabled=self.where == "cuda"):
-                    prediction = (self.segment(network.normalise(batch.images))[:, 0] > 0).byte()
-                yield Scored(batch, prediction, self.label(batch.images).mask, batch.masks)
-                bar.advance(len(batch.images))
+# A title -> batches with (N, H, W) uint8 masks in {0, 1}, "truth", "label" and "prediction"; a progress bar has the title.
+Examine = Callable[[str], Iterable[tuple[Batch, dict[str, torch.Tensor]]]]
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
@@ -88,14 +63,14 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     for name in ("json", "panel"):
         if path := getattr(config, name):
             run_directory.check_file(path, f"--{name}")
-    protocol, examiner = _prepare(config)
+    protocol, examine = _prepare(config)
     parts: dict[str, list[torch.Tensor]] = {"prediction": [], "labels": [], "everything": []}
     keys: list[str] = []
-    for scored in examiner.run("evaluate"):
-        guesses = (scored.prediction, scored.labels, torch.ones_like(scored.truth))
+    for batch, masks in examine("evaluate"):
+        guesses = (masks["prediction"], masks["label"], torch.ones_like(masks["truth"]))
         for part, guess in zip(parts.values(), guesses, strict=True):
-            part.append(metrics.count(guess, scored.truth))
-        keys += [info["key"] for info in scored.batch.info]
+            part.append(metrics.count(guess, masks["truth"]))
+        keys += [info["key"] for info in batch.info]
     counts = {name: torch.cat(part, 1).cpu() for name, part in parts.items()}
     scores = {name: {**metrics.scores(item), "images": len(keys)} for name, item in counts.items()}
     result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol,
@@ -103,7 +78,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.json:
         files.write(config.json, json.dumps(result, indent=1) + "\n")
     if config.panel:
-        draw_panel(config, examiner, keys, metrics.iou(counts["prediction"]).tolist())
+        _draw_panel(config.panel, examine, keys, metrics.iou(counts["prediction"]).tolist())
     return result
 
 
@@ -118,8 +93,8 @@ def show(result: dict[str, Any]) -> None:
     console.out.print(console.table(["", protocol, "bare labels", "everything foreground"], rows))
 
 
-def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
-    """The protocol, never "auto", and all that it needs. What the shards lack is reported before anything is trained."""
+def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
+    """The protocol, never "auto", and what examines the split by it. What the shards lack is reported before anything is trained."""
     trained, facts = run_directory.stored(config.run)
     protocol = config.protocol
     if protocol == "auto":
@@ -152,7 +127,19 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
         frozen = checkpoint.load_encoder(weights, trained.model).to(where).eval().requires_grad_(False)
         segment = _linear(frozen, load("train"), load("val"), where)
     segment = averaged(segment) if config.flips else segment
-    return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
+    return protocol, partial(_examined, loader, segment, labeler(trained, facts["polarity"]), where)
+
+
+def _examined(
+    loader: Loader, segment: Segment, label: Labeler, where: str, title: str
+) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
+    with console.progress(title, loader.samples) as bar:
+        for batch in loader:
+            assert batch.masks is not None
+            with torch.no_grad(), torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
+                prediction = (segment(network.normalise(batch.images))[:, 0] > 0).byte()
+            yield batch, {"truth": batch.masks, "label": label(batch.images).mask, "prediction": prediction}
+            bar.advance(len(batch.images))
 
 
 def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segment:
@@ -183,24 +170,22 @@ def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segmen
     return segment
 
 
-def draw_panel(config: EvaluateConfig, examiner: Examiner, keys: list[str], ious: list[float]) -> None:
+def _draw_panel(path: Path, examine: Examine, keys: list[str], ious: list[float]) -> None:
     """Draw input, truth, label and prediction of the best, median and worst images, by the prediction's IoU.
 
     A second pass over the split, so that the first need not keep every image in memory.
     """
-    assert config.panel is not None
     order = np.argsort(ious, kind="stable")[::-1]
     middle = max(0, (len(order) - _PANEL_ROWS) // 2)
     starts = {"best": 0, "median": middle, "worst": max(0, len(order) - _PANEL_ROWS)}
     chosen = {name: order[start : start + _PANEL_ROWS] for name, start in starts.items()}
     wanted = {keys[index]: (name, ious[index]) for name, indices in chosen.items() for index in indices}
     rows: dict[str, list[figures.Tile]] = {}
-    for scored in examiner.run("panel"):
-        for i, info in enumerate(scored.batch.info):
+    for batch, masks in examine("panel"):
+        for i, info in enumerate(batch.info):
             if info["key"] in wanted:
                 name, value = wanted[info["key"]]
-                image = scored.batch.images[i].cpu().numpy()
-                masks = [mask[i].cpu().numpy() for mask in (scored.truth, scored.labels, scored.prediction)]
-                captions = ["", "", f"{name}: IoU {value:.3f}"]
-                rows[info["key"]] = [(image, info["key"]), *zip(masks, captions, strict=True)]
-    figures.sheet([rows[key] for key in wanted], config.panel, ["input", "truth", "label", "prediction"])
+                images = [tensor[i].cpu().numpy() for tensor in (batch.images, *masks.values())]
+                captions = [info["key"], "", "", f"{name}: IoU {value:.3f}"]
+                rows[info["key"]] = list(zip(images, captions, strict=True))
+    figures.sheet([rows[key] for key in wanted], path, ["input", "truth", "label", "prediction"])

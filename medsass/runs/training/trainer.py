@@ -6,6 +6,7 @@ the step. So a checkpoint is the weights, the optimiser's state and the number o
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -68,26 +69,12 @@ class Trainer:
 
     def _loader(self, split: str, views: tuple[View, ...], dataset: Manifest, fraction: float) -> Loader:
         c, (first, *more) = self.config, views
-        return Loader(
-            LoaderConfig(
-                c.shards,
-                split,
-                first.size,
-                c.batch_size,
-                self.device,
-                first.augment,
-                self.method.needs_masks,
-                seed=c.seed,
-                rank=self.ranks.rank,
-                world=self.ranks.world,
-                micro_batches=c.accumulate,
-                threads=c.threads,
-                more=tuple(more),
-                fraction=fraction,
-                cache=c.cache,
-            ),
-            dataset,
+        plain = LoaderConfig(
+            c.shards, split, first.size, c.batch_size, self.device, first.augment, self.method.needs_masks
         )
+        plain = replace(plain, seed=c.seed, threads=c.threads, cache=c.cache, micro_batches=c.accumulate)
+        config = replace(plain, rank=self.ranks.rank, world=self.ranks.world, more=tuple(more), fraction=fraction)
+        return Loader(config, dataset)
 
     @property
     def number(self) -> int:

@@ -49,15 +49,8 @@ def tune(config: TuneConfig) -> Ranking:
     """
     dataset = remote.load(config.shards)
     _check(config, dataset)
-    plain = LoaderConfig(
-        config.shards,
-        "train",
-        config.size,
-        _BATCH,
-        device.resolve(config.device),
-        seed=config.seed,
-        threads=config.threads,
-    )
+    where, c = device.resolve(config.device), config
+    plain = LoaderConfig(c.shards, "train", c.size, _BATCH, where, seed=c.seed, threads=c.threads)
     images, _ = score.glimpse(plain, config.images, dataset)
     known, truth = score.glimpse(replace(plain, masks=True), config.images, dataset) if config.score else (images, None)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
