@@ -37,15 +37,9 @@ def check_new(path: Path, name: str, overwrite: bool) -> None:
 
 
 def own_content(folder: Path, name: str, is_ours: Callable[[str], bool], whose: str) -> list[Path]:
-    """Return what an output folder holds, sorted; nothing where it does not exist.
+    """Return what an output folder holds, sorted; nothing where it does not exist. name: the argument that chooses it, "OUT".
 
-    Args:
-        folder: the output folder.
-        name: the argument that chooses it, "OUT".
-        is_ours: tells by a file's name whether the command may have written it.
-        whose: names the owner of such files, "a run's".
-
-    Raises `FileExistsError` where it is a file, or holds files of others.
+    Raises `FileExistsError` where it is a file, or holds a file that is not `whose` ("a run's"), by its name not `is_ours`.
     """
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; {name} must be a folder")

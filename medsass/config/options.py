@@ -36,13 +36,6 @@ RANGES: tuple[str, ...] = get_args(Range)
 
 DEVICE_HELP = "where to run; auto takes the GPU where there is one"
 THREADS_HELP = "DALI's CPU threads; 0 takes all cores"
-GHT_HELP = "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding"
-BLOCK_SIZE_HELP = "adaptive labels: side of the neighbourhood in pixels, odd"
-OFFSET_HELP = "adaptive labels: the constant C subtracted from the neighbourhood's mean"
-REFINE_HELP = (
-    "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, "
-    "blur:SIGMA, vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe"
-)
 
 
 def _unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -83,12 +76,6 @@ def options_class(kind: type[T]) -> type[T]:
 
     made.__init__ = checked  # type: ignore[method-assign, assignment]
     return cast(type[T], made)
-
-
-def check_odd(block_size: int) -> None:
-    """Raise `ValueError` where --block-size has no pixel in its middle."""
-    if block_size % 2 == 0:
-        raise ValueError(f"--block-size must be odd; got {block_size}")
 
 
 def check_resume(resume: bool, overwrite: bool, what: str) -> None:

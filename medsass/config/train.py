@@ -1,15 +1,12 @@
-"""Options of a training."""
+"""Options of train, and of label and tune, which make its labels alone."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge
 
 from medsass.config.options import (
-    BLOCK_SIZE_HELP,
     DEVICE_HELP,
-    GHT_HELP,
-    OFFSET_HELP,
-    REFINE_HELP,
     THREADS_HELP,
     Amount,
     Cache,
@@ -24,11 +21,64 @@ from medsass.config.options import (
     Positive,
     Precision,
     Threshold,
-    check_odd,
     check_resume,
     option,
     options_class,
 )
+
+_GHT_HELP = "ght labels: nu,tau,kappa,omega; the default is minimum error thresholding"
+_BLOCK_SIZE_HELP = "adaptive labels: side of the neighbourhood in pixels, odd"
+_OFFSET_HELP = "adaptive labels: the constant C subtracted from the neighbourhood's mean"
+_REFINE_HELP = (
+    "steps that refine the labels, such as vignette,blur:3,border,holes; of darkest, brightest, red, green, blue, "
+    "blur:SIGMA, vignette, border, holes, open:R, close:R, min:SHARE, largest:K; or recipe, for those of the shards' recipe"
+)
+
+
+@options_class
+class LabelConfig:
+    """`medsass label SOURCE OUT`."""
+
+    source: Place
+    out: Place
+    method: Annotated[str, Threshold] = option("otsu", "threshold that makes the labels")
+    polarity: Annotated[str, Literal["recipe", Polarity]] = option(
+        "recipe", "foreground side; recipe: the shards' own, auto for images"
+    )
+    ght: str = option("0,0,0,0.5", _GHT_HELP)
+    block_size: Annotated[int, Ge(3)] = option(51, _BLOCK_SIZE_HELP)
+    offset: Number = option(0.0, _OFFSET_HELP)
+    refine: str = option("", _REFINE_HELP)
+    device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    overwrite: bool = option(False, "replace masks that are already in OUT")
+
+    def __post_init__(self) -> None:
+        _check_odd(self.block_size)
+
+
+@options_class
+class TuneConfig:
+    """`medsass tune SHARDS`."""
+
+    shards: Place
+    out: Place = option(Path("labels.toml"), "write the choice into this TOML file, for train --config")
+    sheet: Place | None = option(None, "draw images with the masks of the best few into this PNG file")
+    images: Annotated[int, Ge(8)] = option(96, "number of training images to look at")
+    size: Annotated[int, Ge(32)] = option(224, "resize them to N x N pixels, best the size of the training")
+    polarity: Annotated[str, Literal["recipe", Polarity]] = option(
+        "recipe",
+        "which side of the threshold is foreground; auto: dark for colour images on a light ground, else the side with "
+        "less of the images' borders",
+    )
+    learn: Count = option(
+        0,
+        "also rank this many of the best by a small network: trained on one half of the images, how well does it "
+        "reproduce the labels of the other; takes minutes on a CPU",
+    )
+    score: bool = option(False, "also report how well the ranking agrees with the shards' masks, which it does not use")
+    seed: Count = option(0, "seed of the choice of images, of their changed light and of the small networks")
+    device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    threads: Count = option(0, THREADS_HELP)
 
 
 @options_class
@@ -77,10 +127,10 @@ class TrainConfig:
     flip: bool = option(True, "random horizontal and vertical flips")
     jitter: Amount = option(0.2, "brightness, contrast and saturation vary by up to this share")
     hue: Amount = option(6.0, "hue varies by up to this many degrees")
-    ght: str = option("0,0,0,0.5", GHT_HELP)
-    block_size: Annotated[int, Ge(3)] = option(51, BLOCK_SIZE_HELP)
-    offset: Number = option(0.0, OFFSET_HELP)
-    refine: str = option("", REFINE_HELP)
+    ght: str = option("0,0,0,0.5", _GHT_HELP)
+    block_size: Annotated[int, Ge(3)] = option(51, _BLOCK_SIZE_HELP)
+    offset: Number = option(0.0, _OFFSET_HELP)
+    refine: str = option("", _REFINE_HELP)
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
     seed: Count = option(0, "seed of weights, shuffling and augmentation")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
@@ -105,7 +155,7 @@ class TrainConfig:
             )
         if self.size % 8:
             raise ValueError(f"--size must be a multiple of 8, or of 16 for a ViT; got {self.size}")
-        check_odd(self.block_size)
+        _check_odd(self.block_size)
         if not self.crop <= 1 or self.crop == 0:
             raise ValueError(f"--crop must be above 0 and at most 1; got {self.crop}")
         if not 0 < self.label_fraction <= 1:
@@ -113,3 +163,9 @@ class TrainConfig:
         if self.warmup is not None and not self.warmup <= 1:
             raise ValueError(f"--warmup must be at most 1; got {self.warmup}")
         check_resume(self.resume, self.overwrite, "the run")
+
+
+def _check_odd(block_size: int) -> None:
+    """Raise `ValueError` where --block-size has no pixel in its middle."""
+    if block_size % 2 == 0:
+        raise ValueError(f"--block-size must be odd; got {block_size}")

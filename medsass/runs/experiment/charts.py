@@ -1,7 +1,7 @@
 """The paper's figures 2, 3, 4 and 10 from finished cells: bars by dataset with error bars, as PNG and PDF.
 
 The upper row is the paper's protocol, an untrained decoder upon the encoder; the lower one a trained head, which tells
-encoders adiagram. Whole networks (E+D, supervised) are the same in both.
+encoders apart. Whole networks (E+D, supervised) are the same in both.
 """
 
 import math

@@ -8,17 +8,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 
-from medsass.config import METHODS, MODELS, schema
-
-if TYPE_CHECKING:
-    _Method = str
-    _Model = str
-else:
-    _Method, _Model = Literal[METHODS], Literal[MODELS]
+from medsass.config import schema
+from medsass.config.options import Method, Model
 
 _AXES = ("labels", "loss", "epochs", "batch_size")
 
@@ -52,8 +47,8 @@ class Published:
 @pydantic.dataclasses.dataclass(frozen=True, config=schema.CLOSED)
 class _Numbers:
     table: str
-    method: _Method
-    model: _Model
+    method: Method
+    model: Model
     protocol: Literal["network", "paper", "linear", "probe"]
     values: Mapping[str, float | tuple[float, ...]]
     score: Literal["iou", "accuracy", "recall"] = "iou"

@@ -83,11 +83,7 @@ class Writer(AbstractContextManager["Writer"]):
     """Writes into `run` in a thread of its own, one job after the other, each from a copy of what it is given.
 
     A new job waits for the one before, and raises its error, such as `OSError` where the disk is full. A `with` block
-    ends when everything is written, and closes the log.
-
-    Args:
-        run: the run directory.
-        log: None in processes that write nothing.
+    ends when everything is written, and closes the log, which is None in processes that write nothing.
     """
 
     def __init__(self, run: Path, log: Log | None) -> None:
@@ -114,13 +110,8 @@ class Writer(AbstractContextManager["Writer"]):
     def epoch(
         self, state: dict[str, Any], best: int, weights: dict[str, torch.Tensor] | None, samples: Sequence[NDArray[Any]]
     ) -> None:
-        """Write everything about a finished epoch.
-
-        Args:
-            state: as for `checkpoint`, with the `history` of all epochs.
-            best: number of the epoch whose weights are kept.
-            weights: the weights of this epoch if it is the best, else None.
-            samples: see `draw_samples`.
+        """Write everything about a finished epoch. state: as for `checkpoint`, with the `history` of all epochs. best: number
+        of the epoch whose weights are kept; `weights` are this epoch's if it is that, else None. samples: see `draw_samples`.
         """
         log = self._log
         if not log:

@@ -49,12 +49,8 @@ class Candidate:
 
 
 def candidates(polarity: str, depth: int, colour: bool = False) -> list[Candidate]:
-    """Return all candidates.
-
-    Args:
-        polarity: "bright" or "dark".
-        depth: 16-bit images are neither blurred nor thresholded by neighbourhoods.
-        colour: whether images are in colour: then Otsu's threshold is also tried on `CHANNELS`.
+    """Return all candidates of a polarity, "bright" or "dark". 16-bit images are neither blurred nor thresholded by
+    neighbourhoods; on images in colour Otsu's threshold is also tried on `CHANNELS`.
     """
     ways = [(name, block, refine) for (name, block), refine in product(THRESHOLDS.items(), REFINEMENTS)]
     if colour:
