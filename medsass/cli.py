@@ -17,21 +17,8 @@ import click
 from click.core import ParameterSource
 
 from medsass import __version__, errors, files
-from medsass.config import (
-    DemoConfig,
-    EvaluateConfig,
-    ExperimentConfig,
-    ExportConfig,
-    InfoConfig,
-    LabelConfig,
-    PredictConfig,
-    ProbeConfig,
-    ShardConfig,
-    TrainConfig,
-    TuneConfig,
-    VerifyConfig,
-    schema,
-)
+from medsass import config as configs
+from medsass.config import schema
 
 C = TypeVar("C")
 
@@ -159,8 +146,8 @@ config_file = click.option(
 )
 
 
-@command(ShardConfig)
-def shard(config: ShardConfig) -> None:
+@command(configs.ShardConfig)
+def shard(config: configs.ShardConfig) -> None:
     """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT."""
     from medsass.data.sharding import shard as run
     from medsass.runs import console, info
@@ -176,8 +163,8 @@ def shard(config: ShardConfig) -> None:
     console.out.print(f"{kept} images written to {config.out}, {dataset.rejected} files left out")
 
 
-@command(VerifyConfig)
-def verify(config: VerifyConfig) -> None:
+@command(configs.VerifyConfig)
+def verify(config: configs.VerifyConfig) -> None:
     """Check every byte of SHARDS against the manifest, and report what is wrong and where."""
     from medsass.data.shards import remote
     from medsass.data.shards.verify import verify as run
@@ -192,72 +179,72 @@ def verify(config: VerifyConfig) -> None:
     console.out.print(f"{config.shards}: as the manifest says, every byte")
 
 
-@command(InfoConfig)
-def info(config: InfoConfig) -> None:
+@command(configs.InfoConfig)
+def info(config: configs.InfoConfig) -> None:
     """Show what the shards hold, and draw a contact sheet."""
     from medsass.runs.info import info as run
 
     run(config)
 
 
-@command(TuneConfig)
-def tune(config: TuneConfig) -> None:
+@command(configs.TuneConfig)
+def tune(config: configs.TuneConfig) -> None:
     """Choose threshold, polarity and refinement for SHARDS without their masks, as a TOML file for train."""
     from medsass.runs.tuning.tune import tune as run
 
     run(config)
 
 
-@command(TrainConfig, config_file)
-def train(config: TrainConfig) -> None:
+@command(configs.TrainConfig, config_file)
+def train(config: configs.TrainConfig) -> None:
     """Train on SHARDS into the run directory RUN; without labels, unless --method supervised."""
     from medsass.runs.training.train import train as run
 
     run(config)
 
 
-@command(EvaluateConfig)
-def evaluate(config: EvaluateConfig) -> None:
+@command(configs.EvaluateConfig)
+def evaluate(config: configs.EvaluateConfig) -> None:
     """Score RUN against the masks of SHARDS, beside the bare labels on the same images."""
     from medsass.runs.scoring import evaluate as run
 
     run.show(run.evaluate(config))
 
 
-@command(ProbeConfig)
-def probe(config: ProbeConfig) -> None:
+@command(configs.ProbeConfig)
+def probe(config: configs.ProbeConfig) -> None:
     """Score RUN's frozen encoder by a linear classifier of SHARDS' class labels."""
     from medsass.runs.scoring import probe as run
 
     run.show(run.probe(config))
 
 
-@command(ExportConfig)
-def export(config: ExportConfig) -> None:
+@command(configs.ExportConfig)
+def export(config: configs.ExportConfig) -> None:
     """Write RUN's weights for smp, timm or ONNX, checked, with a model card."""
     from medsass.runs.export.export import export as run
 
     run(config)
 
 
-@command(ExperimentConfig)
-def experiment(config: ExperimentConfig) -> None:
+@command(configs.ExperimentConfig)
+def experiment(config: configs.ExperimentConfig) -> None:
     """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures from them."""
     from medsass.runs.experiment.experiment import experiment as run
 
     run(config)
 
 
-@command(LabelConfig)
-def label(config: LabelConfig) -> None:
+@command(configs.LabelConfig)
+def label(config: configs.LabelConfig) -> None:
     """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
     from medsass.runs.label import label as run
 
     _report_left_out(run(config))
 
 
-@command(PredictConfig)
-def predict(config: PredictConfig) -> None:
+@command(configs.PredictConfig)
+def predict(config: configs.PredictConfig) -> None:
     """Write masks for images, or folders of images, at their own size."""
     from medsass.runs.prediction.predict import predict as run
 
@@ -272,8 +259,8 @@ def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
         raise click.exceptions.Exit(2)
 
 
-@command(DemoConfig)
-def demo(config: DemoConfig) -> None:
+@command(configs.DemoConfig)
+def demo(config: configs.DemoConfig) -> None:
     """Run all steps on generated nuclei, in OUT: one to three minutes on two cores."""
     from medsass.runs.demo import demo as run
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from annotated_types import Lt
+
 from medsass.config.options import (
     DEVICE_HELP,
     THREADS_HELP,
@@ -49,7 +51,7 @@ class PredictConfig:
         "predict in overlapping tiles of N x N pixels; 0: only slides and what is too large for one piece, in tiles "
         "of the run's shards, or of the size it was trained at",
     )
-    overlap: Amount = option(0.25, "share of a tile's side that overlaps with the next tile, below 1")
+    overlap: Annotated[Amount, Lt(1)] = option(0.25, "share of a tile's side that overlaps with the next tile, below 1")
     level: Count | None = option(
         None, "pyramid level of slides that is read; 0 is full resolution; by default that of the run's shards"
     )
@@ -58,10 +60,6 @@ class PredictConfig:
     probability: bool = option(False, "also write the foreground probability, 0..1 as 0..65535, PNG (slides: TIFF)")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     overwrite: bool = option(False, "replace masks that are already in the folder")
-
-    def __post_init__(self) -> None:
-        if self.overlap >= 1:
-            raise ValueError(f"--overlap must be below 1; got {self.overlap}")
 
 
 @options_class

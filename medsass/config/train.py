@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
+from pydantic import AfterValidator
 
 from medsass.config.options import (
     DEVICE_HELP,
@@ -35,6 +36,15 @@ _REFINE_HELP = (
 )
 
 
+def _odd(block_size: int) -> int:
+    if block_size % 2 == 0:
+        raise ValueError(f"--block-size must be odd; got {block_size}")
+    return block_size
+
+
+_BlockSize = Annotated[int, Ge(3), AfterValidator(_odd)]
+
+
 @options_class
 class LabelConfig:
     """`medsass label SOURCE OUT`."""
@@ -46,14 +56,11 @@ class LabelConfig:
         "recipe", "foreground side; recipe: the shards' own, auto for images"
     )
     ght: str = option("0,0,0,0.5", _GHT_HELP)
-    block_size: Annotated[int, Ge(3)] = option(51, _BLOCK_SIZE_HELP)
+    block_size: _BlockSize = option(51, _BLOCK_SIZE_HELP)
     offset: Number = option(0.0, _OFFSET_HELP)
     refine: str = option("", _REFINE_HELP)
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     overwrite: bool = option(False, "replace masks that are already in OUT")
-
-    def __post_init__(self) -> None:
-        _check_odd(self.block_size)
 
 
 @options_class
@@ -120,7 +127,7 @@ class TrainConfig:
     )
     lr: Amount | None = option(None, "peak learning rate; by default the method's own, 0.001 of medsass")
     weight_decay: Amount | None = option(None, "weight decay; by default the method's own, 0.01 of medsass")
-    warmup: Amount | None = option(
+    warmup: Annotated[Amount, Le(1)] | None = option(
         None, "share of all steps in which the learning rate rises from 0; by default the method's own"
     )
     crop: Amount = option(0.6, "random resized crop: smallest share of each side that is kept; 1 switches it off")
@@ -128,7 +135,7 @@ class TrainConfig:
     jitter: Amount = option(0.2, "brightness, contrast and saturation vary by up to this share")
     hue: Amount = option(6.0, "hue varies by up to this many degrees")
     ght: str = option("0,0,0,0.5", _GHT_HELP)
-    block_size: Annotated[int, Ge(3)] = option(51, _BLOCK_SIZE_HELP)
+    block_size: _BlockSize = option(51, _BLOCK_SIZE_HELP)
     offset: Number = option(0.0, _OFFSET_HELP)
     refine: str = option("", _REFINE_HELP)
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
@@ -155,17 +162,8 @@ class TrainConfig:
             )
         if self.size % 8:
             raise ValueError(f"--size must be a multiple of 8, or of 16 for a ViT; got {self.size}")
-        _check_odd(self.block_size)
         if not self.crop <= 1 or self.crop == 0:
             raise ValueError(f"--crop must be above 0 and at most 1; got {self.crop}")
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"--label-fraction must be above 0 and at most 1; got {self.label_fraction}")
-        if self.warmup is not None and not self.warmup <= 1:
-            raise ValueError(f"--warmup must be at most 1; got {self.warmup}")
         check_resume(self.resume, self.overwrite, "the run")
-
-
-def _check_odd(block_size: int) -> None:
-    """Raise `ValueError` where --block-size has no pixel in its middle."""
-    if block_size % 2 == 0:
-        raise ValueError(f"--block-size must be odd; got {block_size}")

@@ -84,13 +84,8 @@ def latex(sheet: Sheet) -> str:
         rows.append([*(label.translate(_LATEX) for label in labels), *bold])
     heads = [head.translate(_LATEX) for head in (*sheet.heads, *sheet.columns)]
     columns = "l" * len(sheet.heads) + "r" * len(sheet.columns)
-    begin = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{sheet.caption.translate(_LATEX)}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-    ]
     body = [" & ".join(cells) + r" \\" for cells in (heads, *rows)]
     notes = [rf"\par\footnotesize {note.translate(_LATEX)}" for note in sheet.notes]
-    end = [r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""]
-    return "\n".join([*begin, r"\toprule", body[0], r"\midrule", *body[1:], *end])
+    caption = rf"\caption{{{sheet.caption.translate(_LATEX)}}}"
+    begin = [r"\begin{table}", r"\centering", caption, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0]]
+    return "\n".join([*begin, r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])

@@ -106,11 +106,9 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
     where, dataset = device.resolve(config.device), remote.load(config.shards)
     linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
 
-    def load(split: str) -> Loader:
-        plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, threads=config.threads)
-        return Loader(replace(plain, masks=True, info=True), dataset)
-
-    loader, weights = load(config.split), config.run / run_directory.WEIGHTS
+    plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
+    plain = replace(plain, masks=True, info=True)
+    loader, weights = Loader(plain, dataset), config.run / run_directory.WEIGHTS
     segment: Segment
     if protocol == "network":
         segment = checkpoint.load_model(weights, trained.model).to(where)
@@ -125,7 +123,8 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
                 )
         device.seed(trained.seed, where)
         frozen = checkpoint.load_encoder(weights, trained.model).to(where).eval().requires_grad_(False)
-        segment = _linear(frozen, load("train"), load("val"), where)
+        train, val = (Loader(replace(plain, split=split), dataset) for split in ("train", "val"))
+        segment = _linear(frozen, train, val, where)
     segment = averaged(segment) if config.flips else segment
     return protocol, partial(_examined, loader, segment, labeler(trained, facts["polarity"]), where)
 

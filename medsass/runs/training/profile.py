@@ -63,7 +63,10 @@ def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
     # Microseconds of an operator without the operators that it calls.
     own = attrgetter("self_device_time_total" if device == "cuda" else "self_cpu_time_total")
     total = sum(map(own, rest)) or 1.0
-    top = sorted(rest, key=own, reverse=True)[:_TOP]
+    top = [
+        f"| `{event.key[:80]}` | {event.count / steps:.1f} | {own(event) / 1000 / steps:.2f} | {own(event) / total:.0%} |"
+        for event in sorted(rest, key=own, reverse=True)[:_TOP]
+    ]
     times = {name: ranges[name].cpu_time_total / 1e6 for name in PHASES if name in ranges}
     times["all else"] = max(0.0, seconds - sum(times.values()))
     host = [f"| {name} | {1000 * time / steps:.2f} | {time / seconds:.0%} |" for name, time in times.items()]
@@ -84,11 +87,7 @@ def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
             "",
             "| operator | calls a step | ms a step | share |",
             "| --- | ---: | ---: | ---: |",
-            *(
-                f"| `{event.key[:80]}` | {event.count / steps:.1f} | {own(event) / 1000 / steps:.2f} | "
-                f"{own(event) / total:.0%} |"
-                for event in top
-            ),
+            *top,
             "",
             f"The whole trace: `{TRACE}`, to be opened in https://ui.perfetto.dev.",
             "",

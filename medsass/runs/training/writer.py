@@ -30,20 +30,16 @@ class Log:
 
     def __init__(self, config: TrainConfig, done: int) -> None:
         """Start anew, or after `done` epochs."""
-        self._run, self._wandb = config.run, None
+        run, self._wandb = config.run, None
+        self._run = run
         if config.wandb:
             import wandb
 
-            name = hashlib.sha256(str(config.run.resolve()).encode()).hexdigest()[:16]  # the same when it is resumed
+            name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]  # the same when it is resumed
             self._wandb = wandb.init(
-                project=config.wandb,
-                id=name,
-                name=config.run.name,
-                dir=str(config.run),
-                config=plain(config),
-                resume="allow",
+                project=config.wandb, id=name, name=run.name, dir=str(run), config=plain(config), resume="allow"
             )
-        folder = config.run / run_directory.TENSORBOARD
+        folder = run / run_directory.TENSORBOARD
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
         with warnings.catch_warnings():
