@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,18 +54,12 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     steps = config.refine if config.refine != "recipe" else (dataset.refine if dataset else "")
     labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, steps)
     deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(labeler.refine))
-    if dataset:
-        total = sum(split.samples for split in dataset.splits.values())
-        _check(config, _in_indices(config, dataset))
-        items: Iterable[Item] = _in_tars(config, dataset)
-    else:
-        listed = _in_folder(config)
-        total, items = len(listed), listed
-        _check(config, listed)
+    listed = list(_listed(config, dataset))
+    _check(config, listed)
     rows: list[tuple[object, ...]] = []
     failed: list[tuple[Path, str]] = []
-    with console.progress("label", total) as bar:
-        for item in items:
+    with console.progress("label", len(listed)) as bar:
+        for item in _in_tars(config, dataset) if dataset else listed:
             bar.advance(1)
             try:
                 image = opening.from_bytes(item.path.read_bytes() if item.path else item.data, deep).array
@@ -91,22 +85,22 @@ def _write(item: Item, labels: Labels, config: LabelConfig) -> tuple[object, ...
     return item.mask.relative_to(config.out).as_posix(), item.name, mask.shape[1], mask.shape[0], *numbers
 
 
-def _in_folder(config: LabelConfig) -> list[Item]:
-    if not config.source.is_dir():
-        raise FileNotFoundError(f"{config.source}: no such folder; SOURCE is a folder of images or of shards")
-    paths = [(path, path.relative_to(config.source)) for path in image_files.in_folder(config.source)]
-    return [Item(name.as_posix(), (config.out / name).with_suffix(".png"), path) for path, name in paths]
-
-
-def _in_indices(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
-    """List the images of shards without their bytes, from the indices: a few bytes a sample."""
-    for name, split in dataset.splits.items():
-        for shard in split.shards:
+def _listed(config: LabelConfig, dataset: Manifest | None) -> Iterator[Item]:
+    """List the images of a folder, or those of shards without their bytes, from the indices: a few bytes a sample."""
+    if not dataset:
+        if not config.source.is_dir():
+            raise FileNotFoundError(f"{config.source}: no such folder; SOURCE is a folder of images or of shards")
+        for path in image_files.in_folder(config.source):
+            name = path.relative_to(config.source)
+            yield Item(name.as_posix(), (config.out / name).with_suffix(".png"), path)
+        return
+    for split, content in dataset.splits.items():
+        for shard in content.shards:
             with remote.local((config.source / shard.file).with_suffix(".idx")) as index:
                 lines = index.read_text("utf-8").splitlines()[1:]
             for line in lines:
                 key = line.split(" ")[3].partition(".")[0]
-                yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png")
+                yield Item(f"{shard.file}/{key}", config.out / split / f"{key}.png")
 
 
 def _in_tars(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
@@ -118,7 +112,7 @@ def _in_tars(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
                     yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)
 
 
-def _check(config: LabelConfig, items: Iterable[Item]) -> None:
+def _check(config: LabelConfig, items: list[Item]) -> None:
     """Raise `ValueError` or `FileExistsError` where an output would replace another one, an input or an existing file."""
     files.check_new(config.out / CSV, "OUT", config.overwrite)
     masks: dict[Path, str] = {}

@@ -33,10 +33,13 @@ _HALF = 32767  # the largest 16-bit probability that is background
 
 @dataclass(frozen=True)
 class Outputs:
-    """An image and the files that are written for it: its mask and, beside that, overlay and probability."""
+    """An image, the files that are written for it, a mask and, beside that, overlay and probability, and the pyramid level
+    that is read.
+    """
 
     image: Path
     mask: Path
+    level: int
 
     @property
     def large(self) -> bool:

@@ -1,7 +1,7 @@
 """`medsass predict`: masks for images, slides or folders of them, at each image's own size."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:
             try:
-                with open_input(outputs.image, _level(outputs.image, config), rule, depth) as image:
+                with open_input(outputs.image, outputs.level, rule, depth) as image:
                     _write(outputs, image, network, tile, config, bar)
             except ValueError as error:
                 failed.append((outputs.image, str(error)))
@@ -87,11 +87,6 @@ def probabilities(
     return F.interpolate(logits.sigmoid(), images.shape[1:3], mode="bilinear")[:, 0].cpu().numpy()
 
 
-def _level(path: Path, config: PredictConfig) -> int:
-    """The pyramid level to read: 0 for photographs in the same folder as slides."""
-    return config.level or 0 if path.suffix.lower() in opening.SLIDES | _PYRAMIDS else 0
-
-
 def _write(
     outputs: Outputs, image: InputImage, network: tiling.Network, tile: int, config: PredictConfig, bar: console.Bar
 ) -> None:
@@ -118,7 +113,9 @@ def _write(
 
 
 def _outputs(config: PredictConfig) -> list[Outputs]:
-    """The images that the arguments name, in their order, with the files to write."""
+    """The images that the arguments name, in their order, with the files to write: TIFF for slides, and for images whose
+    header announces more than MOST_PIXELS pixels.
+    """
     if not config.images:
         raise ValueError("no image given: medsass predict RUN IMAGE|FOLDER...")
     found: list[tuple[Path, Path]] = []
@@ -129,19 +126,17 @@ def _outputs(config: PredictConfig) -> list[Outputs]:
             found.append((path, config.out))
         else:
             raise FileNotFoundError(f"{path}: no such image or folder")
-    return [Outputs(path, out / f"{path.stem}{'.tif' if _is_large(path, config) else '.png'}") for path, out in found]
-
-
-def _is_large(path: Path, config: PredictConfig) -> bool:
-    """Return True for slides, and for images whose header announces more than MOST_PIXELS pixels."""
-    suffix = path.suffix.lower()
-    if suffix in opening.SLIDES or suffix not in _STREAMED:
-        return suffix in opening.SLIDES
-    try:
-        with opening.open_image(path, Selection(level=_level(path, config))) as file:
-            return file.height * file.width > MOST_PIXELS
-    except (ValueError, OSError, ImportError):
-        return False  # the error is reported when that image is processed
+    outputs = []
+    for path, out in found:
+        suffix = path.suffix.lower()
+        large = suffix in opening.SLIDES
+        level = config.level or 0 if large or suffix in _PYRAMIDS else 0  # of photographs beside slides it is 0
+        if suffix in _STREAMED and not large:
+            # An error is reported when that image is processed.
+            with suppress(ValueError, OSError, ImportError), opening.open_image(path, Selection(level=level)) as file:
+                large = file.height * file.width > MOST_PIXELS
+        outputs.append(Outputs(path, out / (path.stem + (".tif" if large else ".png")), level))
+    return outputs
 
 
 def _check(inputs: list[Outputs], config: PredictConfig) -> None:

@@ -28,7 +28,9 @@ class Meter:
     def ready(self) -> None:
         """Mark that the step has its data."""
         if self._on_gpu:
-            self._marks.append((_mark(), None))
+            arrived = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._marks.append((arrived, torch.cuda.Event(enable_timing=True)))  # type: ignore[no-untyped-call]
+            arrived.record()
         else:
             self._waited += monotonic() - self._left
 
@@ -37,7 +39,7 @@ class Meter:
         self._images += images
         self._left = monotonic()
         if self._on_gpu:
-            self._marks[-1] = (self._marks[-1][0], _mark())
+            self._marks[-1][1].record()
 
     def read(self) -> dict[str, float]:
         """Return what was measured so far. On a GPU, call it only after a synchronisation.
@@ -53,12 +55,6 @@ class Meter:
         if self._on_gpu:
             values["gpu_memory"] = float(torch.cuda.max_memory_reserved())
         return values
-
-
-def _mark() -> Any:
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    event.record()
-    return event
 
 
 def text(values: dict[str, float]) -> str:

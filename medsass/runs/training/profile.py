@@ -70,26 +70,15 @@ def summary(events: list[Any], device: str, steps: int, seconds: float) -> str:
     times = {name: ranges[name].cpu_time_total / 1e6 for name in PHASES if name in ranges}
     times["all else"] = max(0.0, seconds - sum(times.values()))
     host = [f"| {name} | {1000 * time / steps:.2f} | {time / seconds:.0%} |" for name, time in times.items()]
-    busy = [f"The GPU was busy {min(1.0, total / 1e6 / seconds):.0%} of the time.", ""] if device == "cuda" else []
-    return "\n".join(
-        [
-            f"# Where the time went: {steps} steps of {seconds / steps * 1000:.1f} ms",
-            "",
-            "Of the thread that trains, by part of a step"
-            + (" (a GPU works on while the host goes ahead):" if device == "cuda" else ":"),
-            "",
-            "| part | ms a step | share |",
-            "| --- | ---: | ---: |",
-            *host,
-            "",
-            *busy,
-            f"Of the {'GPU' if device == 'cuda' else 'CPU'}, by operator:",
-            "",
-            "| operator | calls a step | ms a step | share |",
-            "| --- | ---: | ---: | ---: |",
-            *top,
-            "",
-            f"The whole trace: `{TRACE}`, to be opened in https://ui.perfetto.dev.",
-            "",
-        ]
-    )
+    processor, thread = ("GPU", " (a GPU works on while the host goes ahead)") if device == "cuda" else ("CPU", "")
+    busy = [f"The GPU was busy {min(1.0, total / 1e6 / seconds):.0%} of the time."] if device == "cuda" else []
+    parts = [
+        f"# Where the time went: {steps} steps of {seconds / steps * 1000:.1f} ms",
+        f"Of the thread that trains, by part of a step{thread}:",
+        "\n".join(["| part | ms a step | share |", "| --- | ---: | ---: |", *host]),
+        *busy,
+        f"Of the {processor}, by operator:",
+        "\n".join(["| operator | calls a step | ms a step | share |", "| --- | ---: | ---: | ---: |", *top]),
+        f"The whole trace: `{TRACE}`, to be opened in https://ui.perfetto.dev.",
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -4,32 +4,25 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
 
-@dataclass
-class Stop:
-    """A request to stop; `signal` is the name of the signal that arrived, "" before one does."""
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Note the names of signals while the block runs, in the list that it gets. Outside of the main thread none arrive."""
+    names: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield names
+        return
 
-    signal: str = ""
-
-    def hear(self, number: int, _frame: FrameType | None) -> None:
-        """Note the signal, and restore the default, so that a second one ends the process at once."""
-        self.signal = signal.Signals(number).name
+    def note(number: int, _frame: FrameType | None) -> None:
+        names.append(signal.Signals(number).name)
+        # From here on by default, so that a second one ends the process at once.
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-
-@contextmanager
-def heard() -> Iterator[Stop]:
-    """Note signals while the block runs. Outside of the main thread none arrive."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop.hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield names
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

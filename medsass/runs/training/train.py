@@ -19,7 +19,6 @@ from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
 from medsass.runs.scoring import linear_head
 from medsass.runs.training import fit, meter, preflight, profile, report, signals
-from medsass.runs.training.signals import Stop
 from medsass.runs.training.trainer import Trainer
 from medsass.runs.training.writer import Log, Writer
 from medsass.runs.tuning import warnings
@@ -60,7 +59,7 @@ def _restarted(config: TrainConfig) -> TrainConfig:
 class _Run:
     """A training and its run directory."""
 
-    def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: Stop) -> None:
+    def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: list[str]) -> None:
         self.where, self.ranks, self.stopping = where, ranks, stopping
         self.dataset = ranks.first_alone(lambda: preflight.checked(config, ranks)) or remote.load(config.shards)
         self.config = preflight.resolved(config, self.dataset)
@@ -80,7 +79,7 @@ class _Run:
             self.trainer.load(self.saved)
         self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
         self.checked_at, self.agree_every = monotonic(), _AGREE[where] if ranks.world > 1 else 1
-        self._note_saved()
+        self.saved_at, self.save_at = (self.trainer.epoch, self.trainer.done), monotonic() + 60 * config.save_every
 
     def _build(self) -> Trainer:
         device.seed(self.config.seed, self.where)
@@ -139,7 +138,7 @@ class _Run:
                 profile.traced(folder, self.where, left, self.ranks) as traced,
             ):
                 if not self.saved:
-                    self._save(writer)
+                    self._save(writer.checkpoint)
                     writer.wait()  # a place that cannot be written to is reported now
                 while not _finished(config, trainer.regime, self.history):
                     self._epoch(writer, traced)
@@ -174,10 +173,9 @@ class _Run:
         report.epoch(config, line)
         self.history.append(line)
         best = best_epoch(self.history, trainer.regime)
-        state = {**trainer.state(), "history": self.history}  # raises where the weights are not worth keeping
-        writer.epoch(state, best, trainer.method.weights() if best == len(self.history) else None, trainer.samples)
-        self._note_saved()
-        if self.ranks.any(bool(self.stopping.signal)) and not _finished(config, trainer.regime, self.history):
+        kept = best == len(self.history)
+        self._save(lambda s: writer.epoch(s, best, trainer.method.weights() if kept else None, trainer.samples))
+        if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
             self._stop(writer)
 
     def _between_steps(self, writer: Writer) -> None:
@@ -188,17 +186,14 @@ class _Run:
             self.agree_every = 1 if self.ranks.any(monotonic() - self.checked_at > _SOON) else self.agree_every
             self.checked_at = monotonic()
         late = self.ranks.first and self.config.save_every > 0 and monotonic() > self.save_at
-        if self.ranks.any(bool(self.stopping.signal) or late):
-            self._save(writer)
-            if self.ranks.any(bool(self.stopping.signal)):
+        if self.ranks.any(bool(self.stopping) or late):
+            self._save(writer.checkpoint)
+            if self.ranks.any(bool(self.stopping)):
                 self._stop(writer)
 
-    def _save(self, writer: Writer) -> None:
-        writer.checkpoint({**self.trainer.state(), "history": self.history})
-        self._note_saved()
-
-    def _note_saved(self) -> None:
-        """Note where the last checkpoint stands, and when the next one is due."""
+    def _save(self, write: Callable[[dict[str, Any]], None]) -> None:
+        """Write the state, and note where this checkpoint stands, and when the next one is due."""
+        write({**self.trainer.state(), "history": self.history})  # raises where the weights are not worth keeping
         self.saved_at = (self.trainer.epoch, self.trainer.done)
         self.save_at = monotonic() + 60 * self.config.save_every
 
@@ -207,8 +202,9 @@ class _Run:
         if not self.ranks.first:
             raise Stopped
         alone = f"medsass train {self.config.shards} {self.config.run}"
+        by = self.stopping[-1] if self.stopping else "a signal to another process"
         raise Stopped(
-            f"stopped by {self.stopping.signal or 'a signal to another process'} and saved after "
+            f"stopped by {by} and saved after "
             f"{report.place(*self.saved_at)}; go on with: "
             f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
         )
