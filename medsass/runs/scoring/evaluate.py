@@ -123,13 +123,13 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
     trained, facts = run_directory.stored(config.run)
     protocol = config.protocol
     if protocol == "auto":
-        protocol = "network" if facts["keeps"] == "network" else "linear"
-    if protocol == "network" and facts["keeps"] != "network":
+        protocol = "network" if facts.keeps == "network" else "linear"
+    if protocol == "network" and facts.keeps != "network":
         raise ValueError(
             f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
         )
     where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
+    linear_head.check_depth(config.run, config.shards, dataset.depth, facts.depth)
 
     def load(split: str) -> Loader:
         plain = LoaderConfig(config.shards, split, trained.size, config.batch_size, where, threads=config.threads)
@@ -152,7 +152,7 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examiner]:
         frozen = linear_head.freeze(checkpoint.load_encoder(weights, trained.model).to(where))
         segment = _linear(frozen, load("train"), load("val"), where)
     segment = averaged(segment) if config.flips else segment
-    return protocol, Examiner(loader, segment, labeler(trained, facts["polarity"]), where)
+    return protocol, Examiner(loader, segment, labeler(trained, facts.polarity), where)
 
 
 def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segment:

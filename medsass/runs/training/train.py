@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from medsass import __version__
 from medsass.config import TrainConfig, plain
 from medsass.data.shards import remote
 from medsass.errors import Stopped
@@ -17,6 +18,7 @@ from medsass.models import checkpoint
 from medsass.runs import console, device, run_directory
 from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
+from medsass.runs.run_directory import Facts, Origin
 from medsass.runs.scoring import linear_head
 from medsass.runs.training import fit, preflight, profile, report, signals
 from medsass.runs.training.signals import Stop
@@ -93,24 +95,24 @@ class _Run:
             self._raise_accumulate()
         self.ranks.first_alone(lambda: run_directory.create(self.config, self._facts()))
 
-    def _facts(self) -> dict[str, Any]:
-        """Return what config.json holds besides the options."""
+    def _facts(self) -> Facts:
         chosen, options = self.trainer.method, self.dataset.options
-        return {
-            "polarity": self.polarity,
-            "device": self.where,
-            "shards_sha256": self.dataset.sha256,
-            "keeps": chosen.keeps,
-            "segments": chosen.segments,
-            "labels_read": chosen.needs_masks or bool(self.origin and self.origin["labels_read"]),
-            "init": self.origin,
-            "regime": plain(self.trainer.regime),
-            "precision": self.trainer.step.precision,
-            "tile": self.dataset.tile,
-            "level": options.get("level", 0),
-            "depth": self.dataset.depth,
-            "range": options.get("range", "minmax"),
-        }
+        return Facts(
+            medsass=__version__,
+            polarity=self.polarity,
+            device=self.where,
+            shards_sha256=self.dataset.sha256,
+            keeps=chosen.keeps,
+            segments=chosen.segments,
+            labels_read=chosen.needs_masks or bool(self.origin and self.origin.labels_read),
+            init=self.origin,
+            regime=plain(self.trainer.regime),
+            precision=self.trainer.step.precision,
+            tile=self.dataset.tile,
+            level=options.get("level", 0),
+            depth=self.dataset.depth,
+            range=options.get("range", "minmax"),
+        )
 
     def _raise_accumulate(self) -> None:
         """Raise --accumulate until a step fits."""
@@ -128,7 +130,7 @@ class _Run:
     def train(self) -> dict[str, Any]:
         """Train to the end and return the line of the epoch that is kept."""
         config, trainer, first = self.config, self.trainer, self.ranks.first
-        report.announce(config, trainer, self.polarity, self.origin["takes"] if self.origin else "")
+        report.announce(config, trainer, self.polarity, self.origin.takes if self.origin else "")
         if isinstance(trainer.method, MedSASS) and not config.resume and first:
             warnings.say(warnings.of_run(config, self.dataset, trainer.method.labeler, self.where))
         left = config.epochs * trainer.steps_an_epoch - trainer.number
@@ -239,15 +241,14 @@ def _checkpoint(config: TrainConfig) -> dict[str, Any] | None:
     return checkpoint.load(path) if path.is_file() else None
 
 
-def _origin(config: TrainConfig) -> dict[str, Any] | None:
-    """Describe the run that --init names: its method, what is taken from it, and whether it was trained with labels."""
+def _origin(config: TrainConfig) -> Origin | None:
+    """Describe the run that --init names."""
     if config.resume:
-        init: dict[str, Any] | None = run_directory.stored(config.run)[1]["init"]
-        return init
+        return run_directory.stored(config.run)[1].init
     if not config.init:
         return None
     old, facts = run_directory.stored(config.init)
-    return {"method": old.method, "takes": facts["keeps"], "labels_read": facts["labels_read"]}
+    return Origin(old.method, facts.keeps, bool(facts.labels_read))
 
 
 def _not_even_one(config: TrainConfig) -> str:
