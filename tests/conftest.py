@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medsass.config import ShardConfig, TrainConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
+from medsass.runs.run_directory import Facts
 from medsass.runs.training.train import train
 from medsass.runs.training.trainer import Trainer
 
@@ -75,6 +77,20 @@ def tiny(shards: Path, run: Path, **changes: object) -> TrainConfig:
     """Return the config of a training of a few seconds."""
     options = {"model": "unet-resnet18", "size": 32, "epochs": 2, "polarity": "bright", "device": "cpu", "threads": 1}
     return TrainConfig(shards, run, **{**options, **changes})  # type: ignore[arg-type]
+
+
+def facts(**changes: Any) -> Facts:
+    """Return what a run's config.json holds besides its options."""
+    return Facts(
+        **{
+            "medsass": "0",
+            "polarity": "bright",
+            "device": "cpu",
+            "shards_sha256": "abc",
+            "labels_read": False,
+            **changes,
+        }
+    )
 
 
 def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from medsass import errors
 from medsass.cli import main
 from medsass.config import TrainConfig
 from medsass.runs import run_directory
-from tests.conftest import tiny
+from tests.conftest import facts, tiny
 
 COMMANDS = ("shard", "info", "train", "evaluate", "predict", "demo", "doctor")
 TINY = ("--model", "unet-resnet18", "--size", "32", "--epochs", "1", "--device", "cpu", "--threads", "1")
@@ -119,7 +119,7 @@ def test_a_missing_configuration_file_is_named(tmp_path: Path, seen: list[TrainC
 
 def test_resume_takes_the_stored_options(tmp_path: Path, seen: list[TrainConfig]) -> None:
     old = tiny(Path("s"), tmp_path / "run", seed=5, lr=0.25, flip=False)
-    run_directory.create(old, {"polarity": "bright"})
+    run_directory.create(old, facts())
     assert _run("train", "s", tmp_path / "run", "--resume", "--seed", 6).exit_code == 0
     (config,) = seen
     assert config.resume

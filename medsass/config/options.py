@@ -18,6 +18,7 @@ T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda"]
 Encoding = Literal["keep", "png", "jpeg", "jpeg2000"]
 Threshold = Literal["otsu", "ght", "adaptive-mean", "adaptive-gaussian"]
+Kept = Literal["network", "encoder"]  # the part of the network that a run stores
 Loss = Literal["focal-tversky", "tversky", "focal", "cross-entropy"]
 Cache = Literal["none", "host", "device"]
 Method = Literal["byol", "dino", "mae", "medsass", "medsass-plus", "simmim", "simsiam", "supervised"]  # of methods/

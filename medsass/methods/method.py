@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from medsass.config import METHODS, TrainConfig
+from medsass.config.options import Kept
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.labels import refine
@@ -110,7 +111,7 @@ class Method(nn.Module):
     least_batch = 1
     timeless = False
 
-    def __init__(self, network: nn.Module, views: tuple[View, ...], keeps: str) -> None:
+    def __init__(self, network: nn.Module, views: tuple[View, ...], keeps: Kept) -> None:
         super().__init__()
         self.network, self.views, self.keeps = network, views, keeps
         self.val_views: tuple[View, ...] = (View(views[0].size),)

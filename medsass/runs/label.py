@@ -15,7 +15,7 @@ from medsass.config import LabelConfig, numbers
 from medsass.data.formats import opening
 from medsass.data.shards import manifest, remote, tar
 from medsass.data.shards.manifest import Manifest
-from medsass.labels import Labeler, Labels, refine
+from medsass.labels import Labeler, refine
 from medsass.runs import console, device, image_files, run_directory
 
 CSV = "labels.csv"
@@ -39,12 +39,8 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     `<split>/<key>.png`. Images are labelled at their own size. Otsu and GHT find the threshold of 16-bit gray images in
     the file's own levels, unless a step of --refine comes before it.
 
-    Returns:
-        The images that could not be read, with the reason.
-
-    Raises:
-        ValueError, OSError: before anything is written, where the source holds no image, two images would write one mask,
-            or a mask exists already.
+    Returns the images that could not be read, with the reason. Raises `ValueError` or `OSError`, before anything is
+    written, where the source holds no image, two images would write one mask, or a mask exists already.
     """
     where = device.resolve(config.device)
     run_directory.check_local(config.out, "OUT")
@@ -67,22 +63,18 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
             except (ValueError, OSError) as error:
                 failed.append((config.source / item.name, str(error)))
                 continue
-            rows.append(_write(item, labels, config))
+            mask = labels.mask[0].cpu().numpy()
+            item.mask.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask * np.uint8(255)).save(item.mask)
+            measured = (f"{labels.threshold.item():g}", f"{labels.separability.item():.6f}", f"{mask.mean():.6f}")
+            size = mask.shape[1], mask.shape[0]
+            rows.append((item.mask.relative_to(config.out).as_posix(), item.name, *size, *measured))
     config.out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_COLUMNS, *rows])
     files.write(config.out / CSV, text.getvalue())
     console.out.print(f"{len(rows)} masks and {CSV} in {config.out} ({config.method}, foreground {polarity})")
     return failed
-
-
-def _write(item: Item, labels: Labels, config: LabelConfig) -> tuple[object, ...]:
-    """Write the mask and return its row of the CSV."""
-    mask = labels.mask[0].cpu().numpy()
-    item.mask.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(mask * np.uint8(255)).save(item.mask)
-    numbers = (f"{labels.threshold.item():g}", f"{labels.separability.item():.6f}", f"{mask.mean():.6f}")
-    return item.mask.relative_to(config.out).as_posix(), item.name, mask.shape[1], mask.shape[0], *numbers
 
 
 def _listed(config: LabelConfig, dataset: Manifest | None) -> Iterator[Item]:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medsass import __version__, config, files
-from medsass.config import TrainConfig
+from pydantic.dataclasses import dataclass
+
+from medsass import config, files
+from medsass.config import TrainConfig, schema
+from medsass.config.options import Kept
 from medsass.models import checkpoint
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
@@ -17,17 +20,6 @@ WANDB = "wandb"  # files of Weights & Biases
 SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, if they write into the run
 
 _OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, PROFILE, WANDB, SCORES, EXPORT}
-# Facts that older runs did not store.
-_OLDER = {
-    "tile": 0,
-    "level": 0,
-    "depth": 8,
-    "range": "minmax",
-    "keeps": "network",
-    "regime": None,
-    "segments": True,
-    "init": None,
-}
 # Options that may differ when a run is resumed.
 _FREE = frozenset(
     [
@@ -48,8 +40,56 @@ _FREE = frozenset(
 )
 
 
-def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
-    """Make `cfg.run` a new run directory that holds config.json: the options, and `facts` such as the data's hash.
+@dataclass(frozen=True, config=schema.CLOSED)
+class Origin:
+    """The run whose weights a training started from (--init): its method, what was taken, and whether labels had a part."""
+
+    method: str
+    takes: Kept
+    labels_read: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
+class Facts:
+    """What config.json holds besides the options. Defaults are for facts that older runs did not store.
+
+    Args:
+        medsass: the version that trained.
+        polarity: which side of the threshold was foreground: "bright", "dark" or "auto".
+        device: "cpu" or "cuda".
+        shards_sha256: hash of the shards' manifest.
+        keeps: the part of the network whose weights the run holds.
+        segments: whether the method trained a network that segments.
+        labels_read: whether masks had a part, in this training or in the one that it started from.
+        init: the run that it started from.
+        regime: learning rate, schedule and patience, as `Regime` names them.
+        precision: arithmetic of the network: "bf16", "fp16" or "fp32".
+        tile, level, depth, range: the options of that name of the shards.
+    """
+
+    medsass: str
+    polarity: str
+    device: str
+    shards_sha256: str
+    keeps: Kept = "network"
+    segments: bool = True
+    labels_read: bool | None = None
+    init: Origin | None = None
+    regime: dict[str, Any] | None = None
+    precision: str | None = None
+    tile: int = 0
+    level: int = 0
+    depth: int = 8
+    range: str = "minmax"
+
+
+@dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
+class _Content(Facts):
+    train: dict[str, Any]
+
+
+def create(cfg: TrainConfig, facts: Facts) -> None:
+    """Make `cfg.run` a new run directory that holds config.json: the options and the `facts`.
 
     With --overwrite the files of an old run are deleted, and no others. Raises `FileExistsError` where the folder holds
     anything else, or a run without --overwrite, and `ValueError` where it is an address.
@@ -64,12 +104,12 @@ def create(cfg: TrainConfig, facts: dict[str, Any]) -> None:
     for path in sorted(existing, key=lambda path: path.name != CONFIG):  # first: without it the rest is no run
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     cfg.run.mkdir(parents=True, exist_ok=True)
-    content = {"medsass": __version__, "train": config.plain(cfg), **facts}
+    content = {"medsass": facts.medsass, "train": config.plain(cfg), **asdict(facts)}
     files.write(cfg.run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")  # str: addresses
 
 
-def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """Read the configuration and the facts of a run, with defaults for facts that older runs did not store.
+def stored(run: Path) -> tuple[TrainConfig, Facts]:
+    """Read the configuration and the facts of a run.
 
     Raises `FileNotFoundError` or `ValueError` where `run` is not a run directory.
     """
@@ -80,16 +120,18 @@ def stored(run: Path) -> tuple[TrainConfig, dict[str, Any]]:
             f"{path} is missing: {run} is not a run directory; make one with: medsass train SHARDS {run}"
         )
     try:
-        facts = json.loads(path.read_text("utf-8"))
-        known = {item.name for item in fields(TrainConfig)}
-        values = {name: value for name, value in facts.pop("train").items() if name in known}
+        content = schema.check_json(_Content, path.read_bytes())
+        known = {item.name for item in fields(TrainConfig)}  # options come and go from version to version
+        values = {name: value for name, value in content.train.items() if name in known}
         for name in ("shards", "run", "init"):
-            if values.get(name):
+            if isinstance(values.get(name), str):
                 values[name] = _place(values[name])
         old = TrainConfig(**{**values, "resume": False, "overwrite": False})
-        return old, {**_OLDER, "labels_read": values.get("method") == "supervised", **facts}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error
+    if content.labels_read is None:
+        content = replace(content, labels_read=old.method == "supervised")
+    return old, content
 
 
 def _place(text: str) -> Path:
@@ -99,12 +141,13 @@ def _place(text: str) -> Path:
         return Path(text)
 
 
-def check_resume(cfg: TrainConfig, facts: dict[str, Any]) -> None:
-    """Raise `ValueError` naming each option of `cfg`, and each of the data's `facts`, that differs from the stored run."""
+def check_resume(cfg: TrainConfig, facts: Facts) -> None:
+    """Raise `ValueError` naming each option of `cfg` and each of the `facts` that differs from the stored run."""
     old, old_facts = stored(cfg.run)
     names = [item.name for item in fields(cfg) if item.name not in _FREE]
-    pairs = {name: (getattr(old, name), getattr(cfg, name)) for name in names}
-    pairs |= {name: (old_facts.get(name), facts[name]) for name in facts}
+    pairs: dict[str, tuple[Any, Any]] = {name: (getattr(old, name), getattr(cfg, name)) for name in names}
+    names = [item.name for item in fields(facts) if item.name != "medsass"]
+    pairs |= {name: (getattr(old_facts, name), getattr(facts, name)) for name in names}
     differ = [
         f"{name} ({_short(was)} in the run, {_short(now)} now)" for name, (was, now) in pairs.items() if was != now
     ]

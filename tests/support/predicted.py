@@ -11,6 +11,7 @@ from medsass.config import PredictConfig, TrainConfig
 from medsass.models import checkpoint, network
 from medsass.runs import run_directory
 from medsass.runs.prediction.predict import predict
+from tests.conftest import facts
 
 SIZE = 32  # of the images that these runs were trained on
 
@@ -38,9 +39,9 @@ def save_slide(path: Path, array: np.ndarray, **options: object) -> Path:
     return path
 
 
-def save_run(path: Path, **facts: object) -> Path:
+def save_run(path: Path, **changes: int) -> Path:
     """Write a run directory with initial weights."""
-    run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts)
+    run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts(**changes))
     torch.manual_seed(0)
     checkpoint.save_weights(path / run_directory.WEIGHTS, network.build("unet-resnet18").state_dict())
     return path

@@ -6,6 +6,7 @@ from typing import Any
 from medsass.config import EvaluateConfig, ProbeConfig, TrainConfig
 from medsass.data.shards import manifest
 from medsass.runs import run_directory
+from tests.conftest import facts
 
 
 class Pretended:
@@ -17,11 +18,9 @@ class Pretended:
         self.fails: Callable[[TrainConfig], BaseException | None] = lambda _: None
 
     def train(self, config: TrainConfig) -> dict[str, Any]:
-        facts = {
-            "keeps": "encoder" if config.method == "byol" else "network",
-            "shards_sha256": manifest.load(config.shards).sha256,
-        }
-        run_directory.check_resume(config, facts) if config.resume else run_directory.create(config, facts)
+        keeps = "encoder" if config.method == "byol" else "network"
+        found = facts(keeps=keeps, shards_sha256=manifest.load(config.shards).sha256)
+        run_directory.check_resume(config, found) if config.resume else run_directory.create(config, found)
         self.trained.append(config)
         (config.run / run_directory.LAST).touch()
         if error := self.fails(config):

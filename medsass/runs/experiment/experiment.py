@@ -282,7 +282,7 @@ def _trained(task: Task) -> dict[str, Any]:
         **{name: getattr(c, name) for name in COORDINATES},
         "split": task.split,
         "train": {name: value for name, value in plain(c).items() if name not in grid.SET},
-        "keeps": run_directory.stored(c.run)[1]["keeps"],
+        "keeps": run_directory.stored(c.run)[1].keeps,
         "shards_sha256": task.sha256,
         "epochs_run": len(history),
         "epoch_kept": kept["epoch"],

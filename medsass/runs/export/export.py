@@ -32,8 +32,8 @@ def export(config: ExportConfig) -> list[Path]:
         default = config.run / run_directory.EXPORT
         raise ValueError(f"--out {folder} is the run directory; omit --out for {default}, or choose another")
     path = config.run / run_directory.WEIGHTS
-    load = checkpoint.load_model if facts["keeps"] == "network" else checkpoint.load_encoder
-    kept = RunModel(trained.model, trained.size, load(path, trained.model), facts["keeps"] == "encoder")
+    load = checkpoint.load_model if facts.keeps == "network" else checkpoint.load_encoder
+    kept = RunModel(trained.model, trained.size, load(path, trained.model), facts.keeps == "encoder")
     weights = hashlib.sha256(path.read_bytes()).hexdigest()
     file = folder / file_name(config.format, kept.kind)
     old = _old(folder)

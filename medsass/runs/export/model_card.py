@@ -15,6 +15,7 @@ from medsass.data.shards import remote
 from medsass.models import checkpoint, network
 from medsass.models.parity import RunModel
 from medsass.runs import run_directory
+from medsass.runs.run_directory import Facts
 from medsass.runs.scoring import metrics
 
 JSON, MARKDOWN = "card.json", "README.md"
@@ -28,14 +29,14 @@ _SIDES = {
 }
 
 
-def collect(run: Path, trained: TrainConfig, facts: dict[str, Any], kept: RunModel) -> dict[str, Any]:
+def collect(run: Path, trained: TrainConfig, facts: Facts, kept: RunModel) -> dict[str, Any]:
     """Collect the card's content except for the exported `files`. Reads the run directory, and the shards where they still
     are.
 
     Args:
         run: the run directory.
-        trained: its options, and `facts`, both as `run_directory.stored` returns them.
-        facts: see `trained`.
+        trained: its options.
+        facts: the rest of its config.json.
         kept: the weights that are exported.
 
     Raises:
@@ -51,7 +52,7 @@ def collect(run: Path, trained: TrainConfig, facts: dict[str, Any], kept: RunMod
         "training": _training(run, trained, facts),
         "input": _input(trained, facts),
         "scores": _scores(run),
-        "versions": {"trained with medsass": facts.get("medsass", _UNKNOWN), "exported with": versions},
+        "versions": {"trained with medsass": facts.medsass, "exported with": versions},
     }
     return {**card, "limits": _limits(card), "files": {}}
 
@@ -75,13 +76,13 @@ def markdown(card: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _data(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+def _data(trained: TrainConfig, facts: Facts) -> dict[str, Any]:
     """The data, from the shards' own recipe; only the last name of a path or address, because cards are published."""
-    known = {"shards": trained.shards.name, "manifest sha256": facts.get("shards_sha256", _UNKNOWN)}
+    known = {"shards": trained.shards.name, "manifest sha256": facts.shards_sha256}
     state = ""
     try:
         dataset = remote.load(trained.shards)
-        if dataset.sha256 != facts.get("shards_sha256"):
+        if dataset.sha256 != facts.shards_sha256:
             state = "the shards there now are not those of the training"
     except (OSError, ValueError, ImportError):
         state = "not reachable when exported"
@@ -93,50 +94,51 @@ def _data(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
     return {"title": title, "recipe": recipe.pop("name"), **recipe, "images": images, **known}
 
 
-def _training(run: Path, trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+def _training(run: Path, trained: TrainConfig, facts: Facts) -> dict[str, Any]:
     lines = run / run_directory.METRICS
     history = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.is_file() else []
     try:
         best = checkpoint.load(run / run_directory.BEST)["epoch"]
     except (OSError, ValueError, KeyError):
         best = _UNKNOWN  # the weights are there all the same
-    init = facts["init"]
+    init = facts.init
     labels = f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
     if trained.method == "supervised":
         labels = "the shards' masks"
-    if not facts["segments"]:
+    if not facts.segments:
         labels = "none"
     return {
         "method": trained.method,
         "labels": labels,
         "share of the labels": trained.label_fraction if trained.method == "supervised" else None,
-        "loss": trained.loss if facts["segments"] else "the method's own",
-        "started from": f"the {init['takes']} of a run of {init['method']}" if init else "random weights",
-        "labels had a part": facts["labels_read"],
+        "loss": trained.loss if facts.segments else "the method's own",
+        "started from": f"the {init.takes} of a run of {init.method}" if init else "random weights",
+        "labels had a part": facts.labels_read,
         "seed": trained.seed,
         "epochs": trained.epochs,
         "epochs done": len(history) or _UNKNOWN,
         "best epoch": best,
         "batch size": trained.batch_size,
-        "device": facts.get("device", _UNKNOWN),
-        "regime": facts["regime"],
+        "device": facts.device,
+        "regime": facts.regime,
     }
 
 
-def _input(trained: TrainConfig, facts: dict[str, Any]) -> dict[str, Any]:
+def _input(trained: TrainConfig, facts: Facts) -> dict[str, Any]:
     """Mean and standard deviation of the network's normalisation, for values scaled to [0, 1]."""
     extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
     low, high = network.normalise(extremes)[:, :, 0, 0]
     std = 1 / (high - low)
-    polarity = facts.get("polarity", trained.polarity)
     return {
         "size": trained.size,
         "channels": 3,
-        "depth": facts["depth"],
+        "depth": facts.depth,
         "mean": [round(value, 6) for value in (-low * std).tolist()],
         "std": [round(value, 6) for value in std.tolist()],
-        "polarity": polarity,
-        "foreground": _SIDES.get(polarity, _UNKNOWN) if facts["segments"] and trained.method != "supervised" else None,
+        "polarity": facts.polarity,
+        "foreground": _SIDES.get(facts.polarity, _UNKNOWN)
+        if facts.segments and trained.method != "supervised"
+        else None,
     }
 
 

@@ -41,14 +41,14 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     images, two images would write one file, or a file is already there.
     """
     trained, facts = run_directory.stored(config.run)
-    config = replace(config, level=facts["level"] if config.level is None else config.level)
+    config = replace(config, level=facts.level if config.level is None else config.level)
     where = device.resolve(config.device)
     inputs = _outputs(config)
     _check(inputs, config)
     model = checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
     network = partial(probabilities, averaged(model) if config.flips else model, size=trained.size, where=where)
-    tile = config.tile or facts["tile"] or trained.size
-    rule, depth = facts["range"], facts["depth"]
+    tile = config.tile or facts.tile or trained.size
+    rule, depth = facts.range, facts.depth
     failed = []
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:

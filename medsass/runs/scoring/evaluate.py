@@ -98,13 +98,13 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
     trained, facts = run_directory.stored(config.run)
     protocol = config.protocol
     if protocol == "auto":
-        protocol = "network" if facts["keeps"] == "network" else "linear"
-    if protocol == "network" and facts["keeps"] != "network":
+        protocol = "network" if facts.keeps == "network" else "linear"
+    if protocol == "network" and facts.keeps != "network":
         raise ValueError(
             f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
         )
     where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.depth, facts["depth"])
+    linear_head.check_depth(config.run, config.shards, dataset.depth, facts.depth)
 
     plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
     plain = replace(plain, masks=True, info=True)
@@ -126,7 +126,7 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
         train, val = (Loader(replace(plain, split=split), dataset) for split in ("train", "val"))
         segment = _linear(frozen, train, val, where)
     segment = averaged(segment) if config.flips else segment
-    return protocol, partial(_examined, loader, segment, labeler(trained, facts["polarity"]), where)
+    return protocol, partial(_examined, loader, segment, labeler(trained, facts.polarity), where)
 
 
 def _examined(

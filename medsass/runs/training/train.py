@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from medsass import __version__
 from medsass.config import TrainConfig, plain
 from medsass.data.shards import remote
 from medsass.errors import Stopped
@@ -17,6 +18,7 @@ from medsass.models import checkpoint
 from medsass.runs import console, device, run_directory
 from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
+from medsass.runs.run_directory import Facts, Origin
 from medsass.runs.scoring import linear_head
 from medsass.runs.training import fit, meter, preflight, profile, report, signals
 from medsass.runs.training.trainer import Trainer
@@ -65,16 +67,21 @@ class _Run:
         self.config = preflight.resolved(config, self.dataset)
         self.polarity = self.dataset.polarity if config.polarity == "recipe" else config.polarity
         self.saved: dict[str, Any] | None = None
+        self.origin: Origin | None = None  # the run that --init names
         if config.resume:
-            run_directory.stored(config.run)  # raises where it is not a run directory
+            self.origin = run_directory.stored(config.run)[1].init  # raises where it is not a run directory
             path = config.run / run_directory.LAST
             self.saved = checkpoint.load(path) if path.is_file() else None  # a run may be killed before it has one
         self.trainer = self._build()
-        self.origin = _origin(config)
         if config.resume:
             run_directory.check_resume(self.config, self._facts())
         else:
-            self._create()
+            if config.init:
+                old, facts = run_directory.stored(config.init)
+                self.origin = Origin(old.method, facts.keeps, bool(facts.labels_read))
+            if config.auto_batch:
+                self._raise_accumulate()
+            ranks.first_alone(lambda: run_directory.create(self.config, self._facts()))
         if self.saved:
             self.trainer.load(self.saved)
         self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
@@ -87,29 +94,24 @@ class _Run:
         chosen = method.make(replace(self.config, init=None) if self.saved else self.config, self.polarity)
         return Trainer(self.config, chosen, self.where, self.ranks, self.dataset)
 
-    def _create(self) -> None:
-        if self.config.auto_batch:
-            self._raise_accumulate()
-        self.ranks.first_alone(lambda: run_directory.create(self.config, self._facts()))
-
-    def _facts(self) -> dict[str, Any]:
-        """Return what config.json holds besides the options."""
+    def _facts(self) -> Facts:
         chosen, options = self.trainer.method, self.dataset.options
-        return {
-            "polarity": self.polarity,
-            "device": self.where,
-            "shards_sha256": self.dataset.sha256,
-            "keeps": chosen.keeps,
-            "segments": chosen.segments,
-            "labels_read": chosen.needs_masks or bool(self.origin and self.origin["labels_read"]),
-            "init": self.origin,
-            "regime": plain(self.trainer.regime),
-            "precision": self.trainer.step.precision,
-            "tile": self.dataset.tile,
-            "level": options.get("level", 0),
-            "depth": self.dataset.depth,
-            "range": options.get("range", "minmax"),
-        }
+        return Facts(
+            medsass=__version__,
+            polarity=self.polarity,
+            device=self.where,
+            shards_sha256=self.dataset.sha256,
+            keeps=chosen.keeps,
+            segments=chosen.segments,
+            labels_read=chosen.needs_masks or bool(self.origin and self.origin.labels_read),
+            init=self.origin,
+            regime=plain(self.trainer.regime),
+            precision=self.trainer.step.precision,
+            tile=self.dataset.tile,
+            level=options.get("level", 0),
+            depth=self.dataset.depth,
+            range=options.get("range", "minmax"),
+        )
 
     def _raise_accumulate(self) -> None:
         """Raise --accumulate until a step fits."""
@@ -125,7 +127,7 @@ class _Run:
     def train(self) -> dict[str, Any]:
         """Train to the end and return the line of the epoch that is kept."""
         config, trainer, first = self.config, self.trainer, self.ranks.first
-        report.announce(config, trainer, self.polarity, self.origin["takes"] if self.origin else "")
+        report.announce(config, trainer, self.polarity, self.origin.takes if self.origin else "")
         new = trainer.method if first and not config.resume else None
         if isinstance(new, MedSASS) and (warning := warnings.of_run(config, self.dataset, new.labeler, self.where)):
             console.err.print(f"warning: {warning}")
@@ -221,17 +223,6 @@ class _Run:
             f"{tried}, {images} do; start again with --batch-size {images * config.accumulate}, with --accumulate {count} "
             "for steps of as many images as now, or with --auto-batch, which finds that by itself"
         )
-
-
-def _origin(config: TrainConfig) -> dict[str, Any] | None:
-    """Describe the run that --init names: its method, what is taken from it, and whether it was trained with labels."""
-    if config.resume:
-        init: dict[str, Any] | None = run_directory.stored(config.run)[1]["init"]
-        return init
-    if not config.init:
-        return None
-    old, facts = run_directory.stored(config.init)
-    return {"method": old.method, "takes": facts["keeps"], "labels_read": facts["labels_read"]}
 
 
 def best_epoch(history: list[dict[str, Any]], regime: Regime) -> int:

@@ -18,6 +18,7 @@ from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network, parity
 from medsass.runs import run_directory
 from medsass.runs.export.export import export
+from tests.conftest import facts
 
 RECIPE = {
     "name": "discs", "title": "Discs | generated", "homepage": "https://example.org/discs", "licence": "CC BY 4.0",
@@ -39,10 +40,9 @@ def make_run(
     shards = folder / "shards-of-discs"
     shard_folder(shards)
     config = TrainConfig(shards, folder / "run", **{"model": model, "size": 64, "epochs": 5, "seed": 11, **options})
-    facts = {"polarity": "bright", "device": "cpu", "shards_sha256": load(shards).sha256, "keeps": keeps, "tile": 0, "level": 0,
-             "depth": depth, "range": "minmax", "regime": plain(Regime().of(config)),
-             "segments": config.method in ("medsass", "supervised")}  # fmt: skip
-    run_directory.create(config, facts)
+    segments, regime = config.method in ("medsass", "supervised"), plain(Regime().of(config))
+    found = facts(shards_sha256=load(shards).sha256, keeps=keeps, depth=depth, regime=regime, segments=segments)
+    run_directory.create(config, found)
     torch.manual_seed(5)
     state = network.build(model).state_dict()
     state = {name: value for name, value in state.items() if keeps == "network" or name.startswith("encoder.")}
