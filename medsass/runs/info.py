@@ -73,18 +73,14 @@ def show_plan(dataset: Manifest) -> None:
 
 
 def info(config: InfoConfig) -> None:
-    """Print the content of `config.shards` and draw the contact sheet, if asked for."""
+    """Print the content of `config.shards` and draw the contact sheet, if asked for: the first images of each split with
+    their masks, in the splits' proportions.
+    """
     dataset = remote.load(config.shards)
     show(dataset)
     show_rejected(config.shards, dataset)
-    if config.preview:
-        preview(config, dataset)
-        console.out.print(f"preview: {config.preview}")
-
-
-def preview(config: InfoConfig, dataset: Manifest) -> None:
-    """Draw the first images of each split with their masks into a PNG file, in the splits' proportions."""
-    assert config.preview is not None
+    if not config.preview:
+        return
     total = sum(split.samples for split in dataset.splits.values())
     tiles: list[figures.Tile] = []
     for name, split in dataset.splits.items():
@@ -96,6 +92,7 @@ def preview(config: InfoConfig, dataset: Manifest) -> None:
                 tiles.append((opening.from_bytes(content["mask.png"]).array // 255, "mask"))
     columns = _COLUMNS if any(split.masks for split in dataset.splits.values()) else _COLUMNS - 2
     figures.sheet([tiles[start : start + columns] for start in range(0, len(tiles), columns)], config.preview)
+    console.out.print(f"preview: {config.preview}")
 
 
 def _samples(config: InfoConfig, split: Split) -> Iterator[tuple[str, dict[str, bytes]]]:
