@@ -61,14 +61,11 @@ def _wrapped(text: str, font: Any) -> list[str]:
 
 
 def outlined(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw the outline of a mask on an image; its width grows with the image.
+    """Return an image with the outline of a mask, (H, W, 3) uint8 RGB; the outline's width grows with the image.
 
     Args:
         image: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 gray.
         mask: (H, W) uint8 in {0, 1}.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
     """
     shown = shallow(image)
     canvas = shown.copy() if shown.ndim == 3 else np.repeat(shown[..., None], 3, axis=2)

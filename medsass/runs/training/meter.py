@@ -42,10 +42,8 @@ class Meter:
             self._marks[-1][1].record()
 
     def read(self) -> dict[str, float]:
-        """Return what was measured so far. On a GPU, call it only after a synchronisation.
-
-        Returns:
-            images_per_second; waited: share of the time without data, in [0, 1]; gpu_memory: peak in bytes, on a GPU.
+        """Return what was measured so far: images_per_second; waited, the share of the time without data, in [0, 1]; and, on a
+        GPU, where it must follow a synchronisation, gpu_memory, the peak in bytes.
         """
         for (_, end), (start, _) in zip(self._marks, self._marks[1:], strict=False):
             self._waited += end.elapsed_time(start) / 1000

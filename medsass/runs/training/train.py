@@ -32,11 +32,8 @@ _SOON = 5.0  # seconds; where _AGREE steps take longer, they agree at each: torc
 def train(config: TrainConfig) -> dict[str, Any]:
     """Train as `config` says and fill `config.run`; with `resume`, continue from the last checkpoint.
 
-    Under torchrun this is one of its processes.
-
-    Returns:
-        The line of metrics.jsonl of the epoch whose weights are kept in best.pt and model.safetensors: the one with the
-        lowest validation loss, or the last where that loss ranks nothing (`Regime.ranks`).
+    Under torchrun this is one of its processes. Returns the line of metrics.jsonl of the epoch whose weights are kept in
+    best.pt and model.safetensors: the one with the lowest validation loss, or the last where that loss ranks nothing.
 
     Raises:
         Stopped: after SIGINT or SIGTERM; the run is saved.
@@ -206,8 +203,7 @@ class _Run:
         alone = f"medsass train {self.config.shards} {self.config.run}"
         by = self.stopping[-1] if self.stopping else "a signal to another process"
         raise Stopped(
-            f"stopped by {by} and saved after "
-            f"{report.place(*self.saved_at)}; go on with: "
+            f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: "
             f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
         )
 

@@ -126,15 +126,11 @@ class Trainer:
             self._means.load(saved["means"])
 
     def steps(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Do the rest of the epoch.
+        """Do the rest of the epoch. Yields after each step its number of images and, every half second, when the device is
+        waited for, `loss` of the last micro-batch with the values of `Meter.read`; else an empty dict.
 
-        Yields:
-            After each step its number of images and, every half second, when the device is waited for, `loss` of the
-            last micro-batch with the values of `Meter.read`; else an empty dict.
-
-        Raises:
-            FloatingPointError: the loss is no longer a finite number; names the images.
-            ValueError: no batch is large enough for the method.
+        Raises `FloatingPointError` that names the images where the loss is no longer a finite number, and `ValueError` where
+        no batch is large enough for the method.
         """
         self.method.train()
         self.meter = Meter(self.device)
@@ -207,9 +203,8 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Score the validation split, and keep `samples`. All processes must call it together: each does a share.
 
-        Returns:
-            The loss and, for a method that segments, the mean IoU with the method's own target: the pseudo-labels of a
-            label-free method, never the ground truth.
+        Returns the loss and, for a method that segments, the mean IoU with the method's own target: the pseudo-labels of a
+        label-free method, never the ground truth.
         """
         self.method.eval()
         self.ranks.share(self.method.buffers())

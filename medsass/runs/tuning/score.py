@@ -29,15 +29,11 @@ _LEAST = 1e-3  # least value of a criterion, so that one alone does not decide
 def glimpse(
     config: LoaderConfig, count: int, dataset: Manifest | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Load about `count` images of a split, chosen by the configuration's seed: whole, without augmentation.
+    """Load about `count` images of a split, chosen by the configuration's seed: whole, without augmentation. dataset: the
+    shards' manifest, where the caller has read it already.
 
-    Args:
-        config: the split, size, seed and device; with `masks` only images that have one are chosen.
-        count: number of images.
-        dataset: the shards' manifest, where the caller has read it already.
-
-    Returns:
-        Images (N, S, S, 3) uint8 RGB or (N, S, S) uint16 and, with `masks`, their masks (N, S, S) uint8 in {0, 1}.
+    Returns images (N, S, S, 3) uint8 RGB or (N, S, S) uint16 and, where the configuration asks for masks, only images that
+    have one, with their masks (N, S, S) uint8 in {0, 1}.
     """
     dataset = dataset or remote.load(config.shards)
     split = dataset.split(config.split)
