@@ -52,6 +52,11 @@ class Task:
     images: int
     sha256: str
 
+    @property
+    def work(self) -> int:
+        """An amount that the time of the training is proportional to."""
+        return self.config.epochs * max(self.images, 1)
+
     def held(self) -> dict[str, Any]:
         """Return the scores of an earlier start; empty where there are none, or those of other data or of another split."""
         try:
@@ -203,8 +208,7 @@ class _Crew:
                 for task, reason in results:
                     ready.remove(task)
                     self.ended.append(task)
-                    images = ([t.config.epochs * max(t.images, 1) for t in some] for some in (self.tasks, self.ended))
-                    work, worked = map(sum, images)  # time is proportional to it
+                    work, worked = (sum(item.work for item in items) for items in (self.tasks, self.ended))
                     left = (monotonic() - self.start) / worked * (work - worked) / 60
                     if reason:
                         failed[task], told = reason, [f"failed: {reason}"]

@@ -30,8 +30,8 @@ class Log:
 
     def __init__(self, config: TrainConfig, done: int) -> None:
         """Start anew, or after `done` epochs."""
-        run, self._wandb = config.run, None
-        self._run = run
+        self._run = run = config.run
+        self._wandb = None
         if config.wandb:
             import wandb
 
