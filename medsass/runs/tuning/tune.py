@@ -1,7 +1,6 @@
 """`medsass tune`: choose threshold, polarity and refinement for the labels of shards, without their truth."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,8 +48,8 @@ def tune(config: TuneConfig) -> Ranking:
     """
     dataset = remote.load(config.shards)
     _check(config, dataset)
-    where, c = device.resolve(config.device), config
-    plain = LoaderConfig(c.shards, "train", c.size, _BATCH, where, seed=c.seed, threads=c.threads)
+    where = device.resolve(config.device)
+    plain = LoaderConfig(config.shards, "train", config.size, _BATCH, where, seed=config.seed, threads=config.threads)
     images, _ = score.glimpse(plain, config.images, dataset)
     known, truth = score.glimpse(replace(plain, masks=True), config.images, dataset) if config.score else (images, None)
     polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
@@ -62,7 +61,13 @@ def tune(config: TuneConfig) -> Ranking:
     found = candidates(polarity, dataset.depth, score.coloured(images))
     with console.progress("tune", len(found) + config.learn) as bar:
         judged = score.judge(images, found, config.seed, lambda: bar.advance(1))
-        order, scores, learnt = _order(judged, images, config, lambda: bar.advance(1))
+        scores, learnt = judged.scores, np.full(len(found), np.nan)
+        order = np.argsort(-scores, kind="stable")
+        first = order[: config.learn]  # to be ordered by the product of score and learnability
+        for i in first:
+            learnt[i] = learnability(images, judged.masks[i], config.seed)
+            bar.advance(1)
+        order[: config.learn] = first[np.argsort(-scores[first] * learnt[first], kind="stable")]
     iou = _score(judged, images, known, truth)[order] if truth is not None else None
     values = {**judged.values, "learnability": learnt}
     ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
@@ -99,23 +104,6 @@ def _score(judged: Judged, images: torch.Tensor, known: torch.Tensor, truth: tor
     short = min(known.shape[1:3])
     found = judged.masks if same else (score.masks(item.labeler(short), known) for item in judged.candidates)
     return np.array([float(criteria.overlap(mask, truth).mean()) for mask in found])
-
-
-def _order(
-    judged: Judged, images: torch.Tensor, config: TuneConfig, each: Callable[[], None]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Indices of candidates from the best to the worst, their scores, and the learnability of the first few (NaN elsewhere),
-    which are ordered by its product with the score. each: called after each of these.
-    """
-    scores = judged.scores
-    order = np.argsort(-scores, kind="stable")
-    learnt = np.full(len(scores), np.nan)
-    first = order[: config.learn]
-    for i in first:
-        learnt[i] = learnability(images, judged.masks[i], config.seed)
-        each()
-    order[: config.learn] = first[np.argsort(-scores[first] * learnt[first], kind="stable")]
-    return order, scores, learnt
 
 
 def show(ranking: Ranking) -> None:
