@@ -8,7 +8,7 @@ import functools
 import os
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -172,10 +172,7 @@ def verify(config: configs.VerifyConfig) -> None:
 
     with console.progress("verify") as bar, remote.one_line(config.shards):
         problems = run(config.shards, bar.reach)
-    for problem in problems:
-        click.echo(f"medsass: {problem}", err=True)
-    if problems:
-        raise click.exceptions.Exit(2)
+    _report(problems)
     console.out.print(f"{config.shards}: as the manifest says, every byte")
 
 
@@ -240,7 +237,7 @@ def label(config: configs.LabelConfig) -> None:
     """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
     from medsass.runs.label import label as run
 
-    _report_left_out(run(config))
+    _report([f"{path}: {reason}; left out" for path, reason in run(config)])
 
 
 @command(configs.PredictConfig)
@@ -248,14 +245,14 @@ def predict(config: configs.PredictConfig) -> None:
     """Write masks for images, or folders of images, at their own size."""
     from medsass.runs.prediction.predict import predict as run
 
-    _report_left_out(run(config))
+    _report([f"{path}: {reason}; left out" for path, reason in run(config)])
 
 
-def _report_left_out(failed: "list[tuple[Path, str]]") -> None:
-    """Name the images that could not be read, and end with exit code 2 if there are any."""
-    for path, reason in failed:
-        click.echo(f"medsass: {path}: {reason}; left out", err=True)
-    if failed:
+def _report(problems: Sequence[object]) -> None:
+    """Print the problems, and end with exit code 2 if there are any."""
+    for problem in problems:
+        click.echo(f"medsass: {problem}", err=True)
+    if problems:
         raise click.exceptions.Exit(2)
 
 
