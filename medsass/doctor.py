@@ -49,18 +49,13 @@ def paths(found: list[Finding]) -> list[tuple[str, str]]:
         train = "DALI decodes and the network trains on the GPU (bf16)"
     elif works["GPU"]:
         train = "cannot run on the GPU, because DALI or CuPy does not work there: take --device cpu"
-    network = "on the GPU" if works["GPU"] else "on the CPU"
-    labels = "OpenCV and NumPy on the CPU"
-    if works["GPU"]:
-        labels = (
-            "CUDA kernels" if works["CuPy"] else "cannot run on the GPU without CuPy: pip install 'medsass[cuda13]'"
-        )
+    cuda = "CUDA kernels" if works["CuPy"] else "cannot run on the GPU without CuPy: pip install 'medsass[cuda13]'"
     return [
         ("shard", shard),
         ("info", "OpenCV on the CPU"),
         ("train, evaluate, demo", train),
-        ("predict", f"network {network}"),
-        ("label", labels),
+        ("predict", f"network on the {'GPU' if works['GPU'] else 'CPU'}"),
+        ("label", cuda if works["GPU"] else "OpenCV and NumPy on the CPU"),
     ]
 
 

@@ -226,11 +226,9 @@ def _preprocessing(given: dict[str, Any]) -> str:
 
 def _section(form: str, item: dict[str, Any]) -> str:
     check = f"Compared when exported: at most {item['difference']:.2g} from the run's own answer, whose values reach {item['scale']:.2g}."
-    output = (
-        "`logits` above 0 are foreground."
-        if any("logits" in line for line in item["lines"])
-        else "`features` are the encoder's deepest map, an eighth of the image's side."
-    )
+    output = "`features` are the encoder's deepest map, an eighth of the image's side."
+    if any("logits" in line for line in item["lines"]):
+        output = "`logits` above 0 are foreground."
     code = "\n".join(["```python", *item["lines"], "```"])
     return f"## {item['file']} ({form})\n\n{code}\n\n{output} {item['note']} {check}"
 
