@@ -1,10 +1,7 @@
 """The contract of a training method, and its lookup by name.
 
-A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with
-
-    def build(config: TrainConfig, polarity: str) -> Method
-
-and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
+A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with `build`, its subclass of
+`Method`, which is constructed from a `TrainConfig` and the polarity of the dataset's foreground; and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
 built, and `OPTIONS`, the fields of `TrainConfig` that no other method reads.
 """
 
@@ -26,7 +23,7 @@ from medsass.models import checkpoint, network
 class Regime:
     """The optimisation of a method unless the user says otherwise; a baseline's is its paper's.
 
-    optimizer: a name of `optim.OPTIMIZERS`.
+    optimizer: "adamw", "sgd" or "lars".
     lr: peak learning rate, for batches of `lr_batch` images.
     lr_batch: for another batch size the learning rate scales linearly for SGD and LARS (Goyal et al. 2017), and with the
         square root for AdamW, whose steps do not grow with the gradient (Malladi et al. 2022); at 0 it is constant.

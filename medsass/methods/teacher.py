@@ -14,9 +14,7 @@ from torch import nn
 from medsass.labels.criteria import overlap
 from medsass.models.flips import FLIPS, flipped
 
-GAMMA = (
-    6.94  # of the power function: the average reaches back over about a tenth of the steps so far (sigma_rel = 0.10)
-)
+GAMMA = 6.94  # of the power function: it reaches back over about a tenth of the steps so far (sigma_rel = 0.10)
 BEGIN, END, MOST = 0.3, 0.8, 0.8  # progress at which the teacher's share starts and stops growing; its largest share
 # IoU with the threshold's mask below which the teacher is ignored for an image: it may have collapsed.
 LEAST_AGREEMENT = 0.5

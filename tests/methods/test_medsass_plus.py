@@ -72,7 +72,7 @@ def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.
         return original(logits, target, weight)
 
     made.loss = spy
-    mask = made.target(Batch(IMAGES)).float()  # type: ignore[operator]
+    mask = made.prepare(Batch(IMAGES))[0].float()
     sure = teacher.Opinion(mask * 4 - 3, torch.ones(3))
     heard: list[torch.Tensor] = []
     monkeypatch.setattr(made.teacher, "forward", lambda images: heard.append(images) or sure)  # type: ignore[func-returns-value]
