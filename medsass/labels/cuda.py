@@ -17,7 +17,6 @@ import torch
 
 from medsass.labels import threshold as spec
 from medsass.labels.compiler import BLOCK_BYTES, SHARED_BYTES, Limits, Variant, import_cupy, launch, limits, pointer
-from medsass.labels.normalise import Normalise
 
 RESERVED = 1024  # bytes of shared memory a block that CUDA takes for itself
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a block's pixels
@@ -34,6 +33,25 @@ _GEOMETRY = np.dtype([(n, np.int32) for n in ("images", "pixels", "height", "wid
 _PARAMETERS = np.dtype([(name, np.float64) for name in ("nu", "tau2", "kappa", "omega")])
 _NORMALISE = np.dtype([("scale", np.float32, 3), ("shift", np.float32, 3)])
 _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size", "delta", "gaussian", "polarity")])
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """A request for the network's input: (x / 255 - mean) / std of each channel, as `dtype`.
+
+    mean, std: three numbers each, for red, green and blue. Raises `ValueError` for other lengths, a std of 0 or another
+    dtype.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise ValueError(f"mean and std must be three numbers each, std not 0; got {self.mean}, {self.std}")
+        if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+            raise ValueError(f"the input's dtype must be bfloat16, float16 or float32; got {self.dtype}")
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,7 @@ def label(
         ValueError: with the rule and the value seen.
     """
     images, stream = _input(images)
-    channels, bits = _check(images)
-    side = _polarity(polarity)
+    channels, bits, side = _check(images, polarity)
     if normalise and bits == 16:
         raise ValueError("normalised input is made of uint8 images; got uint16")
     if ght is not None:
@@ -161,13 +178,13 @@ def adaptive(
         ValueError: with the rule and the value seen.
     """
     images, stream = _input(images)
-    channels, bits = _check(images)
+    channels, bits, wanted = _check(images, polarity)
     if bits == 16:
         raise ValueError("adaptive labels are made of uint8 images; got uint16")
     if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
         raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
     (count, height, width), device = images.shape[:3], images.device.index
-    window = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
+    window = np.array((height, width, block_size, math.ceil(offset), int(gaussian), wanted), _WINDOW)
     if max(height, width) > MOST_SIDE:
         raise ValueError(
             f"an image may be at most {MOST_SIDE} pixels wide or high for adaptive labels; got {width} x {height}"
@@ -214,14 +231,8 @@ def _on(stream: int, device: int) -> torch.cuda.StreamContext:
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))  # type: ignore[no-untyped-call]
 
 
-def _polarity(name: str) -> int:
-    if name not in _POLARITIES:
-        raise ValueError(f"polarity must be one of {', '.join(_POLARITIES)}; got '{name}'")
-    return _POLARITIES[name]
-
-
-def _check(images: torch.Tensor) -> tuple[int, int]:
-    """Return the channels and bits of a batch, or raise `ValueError`."""
+def _check(images: torch.Tensor, polarity: str) -> tuple[int, int, int]:
+    """Return the channels and bits of a batch and the kernels' number of the polarity, or raise `ValueError`."""
     shape = tuple(images.shape)
     rgb = images.ndim == 4 and shape[3] == 3 and images.dtype == torch.uint8
     if not rgb and not (images.ndim == 3 and images.dtype in (torch.uint8, torch.uint16)):
@@ -236,7 +247,9 @@ def _check(images: torch.Tensor) -> tuple[int, int]:
         )
     if shape[1] * shape[2] > MOST_PIXELS:
         raise ValueError(f"an image may have at most {MOST_PIXELS} pixels; got {shape[1]} x {shape[2]}")
-    return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8)
+    if polarity not in _POLARITIES:
+        raise ValueError(f"polarity must be one of {', '.join(_POLARITIES)}; got '{polarity}'")
+    return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8), _POLARITIES[polarity]
 
 
 def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:

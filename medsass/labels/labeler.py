@@ -11,7 +11,7 @@ import torch
 
 from medsass.config import LABELS, POLARITIES
 from medsass.labels import ops, refine, threshold
-from medsass.labels.normalise import Normalise
+from medsass.labels.cuda import Normalise
 
 
 @dataclass(frozen=True)

@@ -132,14 +132,9 @@ def after(steps: tuple[RefineStep, ...]) -> tuple[RefineStep, ...]:
     return tuple(step for step in steps if step.name not in _EARLY)
 
 
-def scaled(length: float, shape: torch.Size) -> float:
-    """Convert a length to pixels of images of this shape (N, H, W)."""
-    return length * min(shape[1:]) / SIDE
-
-
 def radius(length: float, shape: torch.Size) -> int:
-    """Convert a length to whole pixels; at 0 the disk is one pixel and changes nothing."""
-    return math.floor(scaled(length, shape) + 0.5)
+    """Convert a length to whole pixels of images (N, H, W); at 0 the disk is one pixel and changes nothing."""
+    return math.floor(length * min(shape[1:]) / SIDE + 0.5)
 
 
 def of_images(images: torch.Tensor, steps: tuple[RefineStep, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,7 +153,7 @@ def of_images(images: torch.Tensor, steps: tuple[RefineStep, ...]) -> tuple[torc
     outside = torch.zeros_like(gray)
     for step in early[1:] if make else early:
         if step.name == "blur":
-            gray = blur(gray, scaled(step.value or 0.0, gray.shape))
+            gray = blur(gray, (step.value or 0.0) * min(gray.shape[1:]) / SIDE)
         else:
             outside = outside | vignette.outside(gray, radius(vignette.MARGIN, gray.shape))
             gray = vignette.filled(gray, outside)

@@ -176,13 +176,6 @@ def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArra
     return (1 / (255 * spread)).astype(np.float32), (-centre / spread).astype(np.float32)
 
 
-def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the values of an (H, W) mask on its outermost ring of pixels, each once, as a flat array."""
-    ring = np.ones(mask.shape, bool)
-    ring[1:-1, 1:-1] = False
-    return mask[ring]
-
-
 def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
     """Return the mask, (H, W) in {0, 1}, of the pixels that are foreground.
 
@@ -192,6 +185,7 @@ def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
             the border, or the pixels above if both hold the same.
     """
     if polarity == "auto":
-        edge = border(above)
-        polarity = "bright" if 2 * int(edge.sum()) <= edge.size else "dark"
+        border = np.ones(above.shape, bool)  # the outermost ring of pixels
+        border[1:-1, 1:-1] = False
+        polarity = "bright" if 2 * int(above[border].sum()) <= int(border.sum()) else "dark"
     return np.asarray(above if polarity == "bright" else ~above).view(np.uint8)
