@@ -16,7 +16,7 @@ from medsass.config import METHODS, TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.labels import refine
-from medsass.models import checkpoint, network
+from medsass.models import checkpoint, network, vit_unet
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Regime:
     def of(self, config: TrainConfig) -> "Regime":
         """Return the regime of a run: the user's numbers where given, the learning rate for the run's batch size.
 
-        Raises:
-            ValueError: for LARS without weight decay.
+        Raises `ValueError` for LARS without weight decay.
         """
         names = ("weight_decay", "warmup", "patience")
         given = {name: value for name in names if (value := getattr(config, name)) is not None}
@@ -143,9 +142,8 @@ def check(config: TrainConfig) -> None:
     """Raise `ValueError` naming an option that the method or the model cannot serve. Nothing is built."""
     if config.refine != "recipe":
         refine.parse(config.refine)  # for every method: its labels are those that `evaluate` compares with
-    multiple = network.multiple(config.model)
-    if config.size % multiple:
-        raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
+    if config.model in vit_unet.SHAPES and config.size % 16:  # halved four times
+        raise ValueError(f"--size must be a multiple of 16 for {config.model}; got {config.size}")
     for name in METHODS:
         for option in changed(config, getattr(_module(name), "OPTIONS", ())):
             if name != config.method:
@@ -156,10 +154,8 @@ def check(config: TrainConfig) -> None:
 def make(config: TrainConfig, polarity: str) -> Method:
     """Build the method that `config.method` names, for a dataset whose foreground has that polarity.
 
-    Raises:
-        ValueError: if `config` asks for something that the method cannot do, or starts from a run that does not fit.
-        OSError: if the run to start from cannot be read.
-        ImportError: if the method needs a package.
+    Raises `ValueError` if `config` asks for something that the method cannot do, or starts from a run that does not fit;
+    `OSError` if that run cannot be read; `ImportError` if the method needs a package.
     """
     check(config)
     return cast(Method, _module(config.method).build(config, polarity))
