@@ -34,10 +34,7 @@ def weights(sigma: float) -> tuple[int, ...]:
 
 
 def blur(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Smooth (N, H, W) uint8 images with a Gaussian of `sigma` pixels.
-
-    Edges are mirrored about the middle of the outermost pixel (OpenCV's default).
-    """
+    """Smooth (N, H, W) uint8 images by a Gaussian of `sigma` pixels; edges are mirrored about the outermost pixel."""
     if gray.is_cuda:
         return _on_gpu(gray.contiguous(), sigma)
     if gray.device.type != "cpu":
@@ -79,5 +76,4 @@ def _on_gpu(gray: torch.Tensor, sigma: float) -> torch.Tensor:
 @functools.cache
 def _half(sigma: float, device: int) -> torch.Tensor:
     """Weights from the middle outwards, cached on the device: a CUDA graph that is being captured must not copy them."""
-    half = weights(sigma)[len(weights(sigma)) // 2 :]
-    return torch.tensor(half, dtype=torch.int32, device=f"cuda:{device}")
+    return torch.tensor(weights(sigma)[len(weights(sigma)) // 2 :], dtype=torch.int32, device=f"cuda:{device}")

@@ -11,15 +11,13 @@ from medsass.labels import threshold as spec
 
 ADAPTIVE = {"adaptive-mean": cv2.ADAPTIVE_THRESH_MEAN_C, "adaptive-gaussian": cv2.ADAPTIVE_THRESH_GAUSSIAN_C}
 
-Labelled = tuple[NDArray[np.uint8], float, float]  # mask, threshold, separability
-
 
 def label(
     image: NDArray[Any], method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
-) -> Labelled:
+) -> tuple[NDArray[np.uint8], float, float]:
     """Label one (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16 image with the options of `Labeler`.
 
-    The adaptive methods take no uint16, and return NaN as the threshold.
+    Returns mask, threshold and separability. The adaptive methods take no uint16, and return NaN as the threshold.
     """
     gray: NDArray[Any] = np.ascontiguousarray(image) if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     low, span, adaptive = 0, 0, method in ADAPTIVE

@@ -89,13 +89,7 @@ def frame(gray: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG0
     return 1 - (border - y.mean((1, 2))).clamp_min(0)
 
 
-CRITERIA: dict[str, Criterion] = {
-    "separation": separation,
-    "contrast": contrast,
-    "size": size,
-    "compactness": compactness,
-    "frame": frame,
-}
+CRITERIA: dict[str, Criterion] = {item.__name__: item for item in (separation, contrast, size, compactness, frame)}
 
 
 def agreement(masks: torch.Tensor) -> torch.Tensor:

@@ -55,17 +55,23 @@ class Normalise:
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Buffers for results on the device.
+class Labels:
+    """The labels of a batch, or buffers for them; tensors on the batch's device.
 
-    mask: (N, H, W) uint8. threshold, separability: (N,) float32. input: the network's input (N, 3, H, W), channels-last,
-    if a `Normalise` asks for it.
+    mask: (N, H, W) uint8 in {0, 1}; from `Labeler` refined.
+    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
+        threshold differs from pixel to pixel.
+    separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
+        (for the adaptive methods: of the pixels above and not above their own threshold).
+    input: the network's input (N, 3, H, W), channels-last, if a `Normalise` asks for it, else None.
+    gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
     """
 
     mask: torch.Tensor
     threshold: torch.Tensor
     separability: torch.Tensor
     input: torch.Tensor | None = None
+    gray: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,8 @@ def label(
     polarity: str,
     ght: Sequence[float] | None = None,
     normalise: Normalise | None = None,
-    out: Outputs | None = None,
-) -> Outputs:
+    out: Labels | None = None,
+) -> Labels:
     """Label a batch on the GPU by Otsu, or by GHT if `ght` is given.
 
     The results equal those of `threshold.py`: Otsu's to the bit, GHT's except where the best scores differ by less than
@@ -123,8 +129,7 @@ def label(
         normalise: also make the network's input; of uint8 images only.
         out: buffers for the results; allocated if None.
 
-    Raises:
-        ValueError: with the rule and the value seen.
+    Raises `ValueError` with the rule and the value seen.
     """
     images, stream = _input(images)
     channels, bits, side = _check(images, polarity)
@@ -162,20 +167,13 @@ def label(
 
 
 def adaptive(
-    images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Outputs | None = None
-) -> Outputs:
-    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`.
+    images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Labels | None = None
+) -> Labels:
+    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`; else as `label`, of uint8 images.
 
-    Args:
-        images: contiguous CUDA tensor or CuPy array, (N, H, W, 3) uint8 RGB or (N, H, W) uint8.
-        polarity: "bright", "dark" or "auto".
-        gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
-        block_size: side of the neighbourhood in pixels, odd.
-        offset: the constant that is subtracted from the mean.
-        out: buffers for the results; allocated if None.
-
-    Raises:
-        ValueError: with the rule and the value seen.
+    gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
+    block_size: side of the neighbourhood in pixels, odd.
+    offset: the constant that is subtracted from the mean.
     """
     images, stream = _input(images)
     channels, bits, wanted = _check(images, polarity)
@@ -252,7 +250,7 @@ def _check(images: torch.Tensor, polarity: str) -> tuple[int, int, int]:
     return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8), _POLARITIES[polarity]
 
 
-def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:
+def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Labels | None) -> Labels:
     """Allocate the outputs, or check those that were passed in."""
     n, h, w = images.shape[:3]
     plain, device = torch.contiguous_format, images.device
@@ -264,7 +262,7 @@ def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | N
     if normalise:
         wanted["input"] = ((n, 3, h, w), normalise.dtype, torch.channels_last)
     if out is None:
-        return Outputs(
+        return Labels(
             **{name: torch.empty(s, dtype=t, device=device, memory_format=m) for name, (s, t, m) in wanted.items()}
         )
     for name, (shape, dtype, layout) in wanted.items():

@@ -106,10 +106,7 @@ def before(images: torch.Tensor, steps: str) -> Two:
     return (gray.clone(memory_format=torch.contiguous_format) if gray is images else gray), outside
 
 
-@before.register_fake
-def _(images: torch.Tensor, steps: str) -> Two:  # noqa: ARG001
-    shape = images.shape[:3]
-    return images.new_empty(shape), images.new_empty(shape)
+before.register_fake(lambda images, _: (images.new_empty(images.shape[:3]), images.new_empty(images.shape[:3])))
 
 
 @torch.library.custom_op(
@@ -120,6 +117,4 @@ def after(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch
     return refine.of_mask(mask, outside, refine.parse(steps))
 
 
-@after.register_fake
-def _(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:  # noqa: ARG001
-    return torch.empty_like(mask, memory_format=torch.contiguous_format)
+after.register_fake(lambda mask, *_: torch.empty_like(mask, memory_format=torch.contiguous_format))

@@ -128,8 +128,7 @@ def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
     box = sums[block_size:, block_size:] - sums[:-block_size, block_size:] - sums[block_size:, :-block_size]
     box += sums[:-block_size, :-block_size]
     mean = np.rint(box / block_size**2).astype(np.int64)
-    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
-    return above.astype(np.uint8)
+    return np.asarray(image.astype(np.int64) - mean > -np.ceil(offset)).astype(np.uint8)
 
 
 def gaussian_weights(block_size: int) -> NDArray[np.int64]:
@@ -157,8 +156,7 @@ def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
     half = 1 << 47
     mean = (total + half) >> 48
     mean -= (total % (2 * half) == half) & (mean % 2 == 1)  # ties to even
-    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
-    return above.astype(np.uint8)
+    return np.asarray(image.astype(np.int64) - mean > -np.ceil(offset)).astype(np.uint8)
 
 
 def normalised(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:

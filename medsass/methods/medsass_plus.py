@@ -53,7 +53,8 @@ class MedSASSPlus(MedSASS):
             return Outcome(self.loss(logits, labels.mask), logits, labels.mask)
         target = labels.mask
         if self.teacher and (images.is_cuda or self.share > 0):  # on a GPU always: no wait, and each step is the same
-            target = teacher.blended(target, self.teacher(images), self.share)
+            opinion, stability = self.teacher(images)
+            target = teacher.blended(target, opinion, stability, self.share)
         weight = confidence.weights(batch, labels, self.otsu) if "weights" in self.components else None
         logits = self.network(changed(images) if "consistency" in self.components else images)
         return Outcome(self.loss(logits, target, weight), logits, labels.mask)

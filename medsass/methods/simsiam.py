@@ -41,7 +41,7 @@ class SimSiam(Method):
         self.projector = heads.SimSiamProjectionHead(encoder.width, _OUT, _OUT)
         self.predictor = heads.SimSiamPredictionHead(_OUT, _BOTTLENECK, _OUT)
         for item in self.predictor.parameters():
-            item.constant = True
+            item.constant = True  # its learning rate does not decay (section 4.2)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
         """Compute the mean of D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2 (equation 4); in [-1, 1]."""

@@ -131,7 +131,7 @@ BATCH = torch.zeros(2, 4, 6, 3, dtype=torch.uint8)
 NORMALISE = cuda.Normalise(MEAN, STD)
 
 
-def _allocated(batch: torch.Tensor = BATCH) -> cuda.Outputs:
+def _allocated(batch: torch.Tensor = BATCH) -> cuda.Labels:
     return cuda._outputs(batch, NORMALISE, None)
 
 
