@@ -77,18 +77,18 @@ def pictures(case: Case, count: int, data: Path, device: str) -> torch.Tensor:
     return gray if case.channels == 1 else gray.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
 
 
-def outputs(case: Case) -> cuda.Outputs:
+def outputs(case: Case) -> cuda.Labels:
     """Allocate buffers on the GPU for a launch of the case."""
     n, h, w = case.batch, case.height, case.width
     mask = torch.empty((n, h, w), dtype=torch.uint8, device="cuda")
     threshold, separability = torch.empty(n, device="cuda"), torch.empty(n, device="cuda")
     if not case.fused:
-        return cuda.Outputs(mask, threshold, separability)
+        return cuda.Labels(mask, threshold, separability)
     made = torch.empty((n, 3, h, w), dtype=NORMALISE.dtype, device="cuda", memory_format=torch.channels_last)
-    return cuda.Outputs(mask, threshold, separability, made)
+    return cuda.Labels(mask, threshold, separability, made)
 
 
-def poison(out: cuda.Outputs) -> None:
+def poison(out: cuda.Labels) -> None:
     """Overwrite the buffers, so that whatever the next launch does not write is found wrong."""
     out.mask.fill_(POISON)
     for values in (out.threshold, out.separability, out.input):
@@ -96,7 +96,7 @@ def poison(out: cuda.Outputs) -> None:
             values.fill_(-1000)
 
 
-def launch(case: Case, images: torch.Tensor, out: cuda.Outputs) -> None:
+def launch(case: Case, images: torch.Tensor, out: cuda.Labels) -> None:
     """Launch once, as `Labeler` does, into preallocated buffers."""
     if case.method in ("otsu", "ght"):
         parameters = LABELER.ght if case.method == "ght" else None

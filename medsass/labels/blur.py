@@ -34,10 +34,7 @@ def weights(sigma: float) -> tuple[int, ...]:
 
 
 def blur(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Smooth (N, H, W) uint8 images with a Gaussian of `sigma` pixels.
-
-    Edges are mirrored about the middle of the outermost pixel (OpenCV's default).
-    """
+    """Smooth (N, H, W) uint8 images by a Gaussian of `sigma` pixels; edges are mirrored about the outermost pixel."""
     if gray.is_cuda:
         return _on_gpu(gray.contiguous(), sigma)
     if gray.device.type != "cpu":
@@ -51,26 +48,18 @@ def blur(gray: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def by_shifts(gray: torch.Tensor, sigma: float) -> torch.Tensor:
     """Compute `blur` as a sum of shifted images, in operators of torch."""
-    sums = _along(_along(gray.long(), weights(sigma), 1), weights(sigma), 2)
+    radius, sums = len(weights(sigma)) // 2, gray.long()
+    for axis in (1, 2):
+        size = gray.shape[axis]
+        period = max(1, 2 * (size - 1))
+        index = torch.arange(-radius, size + radius, device=gray.device) % period
+        padded = sums.index_select(axis, torch.minimum(index, period - index) if size > 1 else index)
+        sums = sums * weights(sigma)[radius]
+        for distance, weight in enumerate(weights(sigma)[radius + 1 :], 1):
+            if weight:
+                pair = padded.narrow(axis, radius - distance, size) + padded.narrow(axis, radius + distance, size)
+                sums.add_(pair, alpha=weight)
     return ((sums + ONE**2 // 2) >> 24).byte()
-
-
-def _along(values: torch.Tensor, weights: tuple[int, ...], axis: int) -> torch.Tensor:
-    size, radius = values.shape[axis], len(weights) // 2
-    padded = values.index_select(axis, mirrored(size, radius, values.device))
-    result = values * weights[radius]
-    for distance, weight in enumerate(weights[radius + 1 :], 1):
-        if weight:
-            pair = padded.narrow(axis, radius - distance, size) + padded.narrow(axis, radius + distance, size)
-            result.add_(pair, alpha=weight)
-    return result
-
-
-def mirrored(size: int, radius: int, device: torch.device) -> torch.Tensor:
-    """Return the indices, (size + 2 radius) int64, of positions -radius, ..., size + radius - 1 with mirrored edges."""
-    period = max(1, 2 * (size - 1))
-    index = torch.arange(-radius, size + radius, device=device) % period
-    return torch.minimum(index, period - index) if size > 1 else index
 
 
 def _on_gpu(gray: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -87,5 +76,4 @@ def _on_gpu(gray: torch.Tensor, sigma: float) -> torch.Tensor:
 @functools.cache
 def _half(sigma: float, device: int) -> torch.Tensor:
     """Weights from the middle outwards, cached on the device: a CUDA graph that is being captured must not copy them."""
-    half = weights(sigma)[len(weights(sigma)) // 2 :]
-    return torch.tensor(half, dtype=torch.int32, device=f"cuda:{device}")
+    return torch.tensor(weights(sigma)[len(weights(sigma)) // 2 :], dtype=torch.int32, device=f"cuda:{device}")

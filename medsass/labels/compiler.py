@@ -38,10 +38,7 @@ class Variant:
 
     @property
     def resident(self) -> int:
-        """Blocks of `label` wanted on a multiprocessor, so that some load while others solve and write.
-
-        Three without a stage, which takes the room of the third.
-        """
+        """Wanted blocks of `label` on a multiprocessor: some load while others solve; a stage takes the room of the third."""
         return 2 if self.stage else 3
 
 

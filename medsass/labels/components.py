@@ -28,8 +28,7 @@ def components(mask: torch.Tensor, connectivity: int) -> torch.Tensor:
     Returns:
         (N, H, W) int32: an index y * W + x into the pixel's own image, -1 where the mask is 0.
 
-    Raises:
-        ValueError: for another connectivity, shape or type.
+    Raises `ValueError` for another connectivity, shape or type.
     """
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8; got {connectivity}")
@@ -51,16 +50,13 @@ def components(mask: torch.Tensor, connectivity: int) -> torch.Tensor:
     return labels
 
 
-@components.register_fake
-def _(mask: torch.Tensor, connectivity: int) -> torch.Tensor:  # noqa: ARG001
-    return mask.new_empty(mask.shape, dtype=torch.int32)
+components.register_fake(lambda mask, _: mask.new_empty(mask.shape, dtype=torch.int32))
 
 
 def numbered(mask: NDArray[np.uint8], connectivity: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Number the components of one mask (H, W), the background as number 0.
+    """Return the number of each pixel's component, (H, W) int32, and the first pixel's index of each number.
 
-    Returns:
-        The number of each pixel, (H, W) int32, and of each number the smallest index of its pixels, -1 of the background.
+    The background is number 0 and has the index -1.
     """
     count, found = cv2.connectedComponents(np.ascontiguousarray(mask), connectivity=connectivity, ltype=cv2.CV_32S)
     labels = np.asarray(found, np.int32)

@@ -42,7 +42,9 @@ def contrast(gray: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     share; equal lengths share their mean rank. An outline drawn at random has 1/2, as a classifier's area under the ROC
     curve (Hanley and McNeil 1982).
     """
-    steep = _gradient(gray).flatten(1)
+    g = F.pad(gray[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    rows, columns = g[:, :-2] + 2 * g[:, 1:-1] + g[:, 2:], g[:, :, :-2] + 2 * g[:, :, 1:-1] + g[:, :, 2:]
+    steep = torch.hypot(rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2]).flatten(1)
     ordered = steep.sort(1).values
     ranks = (torch.searchsorted(ordered, steep) + torch.searchsorted(ordered, steep, right=True) - 1).float() / 2
     ranks /= steep.shape[1] - 1
@@ -87,13 +89,7 @@ def frame(gray: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG0
     return 1 - (border - y.mean((1, 2))).clamp_min(0)
 
 
-CRITERIA: dict[str, Criterion] = {
-    "separation": separation,
-    "contrast": contrast,
-    "size": size,
-    "compactness": compactness,
-    "frame": frame,
-}
+CRITERIA: dict[str, Criterion] = {item.__name__: item for item in (separation, contrast, size, compactness, frame)}
 
 
 def agreement(masks: torch.Tensor) -> torch.Tensor:
@@ -113,12 +109,6 @@ def outline(mask: torch.Tensor) -> torch.Tensor:
     """Return (N, H, W) bool: the pixels on both sides of the mask's edge; the image's border is no edge."""
     y = F.pad(mask[:, None].float(), (1, 1, 1, 1), mode="replicate")
     return (F.max_pool2d(y, 3, 1) > -F.max_pool2d(-y, 3, 1))[:, 0]
-
-
-def _gradient(gray: torch.Tensor) -> torch.Tensor:
-    g = F.pad(gray[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
-    rows, columns = g[:, :-2] + 2 * g[:, 1:-1] + g[:, 2:], g[:, :, :-2] + 2 * g[:, :, 1:-1] + g[:, :, 2:]
-    return torch.hypot(rows[:, :, 2:] - rows[:, :, :-2], columns[:, 2:] - columns[:, :-2])
 
 
 def _has_both(mask: torch.Tensor) -> torch.Tensor:

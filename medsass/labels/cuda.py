@@ -17,7 +17,6 @@ import torch
 
 from medsass.labels import threshold as spec
 from medsass.labels.compiler import BLOCK_BYTES, SHARED_BYTES, Limits, Variant, import_cupy, launch, limits, pointer
-from medsass.labels.normalise import Normalise
 
 RESERVED = 1024  # bytes of shared memory a block that CUDA takes for itself
 SLACK = 48  # bytes that alignment and the last wide read may take beyond a block's pixels
@@ -37,17 +36,42 @@ _WINDOW = np.dtype([(name, np.int32) for name in ("height", "width", "block_size
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Buffers for results on the device.
+class Normalise:
+    """A request for the network's input: (x / 255 - mean) / std of each channel, as `dtype`.
 
-    mask: (N, H, W) uint8. threshold, separability: (N,) float32. input: the network's input (N, 3, H, W), channels-last,
-    if a `Normalise` asks for it.
+    mean, std: three numbers each, for red, green and blue. Raises `ValueError` for other lengths, a std of 0 or another
+    dtype.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise ValueError(f"mean and std must be three numbers each, std not 0; got {self.mean}, {self.std}")
+        if self.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+            raise ValueError(f"the input's dtype must be bfloat16, float16 or float32; got {self.dtype}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a batch, or buffers for them; tensors on the batch's device.
+
+    mask: (N, H, W) uint8 in {0, 1}; from `Labeler` refined.
+    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
+        threshold differs from pixel to pixel.
+    separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
+        (for the adaptive methods: of the pixels above and not above their own threshold).
+    input: the network's input (N, 3, H, W), channels-last, if a `Normalise` asks for it, else None.
+    gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
     """
 
     mask: torch.Tensor
     threshold: torch.Tensor
     separability: torch.Tensor
     input: torch.Tensor | None = None
+    gray: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,8 +115,8 @@ def label(
     polarity: str,
     ght: Sequence[float] | None = None,
     normalise: Normalise | None = None,
-    out: Outputs | None = None,
-) -> Outputs:
+    out: Labels | None = None,
+) -> Labels:
     """Label a batch on the GPU by Otsu, or by GHT if `ght` is given.
 
     The results equal those of `threshold.py`: Otsu's to the bit, GHT's except where the best scores differ by less than
@@ -105,12 +129,10 @@ def label(
         normalise: also make the network's input; of uint8 images only.
         out: buffers for the results; allocated if None.
 
-    Raises:
-        ValueError: with the rule and the value seen.
+    Raises `ValueError` with the rule and the value seen.
     """
     images, stream = _input(images)
-    channels, bits = _check(images)
-    side = _polarity(polarity)
+    channels, bits, side = _check(images, polarity)
     if normalise and bits == 16:
         raise ValueError("normalised input is made of uint8 images; got uint16")
     if ght is not None:
@@ -145,29 +167,22 @@ def label(
 
 
 def adaptive(
-    images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Outputs | None = None
-) -> Outputs:
-    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`.
+    images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Labels | None = None
+) -> Labels:
+    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`; else as `label`, of uint8 images.
 
-    Args:
-        images: contiguous CUDA tensor or CuPy array, (N, H, W, 3) uint8 RGB or (N, H, W) uint8.
-        polarity: "bright", "dark" or "auto".
-        gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
-        block_size: side of the neighbourhood in pixels, odd.
-        offset: the constant that is subtracted from the mean.
-        out: buffers for the results; allocated if None.
-
-    Raises:
-        ValueError: with the rule and the value seen.
+    gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
+    block_size: side of the neighbourhood in pixels, odd.
+    offset: the constant that is subtracted from the mean.
     """
     images, stream = _input(images)
-    channels, bits = _check(images)
+    channels, bits, wanted = _check(images, polarity)
     if bits == 16:
         raise ValueError("adaptive labels are made of uint8 images; got uint16")
     if not 3 <= block_size <= MOST_BLOCK_SIZE or block_size % 2 == 0:
         raise ValueError(f"block_size must be odd, from 3 to {MOST_BLOCK_SIZE}; got {block_size}")
     (count, height, width), device = images.shape[:3], images.device.index
-    window = np.array((height, width, block_size, math.ceil(offset), int(gaussian), _polarity(polarity)), _WINDOW)
+    window = np.array((height, width, block_size, math.ceil(offset), int(gaussian), wanted), _WINDOW)
     if max(height, width) > MOST_SIDE:
         raise ValueError(
             f"an image may be at most {MOST_SIDE} pixels wide or high for adaptive labels; got {width} x {height}"
@@ -214,14 +229,8 @@ def _on(stream: int, device: int) -> torch.cuda.StreamContext:
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))  # type: ignore[no-untyped-call]
 
 
-def _polarity(name: str) -> int:
-    if name not in _POLARITIES:
-        raise ValueError(f"polarity must be one of {', '.join(_POLARITIES)}; got '{name}'")
-    return _POLARITIES[name]
-
-
-def _check(images: torch.Tensor) -> tuple[int, int]:
-    """Return the channels and bits of a batch, or raise `ValueError`."""
+def _check(images: torch.Tensor, polarity: str) -> tuple[int, int, int]:
+    """Return the channels and bits of a batch and the kernels' number of the polarity, or raise `ValueError`."""
     shape = tuple(images.shape)
     rgb = images.ndim == 4 and shape[3] == 3 and images.dtype == torch.uint8
     if not rgb and not (images.ndim == 3 and images.dtype in (torch.uint8, torch.uint16)):
@@ -236,10 +245,12 @@ def _check(images: torch.Tensor) -> tuple[int, int]:
         )
     if shape[1] * shape[2] > MOST_PIXELS:
         raise ValueError(f"an image may have at most {MOST_PIXELS} pixels; got {shape[1]} x {shape[2]}")
-    return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8)
+    if polarity not in _POLARITIES:
+        raise ValueError(f"polarity must be one of {', '.join(_POLARITIES)}; got '{polarity}'")
+    return (3 if rgb else 1), (16 if images.dtype == torch.uint16 else 8), _POLARITIES[polarity]
 
 
-def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | None) -> Outputs:
+def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Labels | None) -> Labels:
     """Allocate the outputs, or check those that were passed in."""
     n, h, w = images.shape[:3]
     plain, device = torch.contiguous_format, images.device
@@ -251,7 +262,7 @@ def _outputs(images: torch.Tensor, normalise: Normalise | None, out: Outputs | N
     if normalise:
         wanted["input"] = ((n, 3, h, w), normalise.dtype, torch.channels_last)
     if out is None:
-        return Outputs(
+        return Labels(
             **{name: torch.empty(s, dtype=t, device=device, memory_format=m) for name, (s, t, m) in wanted.items()}
         )
     for name, (shape, dtype, layout) in wanted.items():

@@ -5,33 +5,12 @@ results, which `threshold.py` states, except where OpenCV's float32 Gaussian rou
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from medsass.config import LABELS, POLARITIES
 from medsass.labels import ops, refine, threshold
-from medsass.labels.normalise import Normalise
-
-
-@dataclass(frozen=True)
-class Labels:
-    """The labels of a batch; tensors on the batch's device.
-
-    mask: (N, H, W) uint8 in {0, 1}, refined.
-    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
-        threshold differs from pixel to pixel.
-    separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
-        (for the adaptive methods: of the pixels above and not above their own threshold).
-    input: the network's input (N, 3, H, W), channels-last, if a `Normalise` was given, else None.
-    gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
-    """
-
-    mask: torch.Tensor
-    threshold: torch.Tensor
-    separability: torch.Tensor
-    input: torch.Tensor | None = None
-    gray: torch.Tensor | None = None
+from medsass.labels.cuda import Labels, Normalise
 
 
 @dataclass(frozen=True)
@@ -77,14 +56,11 @@ class Labeler:
                 are then found in 256 bins over each image's own range.
             normalise: also make the network's input.
 
-        Raises:
-            ValueError: for other images.
+        Raises `ValueError` for other images.
         """
         self._check(images, normalise)
         options = (self.method, self.polarity, list(self.ght), self.block_size, self.offset)
-        numbers: tuple[Any, ...] = ()
-        if normalise:
-            numbers = (list(normalise.mean), list(normalise.std), normalise.dtype)
+        numbers = (list(normalise.mean), list(normalise.std), normalise.dtype) if normalise else None
         outside = None
         if self._before:
             gray, outside = ops.before(images, self._before)

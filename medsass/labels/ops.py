@@ -4,13 +4,14 @@
 They run the CUDA kernels or the CPU code depending on where the images are. Each has a fake kernel that gives the shapes.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from medsass.labels import cpu, cuda, refine
-from medsass.labels.normalise import Normalise, normalised
+from medsass.labels import cpu, cuda, refine, threshold
+from medsass.labels.cuda import Normalise
 
 # Spelled out, because what torch infers from type hints differs between its versions.
 _OPTIONS = "Tensor images, str method, str polarity, float[] ght, int block_size, float offset"
@@ -25,28 +26,24 @@ def label(
     images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float
 ) -> Three:
     """Return mask (N, H, W) uint8 in {0, 1}, threshold (N,) float32 and separability (N,) float32 of a batch."""
-    parameters = ght if method == "ght" else None
     if images.is_cuda:
         images = images.contiguous()
         if method in cpu.ADAPTIVE:
             out = cuda.adaptive(images, polarity, method == "adaptive-gaussian", block_size, offset)
         else:
-            out = cuda.label(images, polarity, parameters)
+            out = cuda.label(images, polarity, ght if method == "ght" else None)
         return out.mask, out.threshold, out.separability
-    if method in cpu.ADAPTIVE:
-        labelled = [cpu.adaptive(image, polarity, method, block_size, offset) for image in images.numpy()]
-    else:
-        labelled = [cpu.label(image, polarity, parameters) for image in images.numpy()]
+    labelled = [cpu.label(image, method, polarity, ght, block_size, offset) for image in images.numpy()]
     masks, *numbers = zip(*labelled, strict=True)
-    threshold, separability = (torch.tensor(values, dtype=torch.float32) for values in numbers)
-    return torch.from_numpy(np.stack(masks)), threshold, separability
+    levels, separability = (torch.tensor(values, dtype=torch.float32) for values in numbers)
+    return torch.from_numpy(np.stack(masks)), levels, separability
 
 
 @label.register_fake
 def _(images: torch.Tensor, method: str, polarity: str, ght: Sequence[float], block_size: int, offset: float) -> Three:  # noqa: ARG001
     n, h, w = images.shape[:3]
-    threshold, separability = images.new_empty((n,), dtype=torch.float32), images.new_empty((n,), dtype=torch.float32)
-    return images.new_empty((n, h, w), dtype=torch.uint8), threshold, separability
+    levels, separability = images.new_empty((n,), dtype=torch.float32), images.new_empty((n,), dtype=torch.float32)
+    return images.new_empty((n, h, w), dtype=torch.uint8), levels, separability
 
 
 @torch.library.custom_op(
@@ -81,14 +78,25 @@ def _(
     "medsass::input", mutates_args=(), schema="(Tensor images, float[] mean, float[] std, ScalarType dtype) -> Tensor"
 )
 def input(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:  # noqa: A001
-    """Return the network's input (N, 3, H, W) of `dtype`, channels-last, where it is not made with the labels."""
-    return normalised(images, mean, std, dtype).contiguous(memory_format=torch.channels_last)
+    """Return the network's input (N, 3, H, W) of `dtype`, channels-last, where it is not made with the labels.
+
+    The values are those of `threshold.normalised`; a gray channel stands for all three.
+    """
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
+    rgb = images if images.ndim == 4 else images.unsqueeze(-1)
+    return (rgb * scale + shift).to(dtype).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 @input.register_fake
 def _(images: torch.Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> torch.Tensor:  # noqa: ARG001
     n, h, w = images.shape[:3]
     return images.new_empty((n, 3, h, w), dtype=dtype).to(memory_format=torch.channels_last)
+
+
+@functools.cache
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Cached on the device: a CUDA graph that is being captured must not copy them from the host."""
+    return tuple(torch.from_numpy(constant).to(device) for constant in threshold.scale_and_shift(mean, std))
 
 
 @torch.library.custom_op("medsass::before", mutates_args=(), schema="(Tensor images, str steps) -> (Tensor, Tensor)")
@@ -98,10 +106,7 @@ def before(images: torch.Tensor, steps: str) -> Two:
     return (gray.clone(memory_format=torch.contiguous_format) if gray is images else gray), outside
 
 
-@before.register_fake
-def _(images: torch.Tensor, steps: str) -> Two:  # noqa: ARG001
-    shape = images.shape[:3]
-    return images.new_empty(shape), images.new_empty(shape)
+before.register_fake(lambda images, _: (images.new_empty(images.shape[:3]), images.new_empty(images.shape[:3])))
 
 
 @torch.library.custom_op(
@@ -112,6 +117,4 @@ def after(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch
     return refine.of_mask(mask, outside, refine.parse(steps))
 
 
-@after.register_fake
-def _(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:  # noqa: ARG001
-    return torch.empty_like(mask, memory_format=torch.contiguous_format)
+after.register_fake(lambda mask, *_: torch.empty_like(mask, memory_format=torch.contiguous_format))

@@ -80,8 +80,7 @@ class RefineStep:
 def parse(text: str) -> tuple[RefineStep, ...]:
     """Parse steps: names separated by commas, each with its value after a colon; "" and "none" are no step.
 
-    Raises:
-        ValueError: with the rule and the value seen.
+    Raises `ValueError` with the rule and the value seen.
     """
     if text.strip() in ("", "none"):
         return ()
@@ -132,25 +131,15 @@ def after(steps: tuple[RefineStep, ...]) -> tuple[RefineStep, ...]:
     return tuple(step for step in steps if step.name not in _EARLY)
 
 
-def scaled(length: float, shape: torch.Size) -> float:
-    """Convert a length to pixels of images of this shape (N, H, W)."""
-    return length * min(shape[1:]) / SIDE
-
-
 def radius(length: float, shape: torch.Size) -> int:
-    """Convert a length to whole pixels; at 0 the disk is one pixel and changes nothing."""
-    return math.floor(scaled(length, shape) + 0.5)
+    """Convert a length to whole pixels of images (N, H, W); at 0 the disk is one pixel and changes nothing."""
+    return math.floor(length * min(shape[1:]) / SIDE + 0.5)
 
 
 def of_images(images: torch.Tensor, steps: tuple[RefineStep, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply the steps before the threshold.
+    """Apply those of the steps that come before the threshold to (N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray.
 
-    Args:
-        images: (N, H, W, 3) uint8 RGB or (N, H, W) uint8 gray.
-        steps: any; those after the threshold are passed over.
-
-    Returns:
-        The gray image to threshold, and 1 where a pixel is outside of the field of view, both (N, H, W) uint8.
+    Returns the gray image to threshold, and 1 where a pixel is outside of the field of view, both (N, H, W) uint8.
     """
     early = before(steps)
     make = _GRAYS.get(early[0].name) if early else None
@@ -158,7 +147,7 @@ def of_images(images: torch.Tensor, steps: tuple[RefineStep, ...]) -> tuple[torc
     outside = torch.zeros_like(gray)
     for step in early[1:] if make else early:
         if step.name == "blur":
-            gray = blur(gray, scaled(step.value or 0.0, gray.shape))
+            gray = blur(gray, (step.value or 0.0) * min(gray.shape[1:]) / SIDE)
         else:
             outside = outside | vignette.outside(gray, radius(vignette.MARGIN, gray.shape))
             gray = vignette.filled(gray, outside)
@@ -166,9 +155,9 @@ def of_images(images: torch.Tensor, steps: tuple[RefineStep, ...]) -> tuple[torc
 
 
 def of_mask(mask: torch.Tensor, outside: torch.Tensor | None, steps: tuple[RefineStep, ...]) -> torch.Tensor:
-    """Apply the steps after the threshold to a mask (N, H, W) uint8 in {0, 1}.
+    """Apply those of the steps that come after the threshold to a mask; nothing in `outside` becomes foreground.
 
-    Nothing in `outside` (N, H, W) becomes foreground.
+    Masks and `outside` are (N, H, W) uint8 in {0, 1}.
     """
     outside = torch.zeros_like(mask) if outside is None else outside
     result = mask & (1 - outside)

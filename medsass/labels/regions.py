@@ -46,8 +46,16 @@ class Regions:
 
 
 def regions(mask: torch.Tensor, connectivity: int) -> Regions:
-    """Find the components of a mask (N, H, W) uint8."""
-    return (_by_number if mask.device.type == "cpu" else by_index)(mask, connectivity)
+    """Find the components of a mask (N, H, W) uint8. On the CPU keys are OpenCV's numbers, of which there are few."""
+    if mask.device.type != "cpu":
+        return by_index(mask, connectivity)
+    found = [numbered(image, connectivity) for image in mask.numpy()]
+    count = max(len(first) for _, first in found)
+    areas = np.stack([np.bincount(labels.ravel(), minlength=count) for labels, _ in found])
+    areas[:, 0] = 0
+    firsts = np.stack([np.pad(first, (0, count - len(first))) for _, first in found])
+    keys = np.stack([labels.ravel() for labels, _ in found])
+    return Regions(torch.from_numpy(keys).long(), torch.from_numpy(areas).long(), torch.from_numpy(firsts).long(), 0)
 
 
 def by_index(mask: torch.Tensor, connectivity: int) -> Regions:
@@ -57,17 +65,6 @@ def by_index(mask: torch.Tensor, connectivity: int) -> Regions:
     keys = torch.where(found < 0, pixels, found)
     areas = found.new_zeros((len(found), pixels + 1)).scatter_add_(1, keys, (found >= 0).long())
     return Regions(keys, areas, torch.arange(pixels + 1, device=mask.device)[None], pixels)
-
-
-def _by_number(mask: torch.Tensor, connectivity: int) -> Regions:
-    """Use OpenCV's numbers as keys, of which there are few."""
-    found = [numbered(image, connectivity) for image in mask.numpy()]
-    count = max(len(first) for _, first in found)
-    areas = np.stack([np.bincount(labels.ravel(), minlength=count) for labels, _ in found])
-    areas[:, 0] = 0
-    firsts = np.stack([np.pad(first, (0, count - len(first))) for _, first in found])
-    keys = np.stack([labels.ravel() for labels, _ in found])
-    return Regions(torch.from_numpy(keys).long(), torch.from_numpy(areas).long(), torch.from_numpy(firsts).long(), 0)
 
 
 def edge(outside: torch.Tensor) -> torch.Tensor:

@@ -128,8 +128,7 @@ def adaptive_mean(image: Gray, block_size: int, offset: float) -> Gray:
     box = sums[block_size:, block_size:] - sums[:-block_size, block_size:] - sums[block_size:, :-block_size]
     box += sums[:-block_size, :-block_size]
     mean = np.rint(box / block_size**2).astype(np.int64)
-    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
-    return above.astype(np.uint8)
+    return np.asarray(image.astype(np.int64) - mean > -np.ceil(offset)).astype(np.uint8)
 
 
 def gaussian_weights(block_size: int) -> NDArray[np.int64]:
@@ -157,8 +156,7 @@ def adaptive_gaussian(image: Gray, block_size: int, offset: float) -> Gray:
     half = 1 << 47
     mean = (total + half) >> 48
     mean -= (total % (2 * half) == half) & (mean % 2 == 1)  # ties to even
-    above: NDArray[np.bool_] = image.astype(np.int64) - mean > -np.ceil(offset)
-    return above.astype(np.uint8)
+    return np.asarray(image.astype(np.int64) - mean > -np.ceil(offset)).astype(np.uint8)
 
 
 def normalised(images: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -176,13 +174,6 @@ def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArra
     return (1 / (255 * spread)).astype(np.float32), (-centre / spread).astype(np.float32)
 
 
-def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the values of an (H, W) mask on its outermost ring of pixels, each once, as a flat array."""
-    ring = np.ones(mask.shape, bool)
-    ring[1:-1, 1:-1] = False
-    return mask[ring]
-
-
 def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
     """Return the mask, (H, W) in {0, 1}, of the pixels that are foreground.
 
@@ -192,6 +183,7 @@ def foreground(above: NDArray[np.bool_], polarity: str) -> Gray:
             the border, or the pixels above if both hold the same.
     """
     if polarity == "auto":
-        edge = border(above)
-        polarity = "bright" if 2 * int(edge.sum()) <= edge.size else "dark"
+        border = np.ones(above.shape, bool)  # the outermost ring of pixels
+        border[1:-1, 1:-1] = False
+        polarity = "bright" if 2 * int(above[border].sum()) <= int(border.sum()) else "dark"
     return np.asarray(above if polarity == "bright" else ~above).view(np.uint8)

@@ -27,19 +27,15 @@ def outside(gray: torch.Tensor, margin: int) -> torch.Tensor:
     pixels = height * width
     level = gray.sum((1, 2), dtype=torch.int64) // (DARK * pixels)
     dark = gray <= level[:, None, None]
-    found = _reached(dark, 1) | _reached(dark, 2)
+    light, found = (~dark).int(), torch.zeros_like(dark)
+    for axis in (1, 2):  # pixels from which all pixels up to one end of the axis, themselves included, are dark
+        before = light.cumsum(axis, dtype=torch.int32)
+        after = before.narrow(axis, before.shape[axis] - 1, 1) - before + light
+        found |= (before == 0) | (after == 0)
     area, darks = found.sum((1, 2)), dark.sum((1, 2))
     corners = found[:, :: max(1, height - 1), :: max(1, width - 1)].flatten(1).any(1)
     shown = corners & (area * MOST <= pixels) & ((darks - area) * STRAY <= darks)
     return dilated((found & shown.view(count, 1, 1)).byte(), margin)
-
-
-def _reached(dark: torch.Tensor, axis: int) -> torch.Tensor:
-    """Mark pixels from which all pixels up to one end of the axis, themselves included, are dark."""
-    light = (~dark).int()
-    before = light.cumsum(axis, dtype=torch.int32)
-    after = before.narrow(axis, before.shape[axis] - 1, 1) - before + light
-    return (before == 0) | (after == 0)
 
 
 def filled(gray: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:

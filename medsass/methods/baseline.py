@@ -11,19 +11,19 @@ fall to 0.
 """
 
 import copy
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment
-from medsass.data.loading.loader import Batch
 from medsass.methods.method import changed, network_of
 from medsass.methods.optim import cosine
-from medsass.models import encoder, network, vit_unet
+from medsass.models import encoder, vit_unet
 
 # Common to the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code), which are for photographs:
 # hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
@@ -34,17 +34,25 @@ PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.
 _SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
 
 
+def import_lightly(module: str) -> Any:
+    """Import a module of lightly, such as "models.utils". Raises `ImportError` that says what to install."""
+    try:
+        return importlib.import_module(f"lightly.{module}")
+    except ImportError as error:
+        raise ImportError("the self-supervised baselines need lightly: pip install 'medsass[baselines]'") from error
+
+
 class Encoder(nn.Module):
-    """A network reduced to its encoder."""
+    """The network of `config.model` reduced to its encoder; `width` is the C of its output."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = cast(nn.Module, network_of(config).encoder)
+        self.width = encoder.width(self.encoder)
 
-
-def encoder_of(config: TrainConfig) -> Encoder:
-    """Build the encoder of `config.model`, for a baseline, which trains nothing else."""
-    return Encoder(cast(nn.Module, network_of(config).encoder))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map normalised images to the heads' input (N, C)."""
+        return encoder.summary(self.encoder, images)
 
 
 def check(config: TrainConfig, vit: bool = False) -> None:
@@ -66,21 +74,6 @@ def check(config: TrainConfig, vit: bool = False) -> None:
         raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
 
 
-def normalised(batch: Batch) -> list[torch.Tensor]:
-    """Normalise each view of a batch for the encoder, (N, 3, H, W) float32."""
-    return [network.normalise(images) for images in batch.views]
-
-
-def summary(owner: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the heads' input, (N, C), by the `encoder` of `owner` from normalised images."""
-    return encoder.summary(cast(nn.Module, owner.encoder), images)
-
-
-def width(owner: nn.Module) -> int:
-    """Return C of `summary`."""
-    return encoder.width(cast(nn.Module, owner.encoder))
-
-
 def frozen(module: nn.Module) -> nn.Module:
     """Return a copy that no optimiser changes.
 
@@ -91,18 +84,14 @@ def frozen(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Set each parameter of the teacher to momentum x its own + (1 - momentum) x the student's."""
+def follow(teacher: nn.Module, student: nn.Module, start: float, progress: float) -> None:
+    """Set each parameter of the teacher to momentum x its own + (1 - momentum) x the student's.
+
+    The momentum goes from `start` at progress 0 to 1 at progress 1 by half a cosine (BYOL, section 3.3; DINO, section 3.2).
+    """
+    momentum = 1 - (1 - start) * cosine(progress)
     for old, new in zip(teacher.parameters(), student.parameters(), strict=True):
         old.mul_(momentum).add_(new, alpha=1 - momentum)
-
-
-def momentum(start: float, progress: float) -> float:
-    """Return a momentum that goes from `start` at progress 0 to 1 at progress 1 by half a cosine.
-
-    BYOL, section 3.3; DINO, section 3.2.
-    """
-    return 1 - (1 - start) * cosine(progress)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.methods import baseline
-from medsass.methods.baseline import PHOTO, encoder_of, follow, frozen, momentum, normalised, summary, width
-from medsass.methods.lightly import import_lightly
+from medsass.methods.baseline import PHOTO, Encoder, follow, frozen, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
+from medsass.models import network
 
 check = baseline.check
 
@@ -35,36 +35,34 @@ class BYOL(Method):
     )
     least_batch = 2
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, polarity: str) -> None:  # noqa: ARG002 - the contract's signature
         # T and T' of table 6: one view of each image by either
         photo = replace(PHOTO, area=(0.08, 1.0), saturation=0.2)
         pair = replace(photo, blur=1.0), replace(photo, blur=0.1, solarize=0.2)
-        super().__init__(encoder_of(config), tuple(View(config.size, augment) for augment in pair), "encoder")
+        online = Encoder(config)
+        super().__init__(online, tuple(View(config.size, augment) for augment in pair), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
-        self.projector = heads.BYOLProjectionHead(width(self.network), _HIDDEN, _OUT)
+        self.projector = heads.BYOLProjectionHead(online.width, _HIDDEN, _OUT)
         self.predictor = heads.BYOLPredictionHead(_OUT, _HIDDEN, _OUT)
-        self.target, self.target_projector = frozen(self.network), frozen(self.projector)
+        self.target, self.target_projector = frozen(online), frozen(self.projector)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
         """Compute the mean loss between both views, each predicting the other (equation 2, made symmetric)."""
-        first, second = normalised(batch)
-        online = [self.projector(summary(self.network, view)) for view in (first, second)]
+        first, second = (network.normalise(images) for images in batch.views)
+        online = [self.projector(self.network(view)) for view in (first, second)]
         with torch.no_grad():
-            targets = [self.target_projector(summary(self.target, view)) for view in (second, first)]
+            targets = [self.target_projector(self.target(view)) for view in (second, first)]
         loss = torch.stack([distance(self.predictor(z), t) for z, t in zip(online, targets, strict=True)]).sum()
         return Outcome(loss, features=online[0].detach())
 
     def after_step(self, progress: float) -> None:
         """Update the target (equation 1, and the schedule of tau below it)."""
-        tau = momentum(_MOMENTUM, progress)
-        follow(self.target, self.network, tau)
-        follow(self.target_projector, self.projector, tau)
+        follow(self.target, self.network, _MOMENTUM, progress)
+        follow(self.target_projector, self.projector, _MOMENTUM, progress)
 
 
-def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """Build BYOL for the encoder of `config.model`."""
-    return BYOL(config)
+build = BYOL
 
 
 def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

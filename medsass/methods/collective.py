@@ -31,9 +31,7 @@ def total(values: torch.Tensor) -> torch.Tensor:
 
 def mean(values: torch.Tensor) -> torch.Tensor:
     """Return the mean of `values` over all processes, without gradients."""
-    if not _several():
-        return values
-    return _summed(values) / distributed.get_world_size()
+    return total(values.detach()) / distributed.get_world_size() if _several() else values
 
 
 class _Total(torch.autograd.Function):
@@ -41,17 +39,13 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(_ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        return _summed(values)
+        values = values.clone()
+        distributed.all_reduce(values)
+        return values
 
     @staticmethod
     def backward(_ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _summed(gradient)
-
-
-def _summed(values: torch.Tensor) -> torch.Tensor:
-    values = values.clone()
-    distributed.all_reduce(values)
-    return values
+        return total(gradient)
 
 
 def _several() -> bool:

@@ -19,12 +19,7 @@ def weights(batch: Batch, labels: Labels, otsu: bool = True) -> torch.Tensor:
     Pixel: min(1, |g - t| / (REACH s)), with g its gray level in the image that was thresholded, t the threshold, and s the
     standard deviation of the image's gray levels. Image: separability, Otsu's criterion eta (Otsu 1979, section II),
     linearly from 0 at LEAST to 1 at FULL; 1 for other thresholds, which aim at something else and may be right where eta
-    is small. Adaptive labels, whose threshold differs from pixel to pixel, count in full.
-
-    Args:
-        batch: the images, RGB or gray.
-        labels: the labeler's answer to them.
-        otsu: whether the labels are Otsu's.
+    is small (`otsu` says which). Adaptive labels, whose threshold differs from pixel to pixel, count in full.
     """
     gray = (batch.images if labels.gray is None else labels.gray).float()
     if gray.ndim == 4:

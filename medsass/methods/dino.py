@@ -16,16 +16,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.methods import baseline, collective
-from medsass.methods.baseline import PHOTO, encoder_of, follow, frozen, momentum, normalised, summary, width
-from medsass.methods.lightly import import_lightly
+from medsass.methods.baseline import PHOTO, Encoder, follow, frozen, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
-from medsass.models import encoder
+from medsass.models import network
 
 check = baseline.check
 
@@ -48,32 +48,38 @@ class DINO(Method):
         patience=0, ranks=False,
     )  # fmt: skip
 
-    def __init__(self, config: TrainConfig) -> None:
-        network = encoder_of(config)
-        vit = encoder.is_vit(network.encoder)
-        super().__init__(network, views(config.size, vit), "encoder")
+    def __init__(self, config: TrainConfig, polarity: str) -> None:  # noqa: ARG002 - the contract's signature
+        student = Encoder(config)
+        vit = isinstance(student.encoder, VisionTransformer)
+        super().__init__(student, views(config.size, vit), "encoder")
         self.val_views = self.views
         if not vit:
             self.regime = replace(self.regime, optimizer="sgd", lr=0.12, weight_decay=1e-4, final_weight_decay=None)
-        self.head, self.teacher_head = _head(width(network)), _head(width(network))
+        # Three layers of 2048, 2048 and 256 units, then one whose weight vectors have length one (appendix C)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, about lightly's weight_norm
+            heads = import_lightly("models.modules.heads")
+            self.head = heads.DINOProjectionHead(student.width, 2048, 256, _OUT)
+            self.teacher_head = heads.DINOProjectionHead(student.width, 2048, 256, _OUT)
         self.teacher_head.load_state_dict(self.head.state_dict())
         self.teacher_head.requires_grad_(False)
-        self.teacher = frozen(network)
+        self.teacher = frozen(student)
         self.centre: torch.Tensor
         self.register_buffer("centre", torch.zeros(_OUT))
         self.epoch = 1 / config.epochs
 
     def forward(self, batch: Batch, progress: float) -> Outcome:
         """Compute the cross-entropy of the student's with the teacher's distributions, over pairs of different crops."""
-        crops = normalised(batch)
+        crops = [network.normalise(images) for images in batch.views]
         whole, local = torch.cat(crops[:_GLOBAL]), torch.cat(crops[_GLOBAL:])
-        seen = torch.cat([summary(self.network, whole), summary(self.network, local)])
-        projected, guesses = _classify(self.head, seen)
+        projected, guesses = _classify(self.head, torch.cat([self.network(whole), self.network(local)]))
         with torch.no_grad():
-            _, targets = _classify(self.teacher_head, summary(self.teacher, whole))
+            _, targets = _classify(self.teacher_head, self.teacher(whole))
         count = len(batch.images)
         targets, guesses = targets.view(_GLOBAL, count, -1), guesses.view(len(crops), count, -1)
-        loss = cross_entropy(targets - self.centre, guesses, temperature(progress))
+        first, last = _TEMPERATURES
+        temperature = first + (last - first) * min(1.0, progress / _RISE)  # linearly, then it stays (appendix A)
+        loss = cross_entropy(targets - self.centre, guesses, temperature)
         if self.training:
             self.centre.lerp_(collective.mean(targets.mean((0, 1))), 1 - _CENTRE_MOMENTUM)
         return Outcome(loss, features=projected[:count].detach())
@@ -85,18 +91,15 @@ class DINO(Method):
 
     def after_step(self, progress: float) -> None:
         """Update the teacher (section 3.1, "teacher network")."""
-        share = momentum(_MOMENTUM, progress)
-        follow(self.teacher, self.network, share)
-        follow(self.teacher_head, self.head, share)
+        follow(self.teacher, self.network, _MOMENTUM, progress)
+        follow(self.teacher_head, self.head, _MOMENTUM, progress)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the teacher's encoder."""
         return self.teacher.state_dict()
 
 
-def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """Build DINO for the encoder of `config.model`."""
-    return DINO(config)
+build = DINO
 
 
 def cross_entropy(targets: torch.Tensor, guesses: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -114,12 +117,6 @@ def cross_entropy(targets: torch.Tensor, guesses: torch.Tensor, temperature: flo
     return (pairs.sum() - pairs.diagonal().sum()) / (pairs.numel() - len(targets))
 
 
-def temperature(progress: float) -> float:
-    """Return the teacher's temperature, which rises linearly, then stays (appendix A)."""
-    first, last = _TEMPERATURES
-    return first + (last - first) * min(1.0, progress / _RISE)
-
-
 def views(size: int, vit: bool) -> tuple[View, ...]:
     """Return two global crops, one always blurred and the other sometimes solarized, then the local ones.
 
@@ -131,13 +128,6 @@ def views(size: int, vit: bool) -> tuple[View, ...]:
     second = View(size, replace(common, area=large, blur=0.1, solarize=0.2))
     local = View(max(8, round(size * 96 / 224 / 8) * 8), replace(common, area=small, blur=0.5))
     return first, second, *[local] * _LOCAL
-
-
-def _head(inputs: int) -> Any:
-    """Build three layers of 2048, 2048 and 256 units, then one whose weight vectors have length one (appendix C)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, about lightly's weight_norm
-        return import_lightly("models.modules.heads").DINOProjectionHead(inputs, 2048, 256, _OUT)
 
 
 def _classify(head: Any, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,8 +25,8 @@ def tversky(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | N
     0 if the whole batch's target is empty: there is nothing to find, and no gradient.
     """
     p, y = logits.float().sigmoid().squeeze(1), target.float()
-    sums = [_weighted(item, weight).sum() for item in (p * y, p, y)]
-    both, found, wanted = collective.total(torch.stack(sums))
+    maps = [item if weight is None else item * weight for item in (p * y, p, y)]
+    both, found, wanted = collective.total(torch.stack([item.sum() for item in maps]))
     index = both / (both + _FP * (found - both) + _FN * (wanted - both)).clamp_min(1e-7)
     return torch.as_tensor((1 - index) * (wanted > 0))
 
@@ -45,17 +45,13 @@ def focal(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | Non
     a = 0.25 for foreground and 0.75 for background.
     """
     loss = torch.as_tensor(_focal(logits.float(), target.float().unsqueeze(1))).view(target.shape)
-    return _weighted(loss, weight).mean()
+    return (loss if weight is None else loss * weight).mean()
 
 
 def cross_entropy(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean over pixels of -ln q, with q the probability of the true class."""
     loss = F.binary_cross_entropy_with_logits(logits.float().squeeze(1), target.float(), reduction="none")
-    return _weighted(loss, weight).mean()
-
-
-def _weighted(values: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-    return values if weight is None else values * weight
+    return (loss if weight is None else loss * weight).mean()
 
 
 LOSSES: dict[str, Loss] = {

@@ -21,8 +21,7 @@ from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
 from medsass.methods import baseline
-from medsass.methods.baseline import drawn, encoder_of
-from medsass.methods.lightly import import_lightly
+from medsass.methods.baseline import Encoder, drawn, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
 
@@ -39,9 +38,9 @@ class MAE(Method):
     # Table 8, where 1.5e-4 is for 256 of the 4096 images.
     regime = Regime(lr=2.4e-3, lr_batch=4096, weight_decay=0.05, decay_norms=False, betas=(0.9, 0.95), warmup=40 / 800)
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, polarity: str) -> None:  # noqa: ARG002 - the contract's signature
         augment = Augment(area=(0.2, 1.0), vertical=False, jitter=0.0, hue=0.0)  # table 8: RandomResizedCrop
-        super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
+        super().__init__(Encoder(config), (View(config.size, augment),), "encoder")
         self.utils = import_lightly("models.utils")
         vit: Any = self.network.encoder
         self.decoder = Decoder(vit.embed_dim, vit.embed_dim // 2, config.size // _PATCH, self.utils)
@@ -62,9 +61,7 @@ class MAE(Method):
         return Outcome((guess - wanted).square().mean(), features=seen[:, 1:].mean(1).detach())
 
 
-def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """Build MAE for the encoder of `config.model`."""
-    return MAE(config)
+build = MAE
 
 
 def encode(vit: Any, images: torch.Tensor, keep: torch.Tensor, utils: Any) -> torch.Tensor:

@@ -4,8 +4,7 @@ import torch
 
 from medsass.config import TrainConfig, numbers
 from medsass.data.loading.loader import Batch
-from medsass.labels import Labeler, Labels
-from medsass.labels.normalise import Normalise
+from medsass.labels import Labeler, Labels, Normalise
 from medsass.methods.segmentation import Segmentation
 from medsass.models import network
 
@@ -14,20 +13,16 @@ class MedSASS(Segmentation):
     """Thresholds each augmented image and trains the network towards the mask. No ground truth is ever read."""
 
     def __init__(self, config: TrainConfig, polarity: str) -> None:
-        super().__init__(config)
+        super().__init__(config, polarity)
         self.labeler = labeler(config, polarity)
 
-    def target(self, batch: Batch) -> torch.Tensor:
-        """Return the pseudo-labels of the batch."""
-        return self.labeler(batch.images).mask
-
     def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return target and input; of 8-bit images one kernel makes both, in the type that the network computes in."""
+        """Return the pseudo-labels of the batch, and the network's input."""
         labels, images = self.labelled(batch)
         return labels.mask, images
 
     def labelled(self, batch: Batch) -> tuple[Labels, torch.Tensor]:
-        """Return the labels of the batch, and the network's input."""
+        """Return labels and input; of 8-bit images one kernel makes both, in the type that the network computes in."""
         images = batch.images
         if images.dtype != torch.uint8:
             return self.labeler(images), network.normalise(images)
@@ -38,15 +33,13 @@ class MedSASS(Segmentation):
         return labels, labels.input
 
 
+build = MedSASS
+
+
 def check(config: TrainConfig) -> None:
     """Raise `ValueError` if only a share of the labels is to be used: none are ever read."""
     if config.label_fraction < 1:
         raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
-
-
-def build(config: TrainConfig, polarity: str) -> MedSASS:
-    """Build MedSASS with the labels and the loss that `config` names."""
-    return MedSASS(config, polarity)
 
 
 def labeler(config: TrainConfig, polarity: str) -> Labeler:

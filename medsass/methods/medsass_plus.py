@@ -11,6 +11,8 @@ Guards against collapse: an image's teacher counts only where its mask overlaps 
 how stable it is under a flip, and the threshold's mask never loses its whole share.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -51,7 +53,8 @@ class MedSASSPlus(MedSASS):
             return Outcome(self.loss(logits, labels.mask), logits, labels.mask)
         target = labels.mask
         if self.teacher and (images.is_cuda or self.share > 0):  # on a GPU always: no wait, and each step is the same
-            target = teacher.blended(target, self.teacher(images), self.share)
+            opinion, stability = self.teacher(images)
+            target = teacher.blended(target, opinion, stability, self.share)
         weight = confidence.weights(batch, labels, self.otsu) if "weights" in self.components else None
         logits = self.network(changed(images) if "consistency" in self.components else images)
         return Outcome(self.loss(logits, target, weight), logits, labels.mask)
@@ -72,6 +75,9 @@ class MedSASSPlus(MedSASS):
         return (self.network, self.teacher.network) if self.teacher else (self.network,)
 
 
+build = MedSASSPlus
+
+
 def changed(images: torch.Tensor) -> torch.Tensor:
     """Give half of the (N, 3, H, W) normalised images other colours, other light and noise.
 
@@ -82,15 +88,11 @@ def changed(images: torch.Tensor) -> torch.Tensor:
     A network trained on changed images only would be slow to learn the unchanged ones, which are those that count.
     """
     spread, mean = torch.std_mean(images, (2, 3), correction=0, keepdim=True)
-    a, b = _uniform(images, 2, *mean.shape).unbind()
-    u = _uniform(images, len(images), 1, 1, 1).clamp_min(0)
+    draw = partial(torch.rand, device=images.device, dtype=images.dtype)
+    a, b = (2 * draw((2, *mean.shape)) - 1).unbind()
+    u = (2 * draw((len(images), 1, 1, 1)) - 1).clamp_min(0)
     change = _SHIFT * b + _NOISE * torch.randn_like(images)
     return mean + (1 + u * _GAIN * a) * (images - mean) + u * spread * change
-
-
-def _uniform(like: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Draw numbers in [-1, 1], with the device and type of `like`."""
-    return 2 * torch.rand(shape, device=like.device, dtype=like.dtype) - 1
 
 
 def components(config: TrainConfig) -> tuple[str, ...]:
@@ -106,8 +108,3 @@ def check(config: TrainConfig) -> None:
     """Raise `ValueError` for unknown components, and for what `medsass.check` refuses."""
     medsass.check(config)
     components(config)
-
-
-def build(config: TrainConfig, polarity: str) -> MedSASSPlus:
-    """Build MedSASS with the components, the labels and the loss that `config` names."""
-    return MedSASSPlus(config, polarity)

@@ -1,10 +1,7 @@
 """The contract of a training method, and its lookup by name.
 
-A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with
-
-    def build(config: TrainConfig, polarity: str) -> Method
-
-and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
+A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with `build`, its subclass of
+`Method`, which is constructed from a `TrainConfig` and the polarity of the dataset's foreground; and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
 built, and `OPTIONS`, the fields of `TrainConfig` that no other method reads.
 """
 
@@ -20,14 +17,14 @@ from medsass.config.options import Kept
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
 from medsass.labels import refine
-from medsass.models import checkpoint, network
+from medsass.models import checkpoint, network, vit_unet
 
 
 @dataclass(frozen=True)
 class Regime:
     """The optimisation of a method unless the user says otherwise; a baseline's is its paper's.
 
-    optimizer: a name of `optim.OPTIMIZERS`.
+    optimizer: "adamw", "sgd" or "lars".
     lr: peak learning rate, for batches of `lr_batch` images.
     lr_batch: for another batch size the learning rate scales linearly for SGD and LARS (Goyal et al. 2017), and with the
         square root for AdamW, whose steps do not grow with the gradient (Malladi et al. 2022); at 0 it is constant.
@@ -58,8 +55,7 @@ class Regime:
     def of(self, config: TrainConfig) -> "Regime":
         """Return the regime of a run: the user's numbers where given, the learning rate for the run's batch size.
 
-        Raises:
-            ValueError: for LARS without weight decay.
+        Raises `ValueError` for LARS without weight decay.
         """
         names = ("weight_decay", "warmup", "patience")
         given = {name: value for name in names if (value := getattr(config, name)) is not None}
@@ -147,9 +143,8 @@ def check(config: TrainConfig) -> None:
     """Raise `ValueError` naming an option that the method or the model cannot serve. Nothing is built."""
     if config.refine != "recipe":
         refine.parse(config.refine)  # for every method: its labels are those that `evaluate` compares with
-    multiple = network.multiple(config.model)
-    if config.size % multiple:
-        raise ValueError(f"--size must be a multiple of {multiple} for {config.model}; got {config.size}")
+    if config.model in vit_unet.SHAPES and config.size % 16:  # halved four times
+        raise ValueError(f"--size must be a multiple of 16 for {config.model}; got {config.size}")
     for name in METHODS:
         for option in changed(config, getattr(_module(name), "OPTIONS", ())):
             if name != config.method:
@@ -160,10 +155,8 @@ def check(config: TrainConfig) -> None:
 def make(config: TrainConfig, polarity: str) -> Method:
     """Build the method that `config.method` names, for a dataset whose foreground has that polarity.
 
-    Raises:
-        ValueError: if `config` asks for something that the method cannot do, or starts from a run that does not fit.
-        OSError: if the run to start from cannot be read.
-        ImportError: if the method needs a package.
+    Raises `ValueError` if `config` asks for something that the method cannot do, or starts from a run that does not fit;
+    `OSError` if that run cannot be read; `ImportError` if the method needs a package.
     """
     check(config)
     return cast(Method, _module(config.method).build(config, polarity))

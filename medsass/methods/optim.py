@@ -1,50 +1,21 @@
 """Optimisers by name, and their schedules of learning rate and weight decay."""
 
+import importlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from medsass.methods.lightly import import_lightly
 from medsass.methods.method import Regime
 
 
-def _adamw(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
-    on_gpu = device == "cuda"
-    made = torch.optim.AdamW(groups, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
-    made._warned_capturable_if_run_uncaptured = True  # or torch warns at each first step
-    return made
-
-
-def _sgd(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=regime.lr, momentum=regime.momentum, fused=device == "cuda")
-
-
-def _lars(groups: list[dict[str, Any]], regime: Regime, device: str) -> torch.optim.Optimizer:  # noqa: ARG001
-    optimizer: torch.optim.Optimizer = import_lightly("utils.lars").LARS(groups, lr=regime.lr, momentum=regime.momentum)
-    return optimizer
-
-
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], Regime, str], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "sgd": _sgd,
-    "lars": _lars,
-}
-
-
-def constant(module: nn.Module) -> nn.Module:
-    """Mark the module's parameters, so that their learning rate is at its peak from the first step to the last."""
-    for item in module.parameters():
-        item.constant = True  # type: ignore[attr-defined]
-    return module
-
-
 def build(parameters: Iterable[nn.Parameter], regime: Regime, device: str) -> torch.optim.Optimizer:
-    """Build the regime's optimiser for the parameters that require gradients.
+    """Build the regime's optimiser, "adamw", "sgd" or "lars", for the parameters that require gradients.
 
-    They are grouped by whether they are decayed and whether their learning rate is `constant`.
+    They are grouped by whether they are decayed, and whether they have a true attribute `constant`: then their learning
+    rate is at its peak from the first step to the last.
     """
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for item in parameters:
@@ -53,15 +24,28 @@ def build(parameters: Iterable[nn.Parameter], regime: Regime, device: str) -> to
             weight_decay = regime.weight_decay if decayed else 0.0
             new: dict[str, Any] = {"params": [], "weight_decay": weight_decay, "constant": fixed}
             groups.setdefault((decayed, fixed), new)["params"].append(item)
-    return OPTIMIZERS[regime.optimizer](list(groups.values()), regime, device)
+    chosen, on_gpu = list(groups.values()), device == "cuda"
+    if regime.optimizer == "sgd":
+        return torch.optim.SGD(chosen, lr=regime.lr, momentum=regime.momentum, fused=on_gpu)
+    if regime.optimizer == "lars":
+        lars = importlib.import_module("lightly.utils.lars")  # there, because BYOL's heads are lightly's too
+        optimizer: torch.optim.Optimizer = lars.LARS(chosen, lr=regime.lr, momentum=regime.momentum)
+        return optimizer
+    adamw = torch.optim.AdamW(chosen, lr=regime.lr, betas=regime.betas, fused=on_gpu, capturable=on_gpu)
+    adamw._warned_capturable_if_run_uncaptured = True  # or torch warns at each first step
+    return adamw
 
 
 def set_rate(optimizer: torch.optim.Optimizer, regime: Regime, step: int, steps: int) -> float:
-    """Set the learning rate of step `step`, counted from 0, of `steps`, and return it: a warm-up and half a cosine.
+    """Set the learning rate of step `step`, counted from 0, of `steps`, and return it.
 
-    On a GPU that of AdamW is a tensor on the device, which a recorded step reads at each replay; filling it does not wait.
+    It rises linearly from near 0 to its peak over the share `regime.warmup` of the steps, then falls by half a cosine to 0
+    (Loshchilov and Hutter 2017, without restarts). On a GPU that of AdamW is a tensor on the device, which a recorded step
+    reads at each replay; filling it does not wait.
     """
-    rate = regime.lr * warmup_cosine(step, steps, regime.warmup)
+    rise = round(steps * regime.warmup)
+    factor = (step + 1) / (rise + 1) if step < rise else cosine((step - rise) / max(1, steps - rise))
+    rate = regime.lr * factor
     for group in optimizer.param_groups:
         value = regime.lr if group["constant"] else rate
         device = group["params"][0].device
@@ -95,15 +79,3 @@ def clip(parameters: Iterable[nn.Parameter], regime: Regime) -> None:
 def cosine(progress: float) -> float:
     """Return half a cosine, from 1 at progress 0 to 0 at progress 1."""
     return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate at a step, counted from 0.
-
-    It rises linearly from near 0 to 1 over the first share `warmup` of `steps`, then falls by half a cosine to 0
-    (Loshchilov and Hutter 2017, without restarts).
-    """
-    rise = round(steps * warmup)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return cosine((step - rise) / max(1, steps - rise))

@@ -19,8 +19,7 @@ from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
 from medsass.methods import baseline
-from medsass.methods.baseline import drawn, encoder_of
-from medsass.methods.lightly import import_lightly
+from medsass.methods.baseline import Encoder, drawn, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
 
@@ -36,9 +35,9 @@ class SimMIM(Method):
 
     regime = Regime(lr=8e-4, lr_batch=2048, weight_decay=0.05, decay_norms=False, warmup=20 / 800)
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, polarity: str) -> None:  # noqa: ARG002 - the contract's signature
         augment = Augment(area=(0.67, 1.0), vertical=False, jitter=0.0, hue=0.0)  # section 4.1.1
-        super().__init__(encoder_of(config), (View(config.size, augment),), "encoder")
+        super().__init__(Encoder(config), (View(config.size, augment),), "encoder")
         self.patchify = import_lightly("models.utils").patchify
         vit: Any = self.network.encoder
         self.mask = nn.Parameter(torch.zeros(vit.embed_dim))
@@ -56,9 +55,7 @@ class SimMIM(Method):
         return Outcome((errors * masked).sum() / masked.sum(), features=seen.mean(1).detach())
 
 
-def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """Build SimMIM for the encoder of `config.model`."""
-    return SimMIM(config)
+build = SimMIM
 
 
 def encode(vit: Any, images: torch.Tensor, masked: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -71,15 +68,12 @@ def encode(vit: Any, images: torch.Tensor, masked: torch.Tensor, token: torch.Te
 def random_mask(count: int, size: int) -> torch.Tensor:
     """Return (count, size / 8, size / 8) bool, true in random squares: the same number in each image (section 3.2).
 
-    The ratio is rounded up. Drawn on the CPU: the state of its generator is in the checkpoint.
+    A square's side divides the image's, and is as close as possible to a seventh of it. The ratio is rounded up. Drawn on
+    the CPU: the state of its generator is in the checkpoint.
     """
-    patches, side = size // _PATCH, square(size)
+    patches = size // _PATCH
+    divisors = (side for side in range(1, patches + 1) if patches % side == 0)
+    side = min(divisors, key=lambda divisor: abs(divisor - patches / _ROWS))
     rows = patches // side
     chosen = torch.rand(count, rows**2).argsort(1) < math.ceil(_RATIO * rows**2)
     return chosen.view(count, rows, rows).repeat_interleave(side, 1).repeat_interleave(side, 2)
-
-
-def square(size: int) -> int:
-    """Return the side of a masked square in patches: a divisor of the image's side, as close as possible to a seventh."""
-    patches = size // _PATCH
-    return min((side for side in range(1, patches + 1) if patches % side == 0), key=lambda k: abs(k - patches / _ROWS))

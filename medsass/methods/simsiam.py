@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline, optim
-from medsass.methods.baseline import PHOTO, encoder_of, normalised, summary, width
-from medsass.methods.lightly import import_lightly
+from medsass.methods import baseline
+from medsass.methods.baseline import PHOTO, Encoder, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
+from medsass.models import network
 
 check = baseline.check
 
@@ -32,24 +32,25 @@ class SimSiam(Method):
     regime = Regime("sgd", lr=0.05, lr_batch=256, weight_decay=1e-4, warmup=0.0, patience=0, ranks=False)
     least_batch = 2
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, polarity: str) -> None:  # noqa: ARG002 - the contract's signature
+        encoder = Encoder(config)
         view = View(config.size, replace(PHOTO, area=(0.2, 1.0), blur=0.5))  # the augmentation of MoCo v2, twice
-        super().__init__(encoder_of(config), (view, view), "encoder")
+        super().__init__(encoder, (view, view), "encoder")
         self.val_views = self.views
         heads = import_lightly("models.modules.heads")
-        self.projector = heads.SimSiamProjectionHead(width(self.network), _OUT, _OUT)
-        self.predictor = optim.constant(heads.SimSiamPredictionHead(_OUT, _BOTTLENECK, _OUT))
+        self.projector = heads.SimSiamProjectionHead(encoder.width, _OUT, _OUT)
+        self.predictor = heads.SimSiamPredictionHead(_OUT, _BOTTLENECK, _OUT)
+        for item in self.predictor.parameters():
+            item.constant = True  # its learning rate does not decay (section 4.2)
 
     def forward(self, batch: Batch, progress: float) -> Outcome:  # noqa: ARG002 - nothing here changes over time
         """Compute the mean of D(p1, stopgrad(z2)) / 2 + D(p2, stopgrad(z1)) / 2 (equation 4); in [-1, 1]."""
-        first, second = (self.projector(summary(self.network, view)) for view in normalised(batch))
+        first, second = (self.projector(self.network(network.normalise(images))) for images in batch.views)
         loss = distance(self.predictor(first), second.detach()) + distance(self.predictor(second), first.detach())
         return Outcome(loss / 2, features=first.detach())
 
 
-def build(config: TrainConfig, polarity: str) -> Method:  # noqa: ARG001 - the contract's signature
-    """Build SimSiam for the encoder of `config.model`."""
-    return SimSiam(config)
+build = SimSiam
 
 
 def distance(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

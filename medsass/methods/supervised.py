@@ -2,9 +2,9 @@
 
 import torch
 
-from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch
 from medsass.methods.segmentation import Segmentation
+from medsass.models import network
 
 
 class Supervised(Segmentation):
@@ -12,12 +12,10 @@ class Supervised(Segmentation):
 
     needs_masks = True
 
-    def target(self, batch: Batch) -> torch.Tensor:
-        """Return the batch's ground truth."""
+    def prepare(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ground truth, and the network's input."""
         assert batch.masks is not None
-        return batch.masks
+        return batch.masks, network.normalise(batch.images)
 
 
-def build(config: TrainConfig, polarity: str) -> Supervised:  # noqa: ARG001 - the contract's signature
-    """Build supervised training with the loss that `config` names."""
-    return Supervised(config)
+build = Supervised

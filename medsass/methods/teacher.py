@@ -6,7 +6,6 @@ a fixed share of the steps done so far, so that it means the same in short and i
 """
 
 import copy
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -14,22 +13,10 @@ from torch import nn
 from medsass.labels.criteria import overlap
 from medsass.models.flips import FLIPS, flipped
 
-GAMMA = (
-    6.94  # of the power function: the average reaches back over about a tenth of the steps so far (sigma_rel = 0.10)
-)
+GAMMA = 6.94  # of the power function: it reaches back over about a tenth of the steps so far (sigma_rel = 0.10)
 BEGIN, END, MOST = 0.3, 0.8, 0.8  # progress at which the teacher's share starts and stops growing; its largest share
 # IoU with the threshold's mask below which the teacher is ignored for an image: it may have collapsed.
 LEAST_AGREEMENT = 0.5
-
-
-class Opinion(NamedTuple):
-    """A teacher's prediction.
-
-    logits: (N, H, W) float32. stability: (N,) float32 in [0, 1], the IoU of its masks of the image and the flipped image.
-    """
-
-    logits: torch.Tensor
-    stability: torch.Tensor
 
 
 class Teacher(nn.Module):
@@ -46,10 +33,13 @@ class Teacher(nn.Module):
         return self
 
     @torch.no_grad()
-    def forward(self, images: torch.Tensor) -> Opinion:
-        """Predict masks of the network's input (N, 3, H, W)."""
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map the network's input (N, 3, H, W) to logits (N, H, W) float32 and their stability (N,) float32 in [0, 1].
+
+        Stability is the IoU of the masks of the image and the flipped image.
+        """
         plain, other = (flipped(self.network, images, flip) for flip in FLIPS[:2])
-        return Opinion((plain + other) / 2, overlap(plain > 0, other > 0))
+        return (plain + other) / 2, overlap(plain > 0, other > 0)
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
@@ -71,22 +61,15 @@ def share(progress: float) -> float:
     return MOST * min(1.0, max(0.0, (progress - BEGIN) / (END - BEGIN)))
 
 
-def blended(mask: torch.Tensor, opinion: Opinion, most: torch.Tensor) -> torch.Tensor:
-    """Blend the threshold's mask with the teacher's `aligned` probability p: (1 - k) mask + k p.
+def blended(mask: torch.Tensor, logits: torch.Tensor, stability: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    """Blend the threshold's mask with the teacher's `aligned` probability p: (1 - k) mask + k p, (N, H, W) float32 in [0, 1].
 
-    For each image k = most * stability, or 0 if the teacher's mask overlaps with `mask` by less than LEAST_AGREEMENT.
-
-    Args:
-        mask: (N, H, W) uint8 in {0, 1}.
-        opinion: the teacher's, of the same images.
-        most: 0-dimensional, the teacher's `share`.
-
-    Returns:
-        (N, H, W) float32 in [0, 1].
+    For each image k = most * stability, or 0 if the teacher's mask overlaps with `mask`, (N, H, W) uint8 in {0, 1}, by less
+    than LEAST_AGREEMENT. most: 0-dimensional, the teacher's `share`.
     """
-    probability = aligned(opinion.logits, mask)
+    probability = aligned(logits, mask)
     agrees = overlap(probability > 0.5, mask > 0) >= LEAST_AGREEMENT
-    k = (most * opinion.stability * agrees)[:, None, None]
+    k = (most * stability * agrees)[:, None, None]
     return torch.lerp(mask.float(), probability, k)
 
 

@@ -30,9 +30,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, with weights_only=True.
 
-    Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: if it is damaged or something else.
+    Raises `FileNotFoundError` if it is missing, `ValueError` if it is damaged or something else.
     """
     _check_exists(path)
     try:
@@ -61,11 +59,8 @@ def save_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
 def load_model(path: Path, name: str) -> nn.Module:
     """Load the network `name` from a safetensors file, in evaluation mode on the CPU.
 
-    This and the next three functions leave torch's random state unchanged.
-
-    Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: if it is damaged, of another network, or (here only) holds an encoder alone.
+    This and the next three functions leave torch's random state unchanged. They raise `FileNotFoundError` if the file is
+    missing, and `ValueError` if it is damaged, of another network, or (here only) holds an encoder alone.
     """
     state = _read(path, name)
     if _is_encoder(state):
@@ -80,18 +75,14 @@ def load_model(path: Path, name: str) -> nn.Module:
 
 
 def load_encoder(path: Path, name: str) -> nn.Module:
-    """Load the encoder of the network `name` from the file of a network or of an encoder, in evaluation mode on the CPU.
-
-    Raises the errors of `load_model`.
-    """
+    """Load the encoder of the network `name` from the file of a network or of an encoder, in evaluation mode on the CPU."""
     return cast(nn.Module, load_fresh(path, name, 0).encoder)
 
 
 def load_fresh(path: Path, name: str, seed: int) -> nn.Module:
-    """Load the network `name` with the encoder of a file, and everything else untrained, initialised with `seed`.
+    """Load the network `name` with the encoder of a network's or an encoder's file, and everything else untrained.
 
-    The file may hold a network or an encoder; the result is in evaluation mode on the CPU. Raises the errors of
-    `load_model`.
+    What is untrained is initialised with `seed`. The result is in evaluation mode on the CPU.
     """
     model = _build(name, seed)
     _fill(model, _encoder_of(_read(path, name)), path, name)
@@ -99,14 +90,8 @@ def load_fresh(path: Path, name: str, seed: int) -> nn.Module:
 
 
 def load_into(path: Path, model: nn.Module, name: str) -> None:
-    """Load a file into `model`, a network `name` or its encoder alone: the encoder, and the rest where both have it.
-
-    Raises the errors of `load_model`.
-    """
-    state = _read(path, name)
-    if _is_encoder(model.state_dict()):
-        state = _encoder_of(state)
-    _fill(model, state, path, name)
+    """Load a file into `model`, a network `name`: all of it, or its encoder from the file of an encoder."""
+    _fill(model, _read(path, name), path, name)
 
 
 def _check_exists(path: Path) -> None:

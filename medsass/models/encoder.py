@@ -11,18 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 
-def is_vit(encoder: nn.Module) -> bool:
-    """Return whether the encoder is a vision transformer."""
-    return isinstance(encoder, VisionTransformer)
-
-
 def width(encoder: nn.Module) -> int:
-    """Return C, the channels of the map and of both vectors.
-
-    ResNet-50: 512, ResNet-18: 128, ViT-small: 384, ViT-tiny: 192.
-    """
-    known = cast(Any, encoder)
-    return int(known.embed_dim if is_vit(encoder) else known.out_channels[-1])
+    """Return C, the channels of map and vectors: ResNet-50 512, ResNet-18 128, ViT-small 384, ViT-tiny 192."""
+    return int(encoder.embed_dim if isinstance(encoder, VisionTransformer) else cast(Any, encoder).out_channels[-1])
 
 
 def feature_map(encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:

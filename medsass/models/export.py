@@ -66,7 +66,7 @@ def to_safetensors(model: RunModel) -> Export:
     if model.name in unet.SHAPES:
         return _to_smp(model)
     if model.is_encoder:
-        return _vit_encoder(model, "safetensors")
+        return to_timm(model, "safetensors")
     built, state = _loaded(partial(network.build, model.name), model.module)
     library, call = "from medsass.models import network as networks", f'networks.build("{model.name}")'
     lines = _lines(library, "network", call, file_name("safetensors", "network"), _LOGITS)
@@ -74,25 +74,29 @@ def to_safetensors(model: RunModel) -> Export:
     return Export(to_bytes(state), "medsass", lines, note, *compare(model, built))
 
 
-def to_timm(model: RunModel) -> Export:
-    """Export the encoder, also of a network, for timm.create_model."""
-    if model.name not in unet.SHAPES:
-        return _vit_encoder(model, "timm")
-    arguments = {"model_name": unet.SHAPES[model.name].encoder, "features_only": True, "out_indices": (0, 1, 2)}
+def to_timm(model: RunModel, form: str = "timm") -> Export:
+    """Export the encoder, also of a network, for timm.create_model; `form` names the file."""
+    answer, note = _MAPS, "`maps` are the outputs at a half, a quarter and an eighth of the image's side."
+    if model.name in unet.SHAPES:
+        arguments = {"model_name": unet.SHAPES[model.name].encoder, "features_only": True, "out_indices": (0, 1, 2)}
+    else:
+        arguments = _vit_arguments(model.name)
+        answer = (
+            "tokens = encoder.forward_features(images)[:, 1:]  # without the class token",
+            "features = tokens.unflatten(1, (images.shape[2] // 8, images.shape[3] // 8)).permute(0, 3, 1, 2)",
+        )
+        note = "The position embeddings are those of 224 x 224 pixels; timm resamples them for images of another size."
     built, state = _loaded(partial(timm.create_model, **arguments), model.encoder)
-    lines = _lines("import timm", "encoder", _call("timm.create_model", arguments), "timm.safetensors", _MAPS)
-    note = "`maps` are the outputs at a half, a quarter and an eighth of the image's side."
-    found = compare(model.encoder_only(), lambda images: built(images)[-1])
-    return Export(to_bytes(state), "timm", lines, note, *found)
+    lines = _lines("import timm", "encoder", _call("timm.create_model", arguments), file_name(form, "encoder"), answer)
+    theirs = (lambda images: built(images)[-1]) if model.name in unet.SHAPES else partial(encoder.feature_map, built)
+    return Export(to_bytes(state), "timm", lines, note, *compare(model.encoder_only(), theirs))
 
 
 def to_onnx(model: RunModel) -> Export:
     """Export the network, or the feature map of an encoder alone, as an ONNX model, and compare it in onnxruntime.
 
-    It computes in float32 and takes any number of images of the size that the run was trained on.
-
-    Raises:
-        ImportError: that says which packages to install.
+    It computes in float32 and takes any number of images of the size that the run was trained on. Raises `ImportError`
+    that says which packages to install.
     """
     try:
         import onnx
@@ -150,19 +154,6 @@ def _to_smp(model: RunModel) -> Export:
     return Export(to_bytes(state), "segmentation-models-pytorch", lines, note, *found)
 
 
-def _vit_encoder(model: RunModel, form: str) -> Export:
-    arguments = _vit_arguments(model.name)
-    built, state = _loaded(partial(timm.create_model, **arguments), model.encoder)
-    answer = (
-        "tokens = encoder.forward_features(images)[:, 1:]  # without the class token",
-        "features = tokens.unflatten(1, (images.shape[2] // 8, images.shape[3] // 8)).permute(0, 3, 1, 2)",
-    )
-    lines = _lines("import timm", "encoder", _call("timm.create_model", arguments), file_name(form, "encoder"), answer)
-    note = "The position embeddings are those of 224 x 224 pixels; timm resamples them for images of another size."
-    found = compare(model.encoder_only(), partial(encoder.feature_map, built))
-    return Export(to_bytes(state), "timm", lines, note, *found)
-
-
 def _vit_arguments(name: str) -> dict[str, Any]:
     """Return timm.create_model's arguments: it knows ViT-small by name, and ViT-tiny as one of another width."""
     shape = vit_unet.SHAPES[name]
@@ -175,7 +166,7 @@ def _of_fixed_size(model: RunModel) -> RunModel:
 
     ONNX has no antialiased bicubic resampling, so that a ViT's position embeddings are resampled beforehand.
     """
-    if not encoder.is_vit(model.encoder):
+    if model.name in unet.SHAPES:
         return model
     source: Any = copy.deepcopy(model.encoder)
     side = model.size // 8

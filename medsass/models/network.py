@@ -19,17 +19,11 @@ _BUILDERS = dict.fromkeys(unet.SHAPES, unet.build) | dict.fromkeys(vit_unet.SHAP
 def build(name: str) -> nn.Module:
     """Build the untrained network `name` on the CPU, channels-last, with weights from torch's global generator.
 
-    Raises:
-        ValueError: for an unknown name.
+    Raises `ValueError` for an unknown name.
     """
     if name not in _BUILDERS:
         raise ValueError(f"model must be one of {', '.join(_BUILDERS)}; got '{name}'")
     return _BUILDERS[name](name)
-
-
-def multiple(name: str) -> int:
-    """Return the number that both sides of the network's images must be a multiple of: it halves them 3 or 4 times."""
-    return 8 if name in unet.SHAPES else 16
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:

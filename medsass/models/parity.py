@@ -17,28 +17,20 @@ class RunModel(nn.Module):
 
     Called with images (N, 3, H, W) it gives a network's logits (N, 1, H, W), or an encoder's feature map (N, C, H/8, W/8).
 
-    Args:
-        name: the network's name.
-        size: side of the images in pixels that it was trained on.
-        module: the network, or its encoder.
-        is_encoder: which of the two `module` is.
+    name: the network's. size: side in pixels of the images that it was trained on. module: the network, or, if
+    `is_encoder`, its encoder. kind: "network" or "encoder", also the stem of its files.
     """
 
     def __init__(self, name: str, size: int, module: nn.Module, is_encoder: bool) -> None:
         super().__init__()
-        self.name, self.size, self.is_encoder = name, size, is_encoder
-        self.module = module
+        self.name, self.size, self.module, self.is_encoder = name, size, module, is_encoder
+        self.kind = "encoder" if is_encoder else "network"
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits or the feature map of normalised images."""
         result = encoder.feature_map(self.module, images) if self.is_encoder else self.module(images)
         return cast(torch.Tensor, result)
-
-    @property
-    def kind(self) -> str:
-        """Either "network" or "encoder", also the stem of its files."""
-        return "encoder" if self.is_encoder else "network"
 
     @property
     def encoder(self) -> nn.Module:
@@ -53,8 +45,7 @@ class RunModel(nn.Module):
 def compare(model: RunModel, theirs: Callable[[torch.Tensor], torch.Tensor]) -> tuple[float, float]:
     """Return the largest absolute difference of `theirs` from our output, and the largest absolute value of ours.
 
-    Raises:
-        ValueError: if the difference is too large, or ours is not finite.
+    Raises `ValueError` if the difference is too large, or ours is not finite.
     """
     difference = scale = 0.0
     for count in BATCHES:

@@ -112,7 +112,7 @@ def test_a_wrong_threshold_and_a_poisoned_output_are_found() -> None:
     case = labels.Case("otsu", 30, 30, 3, 1, "uniform")
     images = labels.pictures(case, 1, Path("nowhere"), "cpu")
     out = Labeler()(images)
-    found = cuda.Outputs(out.mask, out.threshold + 1, out.separability)
+    found = cuda.Labels(out.mask, out.threshold + 1, out.separability)
     assert "otsu threshold" in labels.check(case, images, found)
     labels.poison(found)
     assert labels.check(case, images, found) != ""
@@ -211,7 +211,7 @@ def test_the_readme_table_shows_the_largest_batch_of_the_peers_content() -> None
 def _without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `on_gpu` run here: CPU tensors, calls in turn for a graph, the clock for events, `Labeler` for the kernels."""
 
-    def label(case: labels.Case, images: torch.Tensor, out: cuda.Outputs) -> None:
+    def label(case: labels.Case, images: torch.Tensor, out: cuda.Labels) -> None:
         made = Labeler(case.method)(images, labels.NORMALISE if case.fused else None)
         for name in ("mask", "threshold", "separability", *(["input"] if case.fused else [])):
             getattr(out, name).copy_(getattr(made, name))

@@ -59,14 +59,6 @@ def test_noise_and_shapes_are_smoothed_as_by_opencv_in_float64_within_a_level(si
         assert np.abs(found - np.rint(expected)).mean() <= 0.05
 
 
-@pytest.mark.parametrize(
-    ("size", "radius", "expected"),
-    [(4, 2, [2, 1, 0, 1, 2, 3, 2, 1]), (2, 3, [1, 0, 1, 0, 1, 0, 1, 0]), (1, 2, [0, 0, 0, 0, 0]), (3, 0, [0, 1, 2])],
-)
-def test_edges_are_mirrored_about_their_middle(size: int, radius: int, expected: list[int]) -> None:
-    assert blur.mirrored(size, radius, torch.device("cpu")).tolist() == expected
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_gpu_images_equal_those_of_the_cpu(sigma: float) -> None:

@@ -81,7 +81,7 @@ def test_two_blocks_of_the_papers_images_fit_a_multiprocessor(limits: cuda.Limit
 )
 def test_other_shapes_and_dtypes_are_refused(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     with pytest.raises(ValueError, match=r"images must be \(N, H, W, 3\) uint8 RGB") as error:
-        cuda._check(torch.empty(shape, dtype=dtype, device="meta"))
+        cuda._check(torch.empty(shape, dtype=dtype, device="meta"), "bright")
     assert str(error.value).endswith(f"got {shape}, {dtype}")
 
 
@@ -96,7 +96,7 @@ def test_other_shapes_and_dtypes_are_refused(shape: tuple[int, ...], dtype: torc
     ],
 )
 def test_channels_and_bits_of_a_batch(shape: tuple[int, ...], dtype: torch.dtype, expected: tuple[int, int]) -> None:
-    assert cuda._check(torch.empty(shape, dtype=dtype, device="meta")) == expected
+    assert cuda._check(torch.empty(shape, dtype=dtype, device="meta"), "dark") == (*expected, 1)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_channels_and_bits_of_a_batch(shape: tuple[int, ...], dtype: torch.dtype
 )  # fmt: skip
 def test_other_batches_are_refused(images: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=f"image.* {message}"):
-        cuda._check(images)
+        cuda._check(images, "bright")
 
 
 def test_cpu_batch_is_refused() -> None:
@@ -131,7 +131,7 @@ BATCH = torch.zeros(2, 4, 6, 3, dtype=torch.uint8)
 NORMALISE = cuda.Normalise(MEAN, STD)
 
 
-def _allocated(batch: torch.Tensor = BATCH) -> cuda.Outputs:
+def _allocated(batch: torch.Tensor = BATCH) -> cuda.Labels:
     return cuda._outputs(batch, NORMALISE, None)
 
 

@@ -29,7 +29,7 @@ def _on_gpu(images: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(images).cuda()
 
 
-def _poisoned(images: torch.Tensor, normalise: cuda.Normalise | None = None) -> cuda.Outputs:
+def _poisoned(images: torch.Tensor, normalise: cuda.Normalise | None = None) -> cuda.Labels:
     out = cuda._outputs(images, normalise, None)
     for tensor in (out.mask, out.threshold, out.separability, out.input):
         if tensor is not None:
@@ -41,9 +41,9 @@ def _label_and_check(images: NDArray[Any], polarity: str, ght: Sequence[float] |
     check(images, polarity, ght, _arrays(cuda.label(_on_gpu(images), polarity, ght)))
 
 
-def _arrays(out: cuda.Outputs) -> Any:
+def _arrays(out: cuda.Labels) -> Any:
     """`out` with NumPy arrays, on the host."""
-    return cuda.Outputs(out.mask.cpu().numpy(), out.threshold.cpu().numpy(), out.separability.cpu().numpy())  # type: ignore[arg-type]
+    return cuda.Labels(out.mask.cpu().numpy(), out.threshold.cpu().numpy(), out.separability.cpu().numpy())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -269,7 +269,7 @@ def test_gpu_compiled_op_equals_the_statement() -> None:
 
     compiled = labelled(_on_gpu(images))
     for out in (plain, compiled):
-        check(images, "auto", None, _arrays(cuda.Outputs(*out)))
+        check(images, "auto", None, _arrays(cuda.Labels(*out)))
 
 
 def test_gpu_cupy_stream_does_not_race_with_torchs_stream() -> None:

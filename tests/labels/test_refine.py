@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medsass.labels import Labeler, refine
@@ -45,6 +45,7 @@ def test_text_becomes_steps() -> None:
 _gray = st.lists(st.sampled_from([RefineStep("darkest"), RefineStep("brightest")]), max_size=1)
 
 
+@settings(deadline=None)
 @given(_gray, st.lists(_before, max_size=3), st.lists(_after, max_size=4))
 def test_steps_come_back_from_their_text(
     gray: list[RefineStep], before: list[RefineStep], after: list[RefineStep]
@@ -91,8 +92,8 @@ def test_every_step_has_its_help_and_is_applied_somewhere() -> None:
 
 
 def test_lengths_grow_with_the_shorter_side() -> None:
-    assert refine.scaled(3, torch.Size((1, 224, 300))) == 3
-    assert refine.scaled(3, torch.Size((1, 900, 448))) == 6
+    assert refine.radius(3, torch.Size((1, 224, 300))) == 3
+    assert refine.radius(3, torch.Size((1, 900, 448))) == 6
     assert refine.radius(3, torch.Size((1, 112, 112))) == 2
     assert refine.radius(2, torch.Size((1, 32, 32))) == 0
 

@@ -1,6 +1,8 @@
 """Common to all baselines: training, resuming, evaluating, and refused options."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medsass.methods import baseline
+from medsass.methods import baseline, method
 from medsass.models import checkpoint, network
 from medsass.runs.training.train import train
 from tests.conftest import tiny, train_one_epoch
@@ -132,7 +134,7 @@ def test_a_teacher_follows_its_student_by_the_share_that_is_left(share: float) -
         share * old + (1 - share) * new for old, new in zip(teacher.parameters(), student.parameters(), strict=True)
     ]
     before = [item.clone() for item in student.parameters()]
-    baseline.follow(teacher, student, share)
+    baseline.follow(teacher, student, share, 0.0)
     torch.testing.assert_close(list(teacher.parameters()), expected)
     torch.testing.assert_close(list(student.parameters()), before, rtol=0, atol=0)
 
@@ -145,3 +147,25 @@ def test_a_frozen_copy_shares_nothing_and_learns_nothing() -> None:
     assert not torch.equal(copy.weight, original.weight)  # type: ignore[arg-type]
     assert not any(item.requires_grad for item in copy.parameters())
     assert all(item.requires_grad for item in original.parameters())
+
+
+def test_without_lightly_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightly.models.utils", None)
+    with pytest.raises(ImportError, match=r"need lightly: pip install 'medsass\[baselines\]'"):
+        baseline.import_lightly("models.utils")
+
+
+def test_lightly_is_imported_for_baselines_alone_and_never_with_lightning() -> None:
+    code = f"""
+import sys
+sys.modules["pytorch_lightning"] = sys.modules["lightning"] = None  # an import of either would raise
+from tests.methods.baselines import made
+made("medsass", "unet-resnet18")
+made("supervised", "unet-resnet18")
+assert "lightly" not in sys.modules
+for name, model in {baselines.KINDS}:
+    made(name, model)
+assert "lightly" in sys.modules
+"""
+    root = Path(method.__file__).parents[2]
+    subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", code], check=True, cwd=root)

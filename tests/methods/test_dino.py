@@ -47,21 +47,21 @@ def _student(chosen: DINO) -> list[torch.Tensor]:
     return [*whole, *_outputs(chosen.network, chosen.head, torch.cat(x[2:])).chunk(len(x) - 2)]
 
 
-def test_the_loss_compares_each_global_crop_of_the_teacher_with_every_other_crop_of_the_student(chosen: DINO) -> None:
+@pytest.mark.parametrize(
+    ("progress", "temperature"), [(0.0, 0.04), (0.1, 0.05), (0.15, 0.055), (0.3, 0.07), (1.0, 0.07)]
+)
+def test_the_loss_compares_each_global_crop_of_the_teacher_with_every_other_crop_of_the_student(
+    chosen: DINO, progress: float, temperature: float
+) -> None:
     terms = []
     for i, t in enumerate(_teacher(chosen)):
         for j, s in enumerate(_student(chosen)):
             if i != j:
-                p, q = _softmax((t - chosen.centre) / 0.055), _softmax(s / 0.1)
+                p, q = _softmax((t - chosen.centre) / temperature), _softmax(s / 0.1)
                 terms.append(-(p * q.log()).sum(1).mean().item())
     assert len(terms) == 2 * 10 - 2
     expected = sum(terms) / len(terms)
-    assert chosen(baselines.batch(chosen), 0.15).loss.item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize(("progress", "expected"), [(0.0, 0.04), (0.1, 0.05), (0.15, 0.055), (0.3, 0.07), (1.0, 0.07)])
-def test_the_teachers_temperature_rises_over_thirty_of_a_hundred_epochs(progress: float, expected: float) -> None:
-    assert dino.temperature(progress) == pytest.approx(expected)
+    assert chosen(baselines.batch(chosen), progress).loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_centre_is_a_moving_average_of_the_teachers_outputs(chosen: DINO) -> None:

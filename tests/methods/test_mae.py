@@ -8,7 +8,7 @@ import torch
 
 from medsass.data.loading.loader import Batch
 from medsass.methods import mae
-from medsass.methods.lightly import import_lightly
+from medsass.methods.baseline import import_lightly
 from medsass.methods.mae import MAE
 from tests.methods import baselines
 

@@ -8,7 +8,7 @@ import torch
 
 from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch
-from medsass.methods import medsass_plus, method, teacher
+from medsass.methods import medsass_plus, method
 from medsass.methods.medsass_plus import MedSASSPlus
 from medsass.models import network
 
@@ -72,8 +72,8 @@ def test_the_target_follows_the_teacher_once_it_has_a_share(monkeypatch: pytest.
         return original(logits, target, weight)
 
     made.loss = spy
-    mask = made.target(Batch(IMAGES)).float()  # type: ignore[operator]
-    sure = teacher.Opinion(mask * 4 - 3, torch.ones(3))
+    mask = made.prepare(Batch(IMAGES))[0].float()
+    sure = mask * 4 - 3, torch.ones(3)
     heard: list[torch.Tensor] = []
     monkeypatch.setattr(made.teacher, "forward", lambda images: heard.append(images) or sure)  # type: ignore[func-returns-value]
     for progress in (0.0, 1.0):

@@ -9,7 +9,6 @@ from torch import nn
 
 from medsass.methods import optim
 from medsass.methods.method import Regime
-from medsass.methods.optim import warmup_cosine
 
 
 def _network() -> nn.Sequential:
@@ -40,7 +39,8 @@ def test_parameters_without_a_gradient_are_left_out() -> None:
 
 def test_the_learning_rate_of_marked_parameters_alone_stays() -> None:
     network = _network()
-    optim.constant(network[2])
+    for item in network[2].parameters():
+        item.constant = True  # type: ignore[attr-defined]
     regime = Regime("sgd", lr=0.5, warmup=0.5)
     optimizer = optim.build(network.parameters(), regime, "cpu")
     for step, factor in enumerate((1 / 3, 2 / 3, 1, 0.5)):
@@ -102,19 +102,26 @@ def test_the_optimiser_is_the_one_that_is_named_with_the_regimes_numbers(name: s
     assert group.get("momentum", 0.7) == 0.7
 
 
+def _rates(chosen: range, steps: int, warmup: float) -> list[float]:
+    """Learning rates, as shares of the peak."""
+    regime = Regime(lr=1.0, warmup=warmup)
+    optimizer = optim.build(_network().parameters(), regime, "cpu")
+    return [optim.set_rate(optimizer, regime, step, steps) for step in chosen]
+
+
 @pytest.mark.parametrize(("steps", "warmup"), [(100, 0.05), (40, 0.5), (7, 0.3), (100, 0.0)])
 def test_the_learning_rate_rises_linearly_and_falls_by_half_a_cosine(steps: int, warmup: float) -> None:
     rise = round(steps * warmup)
     expected = [(s + 1) / (rise + 1) for s in range(rise)]
     expected += [(1 + math.cos(math.pi * (s - rise) / (steps - rise))) / 2 for s in range(rise, steps + 1)]
-    assert [warmup_cosine(step, steps, warmup) for step in range(steps + 1)] == pytest.approx(expected, abs=1e-12)
+    assert _rates(range(steps + 1), steps, warmup) == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_learning_rate_peaks_at_1_and_ends_at_0_and_a_warmup_of_all_steps_only_rises() -> None:
-    values = [warmup_cosine(step, 200, 0.1) for step in range(201)]
+    values = _rates(range(201), 200, 0.1)
     assert max(values) == values[20] == 1
     assert values[200] == pytest.approx(0, abs=1e-12)
     assert values[:21] == sorted(values[:21])
     assert values[20:] == sorted(values[20:], reverse=True)
-    assert [warmup_cosine(step, 10, 1.0) for step in range(10)] == pytest.approx([(s + 1) / 11 for s in range(10)])
-    assert math.isfinite(warmup_cosine(10, 10, 1.0))
+    assert _rates(range(10), 10, 1.0) == pytest.approx([(s + 1) / 11 for s in range(10)])
+    assert math.isfinite(*_rates(range(10, 11), 10, 1.0))

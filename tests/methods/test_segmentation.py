@@ -55,7 +55,7 @@ def test_the_loss_is_that_of_the_logits_of_the_normalised_images(name: str) -> N
         [0.229, 0.224, 0.225]
     ).view(3, 1, 1)
     torch.testing.assert_close(outcome.logits, chosen.network(x), rtol=1e-4, atol=1e-4)
-    assert torch.equal(outcome.target, chosen.target(batch))
+    assert torch.equal(outcome.target, chosen.prepare(batch)[0])
     torch.testing.assert_close(outcome.loss, losses.focal_tversky(outcome.logits, outcome.target))
 
 

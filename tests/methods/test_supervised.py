@@ -20,7 +20,7 @@ def _build(loss: str = "focal-tversky") -> Supervised:
 
 def test_the_target_is_the_ground_truth_whatever_the_polarity() -> None:
     truth = torch.randint(0, 2, (2, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(_build().target(Batch(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), truth)), truth)
+    assert torch.equal(_build().prepare(Batch(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), truth))[0], truth)
 
 
 def test_the_loader_is_asked_for_masks() -> None:

@@ -171,16 +171,6 @@ def test_a_network_starts_from_an_encoders_file_with_its_own_decoder(tmp_path: P
     assert _same(model.state_dict(), before | state)
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_an_encoder_without_a_decoder_starts_from_either_file(tmp_path: Path, alone: bool) -> None:
-    name = "unet-resnet18"
-    state = _stored(tmp_path / "m.safetensors", name, alone)
-    model = torch.nn.Module()
-    model.encoder = network.build(name).encoder
-    checkpoint.load_into(tmp_path / "m.safetensors", model, name)
-    assert _same(_part(model.state_dict()), _part(state))
-
-
 def test_an_encoder_alone_is_no_network_and_the_message_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     _stored(path, "unet-resnet18", alone=True)

@@ -26,11 +26,6 @@ def test_map_and_vectors_have_the_width_and_an_eighth_of_the_size(name: str, wid
         assert encoder.summary(inner, images).shape == (2, width)
 
 
-@pytest.mark.parametrize("name", sorted(WIDTHS))
-def test_only_vision_transformers_are_called_so(name: str) -> None:
-    assert encoder.is_vit(_made(name)) == ("vit" in name)
-
-
 @torch.no_grad()
 def test_a_resnets_map_is_timms_third_and_both_vectors_are_its_mean() -> None:
     inner, images = _made("unet-resnet50"), torch.randn(2, 3, 64, 32)

@@ -45,7 +45,7 @@ class Blur(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Result:
-    """The outputs of a kernel, as `cuda.Outputs` in NumPy; bfloat16 input as its bits."""
+    """The outputs of a kernel, as `cuda.Labels` in NumPy; bfloat16 input as its bits."""
 
     mask: NDArray[np.uint8]
     threshold: NDArray[np.float32]
