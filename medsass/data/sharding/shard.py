@@ -59,7 +59,9 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():
             first = next(item for item in journal.rejected() if item["split"])
-            reason = f"none of its {len(catalog)} images can be used; {first['file']}: {first['reason']}"
+            reason = (
+                f"none of its {sum(catalog.counts().values())} images can be used; {first['file']}: {first['reason']}"
+            )
             raise ValueError(f"{config.source}: {reason}")
         rejected = [json.dumps(item, ensure_ascii=False) + "\n" for item in journal.rejected()]
         files.write(stage.folder / manifest.REJECTED, "".join(rejected))
@@ -143,7 +145,7 @@ def _write_samples(
     stage: Staging, catalog: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
-    workers, total = config.workers or os.cpu_count() or 1, len(catalog)
+    workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
     preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
     position, stats = stage.journal.position(), catalog.listing.stats
     listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(position[0]))
