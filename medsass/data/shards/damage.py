@@ -17,9 +17,8 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from medsass.data.shards import checksums, manifest, tar
-from medsass.data.shards.checksums import BLOCK, Checksums
-from medsass.data.shards.tar import IMAGES, Member, Shard
+from medsass.data.shards import manifest, tar
+from medsass.data.shards.tar import BLOCK, IMAGES, Checksums, Member, Shard
 
 NEW = "make the shards anew: medsass shard SOURCE OUT --overwrite"
 COPY = f"copy it again from where it came, or {NEW}"
@@ -208,7 +207,9 @@ def _intact(
     if len(contents.samples) != shard.samples:
         text = f"says that {shard.file} has {shard.samples} samples, but it has {len(contents.samples)}"
         yield Problem(manifest.NAME, text, TOGETHER)
-    right = tar.index(contents.samples).encode("utf-8", "surrogateescape")
+    right = "".join([f"v1.2 {len(contents.samples)}\n", *map(tar.line, contents.samples)]).encode(
+        "utf-8", "surrogateescape"
+    )
     if index is not None and index != right:
         lines = zip_longest(index.split(b"\n"), right.split(b"\n"))
         number = next(number for number, (one, other) in enumerate(lines, 1) if one != other)
@@ -226,9 +227,12 @@ def _damaged(
     size, stem = stream.size, shard.file.removesuffix(".tar")
     held = {member.offset: member for sample in contents.samples for member in sample}
     named = _members(index)
-    known = sums is not None and len(sums) == checksums.packed_size(shard.bytes)
+    due = -(-shard.bytes // BLOCK) * 4  # bytes of checksums
+    known = sums is not None and len(sums) == due
     whole = stream.checksums.pack()[: size // BLOCK * 4 if size < shard.bytes else None]  # a cut block has no checksum
-    bad = checksums.differing(sums, whole) if sums is not None and known else np.zeros(0, np.bool_)
+    bad = np.zeros(0, np.bool_)
+    if sums is not None and known:
+        bad = np.frombuffer(sums, "<u4", len(whole) // 4) != np.frombuffer(whole, "<u4")
     before = [0, *np.cumsum(bad).tolist()]  # damaged blocks before each block
 
     def harmed(member: Member) -> bool:
@@ -259,7 +263,7 @@ def _damaged(
     elif named is not None and any(named.get(at) != held[at] for at in held if not harmed(held[at])):
         yield Problem(stem + tar.INDEX, "names other members than the tar file holds", COPY)
     if sums is not None and not known:
-        text = f"has {len(sums)} bytes, should have {checksums.packed_size(shard.bytes)}"
+        text = f"has {len(sums)} bytes, should have {due}"
         yield Problem(stem + tar.CHECKSUMS, text, SIDE)
 
 
