@@ -145,6 +145,12 @@ def parse(data: bytes, path: Path) -> Manifest:
         manifest = schema.check_json(Manifest, data)
         if b'"format":' not in data:  # its default is for manifests that are being made
             raise ValueError("it does not say its format")
+        for (
+            name,
+            split,
+        ) in manifest.splits.items():  # not a rule of Split: a dry run counts images before there are shards
+            if split.samples != (held := sum(shard.samples for shard in split.shards)):
+                raise ValueError(f"split '{name}' says {split.samples} samples, but its shards hold {held}")
     except ValueError as error:
         raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
     manifest.sha256 = hashlib.sha256(data).hexdigest()
