@@ -61,7 +61,13 @@ class Cache:
                 _, outputs = prefetcher.get(number, self._config.device == "cuda")
                 sizes += [tuple(shape[:2]) for shape in outputs[0].shape()]
                 for column, output in zip(pixels.values(), outputs, strict=True):
-                    column += self._copies(output)
+                    images = [dlpack.from_dlpack(output[index]) for index in range(len(output))]
+                    # copies, one after the other in one block of exactly their size
+                    block = torch.cat([image.flatten().view(torch.uint8) for image in images])
+                    block = block.to("cuda" if self.where == "device" else "cpu")
+                    chunks = block.split([image.nbytes for image in images])  # type: ignore[no-untyped-call]
+                    pairs = zip(chunks, images, strict=True)
+                    column += [dali.tensor(chunk.view(image.dtype).view(image.shape)) for chunk, image in pairs]
         finally:
             prefetcher.close()
         self._pixels = pixels
@@ -69,15 +75,6 @@ class Cache:
             torch.cuda.synchronize()  # DALI reads it on its own streams
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         self.filled = True
-
-    def _copies(self, output: Any) -> list[Any]:
-        """Copy a batch of images as DALI's tensors, one after the other in one block of exactly their size."""
-        images = [dlpack.from_dlpack(output[index]) for index in range(len(output))]
-        block = torch.cat([image.flatten().view(torch.uint8) for image in images])
-        block = block.to("cuda" if self.where == "device" else "cpu")
-        chunks = block.split([image.nbytes for image in images])  # type: ignore[no-untyped-call]
-        pairs = zip(chunks, images, strict=True)
-        return [dali.tensor(chunk.view(image.dtype).view(image.shape)) for chunk, image in pairs]
 
 
 _CACHES: WeakSet[Cache] = WeakSet()  # of this process

@@ -63,7 +63,8 @@ class InputBuilder:
         tensors = dali.import_dali("nvidia.dali.tensors")
         feeds |= {f"view{view}": tensors.TensorListCPU(rows) for view, rows in parameters.items()}
         keys = tuple(self._reader.samples.key(sample) for sample in batch.samples)
-        return Inputs(feeds, encoded, keys, info if self._info else [], batch.share, parameters)
+        share = len(batch.samples) / batch.step_images
+        return Inputs(feeds, encoded, keys, info if self._info else [], share, parameters)
 
     def encoded(self, numbers: NDArray[np.int64]) -> Inputs:
         """Read only the files of samples."""

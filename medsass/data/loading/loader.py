@@ -145,7 +145,7 @@ class Loader:
         dali.import_dali()
         chosen = samples.load(c.shards, split.shards)
         if c.masks:
-            chosen = chosen.take(chosen.masked)
+            chosen = chosen.take(chosen.spans["mask.png"][:, 1] >= 0)
         if self.samples < len(chosen):
             chosen = chosen.take(order.subset(chosen.keys, self.samples, c.seed))
         self._reader = Reader(chosen)

@@ -171,17 +171,11 @@ def check(folder: Path, manifest: Manifest) -> None:
                 )
         size = path.stat().st_size
         if size != shard.bytes:
-            key = _first_cut(path, size)
+            cut = ""
+            with suppress(OSError, ValueError):  # a damaged index names no sample
+                index = tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8"))
+                ends = ((members[-1].key, members[-1].offset + members[-1].size) for members in index)
+                cut = next((f" (cut off at sample {key})" for key, end in ends if end > size), "")
             raise ValueError(
-                f"{path}: {size} bytes, but the manifest says {shard.bytes}{f' (cut off at sample {key})' if key else ''}; "
-                f"run: medsass verify {folder}"
+                f"{path}: {size} bytes, but the manifest says {shard.bytes}{cut}; run: medsass verify {folder}"
             )
-
-
-def _first_cut(path: Path, size: int) -> str:
-    """Return the first incomplete sample of a tar file of `size` bytes, by its index; "" where none is known."""
-    with suppress(OSError, ValueError):
-        for members in tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8")):
-            if members[-1].offset + members[-1].size > size:
-                return members[-1].key
-    return ""

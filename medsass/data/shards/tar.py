@@ -144,7 +144,10 @@ class ShardWriter:
     def abort(self) -> None:
         """Drop the tar file in progress; finished ones stay."""
         if self._tar:
-            self._tar.drop()
+            for file in (self._tar.file, self._tar.lines):
+                with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
+                    file.close()
+            self._tar.part.unlink(missing_ok=True)
         self._tar = None
 
 
@@ -156,9 +159,9 @@ class _Tar:
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
-        self._part = path.with_suffix(".tar.part")
-        self._file = self._part.open("wb")
-        self._lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or drop
+        self.part = path.with_suffix(".tar.part")
+        self.file = self.part.open("wb")
+        self.lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or by ShardWriter.abort
         self._samples = 0
         self._sha256, self._checksums = hashlib.sha256(), Checksums()
 
@@ -170,11 +173,11 @@ class _Tar:
             pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
             members.append(member)
         self._write(b"".join(pieces))
-        self._lines.write(line(members).encode())
+        self.lines.write(line(members).encode())
         self._samples += 1
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        self.file.write(data)
         self._sha256.update(data)
         self._checksums.update(data)
         self.size += len(data)
@@ -184,28 +187,22 @@ class _Tar:
         index, checksums = self.path.with_suffix(INDEX), self.path.with_suffix(CHECKSUMS)
         try:
             self._write(bytes(_padded(self.size + _END, tarfile.RECORDSIZE) - self.size))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
             with files.atomic(index) as file:
                 file.write(f"v1.2 {self._samples}\n".encode())
-                self._lines.seek(0)
-                shutil.copyfileobj(self._lines, file)
-            self._lines.close()
+                self.lines.seek(0)
+                shutil.copyfileobj(self.lines, file)
+            self.lines.close()
             files.write(checksums, self._checksums.pack())
-            self._part.replace(self.path)
+            self.part.replace(self.path)
         except BaseException:
             for written in (index, checksums):
                 with contextlib.suppress(OSError):
                     written.unlink()
             raise
         return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest())
-
-    def drop(self) -> None:
-        for file in (self._file, self._lines):
-            with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
-                file.close()
-        self._part.unlink(missing_ok=True)
 
 
 def header(name: str, size: int) -> bytes:
