@@ -1,4 +1,4 @@
-"""DALI's CPU decoder, which training uses, so that a file it cannot read never reaches a shard.
+"""DALI: its import, its tensors, and the CPU decoder that training uses, so that a file it cannot read never reaches a shard.
 
 One corrupt sample ends a DALI pipeline for good, and a pipeline cannot skip it. So images are decoded here in batches, at
 the speed of all cores; when a batch fails, its images are decoded one by one in DALI's eager mode, in which only the bad
@@ -8,10 +8,13 @@ file raises.
 import importlib
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 BATCH = 32
 
@@ -25,6 +28,24 @@ def import_dali(module: str = "nvidia.dali") -> Any:
             "this command needs NVIDIA DALI, also on the CPU: "
             "pip install 'medsass[cuda13]' (or 'medsass[cuda12]' with a CUDA 12 driver)"
         ) from error
+
+
+def tensor(array: "NDArray[Any] | torch.Tensor") -> Any:
+    """Return one sample as DALI's tensor, which shares its memory: an encoded file (n,) or pixels (H, W, C)."""
+    dali, layout = import_dali("nvidia.dali.tensors"), "HWC" if array.ndim == 3 else ""
+    if isinstance(array, np.ndarray) or not array.is_cuda:
+        return dali.TensorCPU(np.asarray(array), layout)
+    from torch.utils import dlpack  # `medsass shard` must not import torch
+
+    return dali.TensorGPU(dlpack.to_dlpack(array), layout)  # type: ignore[attr-defined]
+
+
+def batch(samples: Sequence[Any]) -> Any:
+    """Return a batch for a pipeline's input from what `tensor` gave for each sample; they need not be contiguous."""
+    dali = import_dali("nvidia.dali.tensors")
+    if isinstance(samples[0], dali.TensorGPU):
+        return list(samples)
+    return dali.TensorListCPU(list(samples), contiguous=False)
 
 
 def decoder_options(depth: int) -> dict[str, Any]:

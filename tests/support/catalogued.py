@@ -31,8 +31,9 @@ def find(source: Path, chosen: Recipe, group_by: str = "") -> Found:
     """Fill a catalog from `source` and return what it found."""
     catalog = Catalog(sqlite3.connect(":memory:"))
     catalog.fill(source, chosen, group_by)
-    assert [rank for rank, _ in catalog.entries()] == list(range(len(catalog)))
-    return Found([entry for _, entry in catalog.entries()], list(catalog.orphans()), catalog.notes())
+    ranks, entries = zip(*catalog.entries(), strict=True)
+    assert list(ranks) == list(range(sum(catalog.counts().values())))
+    return Found(list(entries), list(catalog.orphans()), catalog.notes())
 
 
 def plain(images: str = "**/*", masks: str = "", **more: object) -> Recipe:

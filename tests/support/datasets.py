@@ -66,4 +66,4 @@ def linked(real: Path, source: Path, names: list[str]) -> Path:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
     """Let every source seem to hold files of these names, because creating tens of thousands takes long."""
-    monkeypatch.setattr(listing, "_walk", lambda *_: ((name, 0, "") for name in names))
+    monkeypatch.setattr(listing, "_walk_local", lambda *_: ((name, 0, "") for name in names))

@@ -1,6 +1,6 @@
 """Pixels of any depth -> 8 or 16 bits by stated limits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ def limits(picture: ImageFile, frame: int, rule: str) -> list[Limits]:
     found = _percentiles(picture, frame, count) if rule == "percentile" else [(0.0, 0.0)] * count
     if all(low < high for low, high in found):
         return found
-    ends = [(flat.min(axis=0), flat.max(axis=0)) for flat in _flat(picture, frame, count)]
+    flat = (piece.reshape(-1, count) for piece in picture.pieces(frame))
+    ends = [(piece.min(axis=0), piece.max(axis=0)) for piece in flat]
     lows, highs = np.min([low for low, _ in ends], axis=0), np.max([high for _, high in ends], axis=0)
     extremes = [_finite(float(low), float(high)) for low, high in zip(lows, highs, strict=True)]
     return [pair if pair[0] < pair[1] else own for pair, own in zip(found, extremes, strict=True)]
@@ -54,7 +55,8 @@ def _percentiles(picture: ImageFile, frame: int, count: int) -> list[Limits]:
     if picture.dtype.kind in "ui" and picture.dtype.itemsize <= 2:
         lowest, bins = int(np.iinfo(picture.dtype).min), 1 << 8 * picture.dtype.itemsize
         counts = np.zeros((count, bins), np.int64)
-        for flat in _flat(picture, frame, count):
+        for piece in picture.pieces(frame):
+            flat = piece.reshape(-1, count)
             for channel in range(count):
                 counts[channel] += np.bincount(flat[:, channel].astype(np.int64) - lowest, minlength=bins)
         return [_of_histogram(row, lowest) for row in counts]
@@ -78,10 +80,6 @@ def _of_histogram(counts: NDArray[np.int64], lowest: int) -> Limits:
         before, after = (int(np.searchsorted(below, at, "right")) + lowest for at in (first, min(first + 1, last)))
         ends.append(before + (after - before) * (place - first))
     return ends[0], ends[1]
-
-
-def _flat(picture: ImageFile, frame: int, count: int) -> Iterator[NDArray[Any]]:
-    return (piece.reshape(-1, count) for piece in picture.pieces(frame))
 
 
 def _finite(low: float, high: float) -> Limits:
@@ -108,16 +106,13 @@ def scaled(array: NDArray[Any], limits: Sequence[Limits], depth: int) -> NDArray
     if not high > low:
         return np.zeros(array.shape, kind)
 
-    def mapped(values: NDArray[Any]) -> NDArray[Any]:
-        return np.rint(np.clip((values.astype(np.float64) - low) * top / (high - low), 0, top)).astype(kind)
-
-    if array.dtype.kind in "ui" and array.dtype.itemsize <= 2 and array.size > 1 << 16:
-        span = np.iinfo(array.dtype)
-        table = mapped(np.arange(span.min, span.max + 1))
-        return np.asarray(table[array if span.min == 0 else array.astype(np.int64) - span.min])
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError("pixels hold values that are not finite (NaN or infinity)")
-    return mapped(array)
+    by_table = array.dtype.kind in "ui" and array.dtype.itemsize <= 2 and array.size > 1 << 16
+    least = int(np.iinfo(array.dtype).min) if by_table else 0
+    values = np.arange(least, np.iinfo(array.dtype).max + 1) if by_table else array
+    mapped = np.rint(np.clip((values.astype(np.float64) - low) * top / (high - low), 0, top)).astype(kind)
+    return np.asarray(mapped[array if least == 0 else array.astype(np.int64) - least]) if by_table else mapped
 
 
 def to_8bit(array: NDArray[Any]) -> NDArray[np.uint8]:

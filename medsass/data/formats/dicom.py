@@ -169,17 +169,16 @@ def _window(header: Any, frame: int) -> tuple[float, float] | None:
     """Return the values that the first window maps to black and white, for a sigmoid those of its central tangent."""
     with readable():
         group = _group(header, frame, "FrameVOILUTSequence")
-        centre, width = (_first(group.get(name)) for name in ("WindowCenter", "WindowWidth"))
+        ends: list[float] = []  # the first value of each, if it has one
+        for value in (group.get("WindowCenter"), group.get("WindowWidth")):
+            if isinstance(value, (int, float)):
+                ends.append(float(value))
+            elif value is not None and value != "" and len(value):
+                ends.append(float(value[0]))
         linear = str(group.get("VOILUTFunction") or "LINEAR") == "LINEAR"
-    if centre is None or width is None or width <= (1 if linear else 0):
+    if len(ends) < 2 or ends[1] <= (1 if linear else 0):
         return None
+    centre, width = ends
     if linear:
         centre, width = centre - 0.5, width - 1
     return centre - width / 2, centre + width / 2
-
-
-def _first(value: Any) -> float | None:
-    """Return an element's first value, or None where it is empty."""
-    if value is None or value == "":
-        return None
-    return float(value) if isinstance(value, (int, float)) else float(value[0]) if len(value) else None

@@ -2,12 +2,12 @@
 
 import errno
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Selection:
 WHOLE_FILE = Selection()
 
 
-class ImageFile(ABC):
+class ImageFile(AbstractContextManager["ImageFile"]):
     """An open image file; safe to read from several threads.
 
     Attributes:
@@ -147,9 +147,6 @@ class ImageFile(ABC):
         """Close the file and forget the decoded frames."""
         with self._lock:
             self._cache = {}
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

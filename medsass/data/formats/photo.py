@@ -13,6 +13,7 @@ import io
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -175,10 +176,7 @@ def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | 
     if bits <= 8:
         return None
 
-    def decode() -> NDArray[Any]:
-        with readable():
-            return np.asarray(imagecodecs.jpeg2k_decode(data))
-
+    decode = readable()(partial(imagecodecs.jpeg2k_decode, data))
     half = float(1 << bits - 1)
     dtype = np.dtype(f"{'i' if signed else 'u'}{2 if bits <= 16 else 4}")
     alpha = "alpha dropped" if count in (2, 4) and not view.channels else ""

@@ -64,7 +64,10 @@ class Tiff(ImageFile):
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
             mappable = self._is_mappable(part)
-            grain = _grain(page)
+            if page.is_tiled:
+                grain = int(page.tilelength), int(page.tilewidth)
+            else:
+                grain = min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
             others = len(tiff.series) > 1 and not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
@@ -227,10 +230,3 @@ def _check_end(page: Any, size: int) -> None:
         ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
     if ends.max(initial=0) > size:
         raise ValueError(f"truncated: the file has {size:,} bytes of {ends.max():,}")
-
-
-def _grain(page: Any) -> tuple[int, int]:
-    """Return rows and columns of a tile or strip."""
-    if page.is_tiled:
-        return int(page.tilelength), int(page.tilewidth)
-    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)

@@ -8,8 +8,10 @@ from weakref import WeakSet
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils import dlpack
 
-from medsass.data.loading import memory, pipeline, tensors
+from medsass.data import dali
+from medsass.data.loading import memory, pipeline
 from medsass.data.loading.pipeline import PipelineConfig
 from medsass.data.loading.prefetch import HasFeeds, Prefetcher
 from medsass.data.loading.reader import Reader
@@ -41,7 +43,7 @@ class Cache:
 
     def feeds(self, numbers: NDArray[np.int64]) -> dict[str, Any]:
         """Return the inputs of a pipeline for these samples."""
-        return {name: tensors.batch([column[number] for number in numbers]) for name, column in self._pixels.items()}
+        return {name: dali.batch([column[number] for number in numbers]) for name, column in self._pixels.items()}
 
     def fill(self, reader: Reader, make: Callable[[NDArray[np.int64]], HasFeeds]) -> None:
         """Decode all samples of `reader`; `make` reads the files of samples. Raises what reading and decoding raise."""
@@ -59,7 +61,13 @@ class Cache:
                 _, outputs = prefetcher.get(number, self._config.device == "cuda")
                 sizes += [tuple(shape[:2]) for shape in outputs[0].shape()]
                 for column, output in zip(pixels.values(), outputs, strict=True):
-                    column += self._copies(output)
+                    images = [dlpack.from_dlpack(output[index]) for index in range(len(output))]
+                    # copies, one after the other in one block of exactly their size
+                    block = torch.cat([image.flatten().view(torch.uint8) for image in images])
+                    block = block.to("cuda" if self.where == "device" else "cpu")
+                    chunks = block.split([image.nbytes for image in images])  # type: ignore[no-untyped-call]
+                    pairs = zip(chunks, images, strict=True)
+                    column += [dali.tensor(chunk.view(image.dtype).view(image.shape)) for chunk, image in pairs]
         finally:
             prefetcher.close()
         self._pixels = pixels
@@ -67,15 +75,6 @@ class Cache:
             torch.cuda.synchronize()  # DALI reads it on its own streams
         self.sizes = np.array(sizes, np.int64).reshape(-1, 2)
         self.filled = True
-
-    def _copies(self, output: Any) -> list[Any]:
-        """Copy a batch of images as DALI's tensors, one after the other in one block of exactly their size."""
-        images = tensors.unstack(output)
-        block = torch.cat([image.flatten().view(torch.uint8) for image in images])
-        block = block.to("cuda" if self.where == "device" else "cpu")
-        chunks = block.split([image.nbytes for image in images])  # type: ignore[no-untyped-call]
-        pairs = zip(chunks, images, strict=True)
-        return [tensors.tensor(chunk.view(image.dtype).view(image.shape)) for chunk, image in pairs]
 
 
 _CACHES: WeakSet[Cache] = WeakSet()  # of this process

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.loading import augment, order, tensors
+from medsass.data import dali
+from medsass.data.loading import augment, order
 from medsass.data.loading.cache import Cache
 from medsass.data.loading.order import MicroBatch, Order
 from medsass.data.loading.pipeline import PipelineConfig
@@ -59,9 +60,11 @@ class InputBuilder:
         info = [self._json(item) for item in encoded] if "json" in wanted else []
         parameters = self._parameters(batch)
         feeds = self._cache.feeds(batch.samples) if self._cache else self._feeds(encoded)
-        feeds |= {f"view{view}": tensors.rows(rows) for view, rows in parameters.items()}
+        tensors = dali.import_dali("nvidia.dali.tensors")
+        feeds |= {f"view{view}": tensors.TensorListCPU(rows) for view, rows in parameters.items()}
         keys = tuple(self._reader.samples.key(sample) for sample in batch.samples)
-        return Inputs(feeds, encoded, keys, info if self._info else [], batch.share, parameters)
+        share = len(batch.samples) / batch.step_images
+        return Inputs(feeds, encoded, keys, info if self._info else [], share, parameters)
 
     def encoded(self, numbers: NDArray[np.int64]) -> Inputs:
         """Read only the files of samples."""
@@ -69,8 +72,8 @@ class InputBuilder:
         return Inputs(self._feeds(encoded), encoded)
 
     def _feeds(self, encoded: list[Encoded]) -> dict[str, Any]:
-        files = {what: [tensors.tensor(item.files[what]) for item in encoded] for what in self._files}
-        return {_NAMES[what]: tensors.batch(column) for what, column in files.items()}
+        files = {what: [dali.tensor(item.files[what]) for item in encoded] for what in self._files}
+        return {_NAMES[what]: dali.batch(column) for what, column in files.items()}
 
     def _parameters(self, batch: MicroBatch) -> dict[int, NDArray[np.float32]]:
         """Draw the random changes of each augmented view."""

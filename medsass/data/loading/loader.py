@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import dlpack
 
 from medsass.data import dali
-from medsass.data.loading import augment, cache, colour, order, pipeline, samples, tensors
+from medsass.data.loading import augment, cache, colour, order, pipeline, samples
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.cache import Cache
 from medsass.data.loading.inputs import InputBuilder, Inputs
@@ -144,7 +145,7 @@ class Loader:
         dali.import_dali()
         chosen = samples.load(c.shards, split.shards)
         if c.masks:
-            chosen = chosen.take(chosen.masked)
+            chosen = chosen.take(chosen.spans["mask.png"][:, 1] >= 0)
         if self.samples < len(chosen):
             chosen = chosen.take(order.subset(chosen.keys, self.samples, c.seed))
         self._reader = Reader(chosen)
@@ -198,7 +199,7 @@ class Loader:
             inputs, outputs = self._prefetcher.get(number, cuda)
         except PipelineError as error:
             raise self._reason(error) from None
-        found = [tensors.stack(output) for output in outputs]
+        found = [dlpack.from_dlpack(output.as_tensor()) for output in outputs]
         for index, parameters in inputs.parameters.items():
             view = self.config.views[index]
             if not cuda and colour.is_last(view, self.depth):  # then the pipeline has not changed its colours

@@ -34,11 +34,6 @@ class MicroBatch:
     place: slice
     step_images: int
 
-    @property
-    def share(self) -> float:
-        """Images of the micro-batch over all images of its step."""
-        return len(self.samples) / self.step_images
-
 
 @dataclass(frozen=True)
 class Order:
@@ -114,7 +109,9 @@ class Order:
 @lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
     """Return the order of an epoch, (samples,) int64."""
-    order = _generator(seed, epoch, 0).permutation(samples)
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch, 0)))).permutation(
+        samples
+    )
     order.flags.writeable = False
     return order
 
@@ -122,13 +119,11 @@ def permutation(seed: int, epoch: int, samples: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=2)
 def uniform(seed: int, epoch: int, step: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the random numbers of a step, `shape` float64 in [0, 1); a longer shape begins with the same numbers."""
-    drawn = _generator(seed, epoch, step + 1).random(shape)
+    drawn = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch, step + 1)))).random(
+        shape
+    )
     drawn.flags.writeable = False
     return drawn
-
-
-def _generator(seed: int, *place: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=place)))
 
 
 def subset_size(samples: int, fraction: float) -> int:

@@ -135,26 +135,22 @@ class _Run(Generic[T]):
         waiting = self._waiting[name] = deque()
 
         def take() -> Any:
-            if not waiting:
-                self._fetch()
+            if not waiting:  # give the next batch to all inputs
+                if not self._preparing:
+                    raise StopIteration  # then DALI stops asking
+                try:
+                    inputs = self._preparing.popleft().result()
+                except Exception as error:
+                    self._error = error
+                    self._cancel()
+                    raise StopIteration from None
+                self._submit()
+                self._running.append(inputs)
+                for each, others in self._waiting.items():
+                    others.append(inputs.feeds[each])
             return waiting.popleft()
 
         return take
-
-    def _fetch(self) -> None:
-        """Give the next batch to all inputs. Raises `StopIteration` where there is none: then DALI stops asking."""
-        if not self._preparing:
-            raise StopIteration
-        try:
-            inputs = self._preparing.popleft().result()
-        except Exception as error:
-            self._error = error
-            self._cancel()
-            raise StopIteration from None
-        self._submit()
-        self._running.append(inputs)
-        for name, waiting in self._waiting.items():
-            waiting.append(inputs.feeds[name])
 
     def _submit(self) -> None:
         while len(self._preparing) < self._ahead and (self._end is None or self._submitted < self._end):

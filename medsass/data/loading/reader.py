@@ -56,23 +56,22 @@ class Reader:
             OSError: A file cannot be read.
             ValueError: A tar file is cut off or holds something else; the message names it, the key and the remedy.
         """
-        ranges = [self._range(number, wanted) for number in numbers]
+        ranges = []
+        for number in numbers:
+            found = {what: self.samples.spans[what][number].tolist() for what in wanted}
+            spans = {what: (start, size) for what, (start, size) in found.items() if size >= 0}
+            first, end = min(start for start, _ in spans.values()) - BLOCKSIZE, max(map(sum, spans.values()))
+            ranges.append(_Range(number, self.samples.tars[self.samples.tar[number]], first, end, spans))
         if "://" in self.samples.tars[0]:
             data = self._fetched(ranges)
         else:
             data = [self._tar_file(place.tar).read(place.start, place.end) for place in ranges]
-        return [self._checked(place, found) for place, found in zip(ranges, data, strict=True)]
+        return [self._checked(*pair) for pair in zip(ranges, data, strict=True)]
 
     def close(self) -> None:
         """Close the tar files that no other thread is reading."""
         with self._lock:
             self._open.clear()
-
-    def _range(self, number: int, wanted: Sequence[str]) -> _Range:
-        found = {what: self.samples.spans[what][number].tolist() for what in wanted}
-        spans = {what: (start, size) for what, (start, size) in found.items() if size >= 0}
-        first = min(start for start, _ in spans.values()) - BLOCKSIZE
-        return _Range(number, self.samples.tars[self.samples.tar[number]], first, max(map(sum, spans.values())), spans)
 
     def _fetched(self, ranges: Sequence[_Range]) -> list[bytes]:
         """Read ranges of tar files at an address."""

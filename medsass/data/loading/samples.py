@@ -43,11 +43,6 @@ class Samples:
     def __len__(self) -> int:
         return len(self.tar)
 
-    @property
-    def masked(self) -> NDArray[np.bool_]:
-        """(N,) bool: which samples have a mask."""
-        return self.spans["mask.png"][:, 1] >= 0
-
     def take(self, chosen: NDArray[Any]) -> "Samples":
         """Return some of the samples, chosen by a mask or by rising numbers."""
         spans = {what: span[chosen] for what, span in self.spans.items()}

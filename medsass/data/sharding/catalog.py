@@ -6,15 +6,15 @@ in a database: its length costs no memory, and an interrupted run finds it again
 
 import csv
 import glob
+import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from medsass.data.formats.opening import SUFFIXES
-from medsass.data.sharding import splits
 from medsass.data.sharding.listing import MAGIC, Listing
 from medsass.data.sharding.recipe import UNGROUPED, Images, Recipe
 
@@ -86,9 +86,6 @@ class Catalog:
         self._note(recipe, matched, pattern)
         run("DROP TABLE found")
 
-    def __len__(self) -> int:
-        return int(self._database.execute("SELECT count(*) FROM samples").fetchone()[0])
-
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """Yield rank and entry, in order, from rank `start` on."""
         rows = self._database.execute("SELECT * FROM samples WHERE rank >= ? ORDER BY rank", (start,))
@@ -117,8 +114,11 @@ class Catalog:
             stem = _stem(image)
             # A dot would end the key for WebDataset readers; a file whose name begins with - is an option to programs.
             safe = re.sub(r"^-|[^A-Za-z0-9_-]", "_", stem)
-            label = _captured(recipe.classes.pattern, "class", image) or labels.get(stem)
-            group = _captured(pattern, "group", image) or image
+            label, group = labels.get(stem), image
+            if recipe.classes.pattern and (match := re.search(recipe.classes.pattern, image)):
+                label = match["class"] or label
+            if pattern and (match := re.search(pattern, image)):
+                group = match["group"] or group
             self._database.executemany("INSERT OR IGNORE INTO claimed VALUES (?)", ((mask,) for mask in masks))
             row = image, safe, json.dumps(masks), table, label, group
             try:
@@ -129,45 +129,42 @@ class Catalog:
 
     def _pair(self, images: Images, table: int) -> Iterator[tuple[str, list[str]]]:
         """Yield each image of one [[images]] table with its masks; files that the mask pattern matches are no images."""
+        run, match = self._database.execute, self.listing.match
+
+        def paths() -> Iterator[str]:
+            found = match(_resolve(images.path))
+            return (path for path in found if PurePosixPath(path).suffix.lower() in SUFFIXES)
+
         if not images.masks:
-            yield from ((path, [path] if images.mask_array else []) for path in self._images(images))
-        elif not _PLACEHOLDER.search(images.masks):
-            self._offer([_resolve(images.masks)], table)
-            query = "SELECT min(mask), max(mask) FROM offered WHERE entry = ? GROUP BY stem HAVING count(*) > 1"
-            for one, other in self._database.execute(query, (table,)):
-                raise ValueError(
-                    f"masks '{one}' and '{other}' have one stem; tell them apart with {{dir}} in --masks, as in "
-                    "'{dir}/../masks/{stem}.png'"
-                )
-            for path in self._images(images):
-                if not self._offered("mask", path, table):
-                    yield path, self._offered("stem", _stem(path), table)
-        else:
-            self._offer({_fill(images.masks, path, any_name=True) for path in self._images(images)}, table)
-            for path in self._images(images):
-                if not self._offered("mask", path, table):
-                    yield path, list(self.listing.match(_fill(images.masks, path)))
-
-    def _images(self, images: Images) -> Iterator[str]:
-        paths = self.listing.match(_resolve(images.path))
-        return (path for path in paths if PurePosixPath(path).suffix.lower() in SUFFIXES)
-
-    def _offer(self, patterns: Iterable[str], table: int) -> None:
-        rows = ((mask, _stem(mask), table) for pattern in patterns for mask in self.listing.match(pattern))
+            yield from ((path, [path] if images.mask_array else []) for path in paths())
+            return
+        by_stem = not _PLACEHOLDER.search(images.masks)
+        wide = {_resolve(images.masks)} if by_stem else {_fill(images.masks, path, any_name=True) for path in paths()}
+        rows = ((mask, _stem(mask), table) for pattern in wide for mask in match(pattern))
         self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?)", rows)
-
-    def _offered(self, column: str, value: str, table: int) -> list[str]:
-        query = f"SELECT mask FROM offered WHERE {column} = ? AND entry = ?"
-        return [mask for (mask,) in self._database.execute(query, (value, table))]
+        query = "SELECT min(mask), max(mask) FROM offered WHERE entry = ? GROUP BY stem HAVING count(*) > 1"
+        for one, other in run(query, (table,)) if by_stem else ():
+            raise ValueError(
+                f"masks '{one}' and '{other}' have one stem; tell them apart with {{dir}} in --masks, as in "
+                "'{dir}/../masks/{stem}.png'"
+            )
+        for path in paths():
+            if run("SELECT 1 FROM offered WHERE mask = ? AND entry = ?", (path, table)).fetchone():
+                continue
+            if by_stem:
+                masks = run("SELECT mask FROM offered WHERE stem = ? AND entry = ?", (_stem(path), table))
+                yield path, [mask for (mask,) in masks]
+            else:
+                yield path, list(match(_fill(images.masks, path)))
 
     def _sort(self, recipe: Recipe) -> None:
         """Give each image its key and its split, and store all in their final order."""
         run = self._database.execute
-        exact: dict[str, str] = {}
+        exact_splits: dict[str, str] = {}
         if recipe.exact_splits:
             free = ",".join(str(table) for table, images in enumerate(recipe.images) if not images.split)
             sizes = run(f"SELECT grp, count(*) FROM found WHERE entry IN ({free}) GROUP BY grp")
-            exact = splits.exact(dict(sizes.fetchall()), recipe)
+            exact_splits = exact(dict(sizes.fetchall()), recipe)
         order = [*dict.fromkeys([*(images.split for images in recipe.images if images.split), *recipe.splits])]
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
         query = """SELECT image, stem, masks, entry, label, grp, same FROM found
@@ -175,9 +172,9 @@ class Catalog:
         framed = any(images.frames == "all" for images in recipe.images)
         for image, stem, masks, table, label, group, same in run(query):
             plain = same == 1 and len(stem) <= _LONGEST_KEY and not (framed and _FRAME.search(stem))
-            key = stem if plain else f"{stem[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
-            split = recipe.images[table].split or exact.get(group) or splits.by_hash(group, recipe)
-            row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, table)
+            key = stem if plain else f"{stem[: _LONGEST_KEY - 13]}-{digest(image)[:12]}"
+            split = recipe.images[table].split or exact_splits.get(group) or by_hash(group, recipe)
+            row = (order.index(split), digest(key), key, image, masks, split, label, group, table)
             run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
                key, image, masks, split, label, grp, entry FROM unsorted""")
@@ -192,20 +189,16 @@ class Catalog:
                 globs = " or ".join(f"'{images.path}'" for images, _ in tables)
                 notes.append(f"no file matches {globs}" + (f": split '{split}' left out" if split else ""))
         if any(not images.split for images in recipe.images):
-            why = (
-                "there are more splits than groups"
-                if recipe.exact_splits
-                else f"its share of {len(self)} is too small; exact_splits = true in the recipe gives it one group at least"
-            )
-            counts = self.counts()
-            notes += [f"split '{split}' got no image: {why}" for split in recipe.splits if split not in counts]
-        if pattern:
-            alone = self._database.execute("SELECT image FROM samples WHERE grp = image")
-            count = sum(1 for (image,) in alone if not re.search(pattern, image))
-            if count:
-                notes.append(
-                    f"{count} images do not match the pattern of their group, {pattern!r}: each is its own group"
+            counts, why = self.counts(), "there are more splits than groups"
+            if not recipe.exact_splits:
+                total = sum(counts.values())
+                why = (
+                    f"its share of {total} is too small; exact_splits = true in the recipe gives it one group at least"
                 )
+            notes += [f"split '{split}' got no image: {why}" for split in recipe.splits if split not in counts]
+        alone = self._database.execute("SELECT image FROM samples WHERE grp = image") if pattern else ()
+        if count := sum(1 for (image,) in alone if not re.search(pattern, image)):
+            notes.append(f"{count} images do not match the pattern of their group, {pattern!r}: each is its own group")
         self._database.executemany("INSERT INTO notes VALUES (?)", ((note,) for note in notes))
 
 
@@ -269,6 +262,35 @@ def _resolve(pattern: str) -> str:
     return "/".join(steps)
 
 
-def _captured(pattern: str, name: str, path: str) -> str | None:
-    match = re.search(pattern, path) if pattern else None
-    return match[name] if match else None
+def digest(text: str) -> str:
+    """Return the SHA-256 of a group's name or of a key, which orders them: a shuffle that never changes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def by_hash(group: str, recipe: Recipe) -> str:
+    """Return the split whose share of [0, 1) holds the group's hash, whatever other images there are."""
+    point, edge = int(digest(f"{recipe.name}/{group}")[:13], 16) / 16**13, 0.0
+    for split, share in recipe.splits.items():
+        edge += share
+        if point < edge:
+            return split
+    return list(recipe.splits)[-1]
+
+
+def exact(sizes: Mapping[str, int], recipe: Recipe) -> dict[str, str]:
+    """Return the split of each group so that the recipe's shares are met, from the groups' numbers of images.
+
+    Each split but the first takes groups in the order of their hashes while that brings it nearer to its share of the
+    images, at least one; the first takes the rest.
+    """
+    groups = sorted(sizes, key=lambda group: digest(f"{recipe.name}/{group}"))
+    result: dict[str, str] = {}
+    for split, share in list(recipe.splits.items())[1:]:
+        aim, held = round(share * sum(sizes.values())), 0
+        for group in groups:
+            if group not in result and abs(held + sizes[group] - aim) < abs(held - aim):
+                result[group], held = split, held + sizes[group]
+        left = [group for group in groups if group not in result]
+        if not held and len(left) > 1:
+            result[min(left, key=lambda group: sizes[group])] = split
+    return {group: result.get(group, next(iter(recipe.splits))) for group in groups}

@@ -28,7 +28,6 @@ CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT
                      converted TEXT, hash BLOB, look INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
-_PENDING = 256  # rows entered at once
 _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
 
@@ -38,9 +37,8 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self.database = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._open = True
-        self._pending: list[tuple[Any, ...]] = []
         self.database.execute("PRAGMA synchronous = FULL")
-        if not self._rows("SELECT 1 FROM sqlite_master WHERE name = 'facts'"):
+        if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchall():
             self.database.executescript(f"BEGIN; {_TABLES} COMMIT;")
         self.database.execute("BEGIN")
 
@@ -53,28 +51,22 @@ class Journal:
 
     def commit(self) -> None:
         """Commit everything entered so far."""
-        self._flush()
         self.database.execute("COMMIT")
         self.database.execute("BEGIN")
 
     def __getitem__(self, name: str) -> Any:
         """Return the value of a fact, None where it was not set."""
-        rows = self._rows("SELECT value FROM facts WHERE name = ?", name)
-        return json.loads(rows[0][0]) if rows else None
+        row = self.database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
-        """Enter a finished tar file, and the `position` (rank, region) of the sample that comes next; commits."""
+        """Enter a finished tar file, and as fact "position" the (rank, region) of the sample that comes next; commits."""
         self.database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
         self["position"] = position
         self.commit()
-
-    def position(self) -> tuple[int, int]:
-        """Return rank and region of the first sample that is not in a finished tar file."""
-        rank, region = self["position"] or (0, 0)
-        return rank, region
 
     def reject(self, file: str, split: str, reason: str) -> None:
         """Enter a file that is left out, and why; once, whatever the number of its tiles."""
@@ -88,31 +80,29 @@ class Journal:
         """Enter a sample that went into the tar file in progress: `meta` is its JSON, `phash` its perceptual hash."""
         size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
         seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
-        self._pending.append((meta["key"], rank, split, extension, size, *seen, sha256, phash))
-        if len(self._pending) == _PENDING:
-            self._flush()
+        row = meta["key"], rank, split, extension, size, *seen, sha256, phash
+        self.database.execute("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def twin(self, sha256: str, split: str) -> str | None:
         """Return the "split/key" of the first image with these bytes that is stored in another split."""
         query = "SELECT split || '/' || key FROM stored WHERE hash = ? AND split != ? ORDER BY rowid LIMIT 1"
-        rows = self._rows(query, bytes.fromhex(sha256), split)
-        return rows[0][0] if rows else None
+        row = self.database.execute(query, (bytes.fromhex(sha256), split)).fetchone()
+        return row[0] if row else None
 
     def perceptual_hashes(self, split: str) -> tuple[NDArray[np.int64], list[str]]:
         """Return the perceptual hashes (n,) int64 of the images in other splits, and the "split/key" of each."""
-        rows = self._rows("SELECT look, split || '/' || key FROM stored WHERE split != ? AND look NOT NULL", split)
+        query = "SELECT look, split || '/' || key FROM stored WHERE split != ? AND look NOT NULL"
+        rows = self.database.execute(query, (split,)).fetchall()
         return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
     def shards(self, split: str = "") -> list[Shard]:
         """Return the finished tar files of a split, or of all."""
         query = "SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)"
-        return [
-            Shard(*row) for row in self.database.execute(query, (split,))
-        ]  # no rows are entered: the disk may be full
+        return [Shard(*row) for row in self.database.execute(query, (split,))]
 
     def stored(self, outside: str = "") -> int:
         """Return the number of samples stored so far, without those of the split `outside`."""
-        return int(self._rows("SELECT count(*) FROM stored WHERE split != ?", outside)[0][0])
+        return int(self.database.execute("SELECT count(*) FROM stored WHERE split != ?", (outside,)).fetchone()[0])
 
     def rejected(self) -> Iterator[dict[str, str]]:
         """Yield what is left out, in the order in which it was entered."""
@@ -122,33 +112,25 @@ class Journal:
     def split(self, name: str) -> Split:
         """Return a split as the manifest describes it."""
         query = "SELECT count(*), count(coverage), avg(coverage) FROM stored WHERE split = ?"
-        samples, masks, coverage = self._rows(query, name)[0]
-        query = "SELECT {0}, count(*) FROM stored WHERE split = ? AND {0} NOT NULL GROUP BY 1 ORDER BY 1"
-        counted = {field: dict(self._rows(query.format(column), name)) for field, column in _COUNTED.items()}
+        samples, masks, coverage = self.database.execute(query, (name,)).fetchone()
+        query, counted = "SELECT {0}, count(*) FROM stored WHERE split = ? AND {0} NOT NULL GROUP BY 1 ORDER BY 1", {}
+        for field, column in _COUNTED.items():
+            counted[field] = dict(self.database.execute(query.format(column), (name,)).fetchall())
         return Split(self.shards(name), samples, masks, mask_coverage=coverage and round(coverage, 6), **counted)
 
     def converted(self) -> dict[str, int]:
         """Count samples by what was done to their pixels."""
         query = "SELECT converted, count(*) FROM stored WHERE converted != '' GROUP BY converted ORDER BY converted"
-        return dict(self._rows(query))
+        return dict(self.database.execute(query).fetchall())
 
     def notes(self) -> list[str]:
         """Return notes for the user: identical images within a split, tiles skipped."""
         notes = []
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash
                    HAVING count(DISTINCT rank) > 1) GROUP BY split"""
-        for split, count in self._rows(query):
+        for split, count in self.database.execute(query):
             notes.append(f"{count} images of split '{split}' are there more than once, byte for byte")
-        (tiles,) = self._rows("SELECT sum(tiles) FROM skipped")[0]
+        (tiles,) = self.database.execute("SELECT sum(tiles) FROM skipped").fetchone()
         if tiles:
             notes.append(f"{tiles} tiles with too little foreground passed over (--min-foreground)")
         return notes
-
-    def _flush(self) -> None:
-        self.database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._pending)
-        self._pending = []
-
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        if self._pending:
-            self._flush()
-        return self.database.execute(query, values).fetchall()

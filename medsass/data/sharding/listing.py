@@ -9,7 +9,6 @@ import re
 import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,10 @@ class Listing:
         """Return files that are new, gone or changed in `source` since it was listed; at most three."""
         self._list("temp.now", source)
         differ = "SELECT path FROM (SELECT * FROM {} EXCEPT SELECT * FROM {}) LIMIT 3"
-        rows = [row for pair in (("files", "now"), ("now", "files")) for row in self._rows(differ.format(*pair))]
+        rows = [
+            *self._database.execute(differ.format("files", "now")),
+            *self._database.execute(differ.format("now", "files")),
+        ]
         self._database.execute("DROP TABLE now")
         return list(dict.fromkeys(path for (path,) in rows))[:3]
 
@@ -54,7 +56,12 @@ class Listing:
         self._database.execute(f"CREATE TABLE {table} {_TABLE}")
         if not source.is_dir():
             raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset")
-        rows = ((path, *_split(path), size, stamp) for path, size, stamp in _walk(source, self._excluded))
+        if files.is_local(source):
+            statuses = [path.stat() for path in self._excluded if path.is_dir()]
+            found = _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses})
+        else:
+            found = _walk_remote(source)
+        rows = ((path, *path.rpartition("/")[::2], size, stamp) for path, size, stamp in found)
         self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
 
     def stats(self, paths: Sequence[str]) -> tuple[tuple[int, str], ...]:
@@ -63,35 +70,26 @@ class Listing:
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            rows = self._rows(f"SELECT path, size, stamp FROM files WHERE path IN ({marks})", *some)
+            rows = self._database.execute(f"SELECT path, size, stamp FROM files WHERE path IN ({marks})", some)
             found |= {path: (size, stamp) for path, size, stamp in rows}
         return tuple(found[path] for path in paths)
 
     def match(self, pattern: str) -> Iterator[str]:
         """Yield the paths that match a glob pattern, sorted; `**` stands for any number of folders."""
-        folder, name = _split(pattern)
+        folder, _, name = pattern.rpartition("/")
         (above, fixed), (begin, named) = _literal(folder), _literal(name)
-        if fixed and named:
-            yield from (path for (path,) in self._rows("SELECT path FROM files WHERE path = ?", _literal(pattern)[0]))
+        where, values = "path >= ? AND path < ?", [above, above + _LAST]
+        if fixed and named:  # one of a million names: without a regular expression
+            rows = self._database.execute("SELECT path FROM files WHERE path = ?", [_literal(pattern)[0]])
+            yield from (path for (path,) in rows)
             return
         if fixed:
             where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]
         elif begin:
             where, values = "name >= ? AND name < ?", [begin, begin + _LAST]
-        else:
-            where, values = "path >= ? AND path < ?", [above, above + _LAST]
-        matches = _regex(pattern).fullmatch
-        rows = self._rows(f"SELECT path FROM files WHERE {where} ORDER BY path", *values)
+        matches = re.compile(glob_translate(pattern), re.DOTALL).fullmatch
+        rows = self._database.execute(f"SELECT path FROM files WHERE {where} ORDER BY path", values)
         yield from (path for (path,) in rows if matches(path))
-
-    def _rows(self, query: str, *values: Any) -> Iterator[Any]:
-        return iter(self._database.execute(query, values))
-
-
-def _split(path: str) -> tuple[str, str]:
-    """Return the folder and the name of a path; the folder is "" where there is none."""
-    folder, _, name = path.rpartition("/")
-    return folder, name
 
 
 def _literal(pattern: str) -> tuple[str, bool]:
@@ -99,18 +97,6 @@ def _literal(pattern: str) -> tuple[str, bool]:
     match = _LITERAL.match(pattern)
     begin = match[0] if match else ""
     return re.sub(r"\[([*?\[])\]", r"\1", begin), begin == pattern
-
-
-@lru_cache(256)
-def _regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(glob_translate(pattern), re.DOTALL)
-
-
-def _walk(source: Path, excluded: Iterable[Path]) -> Iterable[tuple[str, int, str]]:
-    if not files.is_local(source):
-        return _walk_remote(source)
-    statuses = [path.stat() for path in excluded if path.is_dir()]
-    return _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses})
 
 
 def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, int, str]]:

@@ -28,26 +28,13 @@ _GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample ready to be written: its files by extension, the image first, and the content of its JSON."""
+    """A sample ready to be written: its files by extension, that of its image, and the content of its JSON."""
 
     key: str
     split: str
     files: dict[str, bytes]
+    extension: str
     meta: dict[str, Any]
-
-    @property
-    def extension(self) -> str:
-        """The image's extension."""
-        return next(iter(self.files))
-
-    @property
-    def image(self) -> bytes:
-        """The encoded image."""
-        return self.files[self.extension]
-
-    def all_files(self) -> dict[str, bytes]:
-        """Return all files by extension, the JSON included."""
-        return {**self.files, "json": json.dumps(self.meta, sort_keys=True, ensure_ascii=False).encode()}
 
 
 def encode(file: SourceFile, region: Region) -> Sample:
@@ -85,7 +72,8 @@ def encode(file: SourceFile, region: Region) -> Sample:
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
         files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
-    return Sample(key, entry.split, files, meta)
+    files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
+    return Sample(key, entry.split, files, extension, meta)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:

@@ -26,19 +26,8 @@ from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Split
 
 # The options that the bytes depend on, beside the recipe.
-_SHAPING: tuple[str, ...] = (
-    "variant",
-    "group_by",
-    "size",
-    "tile",
-    "stride",
-    "min_foreground",
-    "level",
-    "encode",
-    "depth",
-    "range",
-)
-_SHAPING += ("near_duplicates", "max_shard_bytes")
+_SHAPING: tuple[str, ...] = ("variant", "group_by", "size", "tile", "stride", "min_foreground", "level", "encode")
+_SHAPING += ("depth", "range", "near_duplicates", "max_shard_bytes")
 
 
 def write(config: ShardConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
@@ -59,7 +48,9 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():
             first = next(item for item in journal.rejected() if item["split"])
-            reason = f"none of its {len(catalog)} images can be used; {first['file']}: {first['reason']}"
+            reason = (
+                f"none of its {sum(catalog.counts().values())} images can be used; {first['file']}: {first['reason']}"
+            )
             raise ValueError(f"{config.source}: {reason}")
         rejected = [json.dumps(item, ensure_ascii=False) + "\n" for item in journal.rejected()]
         files.write(stage.folder / manifest.REJECTED, "".join(rejected))
@@ -143,12 +134,13 @@ def _write_samples(
     stage: Staging, catalog: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
-    workers, total = config.workers or os.cpu_count() or 1, len(catalog)
+    workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
     preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
-    position, stats = stage.journal.position(), catalog.listing.stats
-    listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(position[0]))
+    rank, region = stage.journal["position"] or (0, 0)
+    stats = catalog.listing.stats
+    listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(rank))
     try:
-        for batch in batches(preparation.prepare(listed, position)):
+        for batch in batches(preparation.prepare(listed, (rank, region))):
             writer.write(batch)
             if progress:
                 progress(batch[-1][0].rank + 1, total)

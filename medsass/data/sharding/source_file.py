@@ -52,19 +52,18 @@ class SourceFile:
         self._image: ImageFile | None = None
         self._limits: dict[int, list[tuple[float, float]]] = {}
         self._digest = ""
+        self._masks: list[tuple[str, ImageFile]] = []
+        selection = Selection(self._images.mask_array, self._images.mask_channels, self._images.frames, 0)
         try:
-            self._masks = [self._open_mask(*mask) for mask in zip(entry.masks, masks, strict=True)]
+            for path, (place, data) in zip(entry.masks, masks, strict=True):
+                name = path.rpartition("/")[2]
+                try:
+                    self._masks.append((name, self._stack.enter_context(open_image(place, selection, data))))
+                except ValueError as error:
+                    raise ValueError(f"mask {name}: {error}") from error
         except BaseException:
             self.close()
             raise
-
-    def _open_mask(self, path: str, fetched: Fetched) -> tuple[str, ImageFile]:
-        name, images = path.rpartition("/")[2], self._images
-        selection = Selection(images.mask_array, images.mask_channels, images.frames, 0)
-        try:
-            return name, self._stack.enter_context(open_image(fetched[0], selection, fetched[1]))
-        except ValueError as error:
-            raise ValueError(f"mask {name}: {error}") from error
 
     def close(self) -> None:
         """Close the files."""

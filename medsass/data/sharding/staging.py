@@ -107,7 +107,13 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
                 remove(_old(out))
             folder.rmdir()
             return False
-        _check(out, may_hold=begun or overwrite)
+        may_hold = begun or overwrite
+        if not files.is_local(out):
+            files.check_new(out / manifest.NAME, "address", may_hold)
+        elif files.own_content(out, "OUT", lambda name: bool(_OURS.fullmatch(name)), "shards") and not may_hold:
+            raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
+        elif out.is_mount():
+            raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
     except FileExistsError:
         if not begun:
             folder.rmdir()
@@ -169,26 +175,6 @@ def _lock(folder: Path, out: Path) -> int:
     raise FileExistsError(f"{out} is being written by another medsass shard; wait for it, or choose another folder")
 
 
-def _check(out: Path, may_hold: bool) -> None:
-    """Raise `FileExistsError` where `out` cannot be made or replaced."""
-    if not files.is_local(out):
-        if (out / manifest.NAME).is_file() and not may_hold:
-            raise FileExistsError(
-                f"{out} holds shards already; choose another address, or replace them with --overwrite"
-            )
-        return
-    if out.exists() and not out.is_dir():
-        raise FileExistsError(f"{out} is a file; OUT must be a folder")
-    existing = sorted(out.iterdir()) if out.is_dir() else []
-    if existing and not may_hold:
-        raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
-    if out.is_mount():
-        raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
-    for path in existing:
-        if not _OURS.fullmatch(path.name):
-            raise FileExistsError(f"{out} holds files that are not shards, such as {path.name}; choose another folder")
-
-
 def _swap(folder: Path, out: Path) -> None:
     """Put a finished folder in the place of `out`."""
     old = _old(out)
@@ -209,7 +195,7 @@ def remove(folder: Path, keep: bool = False) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.is_dir() and _OURS.fullmatch(path.name):
+        if _OURS.fullmatch(path.name) and path.is_dir():
             shutil.rmtree(path)
         elif _OURS.fullmatch(path.name):
             path.unlink()

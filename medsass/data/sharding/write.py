@@ -40,7 +40,7 @@ class Writer:
 
     def write(self, batch: list[Prepared]) -> None:
         """Write a batch of samples and enter what was refused. With `config.strict`, raises `ValueError` instead."""
-        decoded = iter(self._decoder([made.image for _, made in batch if isinstance(made, Sample)]))
+        decoded = iter(self._decoder([made.files[made.extension] for _, made in batch if isinstance(made, Sample)]))
         for item, made in batch:
             if item.skipped:
                 self._journal.skip(item.rank, item.skipped)
@@ -84,7 +84,7 @@ class Writer:
             what = f"looks like {near[0]} ({near[1]} of 64 bits differ)" if near else f"the same bytes as {twin}"
             journal.reject(item.entry.image, split, f"{what}, which is in another split")
             return
-        finished = self._tars.add(sample.key, sample.all_files())
+        finished = self._tars.add(sample.key, sample.files)
         if finished:
             self._stage.finish(split, finished, position)
         journal.store(item.rank, split, sample.extension, sample.meta, phash)
@@ -94,7 +94,7 @@ def _fault(sample: Sample, pixels: Any) -> str:
     """Return what is wrong with a sample as the training decoder sees it, "" if nothing is."""
     if isinstance(pixels, ValueError):
         try:
-            opening.from_bytes(sample.image)  # its reason is more exact, if it fails too
+            opening.from_bytes(sample.files[sample.extension])  # its reason is more exact, if it fails too
         except ValueError as error:
             return str(error)
         return str(pixels)

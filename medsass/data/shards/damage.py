@@ -11,15 +11,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from medsass.data.shards import checksums, manifest, tar
-from medsass.data.shards.checksums import BLOCK, Checksums
-from medsass.data.shards.tar import IMAGES, Member, Shard
+from medsass.data.shards import manifest, tar
+from medsass.data.shards.tar import BLOCK, IMAGES, Checksums, Member, Shard
 
 NEW = "make the shards anew: medsass shard SOURCE OUT --overwrite"
 COPY = f"copy it again from where it came, or {NEW}"
@@ -113,7 +111,7 @@ class _Hashed(io.RawIOBase):
         return len(data)
 
 
-def read(file: BinaryIO) -> Contents:
+def read(file: io.BufferedReader) -> Contents:
     """Read a tar file to its end, past the header that is broken if there is one."""
     found = Contents()
     sample: list[Member] = []
@@ -148,7 +146,7 @@ def read(file: BinaryIO) -> Contents:
 def find(
     folder: Path, shard: Shard, others: Mapping[str, str], tick: Callable[[int], None]
 ) -> tuple[list[Problem], Contents | None]:
-    """Find what is wrong with a tar file, its index and its checksums.
+    """Find what is wrong with a tar file, its index and its checksums. Of a damaged tar file the index is not judged.
 
     Args:
         folder: the shard folder or its address.
@@ -159,44 +157,40 @@ def find(
     Returns:
         The problems, and the contents of the tar file; None where it is damaged.
     """
-    path, beside = folder / shard.file, list[Problem]()
-    index = _load(path.with_suffix(tar.INDEX), COPY, beside)
-    sums = _load(path.with_suffix(tar.CHECKSUMS), SIDE, beside)
+    path, beside, held = folder / shard.file, list[Problem](), dict[str, bytes]()
+    for suffix, remedy in ((tar.INDEX, COPY), (tar.CHECKSUMS, SIDE)):
+        side = path.with_suffix(suffix)
+        try:
+            if side.is_file():
+                held[suffix] = side.read_bytes()
+            else:
+                beside.append(Problem(side.name, "is missing", remedy))
+        except OSError as error:
+            beside.append(Problem(side.name, f"cannot be read ({error})", remedy))
     try:
         if not path.is_file():
             return [Problem(shard.file, "is missing", COPY), *beside], None
         with path.open("rb") as file:
             stream = _Hashed(cast(BinaryIO, file), shard.bytes, tick)
-            contents = read(cast(BinaryIO, io.BufferedReader(stream, _PIECE)))
+            contents = read(io.BufferedReader(stream, _PIECE))
     except OSError as error:
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
     sha256 = stream.sha256.hexdigest()
-    if sha256 != shard.sha256 and sha256 in others:
+    if sha256 == shard.sha256:
+        found = _intact(shard, stream, contents, held)
+        return [*found, *beside], contents if contents.broken is None and stream.size == shard.bytes else None
+    if sha256 in others:
         text = f"holds what belongs into {others[sha256]}, byte for byte"
         return [Problem(shard.file, text, f"give both their right names, or {COPY}"), *beside], None
-    if sha256 != shard.sha256:
-        return [*_damaged(shard, stream, contents, index, sums), *beside], None
+    return [*_damaged(shard, stream, contents, held), *beside], None
+
+
+def _intact(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str, bytes]) -> Iterator[Problem]:
+    """Find problems in and beside a tar file of the right bytes; `held`: the files beside it by their suffix."""
     if stream.size != shard.bytes:
         text = f"says that {shard.file} has {shard.bytes} bytes, but it has {stream.size} and the right SHA-256"
-        return [Problem(manifest.NAME, text, TOGETHER), *beside], None
-    return [*_intact(shard, stream, contents, index, sums), *beside], contents if contents.broken is None else None
-
-
-def _load(path: Path, remedy: str, problems: list[Problem]) -> bytes | None:
-    try:
-        if path.is_file():
-            return path.read_bytes()
-        problems.append(Problem(path.name, "is missing", remedy))
-    except OSError as error:
-        problems.append(Problem(path.name, f"cannot be read ({error})", remedy))
-    return None
-
-
-def _intact(
-    shard: Shard, stream: _Hashed, contents: Contents, index: bytes | None, sums: bytes | None
-) -> Iterator[Problem]:
-    """Find problems beside a tar file of the right bytes."""
-    stem = shard.file.removesuffix(".tar")
+        yield Problem(manifest.NAME, text, TOGETHER)
+        return
     if contents.broken is not None:
         text = f"has the right SHA-256, but byte {contents.broken} starts no member of a tar file"
         yield Problem(shard.file, text, NEW)
@@ -208,65 +202,51 @@ def _intact(
     if len(contents.samples) != shard.samples:
         text = f"says that {shard.file} has {shard.samples} samples, but it has {len(contents.samples)}"
         yield Problem(manifest.NAME, text, TOGETHER)
-    right = tar.index(contents.samples).encode("utf-8", "surrogateescape")
-    if index is not None and index != right:
-        lines = zip_longest(index.split(b"\n"), right.split(b"\n"))
-        number = next(number for number, (one, other) in enumerate(lines, 1) if one != other)
-        name = stem + tar.INDEX
-        remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {name}"
-        yield Problem(name, f"line {number} is not what the tar file says", remedy)
-    if sums is not None and sums != stream.checksums.pack():
+    stem = shard.file.removesuffix(".tar")
+    lines = "".join([f"v1.2 {len(contents.samples)}\n", *map(tar.line, contents.samples)])
+    index, checksums = lines.encode("utf-8", "surrogateescape"), stream.checksums.pack()
+    if held.get(tar.INDEX, index) != index:
+        remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {stem}{tar.INDEX}"
+        yield Problem(stem + tar.INDEX, "is not what the tar file says", remedy)
+    if held.get(tar.CHECKSUMS, checksums) != checksums:
         yield Problem(stem + tar.CHECKSUMS, "holds other checksums than those of the tar file, which is intact", SIDE)
 
 
-def _damaged(
-    shard: Shard, stream: _Hashed, contents: Contents, index: bytes | None, sums: bytes | None
-) -> Iterator[Problem]:
-    """Say which samples of a tar file of the wrong bytes are damaged, and whether the index fits the others."""
-    size, stem = stream.size, shard.file.removesuffix(".tar")
-    held = {member.offset: member for sample in contents.samples for member in sample}
-    named = _members(index)
-    known = sums is not None and len(sums) == checksums.packed_size(shard.bytes)
-    whole = stream.checksums.pack()[: size // BLOCK * 4 if size < shard.bytes else None]  # a cut block has no checksum
-    bad = checksums.differing(sums, whole) if sums is not None and known else np.zeros(0, np.bool_)
-    before = [0, *np.cumsum(bad).tolist()]  # damaged blocks before each block
-
-    def harmed(member: Member) -> bool:
-        first, last = (member.offset - tarfile.BLOCKSIZE) // BLOCK, -(-member.end // BLOCK)
-        return member.end > size or before[min(last, len(bad))] > before[min(first, len(bad))]
-
-    members = sorted({**held, **(named or {})}.values(), key=lambda member: member.offset)
-    keys = tuple(dict.fromkeys(member.key for member in members if harmed(member)))
-    text, remedy = "is damaged", COPY
+def _damaged(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str, bytes]) -> Iterator[Problem]:
+    """Say which samples of a tar file of the wrong bytes are damaged: those in blocks of another checksum, or cut off."""
+    size, stem, sums = stream.size, shard.file.removesuffix(".tar"), held.get(tar.CHECKSUMS, b"")
+    members = {member.offset: member for sample in contents.samples for member in sample}
+    try:  # the index knows the members behind a damaged header
+        named = [member for sample in tar.read_index(held.get(tar.INDEX, b"").decode()) for member in sample]
+    except ValueError:
+        named = []
+    members |= {member.offset: member for member in named}
+    due = -(-shard.bytes // BLOCK) * 4
+    bad = np.zeros(0, np.intp)
+    if known := len(sums) == due and tar.CHECKSUMS in held:
+        seen = stream.checksums.pack()[: size // BLOCK * 4 if size < shard.bytes else None]  # a cut block has none
+        bad = np.flatnonzero(np.frombuffer(sums, "<u4", len(seen) // 4) != np.frombuffer(seen, "<u4"))
+    harmed = []
+    for at, member in sorted(members.items()):
+        first, last = np.searchsorted(bad, [(at - tarfile.BLOCKSIZE) // BLOCK, -(-member.end // BLOCK)])
+        if first < last or member.end > size:
+            harmed.append(member.key)
+    keys, text, remedy = tuple(dict.fromkeys(harmed)), "is damaged", COPY
     if size < shard.bytes:
         text = f"is cut off after {size} of {shard.bytes} bytes"
     elif size > shard.bytes:
         text = f"is {size} bytes long, {size - shard.bytes} more than the manifest says"
-    elif known and not bad.any():
+    elif known and not bad.size:
         text = "fits its checksums, but not the SHA-256 in the manifest: they are of different datasets"
         remedy = TOGETHER
     if keys:
         more = f" and {len(keys) - _MOST} more" if len(keys) > _MOST else ""
         text += f": sample{'s' * (len(keys) > 1)} {', '.join(keys[:_MOST])}{more}"
-    lacking = tar.INDEX if named is None and len(contents.samples) < shard.samples else ""
+    lacking = tar.INDEX if not named and len(contents.samples) < shard.samples else ""
     if lacking := lacking if known else tar.CHECKSUMS:
         text += f" (which {'other ' * bool(keys)}samples are damaged cannot be told without an intact {stem}{lacking})"
-    elif bad.any() and not keys:
+    elif bad.size and not keys:
         text += " behind its last sample"
     yield Problem(shard.file, text, remedy, keys)
-    if index is not None and named is None:
-        yield Problem(stem + tar.INDEX, "is not an index of samples", COPY)
-    elif named is not None and any(named.get(at) != held[at] for at in held if not harmed(held[at])):
-        yield Problem(stem + tar.INDEX, "names other members than the tar file holds", COPY)
-    if sums is not None and not known:
-        text = f"has {len(sums)} bytes, should have {checksums.packed_size(shard.bytes)}"
-        yield Problem(stem + tar.CHECKSUMS, text, SIDE)
-
-
-def _members(index: bytes | None) -> dict[int, Member] | None:
-    """Return the members that an index names by their offset, or None where there is no readable index."""
-    try:
-        samples = list(tar.read_index((index or b"").decode()))
-    except ValueError:
-        return None
-    return {member.offset: member for sample in samples for member in sample} or None
+    if tar.CHECKSUMS in held and not known:
+        yield Problem(stem + tar.CHECKSUMS, f"has {len(sums)} bytes, should have {due}", SIDE)

@@ -145,6 +145,12 @@ def parse(data: bytes, path: Path) -> Manifest:
         manifest = schema.check_json(Manifest, data)
         if b'"format":' not in data:  # its default is for manifests that are being made
             raise ValueError("it does not say its format")
+        for (
+            name,
+            split,
+        ) in manifest.splits.items():  # not a rule of Split: a dry run counts images before there are shards
+            if split.samples != (held := sum(shard.samples for shard in split.shards)):
+                raise ValueError(f"split '{name}' says {split.samples} samples, but its shards hold {held}")
     except ValueError as error:
         raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
     manifest.sha256 = hashlib.sha256(data).hexdigest()
@@ -165,17 +171,11 @@ def check(folder: Path, manifest: Manifest) -> None:
                 )
         size = path.stat().st_size
         if size != shard.bytes:
-            key = _first_cut(path, size)
+            cut = ""
+            with suppress(OSError, ValueError):  # a damaged index names no sample
+                index = tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8"))
+                ends = ((members[-1].key, members[-1].offset + members[-1].size) for members in index)
+                cut = next((f" (cut off at sample {key})" for key, end in ends if end > size), "")
             raise ValueError(
-                f"{path}: {size} bytes, but the manifest says {shard.bytes}{f' (cut off at sample {key})' if key else ''}; "
-                f"run: medsass verify {folder}"
+                f"{path}: {size} bytes, but the manifest says {shard.bytes}{cut}; run: medsass verify {folder}"
             )
-
-
-def _first_cut(path: Path, size: int) -> str:
-    """Return the first incomplete sample of a tar file of `size` bytes, by its index; "" where none is known."""
-    with suppress(OSError, ValueError):
-        for members in tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8")):
-            if members[-1].offset + members[-1].size > size:
-                return members[-1].key
-    return ""

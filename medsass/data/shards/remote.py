@@ -42,26 +42,21 @@ def one_line(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except FileNotFoundError as error:
-        if files.is_local(path):
-            raise
-        raise FileNotFoundError(
-            f"{path} was not found ({_reason(error)}); check the address and its server, or make the shards with: "
-            f"medsass shard SOURCE {path.parent}"
-        ) from error
     except Exception as error:
         if files.is_local(path):
             raise
+        inner: BaseException = error
+        while inner.__cause__:  # fsspec wraps the connection's errors in its own
+            inner = inner.__cause__
+        reason = " ".join(str(inner).split()).rstrip(" .:") or type(inner).__name__
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(
+                f"{path} was not found ({reason}); check the address and its server, or make the shards with: "
+                f"medsass shard SOURCE {path.parent}"
+            ) from error
         raise OSError(
-            f"{path} cannot be read ({_reason(error)}); check the address, the credentials and the network"
+            f"{path} cannot be read ({reason}); check the address, the credentials and the network"
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost error's message: fsspec wraps the connection's errors in its own."""
-    while error.__cause__:
-        error = error.__cause__
-    return " ".join(str(error).split()).rstrip(" .:") or type(error).__name__
 
 
 def tars(folder: Path, shards: Sequence[Shard]) -> list[str]:
@@ -74,9 +69,8 @@ def tars(folder: Path, shards: Sequence[Shard]) -> list[str]:
         return [str(folder / shard.file) for shard in shards]
     cache, paths = cache_of(folder), []
     cache.mkdir(parents=True, exist_ok=True)
-    for (
-        shard
-    ) in shards:  # the name of a copy holds its hash, so that shards made anew at the same address are fetched anew
+    for shard in shards:
+        # the name of a copy holds its hash, so that shards made anew at the same address are fetched anew
         source, path = folder / shard.file, cache / f"{Path(shard.file).stem}-{shard.sha256[:16]}.tar"
         if not path.is_file() or path.stat().st_size != shard.bytes:
             _fetch(source.with_suffix(".idx"), path.with_suffix(".idx"))  # first, so that every tar file has one

@@ -3,7 +3,8 @@
 A shard is plain WebDataset: the files of a sample stand side by side under one key. Time, owner and mode in the tar
 headers are fixed. The index is DALI's `v1.2` text format: a first line with the number of samples, then a line per sample
 with `extension offset size name` for each file, offsets in bytes from the start of the tar to the file's data. The
-checksums (`checksums`) tell which samples of a damaged tar are wrong; only `medsass verify` reads them.
+checksums, one little-endian uint32 (`zlib.crc32`) for each block of `BLOCK` bytes, the last of which may be shorter, tell
+which samples of a damaged tar are wrong; only `medsass verify` reads them.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -23,10 +25,10 @@ from pydantic.dataclasses import dataclass
 
 from medsass import files
 from medsass.config import schema
-from medsass.data.shards.checksums import Checksums
 
 IMAGES = ("jpg", "png", "jp2")  # extensions that an image may have in a shard
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
+BLOCK = 4096  # bytes
 
 _NAME = 100  # bytes
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
@@ -66,6 +68,25 @@ class Member(NamedTuple):
     def end(self) -> int:
         """Where the next member's header starts, in bytes."""
         return self.offset + _padded(self.size)
+
+
+class Checksums:
+    """The checksums of a stream of bytes that arrives in pieces of any length."""
+
+    def __init__(self) -> None:
+        self._done, self._rest = bytearray(), b""
+
+    def update(self, data: bytes) -> None:
+        """Append `data` to the stream."""
+        self._rest += data
+        whole = len(self._rest) // BLOCK * BLOCK
+        for at in range(0, whole, BLOCK):
+            self._done += zlib.crc32(self._rest[at : at + BLOCK]).to_bytes(4, "little")
+        self._rest = self._rest[whole:]
+
+    def pack(self) -> bytes:
+        """Return the checksums of the stream so far, as they stand on disk."""
+        return bytes(self._done) + (zlib.crc32(self._rest).to_bytes(4, "little") if self._rest else b"")
 
 
 class ShardWriter:
@@ -110,13 +131,23 @@ class ShardWriter:
             raise
         self._tar = None
         self._number += 1
-        _sync(self.folder)
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # puts the names of its files on disk
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
+        finally:
+            os.close(handle)
         return shard
 
     def abort(self) -> None:
         """Drop the tar file in progress; finished ones stay."""
         if self._tar:
-            self._tar.drop()
+            for file in (self._tar.file, self._tar.lines):
+                with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
+                    file.close()
+            self._tar.part.unlink(missing_ok=True)
         self._tar = None
 
 
@@ -128,9 +159,9 @@ class _Tar:
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
-        self._part = path.with_suffix(".tar.part")
-        self._file = self._part.open("wb")
-        self._lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or drop
+        self.part = path.with_suffix(".tar.part")
+        self.file = self.part.open("wb")
+        self.lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or by ShardWriter.abort
         self._samples = 0
         self._sha256, self._checksums = hashlib.sha256(), Checksums()
 
@@ -142,11 +173,11 @@ class _Tar:
             pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
             members.append(member)
         self._write(b"".join(pieces))
-        self._lines.write(line(members).encode())
+        self.lines.write(line(members).encode())
         self._samples += 1
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
+        self.file.write(data)
         self._sha256.update(data)
         self._checksums.update(data)
         self.size += len(data)
@@ -156,28 +187,22 @@ class _Tar:
         index, checksums = self.path.with_suffix(INDEX), self.path.with_suffix(CHECKSUMS)
         try:
             self._write(bytes(_padded(self.size + _END, tarfile.RECORDSIZE) - self.size))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
             with files.atomic(index) as file:
                 file.write(f"v1.2 {self._samples}\n".encode())
-                self._lines.seek(0)
-                shutil.copyfileobj(self._lines, file)
-            self._lines.close()
+                self.lines.seek(0)
+                shutil.copyfileobj(self.lines, file)
+            self.lines.close()
             files.write(checksums, self._checksums.pack())
-            self._part.replace(self.path)
+            self.part.replace(self.path)
         except BaseException:
             for written in (index, checksums):
                 with contextlib.suppress(OSError):
                     written.unlink()
             raise
         return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest())
-
-    def drop(self) -> None:
-        for file in (self._file, self._lines):
-            with contextlib.suppress(OSError):  # a full disk fails again with what is still in the buffer
-                file.close()
-        self._part.unlink(missing_ok=True)
 
 
 def header(name: str, size: int) -> bytes:
@@ -200,11 +225,6 @@ def line(members: Sequence[Member]) -> str:
     return " ".join(f"{file.extension} {file.offset} {file.size} {file.name}" for file in members) + "\n"
 
 
-def index(samples: Sequence[Sequence[Member]]) -> str:
-    """Return the text of a tar's DALI index."""
-    return "".join([f"v1.2 {len(samples)}\n", *map(line, samples)])
-
-
 def read_index(text: str) -> Iterator[list[Member]]:
     """Yield the members of each sample from the text of an index. Raises `ValueError` for a line that cannot be one."""
     for row in text.splitlines()[1:]:
@@ -222,26 +242,9 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yield the samples of a tar file: key, and bytes by extension. For looking at shards; training has its own reader."""
     with tarfile.open(path) as opened:
         for key, members in groupby(opened, lambda member: member.name.partition(".")[0]):
-            yield (
-                key,
-                {
-                    member.name.partition(".")[2]: cast(IO[bytes], opened.extractfile(member)).read()
-                    for member in members
-                },
-            )
+            found = ((item.name.partition(".")[2], cast(IO[bytes], opened.extractfile(item))) for item in members)
+            yield key, {extension: file.read() for extension, file in found}
 
 
 def _padded(size: int, unit: int = tarfile.BLOCKSIZE) -> int:
     return -(-size // unit) * unit
-
-
-def _sync(folder: Path) -> None:
-    """Put the names of a folder's files on disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NO_SYNC:
-            raise
-    finally:
-        os.close(handle)

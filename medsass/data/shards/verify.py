@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from medsass.data.shards import damage, manifest, tar
 from medsass.data.shards.damage import NEW, SIDE, TOGETHER, Problem
@@ -54,52 +53,41 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
                 if key in holders:
                     problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
                 holders[key] = shard.file
-        problems += _counts(name, split, counted if intact else None, covered)
-    return [*problems, *_rejected(folder, stated), *_stray(folder, {path.stem for path in paths})]
+        problems += _counts(name, split, counted, covered) if intact else ()
+    return [*problems, *_beside(folder, stated, {path.stem for path in paths})]
 
 
-def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]] | None, covered: float) -> Iterator[Problem]:
+def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]], covered: float) -> Iterator[Problem]:
     """Find counts of a split that are not those of its tar files.
 
     Args:
         name: of the split.
         split: what the manifest says.
-        counted: as in `damage.Contents`; None where a tar file is damaged: then only the manifest's own sums are compared.
+        counted: as in `damage.Contents`.
         covered: share of foreground, summed over the masks.
     """
-
-    def differs(what: str, stated: Any, found: Any) -> Problem:
-        return Problem(manifest.NAME, f"split {name}: {what}: says {stated}, the tar files hold {found}", TOGETHER)
-
-    if counted is None:
-        samples = sum(shard.samples for shard in split.shards)
-        if samples != split.samples:
-            yield differs("samples", split.samples, f"{samples} by the manifest's list")
-        return
-    stated = Counter[tuple[str, ...]]({("samples",): split.samples, ("masks",): split.masks})
+    said = Counter[tuple[str, ...]]({("samples",): split.samples, ("masks",): split.masks})
     for what in ("classes", "sizes", "formats"):
-        stated.update({(what, key): count for key, count in getattr(split, what).items()})
-    keys = [key for key in dict.fromkeys([*stated, *counted]) if stated[key] != counted[key]]
+        said.update({(what, key): count for key, count in getattr(split, what).items()})
+    text = f"split {name}: {{}}: says {{}}, the tar files hold {{}}"
+    keys = [key for key in dict.fromkeys([*said, *counted]) if said[key] != counted[key]]
     for key in keys[:_MOST]:
-        yield differs(", ".join(key), stated[key], counted[key])
+        yield Problem(manifest.NAME, text.format(", ".join(key), said[key], counted[key]), TOGETHER)
     if more := len(keys[_MOST:]):
         yield Problem(manifest.NAME, f"split {name}: {more} more counts differ", TOGETHER)
     mean, coverage = covered / masks if (masks := counted["masks",]) else None, split.mask_coverage
     if (mean is None) != (coverage is None) or abs((mean or 0) - (coverage or 0)) > _ROUNDING:
-        yield differs("mask_coverage", coverage, mean and round(mean, 6))
+        yield Problem(manifest.NAME, text.format("mask_coverage", coverage, mean and round(mean, 6)), TOGETHER)
 
 
-def _rejected(folder: Path, stated: Manifest) -> Iterator[Problem]:
+def _beside(folder: Path, stated: Manifest, stems: set[str]) -> Iterator[Problem]:
+    """Find what is wrong with `rejected.jsonl`, and files of medsass that belong to none of the tar files `stems`."""
     path = folder / manifest.REJECTED
-    if not path.is_file():
-        if stated.rejected:
-            yield Problem(path.name, f"is missing, but the manifest says that it has {stated.rejected} lines", SIDE)
-    elif (lines := path.read_bytes().count(b"\n")) != stated.rejected:
+    lines = path.read_bytes().count(b"\n") if path.is_file() else None
+    if lines is None and stated.rejected:
+        yield Problem(path.name, f"is missing, but the manifest says that it has {stated.rejected} lines", SIDE)
+    elif lines is not None and lines != stated.rejected:
         yield Problem(path.name, f"has {lines} lines, but the manifest says {stated.rejected}", SIDE)
-
-
-def _stray(folder: Path, stems: set[str]) -> Iterator[Problem]:
-    """Find files of medsass that belong to none of the tar files `stems`."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except (OSError, NotImplementedError):

@@ -68,7 +68,7 @@ def test_shares_places_and_sizes_add_up(size: tuple[int, int], shuffled: bool, s
     steps = steps_of(size, (world, micro), 0, shuffled=shuffled)
     assert sum(map(len, ranks)) == sum(map(len, steps))
     for step in steps:
-        assert sum(batch.share for batch in step) == pytest.approx(1)
+        assert sum(len(batch.samples) / batch.step_images for batch in step) == pytest.approx(1)
         assert [batch.step_images for batch in step] == [len(joined(step))] * len(step)
         places = [number for batch in step for number in range(batch.step_images)[batch.place]]
         assert places == list(range(step[0].step_images))
@@ -85,7 +85,7 @@ def test_two_micro_batches_of_one_rank_equal_the_batches_of_two_ranks(shuffled: 
     for index in range(len(one)):
         mine, other = one.micro_batch(4, index), two[index % 2].micro_batch(4, index // 2)
         assert mine.samples.tolist() == other.samples.tolist()
-        assert (mine.place, mine.step, mine.share) == (other.place, other.step, other.share)
+        assert (mine.place, mine.step, mine.step_images) == (other.place, other.step, other.step_images)
 
 
 def test_epochs_and_seeds_have_their_own_orders() -> None:

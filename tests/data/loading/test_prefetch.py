@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.dlpack import from_dlpack
 
+from medsass.data import dali
 from medsass.data.dali import import_dali
-from medsass.data.loading import tensors
 from medsass.data.loading.prefetch import PipelineError, Prefetcher
 
 
@@ -26,7 +27,8 @@ class Pair:
     def feeds(self) -> dict[str, Any]:
         """The number for both inputs, in batches of one or two samples."""
         rows = 1 + self.number % 2
-        return {name: tensors.rows(np.full((rows, 1), self.number, np.float32)) for name in ("one", "other")}
+        batch = import_dali("nvidia.dali.tensors").TensorListCPU(np.full((rows, 1), self.number, np.float32))
+        return dict.fromkeys(("one", "other"), batch)
 
 
 def doubled(source: Callable[[str], Callable[[], Any]]) -> Any:
@@ -44,8 +46,8 @@ def numbers(prefetcher: Prefetcher[Pair], number: int) -> None:
     """Assert that batch `number` is the one returned."""
     inputs, (one, total) = prefetcher.get(number, cuda=False)
     assert inputs.number == number
-    assert tensors.stack(one).tolist() == [[number]] * (1 + number % 2)
-    assert tensors.stack(total).tolist() == [[2 * number]] * (1 + number % 2)
+    assert from_dlpack(one.as_tensor()).tolist() == [[number]] * (1 + number % 2)
+    assert from_dlpack(total.as_tensor()).tolist() == [[2 * number]] * (1 + number % 2)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ class Encoded:
     def feeds(self) -> dict[str, Any]:
         """A tiny image file; number 3 is not an image."""
         header = b"P5 1 1 255\n" if self.number != 3 else b"no image"
-        return {"files": tensors.batch([tensors.tensor(np.frombuffer(header + bytes([self.number]), np.uint8))])}
+        return {"files": dali.batch([dali.tensor(np.frombuffer(header + bytes([self.number]), np.uint8))])}
 
 
 def decoding(source: Callable[[str], Callable[[], Any]]) -> Any:
@@ -113,15 +115,15 @@ def test_a_failed_pipeline_reports_its_batches_and_is_rebuilt() -> None:
     prefetcher: Prefetcher[Encoded] = Prefetcher(Encoded, decoding)
     for number in range(3):
         _, (image,) = prefetcher.get(number, cuda=False)
-        assert tensors.stack(image).item() == number
+        assert from_dlpack(image.as_tensor()).item() == number
     with pytest.raises(PipelineError) as error:
         prefetcher.get(3, cuda=False)
     assert 3 in [inputs.number for inputs in error.value.batches]
     _, (image,) = prefetcher.get(4, cuda=False)
-    assert tensors.stack(image).item() == 4
+    assert from_dlpack(image.as_tensor()).item() == 4
     prefetcher.get(1, cuda=False)  # number 3 is in the pipeline now
     _, (image,) = prefetcher.get(6, cuda=False)  # and was not requested
-    assert tensors.stack(image).item() == 6
+    assert from_dlpack(image.as_tensor()).item() == 6
 
 
 def threads() -> int:

@@ -127,7 +127,7 @@ def test_a_tar_that_is_cut_off_is_named(broken: Path) -> None:
 @pytest.mark.parametrize("bit", [0, 5])
 def test_a_member_that_is_overwritten_is_named(what: str, bit: int, broken: Path) -> None:
     reader = opened(broken)
-    number = next(i for i in range(4, 20) if reader.samples.masked[i])
+    number = next(i for i in range(4, 20) if reader.samples.spans["mask.png"][i, 1] >= 0)
     start, _ = reader.samples.spans[what][number].tolist()
     damaged.damage(broken / damaged.FIRST, {start - 512 + bit: 1})
     others = [i for i in range(60) if i != number]

@@ -66,22 +66,22 @@ def test_plain_file_keeps_its_bytes(name: str, tmp_path: Path) -> None:
 def test_suffix_follows_the_content(tmp_path: Path) -> None:
     put(tmp_path, "a.jpg", RGB)
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
-    assert set(run(tmp_path, "a.png").files) == {"jpg"}
+    assert set(run(tmp_path, "a.png").files) == {"jpg", "json"}
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.tif"])
 def test_other_format_is_stored_as_png_without_loss(name: str, tmp_path: Path) -> None:
     put(tmp_path, name, RGB)
     sample = run(tmp_path, name)
-    assert set(sample.files) == {"png"}
+    assert set(sample.files) == {"png", "json"}
     np.testing.assert_array_equal(pixels(sample.files["png"]), RGB)
 
 
 def test_rgba_png_keeps_its_bytes_and_training_sees_it_without_alpha(tmp_path: Path) -> None:
     put(tmp_path, "a.png", np.dstack([RGB, RGB[..., 0]]))
     sample = run(tmp_path, "a.png")
-    assert sample.image == (tmp_path / "a.png").read_bytes()
-    np.testing.assert_array_equal(decode(sample.image), RGB)
+    assert sample.files[sample.extension] == (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(decode(sample.files[sample.extension]), RGB)
     assert sample.meta["converted"] == "alpha dropped"
 
 
@@ -89,7 +89,7 @@ def test_json_describes_the_sample(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK)
     sample = run(tmp_path, "a.png", ("m.png",))
-    meta = json.loads(sample.all_files()["json"])
+    meta = json.loads(sample.files["json"])
     assert meta.pop("mask_coverage") == pytest.approx((MASK > 0).mean(), abs=1e-6)
     assert meta == {
         "key": "key", "source": "a.png", "width": 40, "height": 24, "class": "sick", "group": "p1", "converted": "",
@@ -175,7 +175,7 @@ def test_deep_tiff_is_stored_without_loss_at_depth_16(encode: str, tmp_path: Pat
     tifffile.imwrite(tmp_path / "a.tif", GRAY16)
     sample = run(tmp_path, "a.tif", depth=16, encode=encode)
     assert sample.extension == ("jp2" if encode == "jpeg2000" else "png")
-    np.testing.assert_array_equal(pixels(sample.image), GRAY16)
+    np.testing.assert_array_equal(pixels(sample.files[sample.extension]), GRAY16)
 
 
 @pytest.mark.parametrize("rule", ["minmax", "percentile", "type"])
@@ -189,13 +189,15 @@ def test_deep_pixels_become_8_bit_by_the_rule_and_the_range_is_kept(rule: str, t
     }[rule]
     np.testing.assert_allclose(sample.meta["range"], [(low, high)])
     expected = np.clip((GRAY16.astype(float) - low) / (float(high) - low) * 255, 0, 255)
-    assert np.abs(pixels(sample.image) - expected).max() <= 0.5 + 1e-6
+    assert np.abs(pixels(sample.files[sample.extension]) - expected).max() <= 0.5 + 1e-6
     assert sample.meta["converted"] == "uint16 to 8 bit"
 
 
 def test_8_bit_pixels_at_depth_16_take_the_whole_range(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB[..., 0])
-    np.testing.assert_array_equal(pixels(run(tmp_path, "a.png", depth=16).image), RGB[..., 0].astype(np.uint16) * 257)
+    np.testing.assert_array_equal(
+        pixels(run(tmp_path, "a.png", depth=16).files["png"]), RGB[..., 0].astype(np.uint16) * 257
+    )
 
 
 def test_colour_at_depth_16_is_refused(tmp_path: Path) -> None:
@@ -210,16 +212,16 @@ def test_encode_chooses_the_format_and_keeps_a_file_that_has_it(encode: str, for
         put(tmp_path, name, RGB)
         sample = run(tmp_path, name, encode=encode)
         assert sample.extension == form
-        assert (sample.image == (tmp_path / name).read_bytes()) == name.endswith(form)
+        assert (sample.files[sample.extension] == (tmp_path / name).read_bytes()) == name.endswith(form)
     if encode != "jpeg":
-        np.testing.assert_array_equal(pixels(sample.image), RGB)
+        np.testing.assert_array_equal(pixels(sample.files[sample.extension]), RGB)
 
 
 def test_a_tile_is_cut_from_image_and_mask_and_says_where(tmp_path: Path) -> None:
     put(tmp_path, "a.png", RGB)
     put(tmp_path, "m.png", MASK)
     sample = run(tmp_path, "a.png", ("m.png",), region=Region(0, Box(8, 16, 10, 12)), tile=12)
-    np.testing.assert_array_equal(pixels(sample.image), RGB[8:18, 16:28])
+    np.testing.assert_array_equal(pixels(sample.files[sample.extension]), RGB[8:18, 16:28])
     np.testing.assert_array_equal(pixels(sample.files["mask.png"]), MASK[8:18, 16:28])
     assert sample.key == "key-y000008-x000016"
     whole = {"height": 24, "width": 40}

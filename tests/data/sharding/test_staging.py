@@ -66,7 +66,7 @@ def test_what_is_finished_stays_until_an_option_says_what_to_do(tmp_path: Path) 
     assert (folder / SHARD.file).is_file()
     with staging.opened(tmp_path / "out", resume=True, overwrite=False) as stage:
         assert stage
-        assert stage.journal.position() == (1, 0)
+        assert stage.journal["position"] == [1, 0]
         assert stage.journal.shards("train") == [SHARD]
 
 

@@ -64,7 +64,7 @@ def test_a_tar_that_was_written_wrong_is_to_be_made_anew(broken: Path) -> None:
 
 @given(st.data())
 @settings(deadline=None, max_examples=30)
-def test_a_damaged_index_is_found_at_its_line(whole: Path, data: st.DataObject) -> None:
+def test_a_damaged_index_is_found(whole: Path, data: st.DataObject) -> None:
     path = whole / INDEX
     before = path.read_bytes()
     offset, bits = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(1, 255))
@@ -74,8 +74,7 @@ def test_a_damaged_index_is_found_at_its_line(whole: Path, data: st.DataObject) 
     finally:
         path.write_bytes(before)
     assert (problem.file, problem.samples) == (INDEX, ())
-    line = before.count(b"\n", 0, offset) + 1
-    assert problem.text == f"line {line} is not what the tar file says"
+    assert problem.text == "is not what the tar file says"
     assert problem.remedy.endswith("wds2idx train-000000.tar train-000000.idx")
 
 
@@ -89,10 +88,10 @@ def test_what_the_remedy_of_an_index_writes_is_right(broken: Path) -> None:
 def test_a_cut_or_longer_index(cut: int, broken: Path) -> None:
     path = broken / INDEX
     text = path.read_bytes()
-    for changed, line in ((text[:cut], text.count(b"\n", 0, cut) + 1), (text + b"more\n", text.count(b"\n") + 1)):
+    for changed in (text[:cut], text + b"more\n"):
         path.write_bytes(changed)
         (problem,) = verify(broken)
-        assert (problem.file, problem.text) == (INDEX, f"line {line} is not what the tar file says")
+        assert (problem.file, problem.text) == (INDEX, "is not what the tar file says")
 
 
 @given(st.data())
@@ -125,32 +124,32 @@ def test_tar_index_and_checksums_damaged_at_once(broken: Path) -> None:
     (broken / CHECKSUMS).write_bytes(sums[:-1])
     damage(broken / SECOND, {512: 1, 513: 2})
     found = verify(broken)
-    assert [problem.file for problem in found] == [FIRST, INDEX, CHECKSUMS, SECOND]
+    assert [problem.file for problem in found] == [FIRST, CHECKSUMS, SECOND]
     assert found[-1].samples == harmed(second, 512)
     (broken / CHECKSUMS).write_bytes(sums)
     damage(broken / CHECKSUMS, {9: 1})
-    assert [problem.file for problem in verify(broken)] == [FIRST, INDEX, SECOND]
-    (broken / FIRST).write_bytes(good)  # now the checksums can be told to be wrong
+    assert [problem.file for problem in verify(broken)] == [FIRST, SECOND]
+    (broken / FIRST).write_bytes(good)  # now the index and the checksums can be told to be wrong
     assert [problem.file for problem in verify(broken)] == [INDEX, CHECKSUMS, SECOND]
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    "change",
     [
-        (lambda lines: lines[:6], "names other members than the tar file holds"),
-        (lambda lines: [*lines[:1], lines[2], *lines[2:]], "names other members than the tar file holds"),
-        (lambda lines: [lines[0], "png 512\n"], "is not an index of samples"),
-        (lambda _: [], "is not an index of samples"),
+        lambda lines: lines[:6],
+        lambda lines: [*lines[:1], lines[2], *lines[2:]],
+        lambda lines: [lines[0], "png 512\n"],
+        lambda _: [],
     ],
 )
-def test_a_wrong_index_is_found_beside_a_damaged_tar(change: object, text: str, broken: Path) -> None:
+def test_a_wrong_index_beside_a_damaged_tar_harms_no_other_sample(change: object, broken: Path) -> None:
     keys = harmed(members(broken / FIRST), 40_000)
     damage(broken / FIRST, {40_000: 4})
     path = broken / INDEX
     path.write_text("".join(change(path.read_text().splitlines(keepends=True))))  # type: ignore[operator]
-    first, second = verify(broken)
-    assert (first.file, second.file, second.text) == (FIRST, INDEX, text)
-    assert first.samples in (keys, ())
+    (problem,) = verify(broken)
+    assert problem.file == FIRST
+    assert problem.samples in (keys, ())
 
 
 def test_without_checksums_a_damaged_tar_is_still_found(broken: Path) -> None:

@@ -121,6 +121,10 @@ def test_garbage_is_refused_with_the_remedy(text: str, broken: Path) -> None:
         (("splits", "val", "shards", 0, "file"), "../a.tar", "tar files must have .* without a folder, .*; got '../a.tar'"),
         (("splits", "val", "shards", 0, "file"), "train-000000.tar", "names of their own, .*; got 'train-000000.tar'"),
         (("rejceted",), 3, "'rejceted' in the file is unknown: did you mean rejected? known: recipe, .*, format"),
+        (("splits", "val", "samples"), 99, "split 'val' says 99 samples, but its shards hold .*"),
+        (("splits", "val", "shards"), [], "split 'val' says .* samples, but its shards hold 0"),
+        (("splits", "new"), {"samples": 3}, "split 'new' says 3 samples, but its shards hold 0"),
+        (("splits", "train", "shards", 0, "samples"), 1, "split 'train' says .* samples, but its shards hold .*"),
         (("sha256",), "a", "'sha256' in the file is unknown: known: recipe, .*, format"),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Split
 from medsass.data.shards.tar import ShardWriter
 from medsass.data.shards.verify import verify
-from tests.support.damaged import FIRST, damage, edit, harmed, members, places, sample
+from tests.support.damaged import FIRST, SECOND, damage, edit, harmed, members, places, sample
 
 
 def test_an_intact_dataset_has_no_problem(whole: Path) -> None:
@@ -43,14 +43,14 @@ def test_files_that_the_manifest_does_not_name(broken: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda split: split.update(samples=61), "samples: says 61, the tar files hold 60"),
+        (lambda split: split.update(samples=61), "split 'train' says 61 samples, but its shards hold 60"),
         (lambda split: split.update(masks=1), "masks: says 1, the tar files hold 45"),
         (lambda split: split["classes"].update(a=3), "classes, a: says 3, the tar files hold 20"),
         (lambda split: split["classes"].update(z=1), "classes, z: says 1, the tar files hold 0"),
         (lambda split: split["sizes"].pop("24x16"), "sizes, 24x16: says 0, the tar files hold 9"),
         (lambda split: split["formats"].update(jp2=4), "formats, jp2: says 4, the tar files hold 0"),
         (lambda split: split.update(mask_coverage=None), "mask_coverage: says None, the tar files hold 0."),
-        (lambda split: split["shards"][0].update(samples=1), f"says that {FIRST} has 1 samples, but it has"),
+        (lambda split: split["shards"][0].update(samples=0), "split 'train' says 60 samples, but its shards hold "),
         (lambda split: split["shards"][0].update(bytes=10_240), f"says that {FIRST} has 10240 bytes, but it has"),
     ],
 )
@@ -59,6 +59,18 @@ def test_an_edited_count_of_the_manifest(change: Callable[[Any], Any], text: str
     (problem,) = verify(broken)
     assert problem.file == "manifest.json"
     assert text in problem.text
+
+
+def test_a_sample_that_the_manifest_counts_in_another_tar_file(broken: Path) -> None:
+    def shift(table: Any) -> None:
+        one, other = table["splits"]["train"]["shards"][:2]
+        one["samples"], other["samples"] = one["samples"] - 1, other["samples"] + 1
+
+    edit(broken, shift)
+    first, second = verify(broken)
+    assert first.file == second.file == "manifest.json"
+    assert f"says that {FIRST} has " in first.text
+    assert f"says that {SECOND} has " in second.text
 
 
 def test_coverage_is_checked_to_its_last_digit(broken: Path) -> None:

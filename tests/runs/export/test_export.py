@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from medsass.config import ExportConfig, TrainConfig, plain
 from medsass.data.shards.manifest import Manifest, Split, load
+from medsass.data.shards.tar import Shard
 from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network, parity
 from medsass.runs import run_directory
@@ -27,9 +28,14 @@ RECIPE = {
 
 
 def shard_folder(folder: Path, **changes: Any) -> Path:
-    """A manifest of shards without samples."""
+    """A manifest beside empty tar files."""
     folder.mkdir(parents=True, exist_ok=True)
-    Manifest({**RECIPE, **changes}, {"train": Split(samples=12), "val": Split(samples=4)}).save(folder)
+    for name in ("train", "val"):
+        (folder / f"{name}-000000.tar").touch()
+        (folder / f"{name}-000000.idx").touch()
+    counts = {"train": 12, "val": 4}
+    splits = {name: Split([Shard(f"{name}-000000.tar", count, 0, "")], count) for name, count in counts.items()}
+    Manifest({**RECIPE, **changes}, splits).save(folder)
     return folder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsass.data.sharding import splits
+from medsass.data.sharding import catalog
 from medsass.data.sharding.recipe import Classes, Images, Recipe
 from tests.support.catalogued import SHARES, by_image, find, make, plain
 
@@ -67,7 +67,7 @@ def test_files_of_the_same_names_elsewhere_do_not_move_an_image(tmp_path: Path) 
 
 @pytest.mark.parametrize("prefix", ["", "case", "ISIC_00"])
 def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
-    counts = Counter(splits.by_hash(f"{prefix}{i}", plain()) for i in range(10_000))
+    counts = Counter(catalog.by_hash(f"{prefix}{i}", plain()) for i in range(10_000))
     for split, share in SHARES.items():
         assert abs(counts[split] / 10_000 - share) < 4 * (share * (1 - share) / 10_000) ** 0.5
 
