@@ -1,8 +1,8 @@
 """Checkpoints: written atomically, read without running code from the file."""
 
 import io
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +32,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises `FileNotFoundError` if it is missing, `ValueError` if it is damaged or something else.
     """
-    _check_exists(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError) as error:
-        raise ValueError(
-            f"{path} is not a medsass checkpoint, or is damaged ({_first_line(error)}); train again"
-        ) from error
+    content = _opened(path, partial(torch.load, map_location="cpu", weights_only=True), "is no medsass checkpoint")
     if not isinstance(content, dict) or "model" not in content:
         raise ValueError(
             f"{path} is not a medsass checkpoint: it holds no 'model'; give the run directory of medsass train"
@@ -94,17 +88,20 @@ def load_into(path: Path, model: nn.Module, name: str) -> None:
     _fill(model, _read(path, name), path, name)
 
 
-def _check_exists(path: Path) -> None:
+def _opened(path: Path, read: Callable[[Path], Any], what: str) -> Any:
+    """Read a file by another library, whose errors become one line that says `what` it is not."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished; start it with medsass train")
+    try:
+        return read(path)
+    except Exception as error:  # SafetensorError derives from Exception alone
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":. ")
+        raise ValueError(f"{path} {what} ({line}); train again") from error
 
 
 def _read(path: Path, name: str) -> dict[str, torch.Tensor]:
-    _check_exists(path)
-    try:
-        return load_file(path)
-    except Exception as error:  # SafetensorError derives from Exception alone
-        raise ValueError(f"{path} does not hold the weights of {name} ({_first_line(error)}); train again") from error
+    state: dict[str, torch.Tensor] = _opened(path, load_file, f"does not hold the weights of {name}")
+    return state
 
 
 def _build(name: str, seed: int = 0) -> nn.Module:
@@ -144,7 +141,3 @@ def _encoder_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _is_encoder(state: Mapping[str, torch.Tensor]) -> bool:
     return bool(state) and all(key.startswith(_ENCODER) for key in state)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":. ")

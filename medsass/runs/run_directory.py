@@ -21,23 +21,8 @@ SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, if
 
 _OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, PROFILE, WANDB, SCORES, EXPORT}
 # Options that may differ when a run is resumed.
-_FREE = frozenset(
-    [
-        "run",
-        "shards",
-        "resume",
-        "overwrite",
-        "device",
-        "threads",
-        "compile",
-        "graphs",
-        "cache",
-        "save_every",
-        "profile",
-        "wandb",
-        "auto_batch",
-    ]
-)
+_FREE = {"run", "shards", "resume", "overwrite", "device", "threads", "compile", "graphs", "cache", "save_every"}
+_FREE |= {"profile", "wandb", "auto_batch"}
 
 
 @dataclass(frozen=True, config=schema.CLOSED)

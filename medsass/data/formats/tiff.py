@@ -91,7 +91,10 @@ class Tiff(ImageFile):
         self.frames = self.total if view.frames == "all" else 1
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
-        _check_end(page, tiff.filehandle.size)
+        with readable():
+            ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
+        if (end := ends.max(initial=0)) > (size := tiff.filehandle.size):  # decoders may invent what is missing
+            raise ValueError(f"truncated: the file has {size:,} bytes of {end:,}")
         several = "first of several images in the file" if others else ""
         notes = [f"first of {self.total} frames" if self.total > self.frames else several, *notes]
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
@@ -222,11 +225,3 @@ def _model(page: Any, photometric: str) -> str:
     if photometric == "YCBCR" and page.compression in _JPEG:
         return "YCbCr"
     return ""
-
-
-def _check_end(page: Any, size: int) -> None:
-    """Raise `ValueError` where a file of `size` bytes lacks some of the page's data, which decoders may invent."""
-    with readable():
-        ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
-    if ends.max(initial=0) > size:
-        raise ValueError(f"truncated: the file has {size:,} bytes of {ends.max():,}")

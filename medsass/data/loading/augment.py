@@ -128,10 +128,15 @@ def parameters(view: View, depth: int, uniform: Floats, sizes: NDArray[np.int64]
     u = {name: uniform[:, end - _UNIFORM[name] : end] for name, end in zip(_UNIFORM, ends, strict=True)}
     found: dict[str, Floats] = {"region": _region(augment, u, sizes)}
     happens = (u["jittered"] < (0.5 if augment.warp else augment.jitter_chance)).astype(np.float64)
+    saturation = augment.jitter if augment.saturation is None else augment.saturation
+    most = {"brightness": augment.jitter, "contrast": augment.jitter, "saturation": saturation}
     last = 1 if augment.warp else 0
     for stage in range(last + 1):
-        colours = _colours(augment, u, happens[:, stage], stage, stage == last)
-        found[f"colour{stage}"] = colours if depth == 8 else colours[:, :2]
+        colours = [1 + happens[:, stage] * _between(u[name][:, stage], -reach, reach) for name, reach in most.items()]
+        if stage == last:
+            colours[2] = colours[2] * (u["gray"][:, 0] >= augment.gray)
+        colours.append(happens[:, stage] * _between(u["hue"][:, stage], -augment.hue, augment.hue))
+        found[f"colour{stage}"] = np.stack(colours if depth == 8 else colours[:2], axis=1)
     if augment.warp:
         for stage, matrix in enumerate((_perspective(u["inwards"], view.size), _affine(u, view.size))):
             still = np.where(happens[:, stage, None, None], np.eye(3), matrix)
@@ -173,16 +178,6 @@ def _region(augment: Augment, u: Mapping[str, Floats], sizes: NDArray[np.int64] 
     swap = (u["flip"] < 0.5) & np.array([augment.flip and augment.vertical, augment.flip])
     end = begin + extent
     return np.concatenate([np.where(swap, end, begin), np.where(swap, begin, end)], axis=1)
-
-
-def _colours(augment: Augment, u: Mapping[str, Floats], happens: Floats, stage: int, last: bool) -> Floats:
-    """Return brightness, contrast, saturation and hue of a stage, (N, 4); gray belongs to the last stage."""
-    saturation = augment.jitter if augment.saturation is None else augment.saturation
-    most = {"brightness": augment.jitter, "contrast": augment.jitter, "saturation": saturation}
-    found = [1 + happens * _between(u[name][:, stage], -reach, reach) for name, reach in most.items()]
-    if last:
-        found[2] = found[2] * (u["gray"][:, 0] >= augment.gray)
-    return np.stack([*found, happens * _between(u["hue"][:, stage], -augment.hue, augment.hue)], axis=1)
 
 
 def _perspective(uniform: Floats, size: int) -> Floats:

@@ -65,7 +65,14 @@ class Reader:
         if "://" in self.samples.tars[0]:
             data = self._fetched(ranges)
         else:
-            data = [self._tar_file(place.tar).read(place.start, place.end) for place in ranges]
+            data = []
+            for place in ranges:
+                with self._lock:
+                    opened = self._open.pop(place.tar, None) or _TarFile(place.tar)
+                    self._open[place.tar] = opened
+                    if len(self._open) > _OPEN:
+                        self._open.popitem(last=False)
+                data.append(opened.read(place.start, place.end))
         return [self._checked(*pair) for pair in zip(ranges, data, strict=True)]
 
     def close(self) -> None:
@@ -84,14 +91,6 @@ class Reader:
             except FileNotFoundError as error:  # it was there when the manifest was read
                 raise OSError(str(error)) from error
         return list(found)
-
-    def _tar_file(self, path: str) -> "_TarFile":
-        with self._lock:
-            opened = self._open.pop(path, None) or _TarFile(path)
-            self._open[path] = opened
-            if len(self._open) > _OPEN:
-                self._open.popitem(last=False)
-            return opened
 
     def _checked(self, place: _Range, data: bytes) -> Encoded:
         """Return the files in `data`, each behind a header with its name."""

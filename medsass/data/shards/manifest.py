@@ -145,10 +145,8 @@ def parse(data: bytes, path: Path) -> Manifest:
         manifest = schema.check_json(Manifest, data)
         if b'"format":' not in data:  # its default is for manifests that are being made
             raise ValueError("it does not say its format")
-        for (
-            name,
-            split,
-        ) in manifest.splits.items():  # not a rule of Split: a dry run counts images before there are shards
+        # Not a rule of Split: a dry run counts images before there are shards.
+        for name, split in manifest.splits.items():
             if split.samples != (held := sum(shard.samples for shard in split.shards)):
                 raise ValueError(f"split '{name}' says {split.samples} samples, but its shards hold {held}")
     except ValueError as error:
