@@ -32,7 +32,9 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises `FileNotFoundError` if it is missing, `ValueError` if it is damaged or something else.
     """
-    content = _opened(path, partial(torch.load, map_location="cpu", weights_only=True), "is no medsass checkpoint")
+    content = _opened(
+        path, partial(torch.load, map_location="cpu", weights_only=True), "is not a medsass checkpoint, or is damaged"
+    )
     if not isinstance(content, dict) or "model" not in content:
         raise ValueError(
             f"{path} is not a medsass checkpoint: it holds no 'model'; give the run directory of medsass train"
