@@ -43,13 +43,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def to_bytes(state: Mapping[str, torch.Tensor]) -> bytes:
-    """Return a state dict in the safetensors format."""
+    """Return a network's state dict, or only its `encoder.*` part, as a safetensors file: for evaluate, predict and other tools."""
     return serialise({name: tensor.contiguous() for name, tensor in state.items()})
-
-
-def save_weights(path: Path, state: Mapping[str, torch.Tensor]) -> None:
-    """Write a network's state dict, or only its `encoder.*` part, as safetensors: for evaluate, predict and other tools."""
-    files.write(path, to_bytes(state))
 
 
 def load_model(path: Path, name: str) -> nn.Module:

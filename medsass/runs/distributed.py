@@ -99,7 +99,12 @@ def joined(device: str) -> Iterator[Ranks]:
     ranks, clean = Ranks(int(os.environ["RANK"]), world, restarts), False
     try:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=_store(ranks), rank=ranks.rank, world_size=world)
+        store, _, _ = next(rendezvous("env://"))
+        # torchrun keeps the store over restarts, with the addresses of processes that are gone (PyTorch issue 135712), so each
+        # start has its own prefix; not on several machines, which may count the starts differently.
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":
+            store = PrefixStore(f"start {restarts}", store)
+        distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=world)
         yield ranks
         clean = True
     except Stopped:
@@ -124,14 +129,3 @@ def began() -> float:
     """Return when the parent process, such as torchrun, began, in seconds since the epoch."""
     ticks = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19])
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _store(ranks: Ranks) -> Any:
-    """Return the store through which the processes find one another.
-
-    torchrun keeps it over restarts, with the addresses of processes that are gone (PyTorch issue 135712), so each start
-    has its own prefix; not on several machines, which may count the starts differently.
-    """
-    store, _, _ = next(rendezvous("env://"))
-    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
-    return PrefixStore(f"start {ranks.restarts}", store) if alone else store

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medsass import files
 from medsass.methods import baseline, method
 from medsass.models import checkpoint, network
 from medsass.runs.training.train import train
@@ -109,7 +110,7 @@ def test_a_batch_is_large_enough_where_the_method_says_so(name: str, model: str)
 @pytest.mark.parametrize(("name", "model"), baselines.KINDS)
 def test_training_starts_from_the_encoder_of_another_run(name: str, model: str, tmp_path: Path) -> None:
     stored = network.build(model).state_dict()
-    checkpoint.save_weights(tmp_path / "model.safetensors", stored)
+    files.write(tmp_path / "model.safetensors", checkpoint.to_bytes(stored))
     chosen = baselines.made(name, model, seed=5, init=tmp_path)
     for key, value in chosen.weights().items():
         assert torch.equal(value, stored[key]), key

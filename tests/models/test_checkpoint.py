@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from medsass import files
 from medsass.models import checkpoint, network
 
 
@@ -96,7 +97,7 @@ def _stored(path: Path, name: str, alone: bool = False) -> dict[str, torch.Tenso
     model = network.build(name)
     model(torch.randn(2, 3, 32, 32))
     state = {key: value for key, value in model.state_dict().items() if not alone or key.startswith("encoder.")}
-    checkpoint.save_weights(path, state)
+    files.write(path, checkpoint.to_bytes(state))
     return state
 
 
@@ -212,7 +213,7 @@ def test_weights_that_lack_one_or_have_one_too_many_are_refused_by_its_name(tmp_
         r"encoder\.conv1\.weight is missing": {"conv1.weight": state["encoder.conv1.weight"]},
     }
     for message, content in cases.items():
-        checkpoint.save_weights(path, content)
+        files.write(path, checkpoint.to_bytes(content))
         with pytest.raises(ValueError, match=rf"does not hold the weights of unet-resnet18 \({message}\)"):
             checkpoint.load_model(path, "unet-resnet18")
 

@@ -7,6 +7,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from medsass import files
 from medsass.config import PredictConfig, TrainConfig
 from medsass.models import checkpoint, network
 from medsass.runs import run_directory
@@ -43,7 +44,7 @@ def save_run(path: Path, **changes: int) -> Path:
     """Write a run directory with initial weights."""
     run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts(**changes))
     torch.manual_seed(0)
-    checkpoint.save_weights(path / run_directory.WEIGHTS, network.build("unet-resnet18").state_dict())
+    files.write(path / run_directory.WEIGHTS, checkpoint.to_bytes(network.build("unet-resnet18").state_dict()))
     return path
 
 

@@ -32,7 +32,8 @@ class Dicom(ImageFile):
         self._source, self._channels = source, view.channels
         pydicom = _import("pydicom")
         with readable():
-            header = self._header = pydicom.dcmread(_file(source), stop_before_pixels=True, force=True)
+            file = io.BytesIO(source) if isinstance(source, bytes) else source
+            header = self._header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
             self._kind = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
@@ -89,20 +90,17 @@ class Dicom(ImageFile):
             with readable():
                 count, first, bits = (int(value) for value in self._modality.LUTDescriptor)
                 self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
-            return self._lut(np.arange(1)).dtype, (0.0, float(2**bits - 1))
+                kind = _import("pydicom.pixels").apply_modality_lut(np.arange(1), self._header).dtype
+            return kind, (0.0, float(2**bits - 1))
         ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale)
         exact = all(number.is_integer() for pair in self._rescale for number in pair)
         fits = (kind for kind in _INTEGERS if np.iinfo(kind).min <= ends[0] and ends[-1] <= np.iinfo(kind).max)
         return (next(fits, np.dtype(np.float32)) if exact else np.dtype(np.float32)), (ends[0], ends[-1])
 
-    def _lut(self, array: NDArray[Any]) -> NDArray[Any]:
-        with readable():
-            return np.asarray(_import("pydicom.pixels").apply_modality_lut(array, self._header))
-
     def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
         pydicom, pixels = _import("pydicom"), _import("pydicom.pixels")
         with readable():
-            source = _file(self._source)
+            source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
             if "TransferSyntaxUID" not in getattr(self._header, "file_meta", ()):
                 source = pydicom.dcmread(source, force=True)
                 source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
@@ -127,7 +125,8 @@ class Dicom(ImageFile):
             array = array.view(kind) << unused >> unused
             slope, shift = rescale
             if self._modality:
-                array = self._lut(array)
+                with readable():
+                    array = _import("pydicom.pixels").apply_modality_lut(array, self._header)
             elif rescale != (1.0, 0.0):
                 whole = self.dtype.kind in "ui"
                 array = array.astype(np.int64) * int(slope) + int(shift) if whole else array * slope + shift
@@ -142,10 +141,6 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f"DICOM files need pydicom: pip install 'medsass[dicom]' ({error})") from error
-
-
-def _file(source: Path | bytes) -> Any:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _group(header: Any, frame: int, sequence: str) -> Any:

@@ -4,7 +4,6 @@ from array import array
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,9 @@ def load(folder: Path, shards: Sequence[Shard]) -> Samples:
     keys: list[bytes] = []
     tar, form = array("i"), array("B")
     columns = {what: array("q") for what in ("image", "mask.png", "json")}
+    read = remote.one_line(folder)(lambda tar: files.location(tar.removesuffix(".tar") + INDEX).read_text("utf-8"))
     with ThreadPoolExecutor(_READERS) as pool:
-        for number, text in enumerate(pool.map(_text, repeat(folder), tars)):
+        for number, text in enumerate(pool.map(read, tars)):
             before, index = len(keys), folder / Path(shards[number].file).with_suffix(INDEX).name
             try:
                 for members in read_index(text):
@@ -98,8 +98,3 @@ def load(folder: Path, shards: Sequence[Shard]) -> Samples:
                 )
     spans = {what: np.array(column, np.int64).reshape(-1, 2) for what, column in columns.items()}
     return Samples(folder, tars, np.array(keys, np.bytes_), np.array(tar, np.int32), np.array(form, np.uint8), spans)
-
-
-def _text(folder: Path, path: str) -> str:
-    with remote.one_line(folder):
-        return files.location(path.removesuffix(".tar") + INDEX).read_text("utf-8")

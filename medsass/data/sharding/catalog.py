@@ -68,7 +68,11 @@ class Catalog:
         run("CREATE TABLE notes (text)")
         run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
         self.listing.fill(source)
-        pattern = _group_pattern(recipe, group_by)
+        groups = {**recipe.groups, UNGROUPED: "", "": next(iter(recipe.groups.values()), "")}
+        if group_by not in groups:
+            known = ", ".join([*recipe.groups, UNGROUPED])
+            raise ValueError(f"--group-by must be one of {known} for recipe '{recipe.name}'; got '{group_by}'")
+        pattern = groups[group_by]
         labels = _read_labels(source, recipe)
         matched = [self._find(images, table, recipe, pattern, labels) for table, images in enumerate(recipe.images)]
         if not any(matched):
@@ -200,16 +204,6 @@ class Catalog:
         if count := sum(1 for (image,) in alone if not re.search(pattern, image)):
             notes.append(f"{count} images do not match the pattern of their group, {pattern!r}: each is its own group")
         self._database.executemany("INSERT INTO notes VALUES (?)", ((note,) for note in notes))
-
-
-def _group_pattern(recipe: Recipe, group_by: str) -> str:
-    """Return the pattern of that grouping, "" where each image is its own group. Raises `ValueError`."""
-    if group_by == UNGROUPED:
-        return ""
-    if group_by and group_by not in recipe.groups:
-        known = ", ".join([*recipe.groups, UNGROUPED])
-        raise ValueError(f"--group-by must be one of {known} for recipe '{recipe.name}'; got '{group_by}'")
-    return recipe.groups[group_by] if group_by else next(iter(recipe.groups.values()), "")
 
 
 def _read_labels(source: Path, recipe: Recipe) -> dict[str, str]:

@@ -75,10 +75,6 @@ class Classes:
     otherwise: str = ""
     pattern: str = ""
 
-    def __post_init__(self) -> None:
-        if self.pattern:
-            _check_pattern(self.pattern, "class")
-
 
 @dataclass(frozen=True, config=schema.CLOSED)
 class Recipe:
@@ -115,8 +111,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("at least one [[images]] table with a 'path' is needed")
-        for pattern in filter(None, self.groups.values()):
-            _check_pattern(pattern, "group")
+        patterns = [*((pattern, "group") for pattern in self.groups.values()), (self.classes.pattern, "class")]
+        for pattern, name in patterns:
+            try:
+                names = re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+            if pattern and name not in names:
+                raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
         for split in [*self.splits, *(images.split for images in self.images if images.split)]:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", split):
                 raise ValueError(f"a split's name is lower-case letters, digits and _; got '{split}'")
@@ -125,15 +127,6 @@ class Recipe:
             raise ValueError("[[images]] without 'split' need a [splits] table of shares, such as train = 0.7")
         if shares and not (min(shares) > 0 and abs(sum(shares) - 1) <= 1e-9):
             raise ValueError(f"[splits] must be positive shares that sum to 1; got {dict(self.splits)}")
-
-
-def _check_pattern(pattern: str, name: str) -> None:
-    try:
-        names = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
-    if name not in names:
-        raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
 
 
 def names() -> list[str]:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from medsass import files
 from medsass.config import TrainConfig, plain
 from medsass.models import checkpoint
 from medsass.runs import figures, run_directory
@@ -117,7 +118,7 @@ class Writer(AbstractContextManager["Writer"]):
         def write() -> None:
             if weights is not None:
                 checkpoint.save(run / run_directory.BEST, {"model": weights, "epoch": best})
-                checkpoint.save_weights(run / run_directory.WEIGHTS, weights)
+                files.write(run / run_directory.WEIGHTS, checkpoint.to_bytes(weights))
                 if samples:
                     draw_samples(samples, run / run_directory.SAMPLES)
                 log.samples(run / run_directory.SAMPLES, best)

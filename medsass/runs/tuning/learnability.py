@@ -61,8 +61,13 @@ class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         w = WIDTH
-        self.down = nn.ModuleList([_block(3, w), _block(w, 2 * w), _block(2 * w, 4 * w)])
-        self.up = nn.ModuleList([_block(6 * w, 2 * w), _block(3 * w, w)])
+        self.down, self.up = (
+            nn.ModuleList(
+                nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+                for i, o in widths
+            )
+            for widths in (((3, w), (w, 2 * w), (2 * w, 4 * w)), ((6 * w, 2 * w), (3 * w, w)))
+        )
         self.head = nn.Conv2d(w, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -74,9 +79,3 @@ class Small(nn.Module):
         for block, skip in zip(self.up, passed[-2::-1], strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0), skip], 1))
         return torch.as_tensor(self.head(x))
-
-
-def _block(inputs: int, outputs: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )

@@ -19,7 +19,6 @@ from medsass.runs import console, device, figures, run_directory
 from medsass.runs.tuning import score, warnings
 from medsass.runs.tuning.candidates import Candidate, candidates
 from medsass.runs.tuning.learnability import learnability
-from medsass.runs.tuning.score import Judged
 
 _CHOSEN_ON = "chosen-on"  # the option that marks a choice of `tune`
 _BATCH = 16
@@ -68,7 +67,11 @@ def tune(config: TuneConfig) -> Ranking:
             learnt[i] = learnability(images, judged.masks[i], config.seed)
             bar.advance(1)
         order[: config.learn] = first[np.argsort(-scores[first] * learnt[first], kind="stable")]
-    iou = _score(judged, images, known, truth)[order] if truth is not None else None
+    iou = None
+    if truth is not None:  # of the images `known`, the judged ones if all have a mask
+        same, short = known.shape == images.shape and torch.equal(known, images), min(known.shape[1:3])
+        masks = judged.masks if same else (score.masks(item.labeler(short), known) for item in judged.candidates)
+        iou = np.array([float(criteria.overlap(mask, truth).mean()) for mask in masks])[order]
     values = {**judged.values, "learnability": learnt}
     ranking = Ranking([found[i] for i in order], scores[order], {k: v[order] for k, v in values.items()}, iou)
     show(ranking)
@@ -96,14 +99,6 @@ def _check(config: TuneConfig, dataset: Manifest) -> None:
         raise ValueError(f"{config.shards}: no image of split 'train' has a mask for --score to compare with; drop it")
     if config.learn and split.samples < 2:
         raise ValueError(f"{config.shards}: --learn takes two training images or more, and there is one; drop it")
-
-
-def _score(judged: Judged, images: torch.Tensor, known: torch.Tensor, truth: torch.Tensor) -> NDArray[np.float64]:
-    """The mean IoU of each candidate with the truth, (C,), on the images `known` that have one: if all have, the judged ones."""
-    same = known.shape == images.shape and torch.equal(known, images)
-    short = min(known.shape[1:3])
-    found = judged.masks if same else (score.masks(item.labeler(short), known) for item in judged.candidates)
-    return np.array([float(criteria.overlap(mask, truth).mean()) for mask in found])
 
 
 def show(ranking: Ranking) -> None:

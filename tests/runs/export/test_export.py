@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from medsass import files
 from medsass.config import ExportConfig, TrainConfig, plain
 from medsass.data.shards.manifest import Manifest, Split, load
 from medsass.data.shards.tar import Shard
@@ -52,7 +53,7 @@ def make_run(
     torch.manual_seed(5)
     state = network.build(model).state_dict()
     state = {name: value for name, value in state.items() if keeps == "network" or name.startswith("encoder.")}
-    checkpoint.save_weights(config.run / run_directory.WEIGHTS, state)
+    files.write(config.run / run_directory.WEIGHTS, checkpoint.to_bytes(state))
     checkpoint.save(config.run / run_directory.BEST, {"model": {}, "epoch": 2})
     run_directory.write_metrics(config.run, [{"epoch": epoch, "val_loss": abs(epoch - 2)} for epoch in (1, 2, 3)])
     return config.run
