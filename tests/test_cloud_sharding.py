@@ -71,7 +71,7 @@ def test_shards_in_s3_are_replaced_only_when_asked(
     monkeypatch.chdir(tmp_path)
     out = s3.bucket / "replaced"
     shard.write(_shard(source, out))
-    with pytest.raises(FileExistsError, match=r"manifest.json exists; .*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"holds shards already; .*--overwrite"):
         shard.write(_shard(source, out, size=16))
     shard.write(_shard(source, out, size=16, overwrite=True))
     assert manifest.load(out).options["size"] == 16

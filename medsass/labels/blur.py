@@ -34,7 +34,9 @@ def weights(sigma: float) -> tuple[int, ...]:
 
 
 def blur(gray: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Smooth (N, H, W) uint8 images by a Gaussian of `sigma` pixels; edges are mirrored about the outermost pixel."""
+    """Smooth (N, H, W) uint8 images by a Gaussian of `sigma` pixels; edges are mirrored about the middle of the
+    outermost pixel (OpenCV's default).
+    """
     if gray.is_cuda:
         return _on_gpu(gray.contiguous(), sigma)
     if gray.device.type != "cpu":

@@ -169,11 +169,17 @@ def label(
 def adaptive(
     images: Any, polarity: str, gaussian: bool, block_size: int, offset: float, out: Labels | None = None
 ) -> Labels:
-    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`; else as `label`, of uint8 images.
+    """Label a batch on the GPU by local thresholds, with the results of `threshold.py`.
 
-    gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
-    block_size: side of the neighbourhood in pixels, odd.
-    offset: the constant that is subtracted from the mean.
+    Args:
+        images: contiguous CUDA tensor or CuPy array, (N, H, W, 3) uint8 RGB or (N, H, W) uint8.
+        polarity: "bright", "dark" or "auto".
+        gaussian: whether the neighbourhood's mean is weighted with a Gaussian.
+        block_size: side of the neighbourhood in pixels, odd.
+        offset: the constant that is subtracted from the mean.
+        out: buffers for the results; allocated if None.
+
+    Raises `ValueError` with the rule and the value seen.
     """
     images, stream = _input(images)
     channels, bits, wanted = _check(images, polarity)

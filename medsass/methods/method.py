@@ -1,13 +1,17 @@
 """The contract of a training method, and its lookup by name.
 
-A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with `build`, its subclass of
-`Method`, which is constructed from a `TrainConfig` and the polarity of the dataset's foreground; and optionally `check(config)`, which raises `ValueError` for options that the method cannot serve, before anything is
-built, and `OPTIONS`, the fields of `TrainConfig` that no other method reads.
+A method is a module `methods/<name>.py` (a hyphen of the name is an underscore there) with
+
+    build(config: TrainConfig, polarity: str) -> Method
+
+a function or the class itself, where `polarity` is that of the dataset's foreground; and optionally `check(config)`, which
+raises `ValueError` for options that the method cannot serve, before anything is built, and `OPTIONS`, the fields of
+`TrainConfig` that no other method reads.
 """
 
 import importlib
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -39,7 +43,7 @@ class Regime:
         if two networks only have to agree with each other: their loss is lowest where they have collapsed.
     """
 
-    optimizer: str = "adamw"
+    optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: float = 1e-3
     lr_batch: int = 0
     weight_decay: float = 1e-2

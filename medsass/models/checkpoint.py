@@ -1,12 +1,14 @@
 """Checkpoints: written atomically, read without running code from the file."""
 
 import io
+import pickle
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import nn
@@ -17,6 +19,8 @@ from medsass.models import network
 
 WEIGHTS = "model.safetensors"  # in a run directory
 
+# What torch and safetensors raise for damaged files.
+_UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError)
 _ENCODER = "encoder."  # prefix of an encoder's weights, in a network's file and in an encoder's own
 
 
@@ -43,7 +47,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def to_bytes(state: Mapping[str, torch.Tensor]) -> bytes:
-    """Return a network's state dict, or only its `encoder.*` part, as a safetensors file: for evaluate, predict and other tools."""
+    """Return a network's state dict, or only its `encoder.*` part, as a safetensors file."""
     return serialise({name: tensor.contiguous() for name, tensor in state.items()})
 
 
@@ -91,7 +95,7 @@ def _opened(path: Path, read: Callable[[Path], Any], what: str) -> Any:
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished; start it with medsass train")
     try:
         return read(path)
-    except Exception as error:  # SafetensorError derives from Exception alone
+    except _UNREADABLE as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":. ")
         raise ValueError(f"{path} {what} ({line}); train again") from error
 

@@ -100,8 +100,8 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         store, _, _ = next(rendezvous("env://"))
-        # torchrun keeps the store over restarts, with the addresses of processes that are gone (PyTorch issue 135712), so each
-        # start has its own prefix; not on several machines, which may count the starts differently.
+        # torchrun keeps the store over restarts, with the addresses of processes that are gone (PyTorch issue 135712),
+        # so each start has its own prefix; not on several machines, which may count the starts differently.
         if os.environ.get("GROUP_WORLD_SIZE") == "1":
             store = PrefixStore(f"start {restarts}", store)
         distributed.init_process_group(backend, store=store, rank=ranks.rank, world_size=world)

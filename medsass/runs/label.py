@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +50,13 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     steps = config.refine if config.refine != "recipe" else (dataset.refine if dataset else "")
     labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, steps)
     deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(labeler.refine))
-    listed = list(_listed(config, dataset))
-    _check(config, listed)
+    images = [] if dataset else list(_listed(config, None))
+    _check(config, _listed(config, dataset) if dataset else images)
+    total = sum(split.samples for split in dataset.splits.values()) if dataset else len(images)
     rows: list[tuple[object, ...]] = []
     failed: list[tuple[Path, str]] = []
-    with console.progress("label", len(listed)) as bar:
-        for item in _in_tars(config, dataset) if dataset else listed:
+    with console.progress("label", total) as bar:
+        for item in _in_tars(config, dataset) if dataset else images:
             bar.advance(1)
             try:
                 image = opening.from_bytes(item.path.read_bytes() if item.path else item.data, deep).array
@@ -104,7 +105,7 @@ def _in_tars(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
                     yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)
 
 
-def _check(config: LabelConfig, items: list[Item]) -> None:
+def _check(config: LabelConfig, items: Iterable[Item]) -> None:
     """Raise `ValueError` or `FileExistsError` where an output would replace another one, an input or an existing file."""
     files.check_new(config.out / CSV, "OUT", config.overwrite)
     masks: dict[Path, str] = {}

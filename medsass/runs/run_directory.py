@@ -54,7 +54,7 @@ class Facts:
 
     medsass: str
     polarity: str
-    device: str
+    device: str = "unknown"
     shards_sha256: str
     keeps: Kept = "network"
     segments: bool = True
@@ -108,9 +108,11 @@ def stored(run: Path) -> tuple[TrainConfig, Facts]:
         content = schema.check_json(_Content, path.read_bytes())
         known = {item.name for item in fields(TrainConfig)}  # options come and go from version to version
         values = {name: value for name, value in content.train.items() if name in known}
-        for name in ("shards", "run", "init"):
-            if isinstance(values.get(name), str):
+        for name in {"shards", "run", "init"} & values.keys():
+            if isinstance(values[name], str):
                 values[name] = _place(values[name])
+            elif name != "init" or values[name] is not None:
+                raise ValueError(f"--{name} must be a path; got {values[name]!r}")
         old = TrainConfig(**{**values, "resume": False, "overwrite": False})
     except ValueError as error:
         raise ValueError(f"{path} is not the configuration of a run ({error}); train again") from error

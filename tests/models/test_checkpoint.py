@@ -42,6 +42,17 @@ def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path: Path, data: b
     assert str(path) in str(error.value)
 
 
+def test_a_machine_without_memory_is_not_called_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path / "a.pt", {"model": {}})
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(MemoryError):
+        checkpoint.load(tmp_path / "a.pt")
+
+
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused_by_name(tmp_path: Path, share: float) -> None:
     path = tmp_path / "a.pt"

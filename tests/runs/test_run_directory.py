@@ -108,6 +108,8 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, data: bytes, r
     [
         ({"train": {}}, "--shards is missing"),
         ({"train": 3}, "'train' in the file must be"),
+        ({"train": {"shards": 5, "run": "r"}}, "--shards must be a path; got 5"),
+        ({"train": {"shards": "s", "run": None}}, "--run must be a path; got None"),
         ({"train": {"shards": "s", "run": "r", "epochs": 0}}, "--epochs must be at least 1; got 0"),
         ({"train": {"shards": "s", "run": "r", "lr": "x"}}, "--lr must be a number; got 'x'"),
         ({"keeps": "moon"}, "'keeps' in the file must be one of network, encoder; got 'moon'"),

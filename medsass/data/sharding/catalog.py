@@ -262,7 +262,9 @@ def digest(text: str) -> str:
 
 
 def by_hash(group: str, recipe: Recipe) -> str:
-    """Return the split whose share of [0, 1) holds the group's hash, whatever other images there are."""
+    """Return the split whose share of [0, 1) holds the group's hash: the same on every machine and in every run, and
+    whatever other images there are.
+    """
     point, edge = int(digest(f"{recipe.name}/{group}")[:13], 16) / 16**13, 0.0
     for split, share in recipe.splits.items():
         edge += share

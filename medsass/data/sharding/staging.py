@@ -109,7 +109,10 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
             return False
         may_hold = begun or overwrite
         if not files.is_local(out):
-            files.check_new(out / manifest.NAME, "address", may_hold)
+            if (out / manifest.NAME).is_file() and not may_hold:
+                raise FileExistsError(
+                    f"{out} holds shards already; choose another address, or replace them with --overwrite"
+                )
         elif files.own_content(out, "OUT", lambda name: bool(_OURS.fullmatch(name)), "shards") and not may_hold:
             raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
         elif out.is_mount():

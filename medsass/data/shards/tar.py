@@ -28,7 +28,7 @@ from medsass.config import schema
 
 IMAGES = ("jpg", "png", "jp2")  # extensions that an image may have in a shard
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
-BLOCK = 4096  # bytes
+BLOCK = 4096  # bytes that have one checksum
 
 _NAME = 100  # bytes
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change

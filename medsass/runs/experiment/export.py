@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 MARKS = "†‡§¶‖"  # of footnotes
 _NONE = "–"  # a missing value
 
-_LATEX = str.maketrans({"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$", "±": r"$\pm$", "×": r"$\times$",
+_LATEX = str.maketrans({"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "‖": r"$\Vert$", "±": r"$\pm$",
+          "×": r"$\times$",
           "−": "$-$", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
           "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"})  # fmt: skip
 

@@ -225,7 +225,10 @@ def _preprocessing(given: dict[str, Any]) -> str:
 
 
 def _section(form: str, item: dict[str, Any]) -> str:
-    check = f"Compared when exported: at most {item['difference']:.2g} from the run's own answer, whose values reach {item['scale']:.2g}."
+    check = (
+        f"Compared when exported: at most {item['difference']:.2g} from the run's own answer, whose values reach "
+        f"{item['scale']:.2g}."
+    )
     output = "`features` are the encoder's deepest map, an eighth of the image's side."
     if any("logits" in line for line in item["lines"]):
         output = "`logits` above 0 are foreground."

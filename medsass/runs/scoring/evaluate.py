@@ -94,7 +94,10 @@ def show(result: dict[str, Any]) -> None:
 
 
 def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
-    """The protocol, never "auto", and what examines the split by it. What the shards lack is reported before anything is trained."""
+    """Return the protocol, never "auto", and what examines the split by it.
+
+    What the shards lack is reported before anything is trained.
+    """
     trained, facts = run_directory.stored(config.run)
     protocol = config.protocol
     if protocol == "auto":

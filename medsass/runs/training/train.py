@@ -33,7 +33,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """Train as `config` says and fill `config.run`; with `resume`, continue from the last checkpoint.
 
     Under torchrun this is one of its processes. Returns the line of metrics.jsonl of the epoch whose weights are kept in
-    best.pt and model.safetensors: the one with the lowest validation loss, or the last where that loss ranks nothing.
+    best.pt and model.safetensors: the one with the lowest validation loss, or the last where that loss ranks nothing
+    (`Regime.ranks`).
 
     Raises:
         Stopped: after SIGINT or SIGTERM; the run is saved.

@@ -26,7 +26,7 @@ def test_validation_is_the_mean_over_images_of_the_split(trainer: Trainer) -> No
     losses, ious = [], []
     with torch.no_grad():
         for batch in trainer.val_loader.epoch(0):
-            target = trainer.method.target(batch)  # type: ignore[operator]
+            target, _ = trainer.method.prepare(batch)  # type: ignore[operator]
             logits = trainer.method.network(network.normalise(batch.images))
             losses += [float(trainer.method.loss(logits, target))] * len(target)
             for guess, fact in zip(logits[:, 0] > 0, target.bool(), strict=True):
