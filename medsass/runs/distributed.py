@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -113,6 +115,8 @@ def joined(device: str) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not any(mark in str(error) for mark in _LOST):
             raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it now, and would cut off the message
         # What gloo or NCCL say, without their source file and their advice.
         reason = re.sub(r"\[/\S*\] ", "", str(error).strip().splitlines()[0]).split(". ")[0].rstrip(". ")
         raise ConnectionError(
