@@ -83,7 +83,7 @@ def write_small(source: Path, folder: Path, count: int) -> None:
     tars = [item for item in [*shards, writer.close()] if item]
     sides = {f"{_SIDE}x{_SIDE}": count}
     split = Split(tars, samples=count, sizes=sides)
-    Manifest({"name": "small", "title": "", "polarity": "auto"}, {"train": split}, {"depth": 8}).save(folder)
+    Manifest({"name": "small", "polarity": "auto"}, {"train": split}).save(folder)
 
 
 def probe(shards: Path, where: str) -> Row:

@@ -37,7 +37,7 @@ def measure(dataset: str, data: Path, folder: Path, where: str) -> dict[str, Any
     ranking = tune(config)
     images, _ = score.glimpse(LoaderConfig(shards, "train", SIZE, 16, where, masks=True), IMAGES)
     assert ranking.iou is not None
-    best, polarity = ranking.candidates[0], remote.load(shards).polarity
+    best, polarity = ranking.candidates[0], remote.load(shards).recipe["polarity"]
     labelers = {"otsu": Labeler("otsu", polarity), "chosen": best.labeler(SIZE)}
     scores: dict[str, list[float]] = {name: [] for name in labelers}
     for batch in Loader(LoaderConfig(shards, SPLITS[dataset], SIZE, 16, where, masks=True)):

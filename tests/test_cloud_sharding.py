@@ -74,7 +74,7 @@ def test_shards_in_s3_are_replaced_only_when_asked(
     with pytest.raises(FileExistsError, match=r"holds shards already; .*--overwrite"):
         shard.write(_shard(source, out, size=16))
     shard.write(_shard(source, out, size=16, overwrite=True))
-    assert manifest.load(out).options["size"] == 16
+    assert manifest.load(out).options.size == 16
 
 
 def test_an_interrupted_upload_goes_on(source: Path, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

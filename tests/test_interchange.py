@@ -277,7 +277,7 @@ def test_dali_decodes_16_bit_exactly(deep: tuple[Path, Pairs]) -> None:
 
 def test_opencv_reads_16_bit_exactly(deep: tuple[Path, Pairs]) -> None:
     folder, pairs = deep
-    assert load(folder).depth == 16
+    assert load(folder).options.depth == 16
     files = members(folder)
     for key, (image, _) in pairs.items():
         data = np.frombuffer(files[f"{key}.png"], np.uint8)

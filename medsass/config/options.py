@@ -24,7 +24,8 @@ Cache = Literal["none", "host", "device"]
 Method = Literal["byol", "dino", "mae", "medsass", "medsass-plus", "simmim", "simsiam", "supervised"]  # of methods/
 Model = Literal["unet-resnet50", "unet-resnet18", "unet-vit-small", "unet-vit-tiny"]
 Polarity = Literal["bright", "dark", "auto"]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
+Arithmetic = Literal["bf16", "fp16", "fp32"]  # of the network
+Precision = Literal["auto", Arithmetic]
 Protocol = Literal["auto", "network", "paper", "linear"]
 Range = Literal["minmax", "percentile", "type"]
 
@@ -39,15 +40,16 @@ DEVICE_HELP = "where to run; auto takes the GPU where there is one"
 THREADS_HELP = "DALI's CPU threads; 0 takes all cores"
 
 
-def _unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
-    check(value)  # makes 1.0 of 1
+def unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Check a value, of which pydantic would make another, such as 1.0 of 1, and return it as it is."""
+    check(value)
     return value
 
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
-Number = Annotated[float, WrapValidator(_unconverted)]
-Amount = Annotated[float, Ge(0), WrapValidator(_unconverted)]
+Number = Annotated[float, WrapValidator(unconverted)]
+Amount = Annotated[float, Ge(0), WrapValidator(unconverted)]
 Place = Annotated[Path, SkipValidation]  # an address is no `Path`
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, to_json
+from typing_extensions import is_typeddict
 
 T = TypeVar("T")
 
@@ -107,8 +108,6 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def describe(annotation: Any) -> str:
     """Put a type into the words of a user: `tuple[int, ...] | None` is "a list of whole numbers"."""
     origin, arguments = get_origin(annotation), [item for item in get_args(annotation) if item not in (type(None), ...)]
-    if origin is Annotated:
-        return describe(arguments[0])
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if set(arguments) == {int, float}:
@@ -127,17 +126,17 @@ def _walk(location: Sequence[str | int], kind: Any) -> tuple[list[str | int], An
     owner = kind
     for step in location:
         kinds = _alternatives(kind)
-        table = next((item for item in kinds if is_dataclass(item)), None)
+        table = next((item for item in kinds if is_dataclass(item) or is_typeddict(item)), None)
         rows = next((item for item in kinds if get_origin(item) in (tuple, list, Sequence)), None)
         values = next((item for item in kinds if get_origin(item) in (dict, Mapping)), None)
         if table and isinstance(step, str):
-            owner, kind = table, get_type_hints(table, include_extras=True).get(step, Any)
+            owner, kind = table, get_type_hints(table).get(step, Any)
         elif rows and isinstance(step, int):
             if not is_dataclass(item := get_args(rows)[0]):
                 break  # the array is named, and not its item
             kind = item
         elif values and isinstance(step, str):
-            kind = get_args(values)[1]
+            kind = get_args(values)[0 if location[len(keys) + 1 :] == ("[key]",) else 1]
         else:
             break  # pydantic goes on with the names of a union's members
         keys.append(step)
@@ -146,8 +145,6 @@ def _walk(location: Sequence[str | int], kind: Any) -> tuple[list[str | int], An
 
 def _alternatives(annotation: Any) -> list[Any]:
     """The members of a union; of any other type itself alone."""
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [member for item in get_args(annotation) for member in _alternatives(item)]
     return [annotation]

@@ -1,16 +1,18 @@
 """The device of a command, and random seeds."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 
+Where = Literal["cpu", "cuda"]
 
-def resolve(name: str) -> str:
-    """Resolve --device auto|cpu|cuda to "cpu" or "cuda". Raises `ValueError` for cuda where no GPU can be used."""
+
+def resolve(name: str) -> Where:
+    """Resolve --device auto|cpu|cuda. Raises `ValueError` for cuda where no GPU can be used."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no usable NVIDIA GPU was found; see medsass doctor, or take --device cpu")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def seed(value: int, device: str) -> None:

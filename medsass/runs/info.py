@@ -24,7 +24,10 @@ _DECODED = {
 def show(dataset: Manifest) -> None:
     """Print counts, sizes, class labels, mask coverage, conversions and rejected files of a dataset."""
     recipe, say = dataset.recipe, console.out.print
-    say(f"{recipe['title'] or recipe['name']}  (recipe {recipe['name']}, foreground {dataset.polarity})", style="bold")
+    say(
+        f"{recipe.get('title') or recipe['name']}  (recipe {recipe['name']}, foreground {recipe['polarity']})",
+        style="bold",
+    )
     for name in ("homepage", "licence", "citation"):
         if recipe[name]:
             say(f"{name}: {recipe[name]}")

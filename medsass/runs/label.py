@@ -46,8 +46,8 @@ def label(config: LabelConfig) -> list[tuple[Path, str]]:
     run_directory.check_local(config.out, "OUT")
     sharded = not files.is_local(config.source) or (config.source / manifest.NAME).is_file()
     dataset = remote.load(config.source) if sharded else None
-    polarity = config.polarity if config.polarity != "recipe" else (dataset.polarity if dataset else "auto")
-    steps = config.refine if config.refine != "recipe" else (dataset.refine if dataset else "")
+    polarity = config.polarity if config.polarity != "recipe" else (dataset.recipe["polarity"] if dataset else "auto")
+    steps = config.refine if config.refine != "recipe" else (dataset.recipe.get("refine", "") if dataset else "")
     labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, steps)
     deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(labeler.refine))
     images = [] if dataset else list(_listed(config, None))

@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
 from medsass import config, files
 from medsass.config import TrainConfig, schema
-from medsass.config.options import Kept
+from medsass.config.options import Arithmetic, Kept, Polarity, Range
 from medsass.models import checkpoint
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
@@ -40,32 +41,31 @@ class Facts:
 
     Args:
         medsass: the version that trained.
-        polarity: which side of the threshold was foreground: "bright", "dark" or "auto".
-        device: "cpu" or "cuda".
+        polarity: which side of the threshold was foreground.
         shards_sha256: hash of the shards' manifest.
         keeps: the part of the network whose weights the run holds.
         segments: whether the method trained a network that segments.
         labels_read: whether masks had a part, in this training or in the one that it started from.
         init: the run that it started from.
         regime: learning rate, schedule and patience, as `Regime` names them.
-        precision: arithmetic of the network: "bf16", "fp16" or "fp32".
+        precision: arithmetic of the network.
         tile, level, depth, range: the options of that name of the shards.
     """
 
     medsass: str
-    polarity: str
-    device: str = "unknown"
+    polarity: Polarity
+    device: Literal["cpu", "cuda", "unknown"] = "unknown"
     shards_sha256: str
     keeps: Kept = "network"
     segments: bool = True
     labels_read: bool | None = None
     init: Origin | None = None
     regime: dict[str, Any] | None = None
-    precision: str | None = None
-    tile: int = 0
-    level: int = 0
-    depth: int = 8
-    range: str = "minmax"
+    precision: Arithmetic | None = None
+    tile: NonNegativeInt = 0
+    level: NonNegativeInt = 0
+    depth: Literal[8, 16] = 8
+    range: Range = "minmax"
 
 
 @dataclass(frozen=True, kw_only=True, config=schema.CLOSED)

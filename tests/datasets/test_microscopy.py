@@ -197,7 +197,7 @@ def test_bitdepth_nucseg_real(folder: str, options: dict[str, Any], real_data: P
         organs.setdefault(key.split("_")[0], set()).add(sample["split"])
     assert all(len(splits) == 1 for splits in organs.values())
     assert set.union(*organs.values()) == {"train", "val", "test"}
-    assert manifest.depth == options.get("depth", 8)
+    assert manifest.options.depth == options.get("depth", 8)
 
 
 def test_dsb2018_nuclei_are_one_mask(tmp_path: Path) -> None:

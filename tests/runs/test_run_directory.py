@@ -115,7 +115,11 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, data: bytes, r
         ({"keeps": "moon"}, "'keeps' in the file must be one of network, encoder; got 'moon'"),
         ({"kepes": "network"}, "'kepes' in the file is unknown: did you mean keeps?"),
         ({"init": {"method": "byol"}}, r"'takes' in \[init\] is missing"),
-        ({"depth": None}, "'depth' in the file must be a whole number; got None"),
+        ({"depth": None}, "'depth' in the file must be one of 8, 16; got None"),
+        ({"depth": 5}, "'depth' in the file must be one of 8, 16; got 5"),
+        ({"polarity": "up"}, "'polarity' in the file must be one of bright, dark, auto; got 'up'"),
+        ({"precision": "auto"}, "'precision' in the file must be one of bf16, fp16, fp32; got 'auto'"),
+        ({"tile": -1}, "'tile' in the file must be at least 0; got -1"),
     ],
 )
 def test_a_damaged_configuration_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:

@@ -11,7 +11,7 @@ import cv2
 import imagecodecs
 import numpy as np
 
-from medsass.data.shards.manifest import Manifest, Split
+from medsass.data.shards.manifest import Manifest, Options, Split
 from medsass.data.shards.tar import Shard
 
 SPLITS = {"train": 20, "val": 6, "test": 6}
@@ -44,8 +44,8 @@ def build(folder: Path, depth: int = 8, extension: str = "png", splits: Mapping[
         parts = [keys[start : start + 10] for start in range(0, count, 10)]
         shards = [_tar(folder, f"{name}-{i:06d}", part, depth, extension) for i, part in enumerate(parts)]
         table[name] = Split(shards, samples=count, masks=count)
-    options = {"depth": depth, "tile": 64, "level": 1}
-    Manifest({"name": "built", "title": "", "polarity": "bright"}, table, options).save(folder)
+    options = Options(depth=depth, tile=64, level=1)
+    Manifest({"name": "built", "polarity": "bright"}, table, options).save(folder)
     return folder
 
 

@@ -135,7 +135,7 @@ class Loader:
             raise ValueError("masks cannot follow Augment.warp; ask for masks or for warp, not for both")
         dataset = dataset or remote.load(c.shards)
         split = dataset.split(c.split)
-        self.depth = dataset.depth
+        self.depth = dataset.options.depth
         total = split.masks if c.masks else split.samples
         if not total:
             raise ValueError(f"{c.shards}: no image of split '{c.split}' has a mask")

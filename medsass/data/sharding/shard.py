@@ -8,9 +8,9 @@ how often the run was killed, and memory is bounded by what is in flight, not by
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medsass import __version__, files
 from medsass.config import ShardConfig
@@ -23,11 +23,9 @@ from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
 from medsass.data.sharding.write import Writer, batches
 from medsass.data.shards import manifest
-from medsass.data.shards.manifest import Manifest, Split
+from medsass.data.shards.manifest import Manifest, Options, Split, StoredRecipe
 
-# The options that the bytes depend on, beside the recipe.
-_SHAPING: tuple[str, ...] = ("variant", "group_by", "size", "tile", "stride", "min_foreground", "level", "encode")
-_SHAPING += ("depth", "range", "near_duplicates", "max_shard_bytes")
+_SHAPING = [item.name for item in fields(Options)]  # the options that the bytes depend on, beside the recipe
 
 
 def write(config: ShardConfig, progress: Callable[[int, int], None] | None = None) -> Manifest:
@@ -42,7 +40,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
             held = manifest.load(config.out)
-            _compare({"recipe": held.recipe, **held.options}, _state(chosen, config))
+            _compare({"recipe": held.recipe, **asdict(held.options)}, _state(chosen, config))
             return held
         journal, catalog = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
         _write_samples(stage, catalog, chosen, config, progress)
@@ -56,7 +54,9 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         files.write(stage.folder / manifest.REJECTED, "".join(rejected))
         splits = {name: split for name in catalog.counts() if (split := journal.split(name)).samples}
         notes = [*catalog.notes(), *journal.notes()]
-        result = Manifest(asdict(chosen), splits, _options(config), journal.converted(), len(rejected), notes)
+        result = Manifest(
+            cast(StoredRecipe, asdict(chosen)), splits, _options(config), journal.converted(), len(rejected), notes
+        )
         result.save(stage.folder)
         stage.publish()
     return result
@@ -69,7 +69,9 @@ def plan(config: ShardConfig) -> Manifest:
     catalog = _catalog(journal, chosen, config)
     splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
-    return Manifest(asdict(chosen), splits, _options(config), rejected=orphans, notes=catalog.notes())
+    return Manifest(
+        cast(StoredRecipe, asdict(chosen)), splits, _options(config), rejected=orphans, notes=catalog.notes()
+    )
 
 
 def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
@@ -88,13 +90,13 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
     return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
 
 
-def _options(config: ShardConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in _SHAPING}
+def _options(config: ShardConfig) -> Options:
+    return Options(**{name: getattr(config, name) for name in _SHAPING})
 
 
 def _state(chosen: Recipe, config: ShardConfig) -> dict[str, Any]:
     """Return everything that the bytes depend on, beside the source, as JSON gives it back."""
-    state: dict[str, Any] = json.loads(json.dumps({"recipe": asdict(chosen), **_options(config)}))
+    state: dict[str, Any] = json.loads(json.dumps({"recipe": asdict(chosen), **asdict(_options(config))}))
     return state
 
 

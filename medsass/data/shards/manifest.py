@@ -9,19 +9,55 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, NotRequired
 
-from pydantic import NonNegativeInt
+from annotated_types import Ge, Le
+from pydantic import ConfigDict, NonNegativeInt, WrapValidator, with_config
 from pydantic.dataclasses import dataclass
+from typing_extensions import TypedDict
 
 from medsass import files
 from medsass.config import schema
+from medsass.config.options import Amount, Encoding, Polarity, Range, unconverted
 from medsass.data.shards import tar
 from medsass.data.shards.tar import Shard
 
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
 FORMAT = 2
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class StoredRecipe(TypedDict):
+    """The keys of a recipe that are read from a manifest. The others are there to be compared and looked at."""
+
+    name: str
+    polarity: Polarity
+    refine: NotRequired[str]
+    title: NotRequired[str]
+    homepage: NotRequired[str]
+    licence: NotRequired[str]
+    citation: NotRequired[str]
+
+
+@dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
+class Options:
+    """The options of `medsass shard` that shaped the samples. Defaults are for options that older versions did not have."""
+
+    variant: str = ""
+    group_by: str = ""
+    size: NonNegativeInt = 0
+    tile: NonNegativeInt = 0
+    stride: NonNegativeInt = 0
+    min_foreground: Amount = 0.0
+    level: NonNegativeInt = 0
+    encode: Encoding = "keep"
+    depth: Literal[8, 16] = 8
+    range: Range = "minmax"
+    near_duplicates: bool = False
+    max_shard_bytes: NonNegativeInt = 256 << 20
 
 
 @dataclass(config=schema.CLOSED)
@@ -41,10 +77,10 @@ class Split:
     shards: list[Shard] = field(default_factory=list)
     samples: NonNegativeInt = 0
     masks: NonNegativeInt = 0
-    classes: dict[str, int] = field(default_factory=dict)
-    mask_coverage: float | None = None
-    sizes: dict[str, int] = field(default_factory=dict)
-    formats: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, NonNegativeInt] = field(default_factory=dict)
+    mask_coverage: Share | None = None
+    sizes: dict[str, NonNegativeInt] = field(default_factory=dict)
+    formats: dict[Literal["jpg", "png", "jp2"], NonNegativeInt] = field(default_factory=dict)
 
 
 @dataclass(config=schema.CLOSED)
@@ -54,7 +90,6 @@ class Manifest:
     Args:
         recipe: the recipe as used.
         splits: the splits by name.
-        options: the options of `medsass shard` that shaped the samples.
         converted: number of samples by what was done to their pixels.
         rejected: number of lines of `rejected.jsonl`, which lists the files that were left out.
         notes: remarks for the user.
@@ -65,10 +100,10 @@ class Manifest:
             manifest holds the tar files' hashes.
     """
 
-    recipe: dict[str, Any]
+    recipe: Annotated[StoredRecipe, WrapValidator(unconverted)]  # keeps the order of its keys
     splits: dict[str, Split]
-    options: dict[str, Any] = field(default_factory=dict)
-    converted: dict[str, int] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+    converted: dict[str, NonNegativeInt] = field(default_factory=dict)
     rejected: NonNegativeInt = 0
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
@@ -83,26 +118,6 @@ class Manifest:
                 raise ValueError(
                     f"tar files must have names of their own, without a folder, that end in .tar; got {name!r:.80}"
                 )
-
-    @property
-    def polarity(self) -> str:
-        """The recipe's polarity: "bright", "dark" or "auto"."""
-        return str(self.recipe["polarity"])
-
-    @property
-    def refine(self) -> str:
-        """The recipe's steps that refine labels, "" for none."""
-        return str(self.recipe.get("refine", ""))  # absent in shards of older versions
-
-    @property
-    def depth(self) -> int:
-        """Bits of a stored channel: 8, or 16 where images are (H, W) uint16."""
-        return int(self.options.get("depth", 8))
-
-    @property
-    def tile(self) -> int:
-        """Side of the tiles that images were cut into, in pixels; 0 where they are whole."""
-        return int(self.options.get("tile", 0))
 
     def split(self, name: str) -> Split:
         """Return the split of that name. Raises `ValueError` that names those that exist."""

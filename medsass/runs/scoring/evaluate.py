@@ -107,7 +107,7 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
             f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
         )
     where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.depth, facts.depth)
+    linear_head.check_depth(config.run, config.shards, dataset.options.depth, facts.depth)
     plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
     plain = replace(plain, masks=True, info=True)
     loader, weights = Loader(plain, dataset), config.run / run_directory.WEIGHTS

@@ -41,7 +41,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         run_directory.check_file(config.json, "--json")
     trained, facts = run_directory.stored(config.run)
     where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.depth, facts.depth)
+    linear_head.check_depth(config.run, config.shards, dataset.options.depth, facts.depth)
     classes = _classes(config, dataset)
     device.seed(config.seed, where)
     frozen = checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where)

@@ -17,12 +17,12 @@ def checked(config: TrainConfig, ranks: Ranks) -> Manifest:
     config = resolved(config, dataset)
     for split in ("train", "val"):
         dataset.split(split)
-    if dataset.depth == 16 and config.labels.startswith("adaptive"):
+    if dataset.options.depth == 16 and config.labels.startswith("adaptive"):
         raise ValueError(
             f"--labels {config.labels} is for 8-bit images, and {config.shards} holds 16-bit ones; "
             "take --labels otsu or ght, or make shards with: medsass shard --depth 8"
         )
-    if dataset.depth == 16 and (steps := refine.before(refine.parse(config.refine))):
+    if dataset.options.depth == 16 and (steps := refine.before(refine.parse(config.refine))):
         raise ValueError(
             f"--refine {refine.text(steps)} is for 8-bit images, and {config.shards} holds 16-bit ones; "
             "drop the step, or make shards with: medsass shard --depth 8"
@@ -40,4 +40,4 @@ def checked(config: TrainConfig, ranks: Ranks) -> Manifest:
 
 def resolved(config: TrainConfig, dataset: Manifest) -> TrainConfig:
     """Replace --refine recipe by the recipe's own steps, so that the run records them."""
-    return replace(config, refine=dataset.refine) if config.refine == "recipe" else config
+    return replace(config, refine=dataset.recipe.get("refine", "")) if config.refine == "recipe" else config

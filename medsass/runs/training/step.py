@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from medsass.config import TrainConfig
+from medsass.config.options import Arithmetic
 from medsass.data.loading.loader import Batch
 from medsass.methods import optim
 from medsass.methods.method import Method, Outcome, Regime
@@ -28,12 +30,12 @@ _WARM = 3  # steps before a recording: they compile, and allocate the state of t
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def precision(config: TrainConfig, device: str) -> str:
-    """Resolve --precision on `device` to "bf16", "fp16" or "fp32". Raises `ValueError` for fp16 on a CPU."""
+def precision(config: TrainConfig, device: str) -> Arithmetic:
+    """Resolve --precision on `device`. Raises `ValueError` for fp16 on a CPU."""
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("--precision fp16 is for GPUs; take bf16 or fp32 on a CPU")
     if config.precision != "auto":
-        return config.precision
+        return cast(Arithmetic, config.precision)
     if device == "cpu":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
@@ -43,7 +45,7 @@ class Step:
     """The training step of a method, with its optimiser.
 
     Attributes:
-        precision: "bf16", "fp16" or "fp32".
+        precision: arithmetic of the network.
         compiled: whether the network is compiled.
         recorded: whether steps become CUDA graphs; like `compiled`, as far as options and method allow.
     """

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from medsass import __version__
 from medsass.config import TrainConfig, plain
+from medsass.config.options import Polarity
 from medsass.data.shards import remote
 from medsass.errors import Stopped
 from medsass.methods import method
@@ -59,11 +60,11 @@ def _restarted(config: TrainConfig) -> TrainConfig:
 class _Run:
     """A training and its run directory."""
 
-    def __init__(self, config: TrainConfig, where: str, ranks: Ranks, stopping: list[str]) -> None:
+    def __init__(self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: list[str]) -> None:
         self.where, self.ranks, self.stopping = where, ranks, stopping
         self.dataset = ranks.first_alone(lambda: preflight.checked(config, ranks)) or remote.load(config.shards)
         self.config = preflight.resolved(config, self.dataset)
-        self.polarity = self.dataset.polarity if config.polarity == "recipe" else config.polarity
+        self.polarity = self.dataset.recipe["polarity"] if config.polarity == "recipe" else config.polarity
         self.saved: dict[str, Any] | None = None
         self.origin: Origin | None = None  # the run that --init names
         if config.resume:
@@ -96,7 +97,7 @@ class _Run:
         chosen, options = self.trainer.method, self.dataset.options
         return Facts(
             medsass=__version__,
-            polarity=self.polarity,
+            polarity=cast(Polarity, self.polarity),
             device=self.where,
             shards_sha256=self.dataset.sha256,
             keeps=chosen.keeps,
@@ -105,10 +106,10 @@ class _Run:
             init=self.origin,
             regime=plain(self.trainer.regime),
             precision=self.trainer.step.precision,
-            tile=self.dataset.tile,
-            level=options.get("level", 0),
-            depth=self.dataset.depth,
-            range=options.get("range", "minmax"),
+            tile=options.tile,
+            level=options.level,
+            depth=options.depth,
+            range=options.range,
         )
 
     def _raise_accumulate(self) -> None:

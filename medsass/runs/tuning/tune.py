@@ -51,13 +51,13 @@ def tune(config: TuneConfig) -> Ranking:
     plain = LoaderConfig(config.shards, "train", config.size, _BATCH, where, seed=config.seed, threads=config.threads)
     images, _ = score.glimpse(plain, config.images, dataset)
     known, truth = score.glimpse(replace(plain, masks=True), config.images, dataset) if config.score else (images, None)
-    polarity = dataset.polarity if config.polarity == "recipe" else config.polarity
+    polarity = dataset.recipe["polarity"] if config.polarity == "recipe" else config.polarity
     if polarity == "auto":
         polarity = score.side(images)
         light = "stain and pigment are dark on a light ground"
         frame = "that side of the threshold holds less of the images' frames"
         console.err.print(f"foreground {polarity}: {light if score.light(images) else frame}")
-    found = candidates(polarity, dataset.depth, score.coloured(images))
+    found = candidates(polarity, dataset.options.depth, score.coloured(images))
     with console.progress("tune", len(found) + config.learn) as bar:
         judged = score.judge(images, found, config.seed, lambda: bar.advance(1))
         scores, learnt = judged.scores, np.full(len(found), np.nan)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from medsass.data.shards import manifest
+from medsass.data.shards.manifest import Options
 
 
 @pytest.fixture
@@ -125,6 +126,14 @@ def test_garbage_is_refused_with_the_remedy(text: str, broken: Path) -> None:
         (("splits", "val", "shards"), [], "split 'val' says .* samples, but its shards hold 0"),
         (("splits", "new"), {"samples": 3}, "split 'new' says 3 samples, but its shards hold 0"),
         (("splits", "train", "shards", 0, "samples"), 1, "split 'train' says .* samples, but its shards hold .*"),
+        (("splits", "val", "sizes", "1x1"), -1, "'1x1' in [splits.val.sizes] must be at least 0; got -1"),
+        (("splits", "val", "formats", "bmp"), 1, "'bmp' in [splits.val.formats] must be one of jpg, png, jp2; got 'bmp'"),
+        (("splits", "val", "mask_coverage"), 1.5, "'mask_coverage' in [splits.val] must be at most 1; got 1.5"),
+        (("options", "depth"), 5, "'depth' in [options] must be one of 8, 16; got 5"),
+        (("options", "tlie"), 5, "'tlie' in [options] is unknown: did you mean tile? known: .*"),
+        (("recipe", "polarity"), "up", "'polarity' in [recipe] must be one of bright, dark, auto; got 'up'"),
+        (("recipe", "refine"), 5, "'refine' in [recipe] must be text; got 5"),
+        (("recipe",), {}, "'name' in [recipe] is missing; add it"),
         (("sha256",), "a", "'sha256' in the file is unknown: known: recipe, .*, format"),
     ],
 )  # fmt: skip
@@ -147,14 +156,17 @@ def test_a_manifest_of_an_older_version_has_defaults(broken: Path) -> None:
         del table[name]
     path.write_text(json.dumps(table))
     found = manifest.load(broken)
-    assert (found.options, found.converted, found.notes, found.rejected, found.depth, found.tile) == (
-        {},
-        {},
-        [],
-        0,
-        8,
-        0,
-    )
+    assert (found.options, found.converted, found.notes, found.rejected) == (Options(), {}, [], 0)
+    assert (found.options.depth, found.options.tile, found.options.range) == (8, 0, "minmax")
+
+
+def test_a_manifest_is_written_as_it_was_read(shards: Path, tmp_path: Path) -> None:
+    table = json.loads((shards / "manifest.json").read_text())
+    table["recipe"] = {"of a later version": [1], **table["recipe"]}
+    (tmp_path / "manifest.json").write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    before = (tmp_path / "manifest.json").read_bytes()
+    manifest.read(tmp_path).save(tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == before
 
 
 def test_binary_garbage_is_refused(broken: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_key_that_occurs_twice(tmp_path: Path) -> None:
     shard = writer.close()
     assert shard
     split = Split([shard], 2, 2, {}, meta["mask_coverage"], {"24x21": 2}, {"png": 2})
-    Manifest({"polarity": "bright"}, {"train": split}).save(tmp_path)
+    Manifest({"name": "some", "polarity": "bright"}, {"train": split}).save(tmp_path)
     assert [problem.text for problem in verify(tmp_path)] == ["sample k is also in train-000000.tar"]
 
 
@@ -162,7 +162,7 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     shard = writer.close()
     assert shard
     split = Split([shard], len(images), 0, {}, None, sizes, {"png": len(images)})
-    Manifest({"polarity": "bright"}, {"train": split}).save(tmp_path)
+    Manifest({"name": "some", "polarity": "bright"}, {"train": split}).save(tmp_path)
     assert verify(tmp_path) == []
     offset = shard.bytes // 2
     keys = harmed(members(tmp_path / shard.file), offset)
