@@ -20,7 +20,7 @@ from medsass import files
 from medsass.config import schema
 from medsass.config.options import Amount, Encoding, Polarity, Range, unconverted
 from medsass.data.shards import tar
-from medsass.data.shards.tar import Shard
+from medsass.data.shards.tar import Extension, Shard
 
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
@@ -80,7 +80,7 @@ class Split:
     classes: dict[str, NonNegativeInt] = field(default_factory=dict)
     mask_coverage: Share | None = None
     sizes: dict[str, NonNegativeInt] = field(default_factory=dict)
-    formats: dict[Literal["jpg", "png", "jp2"], NonNegativeInt] = field(default_factory=dict)
+    formats: dict[Extension, NonNegativeInt] = field(default_factory=dict)
 
 
 @dataclass(config=schema.CLOSED)

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Literal, NamedTuple, cast, get_args
 
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -26,7 +26,8 @@ from pydantic.dataclasses import dataclass
 from medsass import files
 from medsass.config import schema
 
-IMAGES = ("jpg", "png", "jp2")  # extensions that an image may have in a shard
+Extension = Literal["jpg", "png", "jp2"]  # of an image in a shard
+IMAGES: tuple[str, ...] = get_args(Extension)
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 BLOCK = 4096  # bytes that have one checksum
 

@@ -209,7 +209,13 @@ def test_cuda_without_a_gpu_says_so(shards: Path, tmp_path: Path) -> None:
 
 def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(
-        json.dumps({"format": manifest.FORMAT, "recipe": {"polarity": "auto"}, "splits": {"train": {}, "test": {}}})
+        json.dumps(
+            {
+                "format": manifest.FORMAT,
+                "recipe": {"name": "some", "polarity": "auto"},
+                "splits": {"train": {}, "test": {}},
+            }
+        )
     )
     with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
         train(tiny(tmp_path, tmp_path / "run"))
