@@ -31,13 +31,13 @@ def is_local(path: Path) -> bool:
 
 
 def check_new(path: Path, name: str, overwrite: bool) -> None:
-    """Raise `FileExistsError` where `path` exists and may not be replaced; `name`: the argument that chooses it, "OUT"."""
+    """Raise `FileExistsError` where `path` exists and may not be replaced. The argument `name` ("OUT") chooses it."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another {name}, or replace it with --overwrite")
 
 
 def own_content(folder: Path, name: str, is_ours: Callable[[str], bool], whose: str) -> list[Path]:
-    """Return what an output folder holds, sorted; nothing where it does not exist. name: the argument that chooses it, "OUT".
+    """Return what an output folder holds, sorted; nothing where it does not exist. The argument `name` ("OUT") chooses it.
 
     Raises `FileExistsError` where it is a file, or holds a file that is not `whose` ("a run's"), by its name not `is_ours`.
     """

@@ -41,7 +41,7 @@ THREADS_HELP = "DALI's CPU threads; 0 takes all cores"
 
 
 def unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Check a value, of which pydantic would make another, such as 1.0 of 1, and return it as it is."""
+    """Check a value and return it unconverted; pydantic alone would make 1.0 of 1."""
     check(value)
     return value
 
@@ -82,7 +82,7 @@ def options_class(kind: type[T]) -> type[T]:
 
 
 def check_resume(resume: bool, overwrite: bool, what: str) -> None:
-    """Raise `ValueError` where both --resume and --overwrite are given; `what`: "the run"."""
+    """Raise `ValueError` where both --resume and --overwrite are given for `what`, such as "the run"."""
     if resume and overwrite:
         raise ValueError(f"--resume and --overwrite exclude each other: one keeps {what}, the other deletes it")
 

@@ -91,7 +91,7 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
 
 
 def refused(reason: str) -> Any:
-    """Return the type of a key that is known and not allowed; `reason` follows its name: "is set elsewhere; drop it"."""
+    """Return the type of a key that is known and not allowed; the message is its name and the `reason`."""
 
     def refuse(_: Any) -> None:
         raise PydanticCustomError(_REFUSED, "{reason}", {"reason": reason})

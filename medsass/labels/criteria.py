@@ -93,7 +93,7 @@ CRITERIA: dict[str, Criterion] = {item.__name__: item for item in (separation, c
 
 
 def agreement(masks: torch.Tensor) -> torch.Tensor:
-    """Return the mean IoU, (C, N) float32, of each of C ways to label N images with the others; masks: (C, N, H, W).
+    """Return the mean IoU, (C, N) float32, of each of C ways to label N images with the others, by their `masks` (C, N, H, W).
 
     It is the vote, the simplest relative of STAPLE (Warfield et al. 2004, introduction).
     """

@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 def check(config: TrainConfig, vit: bool = False) -> None:
     """Raise `ValueError` naming an option that does not fit a baseline, as the `check` of its module.
 
-    A baseline trains an encoder alone, without labels, and augments as its paper does. vit: it needs a vision transformer.
+    A baseline trains an encoder alone, without labels, and augments as its paper does. With `vit` it needs a vision transformer.
     """
     for option in changed(config, _SEGMENTATION):
         raise ValueError(

@@ -65,7 +65,7 @@ def blended(mask: torch.Tensor, logits: torch.Tensor, stability: torch.Tensor, m
     """Blend the threshold's mask with the teacher's `aligned` probability p: (1 - k) mask + k p, (N, H, W) float32 in [0, 1].
 
     For each image k = most * stability, or 0 if the teacher's mask overlaps with `mask`, (N, H, W) uint8 in {0, 1}, by less
-    than LEAST_AGREEMENT. most: 0-dimensional, the teacher's `share`.
+    than LEAST_AGREEMENT. `most` is the teacher's `share`, 0-dimensional.
     """
     probability = aligned(logits, mask)
     agrees = overlap(probability > 0.5, mask > 0) >= LEAST_AGREEMENT

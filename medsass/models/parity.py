@@ -17,8 +17,11 @@ class RunModel(nn.Module):
 
     Called with images (N, 3, H, W) it gives a network's logits (N, 1, H, W), or an encoder's feature map (N, C, H/8, W/8).
 
-    name: the network's. size: side in pixels of the images that it was trained on. module: the network, or, if
-    `is_encoder`, its encoder. kind: "network" or "encoder", also the stem of its files.
+    Attributes:
+        name: the network's.
+        size: side in pixels of the images that it was trained on.
+        module: the network, or, if `is_encoder`, its encoder.
+        kind: "network" or "encoder", also the stem of its files.
     """
 
     def __init__(self, name: str, size: int, module: nn.Module, is_encoder: bool) -> None:

@@ -25,7 +25,7 @@ _LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "TCPSt
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among `world`; rank 0 writes. restarts: how often torchrun has restarted them after a failure."""
+    """A process among `world`; rank 0 writes. torchrun has restarted them `restarts` times after a failure."""
 
     rank: int = 0
     world: int = 1

@@ -29,7 +29,7 @@ def show(dataset: Manifest) -> None:
         style="bold",
     )
     for name in ("homepage", "licence", "citation"):
-        if recipe[name]:
+        if recipe.get(name):
             say(f"{name}: {recipe[name]}")
     rows = []
     for name, split in dataset.splits.items():

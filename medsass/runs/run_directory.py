@@ -37,7 +37,7 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
 class Facts:
-    """What config.json holds besides the options. Defaults are for facts that older runs did not store.
+    """The content of config.json besides the options. Defaults are for facts that older runs did not store.
 
     Args:
         medsass: the version that trained.

@@ -59,3 +59,10 @@ def test_a_title_in_brackets_is_printed_as_it_is(shards: Path, capsys: pytest.Ca
 def test_a_folder_without_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
         info.info(InfoConfig(tmp_path))
+
+
+def test_a_recipe_of_few_words_is_enough(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = manifest.load(shards)
+    dataset.recipe = {"name": "mine", "polarity": "dark"}
+    info.show(dataset)
+    assert "mine  (recipe mine, foreground dark)" in capsys.readouterr().out

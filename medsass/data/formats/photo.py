@@ -60,7 +60,7 @@ _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
 
 @dataclass(frozen=True)
 class _Plan:
-    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` values in `span`. `converted`: as in ImageFile."""
+    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` values in `span`. `converted` is as in ImageFile."""
 
     decode: Callable[[], NDArray[Any]]
     count: int

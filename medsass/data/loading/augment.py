@@ -181,7 +181,7 @@ def _region(augment: Augment, u: Mapping[str, Floats], sizes: NDArray[np.int64] 
 
 
 def _perspective(uniform: Floats, size: int) -> Floats:
-    """Return maps, (N, 3, 3), of the square onto random quadrilaterals within it; uniform: (N, 8).
+    """Return maps, (N, 3, 3), of the square onto quadrilaterals within it, drawn by `uniform`, (N, 8) in [0, 1).
 
     Heckbert's closed form ("Fundamentals of texture mapping and image warping", 1989, section 2.2.3).
     """

@@ -30,7 +30,7 @@ def matrices(changes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the matrices of DALI's `color_twist`, (N, 3, 4), which map a pixel (r, g, b, 1).
 
     Hue turns and saturation scales the pixel's chrominance (I, Q), contrast scales it about 128, and brightness scales
-    the result. changes: (N, 4) factors of brightness, contrast and saturation, and degrees of hue.
+    the result. `changes` are (N, 4) factors of brightness, contrast and saturation, and degrees of hue.
     """
     brightness, contrast, saturation, degrees = changes.astype(np.float64).T
     turned = np.zeros((len(changes), 3, 3))

@@ -1,4 +1,4 @@
-"""What a shard stores of an image, or of a region of one: its encoded image, mask and JSON.
+"""The files that a shard stores for an image, or for a region of one: its encoded image, mask and JSON.
 
 A file that the trainer can decode keeps its bytes where the options allow it; anything else is encoded anew.
 """

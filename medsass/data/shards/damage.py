@@ -186,7 +186,7 @@ def find(
 
 
 def _intact(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str, bytes]) -> Iterator[Problem]:
-    """Find problems in and beside a tar file of the right bytes; `held`: the files beside it by their suffix."""
+    """Find problems in and beside a tar file of the right bytes; `held` has the files beside it by their suffix."""
     if stream.size != shard.bytes:
         text = f"says that {shard.file} has {shard.bytes} bytes, but it has {stream.size} and the right SHA-256"
         yield Problem(manifest.NAME, text, TOGETHER)

@@ -37,8 +37,8 @@ class Line:
 @dataclass(frozen=True)
 class Table:
     """A table as data. `rows` and `column` are coordinates of its numbers (fields of `Key`): those that make a row, and
-    the one whose values stand side by side. axis: the option that is varied, if any. fixed: options that all its cells
-    have beside the grid's defaults.
+    the one whose values stand side by side. `axis` is the option that is varied, if any. `fixed` are options that all its
+    cells have beside the grid's defaults.
     """
 
     number: str
@@ -52,7 +52,7 @@ class Table:
 
 
 class Key(NamedTuple):
-    """The coordinates of a number. model: "" for a trivial line. source: "ours" or "paper". axis: a value of the table's."""
+    """The coordinates of a number. `model` is "" for a trivial line, `source` "ours" or "paper", `axis` a value of the table's."""
 
     dataset: str
     line: str

@@ -39,8 +39,8 @@ _FULL = "out of memory: "  # begins the reason of a cell that may fit once it ha
 class Task:
     """A cell as it is run, in any process: its training, the split that is scored, and the files of scores and log.
 
-    wanted: protocols and "probe". images: of the training split. sha256: of the manifest. Where shards are not made yet, on
-    a dry run, 0 and "".
+    Protocols and "probe" are `wanted`. The training split has `images`, the manifest has `sha256`: 0 and "" on a dry run whose
+    shards are not made yet.
     """
 
     cell: Cell
@@ -72,7 +72,7 @@ class Task:
 
 
 class CellsError(ValueError):
-    """Cells of an experiment failed. `scores`: those of the others, as `experiment` returns them."""
+    """Cells of an experiment failed. `scores` are those of the others, as `experiment` returns them."""
 
     def __init__(self, message: str, scores: list[dict[str, Any]]) -> None:
         super().__init__(message)

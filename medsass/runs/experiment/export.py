@@ -17,7 +17,7 @@ _LATEX = str.maketrans({"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶"
 @dataclass(frozen=True)
 class Value:
     """A mean in [0, 1] and its standard deviation (None for one seed) over `seeds` seeds (0: none, or not known).
-    exact: shown with the published digits. best: shown in bold.
+    With `exact` it is shown with the published digits, with `best` in bold.
     """
 
     mean: float

@@ -69,8 +69,8 @@ class Dataset:
     """A dataset and its place among the published ones: `[datasets.NAME]`.
 
     Either `shards` is a shard folder, or `source` a folder that is sharded with `recipe` and `options`; both are below
-    --data. split: the one that is scored. paper: its name among the published numbers, or "". differs: how it differs from
-    the paper's, for a footnote. train: options of `medsass train` that replace the grid's defaults.
+    --data. Its `split` is scored. `paper` is its name among the published numbers, or "", and `differs` a footnote on how it
+    differs from the paper's. The options `train` of `medsass train` replace the grid's defaults.
     """
 
     shards: str = ""

@@ -29,8 +29,8 @@ class Workers:
 
 
 def plan(jobs: int, threads: int, device: str, peak: int | None) -> Workers:
-    """Plan workers for --jobs and --threads; 0 leaves the choice here. peak: bytes that a task is known to take on a GPU;
-    None where that is not known: then one task at a time.
+    """Plan workers for --jobs and --threads; 0 leaves the choice here. A task takes `peak` bytes on a GPU; where that is
+    not known, None, one task runs at a time.
     """
     gpus = [""]
     if device == "cuda":

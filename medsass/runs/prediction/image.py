@@ -20,8 +20,10 @@ from medsass.data.formats.photo import Photo
 class InputImage:
     """The first frame of an open image file. Its methods raise `ValueError` where it cannot be read.
 
-    limits: the values that become 0 and the largest value, the same for all boxes of the frame; None where its pixels are
-    8-bit already. bits: of a channel that the network was trained on.
+    Attributes:
+        limits: the values that become 0 and the largest value, the same for all boxes of the frame; None where its pixels
+            are 8-bit already.
+        bits: of a channel that the network was trained on.
     """
 
     file: ImageFile

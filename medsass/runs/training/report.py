@@ -13,7 +13,7 @@ from medsass.runs.training.trainer import Trainer
 
 
 def announce(config: TrainConfig, trainer: Trainer, polarity: str, origin: str) -> None:
-    """Print what is trained, on which data and where. `origin`: what --init gives, "encoder" or "network"."""
+    """Print what is trained, on which data and where. `origin` is what --init gives, "encoder" or "network"."""
     chosen, loader = trainer.method, trainer.train_loader
     machine = torch.cuda.get_device_name() if trainer.device == "cuda" else f"cpu ({torch.get_num_threads()} threads)"
     several = f"{trainer.ranks.world} processes, the first " if trainer.ranks.world > 1 else ""

@@ -46,7 +46,7 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, method: Method, where: str, ranks: Ranks, dataset: Manifest | None = None
     ) -> None:
-        """Build the step and the loaders. `dataset`: the shards' manifest, read here where it is None."""
+        """Build the step and the loaders. `dataset` is the shards' manifest, read here where it is None."""
         self.config, self.device, self.ranks = config, where, ranks
         dataset = dataset or remote.load(config.shards)
         self.method = method.to(where)

@@ -107,8 +107,13 @@ class Writer(AbstractContextManager["Writer"]):
     def epoch(
         self, state: dict[str, Any], best: int, weights: dict[str, torch.Tensor] | None, samples: Sequence[NDArray[Any]]
     ) -> None:
-        """Write everything about a finished epoch. state: as for `checkpoint`, with the `history` of all epochs. best: number
-        of the epoch whose weights are kept; `weights` are this epoch's if it is that, else None. samples: see `draw_samples`.
+        """Write everything about a finished epoch.
+
+        Args:
+            state: as for `checkpoint`, with the `history` of all epochs.
+            best: number of the epoch whose weights are kept.
+            weights: this epoch's, where it is that one, else None.
+            samples: as for `draw_samples`.
         """
         log = self._log
         if not log:

@@ -29,8 +29,8 @@ _LEAST = 1e-3  # least value of a criterion, so that one alone does not decide
 def glimpse(
     config: LoaderConfig, count: int, dataset: Manifest | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Load about `count` images of a split, chosen by the configuration's seed: whole, without augmentation. dataset: the
-    shards' manifest, where the caller has read it already.
+    """Load about `count` images of a split, chosen by the configuration's seed: whole, without augmentation. Where the caller has
+    read the manifest already, it is `dataset`.
 
     Returns images (N, S, S, 3) uint8 RGB or (N, S, S) uint16 and, where the configuration asks for masks, only images that
     have one, with their masks (N, S, S) uint8 in {0, 1}.
@@ -45,7 +45,7 @@ def glimpse(
 
 @dataclass(frozen=True)
 class Judged:
-    """Scores of C candidates on N images. values: by criterion (C,) float64, means over the images. masks: (C, N, H, W) uint8."""
+    """Scores of C candidates on N images: `values` by criterion (C,) float64, their means, and `masks` (C, N, H, W) uint8."""
 
     candidates: Sequence[Candidate]
     values: dict[str, NDArray[np.float64]]
@@ -59,7 +59,7 @@ class Judged:
 
 
 def side(images: torch.Tensor) -> str:
-    """Return the foreground's side of the threshold for a whole set, "bright" or "dark". images: as for `judge`.
+    """Return the foreground's side of the threshold for a whole set of `images` as for `judge`: "bright" or "dark".
 
     For colour images with a light ground it is dark: stain and pigment absorb light (Beer and Lambert's law) and cover most
     of many sections. For others it is the side that holds less of the images' frames on average, where pixels outside of

@@ -29,8 +29,8 @@ _SHEET_IMAGES, _SHEET_CANDIDATES = 6, 4
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates from the best to the worst. values: by criterion (C,), NaN where it was not computed. iou: the mean IoU
-    with the truth (C,), None without --score.
+    """Candidates from the best to the worst, with `values` (C,) by criterion, NaN where it was not computed, and the mean
+    IoU with the truth, `iou` (C,), None without --score.
     """
 
     candidates: list[Candidate]

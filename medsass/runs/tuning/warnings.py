@@ -26,7 +26,7 @@ _ELSE = "where no threshold finds the objects, a few masks and --method supervis
 
 
 def of_choice(values: Mapping[str, NDArray[np.float64]], chosen: int) -> str:
-    """Return a warning about the labels that `tune` chose, or "". values: by criterion (C,)."""
+    """Return a warning about the labels that `tune` chose by `values` (C,) of each criterion, or ""."""
     found = signs({name: float(values[name][chosen]) for name in SIGNS})
     if not found:
         return ""
@@ -48,7 +48,7 @@ def of_run(config: TrainConfig, dataset: Manifest, labeler: Labeler, where: str)
 
 
 def signs(values: Mapping[str, float]) -> str:
-    """Return a few words for each sign, "" where there is none. values: the mean over images of each criterion of SIGNS."""
+    """Return a few words for each sign, "" where there is none, from the mean over images of each criterion of SIGNS."""
     return "; ".join(
         f"{what} ({name} {values[name]:.2f}, below {least:.2f})"
         for name, (least, what) in SIGNS.items()
