@@ -1,6 +1,7 @@
 """Generated fluorescence-like nuclei with exact masks, for `medsass demo` and for tests.
 
 An image of S x S pixels is made in six steps, each with its own random draws:
+
 1. nuclei: 6 to 22 ellipses, half axes S/32 to S/11, any angle, lobed by up to 12 % (two harmonics of the radius);
    the mask is their union.
 2. brightness: each nucleus 60 to 200 gray levels above the background, textured by smoothed noise (20 %).

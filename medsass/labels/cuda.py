@@ -58,13 +58,14 @@ class Normalise:
 class Labels:
     """The labels of a batch, or buffers for them; tensors on the batch's device.
 
-    mask: (N, H, W) uint8 in {0, 1}; from `Labeler` refined.
-    threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
-        threshold differs from pixel to pixel.
-    separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
-        (for the adaptive methods: of the pixels above and not above their own threshold).
-    input: the network's input (N, 3, H, W), channels-last, if a `Normalise` asks for it, else None.
-    gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
+    Attributes:
+        mask: (N, H, W) uint8 in {0, 1}; from `Labeler` refined.
+        threshold: (N,) float32 gray level, of the smoothed image where it is smoothed; NaN for the adaptive methods, whose
+            threshold differs from pixel to pixel.
+        separability: (N,) float32 in [0, 1], between-class over total variance of the gray levels of the two classes
+            (for the adaptive methods: of the pixels above and not above their own threshold).
+        input: the network's input (N, 3, H, W), channels-last, if a `Normalise` asks for it, else None.
+        gray: (N, H, W) uint8, the image that was thresholded, if steps of the refinement made it; else None.
     """
 
     mask: torch.Tensor

@@ -17,12 +17,13 @@ from medsass.labels.cuda import Labels, Normalise
 class Labeler:
     """Makes pseudo-labels, image by image; a constant image gets an empty mask and separability 0.
 
-    method: "otsu" (Otsu 1979), "ght" (Barron 2020), "adaptive-mean" or "adaptive-gaussian" (cv2.adaptiveThreshold).
-    polarity: "bright" (foreground is above the threshold), "dark" (it is not), "auto" (the class that holds less of the
-        image's border).
-    ght: (nu, tau, kappa, omega) of GHT; the default is minimum error thresholding, the reference's own default.
-    block_size, offset: side of the adaptive methods' neighbourhood in pixels, odd, and the constant C they subtract.
-    refine: steps before and after the threshold, such as "blur:3,border,holes" (`refine.STEPS`); none by default.
+    Attributes:
+        method: "otsu" (Otsu 1979), "ght" (Barron 2020), "adaptive-mean" or "adaptive-gaussian" (cv2.adaptiveThreshold).
+        polarity: "bright" (foreground is above the threshold), "dark" (it is not), "auto" (the class that holds less of the
+            image's border).
+        ght: (nu, tau, kappa, omega) of GHT; the default is minimum error thresholding, the reference's own default.
+        block_size, offset: side of the adaptive methods' neighbourhood in pixels, odd, and the constant C they subtract.
+        refine: steps before and after the threshold, such as "blur:3,border,holes" (`refine.STEPS`); none by default.
 
     Raises `ValueError` for any other value.
     """

@@ -20,10 +20,11 @@ GUARD = 16  # clearing the border must leave at least 1/GUARD of the foreground
 class Regions:
     """The components of a batch of masks of P pixels, each known by a key below K.
 
-    keys: (N, P) int64, the key of each pixel's component.
-    areas: (N, K) int64, pixels of each component; 0 for a key without one.
-    firsts: (N or 1, K) int64, the first pixel of each component.
-    ground: the key of the pixels that belong to no component.
+    Attributes:
+        keys: (N, P) int64, the key of each pixel's component.
+        areas: (N, K) int64, pixels of each component; 0 for a key without one.
+        firsts: (N or 1, K) int64, the first pixel of each component.
+        ground: the key of the pixels that belong to no component.
     """
 
     keys: torch.Tensor

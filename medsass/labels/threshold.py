@@ -86,9 +86,10 @@ def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: fl
 
     Barron 2020, arXiv 2007.07350: each class is a Gaussian whose variance has a scaled inverse chi-squared prior of
     strength nu and mode tau^2, and the share of the lower class has a beta prior of strength kappa and mode omega. With
-    w the class's weight, p its share, d the sum of its squared deviations from its mean,
+    w the class's weight, p its share, d the sum of its squared deviations from its mean::
+
         v = (p nu tau^2 + d) / (p nu + w)
-        score = sum over both classes of  -d / v - w ln v + 2 (w + kappa omega_k) ln w,   omega_k = omega, 1 - omega.
+        score = sum over both classes of  -d / v - w ln v + 2 (w + kappa omega_k) ln w,   omega_k = omega, 1 - omega
     """
     n, x = counts.astype(np.float64), np.arange(LEVELS, dtype=np.float64)
     below = [np.cumsum(n * x**power)[:-1] for power in range(3)]

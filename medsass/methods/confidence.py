@@ -16,7 +16,7 @@ _RED, _GREEN, _BLUE = 9798 / 32768, 19235 / 32768, 3735 / 32768  # OpenCV's weig
 def weights(batch: Batch, labels: Labels, otsu: bool = True) -> torch.Tensor:
     """Return (N, H, W) float32 in [0, 1]: the product of a pixel's and its image's weight.
 
-    Pixel: min(1, |g - t| / (REACH s)), with g its gray level in the image that was thresholded, t the threshold, and s the
+    Pixel: `min(1, |g - t| / (REACH s))`, with g its gray level in the image that was thresholded, t the threshold, and s the
     standard deviation of the image's gray levels. Image: separability, Otsu's criterion eta (Otsu 1979, section II),
     linearly from 0 at LEAST to 1 at FULL; 1 for other thresholds, which aim at something else and may be right where eta
     is small (`otsu` says which). Adaptive labels, whose threshold differs from pixel to pixel, count in full.

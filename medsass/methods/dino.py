@@ -2,6 +2,7 @@
 
 Numbers are the paper's (sections 3.1 and 3.2) and its published code's, whose settings for ResNets differ from those for
 vision transformers. At this scale:
+
 - 4096 outputs in place of 65536: our datasets have thousands of images, not a million.
 - learning rates are those for the paper's batch of 1024 (5e-4 x 1024 / 256 of AdamW), brought to ours by `Regime`.
 - schedules in epochs become shares of a training of 100 epochs, the paper's shorter one: learning rate 10, temperature

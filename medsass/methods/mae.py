@@ -1,6 +1,7 @@
 """MAE: reconstruct the three quarters of an image that the encoder never saw (He et al. 2022, arXiv 2111.06377).
 
 Numbers are the paper's: sections 3 and 4, table 8. At this scale:
+
 - the decoder has half the encoder's width, as the paper's has for ViT-large, and 4 blocks in place of 8: with patches of
   8 pixels it has 784 tokens at 224 x 224, four times the paper's, and would cost more than the encoder of ViT-small.
   In the paper's ablation (table 1) this loses nothing in fine-tuning, and 1.6 points in linear probing.

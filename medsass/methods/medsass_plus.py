@@ -1,6 +1,7 @@
 """MedSASS with three components that make it rely less on uncertain labels, and more on a teacher as that becomes stable.
 
 `--parts` chooses among the components:
+
 - weights: pixels near the threshold and images of low separability count less (`confidence`);
 - consistency: half of the images are changed once more after they were labelled, so that the network must give the same
   mask under other colours, other light and noise (strong augmentation after weak labelling: Sohn et al., FixMatch, 2020);

@@ -28,19 +28,20 @@ from medsass.models import checkpoint, network, vit_unet
 class Regime:
     """The optimisation of a method unless the user says otherwise; a baseline's is its paper's.
 
-    optimizer: "adamw", "sgd" or "lars".
-    lr: peak learning rate, for batches of `lr_batch` images.
-    lr_batch: for another batch size the learning rate scales linearly for SGD and LARS (Goyal et al. 2017), and with the
-        square root for AdamW, whose steps do not grow with the gradient (Malladi et al. 2022); at 0 it is constant.
-    weight_decay: at the beginning; it goes to `final_weight_decay` by half a cosine, or is constant if that is None.
-    decay_norms: whether parameters of one dimension (biases, the scales of normalisations) are decayed too.
-    betas: of AdamW.
-    momentum: of SGD and LARS.
-    warmup: share of all steps in which the learning rate rises.
-    clip: largest norm of each parameter's gradient; 0 does not clip.
-    patience: epochs without a lower validation loss before a run stops; 0: never.
-    ranks: whether a lower validation loss means better weights; if not, the last epoch's weights are stored. It does not
-        if two networks only have to agree with each other: their loss is lowest where they have collapsed.
+    Attributes:
+        optimizer: "adamw", "sgd" or "lars".
+        lr: peak learning rate, for batches of `lr_batch` images.
+        lr_batch: for another batch size the learning rate scales linearly for SGD and LARS (Goyal et al. 2017), and with the
+            square root for AdamW, whose steps do not grow with the gradient (Malladi et al. 2022); at 0 it is constant.
+        weight_decay: at the beginning; it goes to `final_weight_decay` by half a cosine, or is constant if that is None.
+        decay_norms: whether parameters of one dimension (biases, the scales of normalisations) are decayed too.
+        betas: the two betas of AdamW.
+        momentum: the momentum of SGD and LARS.
+        warmup: share of all steps in which the learning rate rises.
+        clip: largest norm of each parameter's gradient; 0 does not clip.
+        patience: epochs without a lower validation loss before a run stops; 0: never.
+        ranks: whether a lower validation loss means better weights; if not, the last epoch's weights are stored. It does not
+            if two networks only have to agree with each other: their loss is lowest where they have collapsed.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"] = "adamw"
@@ -79,9 +80,10 @@ class Regime:
 class Outcome:
     """The result of one forward pass.
 
-    loss: scalar.
-    logits, target: (N, 1, H, W) and (N, H, W) uint8 in {0, 1}, from methods that segment.
-    features: (N, C), detached, from methods that can collapse: the embeddings whose spread would show it.
+    Attributes:
+        loss: scalar.
+        logits, target: (N, 1, H, W) and (N, H, W) uint8 in {0, 1}, from methods that segment.
+        features: (N, C), detached, from methods that can collapse: the embeddings whose spread would show it.
     """
 
     loss: torch.Tensor
@@ -95,14 +97,15 @@ class Method(nn.Module):
 
     A checkpoint holds its state dict. The optimiser takes the parameters that require gradients.
 
-    network: the network that is trained; has an `encoder`.
-    keeps: "network" or "encoder", the part that the run stores.
-    views: how each training image is cropped and coloured, once for each view; at least one.
-    val_views: the same for validation images; by default the first view without augmentation.
-    needs_masks: whether batches must hold the ground truth.
-    segments: whether it trains towards masks, which it makes itself if it needs none.
-    least_batch: smaller batches are skipped; a single image may have no statistics to be normalised by.
-    timeless: whether a step is the same computation whatever the progress, so that it can be recorded once.
+    Attributes:
+        network: the network that is trained; has an `encoder`.
+        keeps: "network" or "encoder", the part that the run stores.
+        views: how each training image is cropped and coloured, once for each view; at least one.
+        val_views: the same for validation images; by default the first view without augmentation.
+        needs_masks: whether batches must hold the ground truth.
+        segments: whether it trains towards masks, which it makes itself if it needs none.
+        least_batch: smaller batches are skipped; a single image may have no statistics to be normalised by.
+        timeless: whether a step is the same computation whatever the progress, so that it can be recorded once.
     """
 
     regime = Regime()

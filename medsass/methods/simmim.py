@@ -1,6 +1,7 @@
 """SimMIM: predict the pixels of masked patches with one linear layer (Xie et al. 2022, arXiv 2111.09886).
 
 Numbers are the paper's: sections 3 and 4.1, and for ViT-B section 4.2. At this scale:
+
 - masked squares of 32 pixels are a seventh of the paper's 224 x 224 image. At other sizes they are as close to a seventh
   as patches of 8 pixels and the image allow; squares of 32 pixels would mask a small image almost completely.
 - positions are the encoder's learned embeddings, since timm has no shared relative bias as in the published code.

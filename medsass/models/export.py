@@ -35,13 +35,14 @@ _MAPS = ("maps = encoder(images)", "features = maps[-1]")
 class Export:
     """A file and how it is used.
 
-    data: the file's content.
-    library: the library that loads it.
-    lines: Python that loads it from its own folder and makes `logits` (N, 1, H, W) or `features` (N, C, H/8, W/8) from
-        `images` (N, 3, H, W).
-    note: anything else its user must know.
-    difference: the largest absolute difference from our output.
-    scale: the largest absolute value of our output.
+    Attributes:
+        data: the file's content.
+        library: the library that loads it.
+        lines: Python that loads it from its own folder and makes `logits` (N, 1, H, W) or `features` (N, C, H/8, W/8) from
+            `images` (N, 3, H, W).
+        note: anything else its user must know.
+        difference: the largest absolute difference from our output.
+        scale: the largest absolute value of our output.
     """
 
     data: bytes

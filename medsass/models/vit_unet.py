@@ -9,6 +9,7 @@ and the sum of both goes through four up blocks. Shapes of unet-vit-small at 224
     sum 512 x 14 x 14 -> up 256 x 28 x 28, 128 x 56 x 56, 64 x 112 x 112, 64 x 224 x 224 -> out 1 x 224 x 224
 
 Details that the paper leaves open, and our choices:
+
 - channels: those of the U-Net that upsamples without weights (64, 128, 256, 512, 512 downwards). An up block ends with
   the channels of the next skip connection, so that both halves of a concatenation are equally wide.
 - double convolution: twice 3 x 3 convolution without bias, batch normalisation and ReLU.
@@ -104,7 +105,7 @@ class ViTConvolution(nn.Module):
         self.linear = nn.Linear(channels, channels)
 
     def forward(self, tokens: torch.Tensor, size: torch.Size) -> torch.Tensor:
-        """Map patch tokens, laid out as (N, width, h, w), to (N, channels, *size)."""
+        """Map patch tokens, laid out as (N, width, h, w), to (N, channels, H, W) where (H, W) is `size`."""
         small = self.convolution(F.interpolate(tokens, size=size, mode="bilinear"))
         result: torch.Tensor = self.linear(small.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return result

@@ -42,19 +42,20 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Score masks on the split's images that have one, at the size that the run was trained at.
 
     `config.protocol` selects the masks:
-    network: the run's own network, at the epoch that is kept.
-    paper: the run's encoder in a network whose decoder is untrained, drawn from the run's seed, as the paper scores
-        encoders (section 4.1: nothing is fine-tuned). Such a mask is a random function of the features, however good
-        these are: the seed decides whether it covers next to nothing or nearly all of the image, and it hardly ever beats
-        foreground everywhere. The paper's IoU of ResNet-50 encoders on ISIC-2017 is 0.2395 to 0.2445, and foreground
-        everywhere scores about 0.2392 there: the mean share of foreground, since by its appendix B.1 predicting nothing
-        is right on 0.7608 of the pixels. Hence `everything` below.
-    linear: the run's encoder, frozen, and a 1 x 1 convolution to one logit, resized bilinearly to the image: the part of
-        the mask that can be read off the features without a decoder. It learns from the masks of the shards' training
-        split; those of `val` choose its epoch, so they are not unseen where `val` is scored. Its loss is the paper's
-        focal-Tversky for all runs alike, whatever theirs was: it rates an overlap, as IoU does, and needs no threshold
-        or class weight to be tuned; with cross-entropy nearly nothing would be predicted where foreground is rare.
-    auto: network where the run keeps one, else linear.
+
+    - network: the run's own network, at the epoch that is kept.
+    - paper: the run's encoder in a network whose decoder is untrained, drawn from the run's seed, as the paper scores
+      encoders (section 4.1: nothing is fine-tuned). Such a mask is a random function of the features, however good
+      these are: the seed decides whether it covers next to nothing or nearly all of the image, and it hardly ever beats
+      foreground everywhere. The paper's IoU of ResNet-50 encoders on ISIC-2017 is 0.2395 to 0.2445, and foreground
+      everywhere scores about 0.2392 there: the mean share of foreground, since by its appendix B.1 predicting nothing
+      is right on 0.7608 of the pixels. Hence `everything` below.
+    - linear: the run's encoder, frozen, and a 1 x 1 convolution to one logit, resized bilinearly to the image: the part of
+      the mask that can be read off the features without a decoder. It learns from the masks of the shards' training
+      split; those of `val` choose its epoch, so they are not unseen where `val` is scored. Its loss is the paper's
+      focal-Tversky for all runs alike, whatever theirs was: it rates an overlap, as IoU does, and needs no threshold
+      or class weight to be tuned; with cross-entropy nearly nothing would be predicted where foreground is rare.
+    - auto: network where the run keeps one, else linear.
 
     Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone and under
     `everything` for foreground everywhere, whose mean IoU is the mean share of foreground; `split`, `protocol`, `flips`.
