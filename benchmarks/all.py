@@ -6,7 +6,7 @@ On a GPU the kernels come first, then training's ceiling and line, then the load
 peers. Each program is a process of its own with a share of the minutes. It saves each measurement at once, and a new start
 on the same card goes on where it stopped, so that a kill or a crash loses at most one measurement. Without --minutes
 everything is measured. Programs that measure only the CPU run only with `--device cpu`. Nothing needs the network. At the
-end README's tables are rewritten, if the results are those of the repository.
+end the tables of docs/measurements.md are rewritten, if the results are those of the repository.
 """
 
 import os
@@ -53,7 +53,7 @@ def main() -> None:
             ends[name] = run(name, replace(options, fresh=given.fresh and name not in ends), left)
             print(f"benchmarks.{name}: {ends[name]} after {monotonic() - begin:.0f} s", file=sys.stderr)
     if given.out == result.RESULTS:
-        ends["readme"] = run("readme", options, float("inf"))
+        ends["measurements"] = run("measurements", options, float("inf"))
     failed = [f"{name} ({end})" for name, end in ends.items() if end not in ("done", "unfinished")]
     if failed:
         sys.exit(f"benchmarks.all: failed: {', '.join(failed)}; the others are measured")
@@ -64,7 +64,7 @@ def run(name: str, options: Options, seconds: float) -> str:
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     if name in WHOLE:
         command += [str(options.data)]
-    elif name != "readme":
+    elif name != "measurements":
         command += [str(options.data), "--out", str(options.out), "--device", options.where]
         command += ["--fresh"] if options.fresh else []
         command += [] if seconds == float("inf") else ["--seconds", f"{seconds:.0f}"]

@@ -223,8 +223,8 @@ def _ious(rows: Iterable[Row], score: str = "iou") -> dict[tuple[str, str], list
     return found
 
 
-def readme_table(results: dict[str, Result]) -> str:
-    """Return README's table: mean and standard deviation of the IoU over seeds, a row an arm and a column a dataset.
+def markdown_table(results: dict[str, Result]) -> str:
+    """Return a Markdown table: mean and standard deviation of the IoU over seeds, a row an arm and a column a dataset.
 
     If seeds are missing, it says how many there are. The first rows are the labels themselves, without a network.
     """

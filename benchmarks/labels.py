@@ -5,7 +5,7 @@
 On a GPU: device time of a launch by batch, size, content and method, as a share of a device-to-device copy's bandwidth in
 the same run, and images a second beside every installed peer. On a CPU: images a second of `Labeler` and the CPU peers. On
 both: the cost of each refinement step (`benchmarks.support.refine`). DATA holds the real images. The outputs of every row are
-compared with `medsass.labels.threshold` outside of the timed region. `benchmarks/README.md` has the design, the prediction
+compared with `medsass.labels.threshold` outside of the timed region. `docs/benchmarks.md` has the design, the prediction
 and the log.
 """
 

@@ -5,7 +5,7 @@
 Images a second of batches of 224 x 224 uint8 RGB with an Otsu mask an image, by every contender of
 `benchmarks.support.loaders`. In each case all contenders take turns, several times over, and no two run at once: each is
 started, warmed up, measured and ended before the next one starts. Decoding alone is measured in the same way; it limits all
-that decode each image anew. DATA holds `isic2017/` and `isic2017_fullsize/`. `benchmarks/README.md` has the design.
+that decode each image anew. DATA holds `isic2017/` and `isic2017_fullsize/`. `docs/benchmarks.md` has the design.
 """
 
 import json
@@ -162,8 +162,8 @@ def targets(rows: Sequence[Row], step: float | None) -> list[result.Target]:
     ]
 
 
-def readme_table(results: dict[str, Result]) -> str:
-    """Return README's table: a row a contender and case, beside decoding alone and the DataLoader with PIL."""
+def markdown_table(results: dict[str, Result]) -> str:
+    """Return a Markdown table: a row a contender and case, beside decoding alone and the DataLoader with PIL."""
     lines = []
     for name, content in results.items():
         for row in content["rows"]:

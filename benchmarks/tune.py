@@ -71,8 +71,8 @@ def targets(rows: list[dict[str, Any]]) -> list[result.Target]:
     ]
 
 
-def readme_table(results: dict[str, Result]) -> str:
-    """Return README's table of the choices and their worth."""
+def markdown_table(results: dict[str, Result]) -> str:
+    """Return a Markdown table of the choices and their worth."""
     rows = []
     for name, content in results.items():
         for row in content["rows"]:

@@ -1,4 +1,4 @@
-"""Markdown tables of results, for the README."""
+"""Markdown tables of results, for docs/measurements.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ Result = dict[str, Any]
 
 def measured(name: str, content: Result) -> str:
     """Return where and when a result was measured, as a link to its file."""
-    return f"[{content['device']}, {content['date']}](benchmarks/results/{name})"
+    return f"[{content['device']}, {content['date']}](../benchmarks/results/{name})"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

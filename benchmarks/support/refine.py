@@ -58,8 +58,8 @@ def _row(text: str, images: torch.Tensor, content: str) -> roofline.Row:
     }
 
 
-def readme_table(results: dict[str, Result]) -> str:
-    """Return README's table of the steps' cost, on each machine's largest batch."""
+def markdown_table(results: dict[str, Result]) -> str:
+    """Return a Markdown table of the steps' cost, on each machine's largest batch."""
     rows = []
     for name, content in results.items():
         refined = [row for row in content["rows"] if row["method"] == METHOD]

@@ -63,7 +63,7 @@ def test_the_whole_program(
     assert ("all-together-0", False) not in flips
     ious = {arm: mean(row["iou"] for row in rows if row["arm"] == arm.name) for arm in (PAPER, ALL)}
     assert [aim["value"] for aim in saved["targets"]] == pytest.approx([ious[ALL] - ious[PAPER]] * 2)
-    line = beyond.readme_table({"cpu-beyond.json": saved}).splitlines()[4]
+    line = beyond.markdown_table({"cpu-beyond.json": saved}).splitlines()[4]
     assert line.startswith(f"| MedSASS as in the paper | {ious[PAPER]:.3f} ± ")
 
     (out / "teacher-0.json").unlink()

@@ -94,9 +94,9 @@ def test_the_step_consumes_what_its_ceiling_says() -> None:
     assert loader.consumed(None) is None
 
 
-def test_the_readme_table() -> None:
-    text = loader.readme_table({"h200-loader.json": {"device": "h200", "date": "2026-11-24", "rows": ROWS}})
-    link = "[h200, 2026-11-24](benchmarks/results/h200-loader.json)"
+def test_the_markdown_table() -> None:
+    text = loader.markdown_table({"h200-loader.json": {"device": "h200", "date": "2026-11-24", "rows": ROWS}})
+    link = "[h200, 2026-11-24](../benchmarks/results/h200-loader.json)"
     lines = text.splitlines()[2:]
     assert lines[0] == f"| JPEG 256² | medsass, GPU, cached on the host | 9,000 |  | 45.0 | {link} |"
     assert lines[3] == f"| JPEG 256² | medsass, CPU | 500 | 50% | 2.5 | {link} |"

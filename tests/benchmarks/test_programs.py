@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import labels, readme
+from benchmarks import labels, measurements
 from benchmarks.support import peers, refine, result, roofline
 from benchmarks.support.cases import METHODS
 from medsass.labels import Labeler, cuda
@@ -193,15 +193,15 @@ def test_the_chart_is_drawn(tmp_path: Path, limits: dict[str, float]) -> None:
     assert (tmp_path / "chart.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_readme_table_shows_the_largest_batch_of_the_peers_content() -> None:
+def test_the_markdown_table_shows_the_largest_batch_of_the_peers_content() -> None:
     rows = [
         _row(batch=16, content="real", images_per_second=1.0),
         _row(content="real", images_per_second=1_234_567.0, of_copy=0.812),
         _row(content="constant", images_per_second=2e6),
         _row(by="kornia", given="gray", content="real", images_per_second=10_000.0, of_copy=None),
     ]
-    text = readme.labels({"h200-labels.json": {"device": "h200", "date": "2026-11-23", "rows": rows}})
-    link = "[h200, 2026-11-23](benchmarks/results/h200-labels.json)"
+    text = measurements.labels({"h200-labels.json": {"device": "h200", "date": "2026-11-23", "rows": rows}})
+    link = "[h200, 2026-11-23](../benchmarks/results/h200-labels.json)"
     assert text.splitlines()[2:] == [
         f"| medsass: otsu | 224 × 224 RGB, real | 1024 | 1,234,567 | 81% | {link} |",
         f"| kornia: otsu | 224 × 224 gray, real | 1024 | 10,000 |  | {link} |",
@@ -249,7 +249,7 @@ def test_refinements_stand_in_a_table_of_their_own() -> None:
     threshold = _row(content="uniform", batch=1)
     assert roofline.comparable([*rows, threshold]) == [threshold]
     assert labels.targets([row | {"device": "cuda"} for row in rows]) == labels.targets([])
-    shown = refine.readme_table({"x.json": {"device": "x", "date": "2026-01-01", "rows": [threshold, *rows]}})
+    shown = refine.markdown_table({"x.json": {"device": "x", "date": "2026-01-01", "rows": [threshold, *rows]}})
     first, second = (row["microseconds"] / 2 for row in rows)
     assert [line.split("|")[1:4] for line in shown.splitlines()[2:]] == [
         [" Otsu: gray, threshold, mask ", f" {first:,.1f} ", "  "],

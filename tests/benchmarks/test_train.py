@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import readme, scaling, train
+from benchmarks import measurements, scaling, train
 from benchmarks.support import ablations, result, training
 from benchmarks.support.ablations import UNRECORDED
 from benchmarks.support.training import Contender, Running
@@ -147,10 +147,10 @@ def _result(name: str, rows: list[dict[str, Any]], targets: list[result.Target])
 
 def test_the_readme_distinguishes_measured_from_missing() -> None:
     results = {"h200-train.json": _result("h200", ROWS, train.targets(ROWS, "cuda"))}
-    lines = readme.training(results).splitlines()
+    lines = measurements.training(results).splitlines()
     assert lines[2].startswith("| unet-resnet50 224², batch 16: line | 950.0 | 0.95 | 40% | 1.0% | 2.0 GB | [h200, ")
     assert len(lines) == 2 + 8  # the paper run has a pace of another kind
-    aims = readme.aims(results).splitlines()
+    aims = measurements.aims(results).splitlines()
     assert aims[3].startswith("| the same at the paper's batch 16 | ≥ 0.95 ratio | 0.95 ([h200, ")
     assert aims[-1].endswith("| ≤ 0.05 share | not yet measured |")
 
@@ -203,7 +203,7 @@ def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert [row["kind"] for row in saved["rows"]] == ["processes", "dataset", "size", "size"]
     assert all(row["images_per_second"] > 0 for row in saved["rows"])
     assert len(saved["rows"][0]["train_loss"]) == 1
-    table = readme.scaled({"cpu-scaling.json": saved}).splitlines()
+    table = measurements.scaled({"cpu-scaling.json": saved}).splitlines()
     assert table[2].startswith("| unet-resnet18 32², 2 processes | ")
     assert len(table) == 6
     assert (small / "results").is_dir()

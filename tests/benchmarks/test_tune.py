@@ -35,5 +35,5 @@ def test_the_whole_program(
     assert row["looked_at"] == 8
     assert row["side_found"] == "bright"
     assert saved["targets"][0]["value"] == pytest.approx(row["chosen_iou"] - row["otsu_iou"])
-    line = tune.readme_table({"cpu-tune.json": saved}).splitlines()[2]
+    line = tune.markdown_table({"cpu-tune.json": saved}).splitlines()[2]
     assert line.startswith(f"| isic2017 (test, {len(images)} images) | bright (auto) | `{row['chosen']}` |")

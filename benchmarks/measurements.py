@@ -1,6 +1,6 @@
-"""README's tables from `benchmarks/results/*.json`. No figure in README is typed by hand.
+"""The tables of docs/measurements.md from `benchmarks/results/*.json`. None of their figures is typed by hand.
 
-    python -m benchmarks.readme [--check]
+    python -m benchmarks.measurements [--check]
 
 Rewrites the tables between the markers `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -19,7 +19,7 @@ from benchmarks.train import merged
 from medsass import files
 from medsass.runs.experiment import aggregate, export, grid, tables
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "measurements.md"
 PAPER_TABLES = ("1", "1b", "2b", "3", "4")
 
 Results = dict[str, Result]  # by file name
@@ -172,7 +172,7 @@ def experiment(results: Results) -> str:
             if spec.number in PAPER_TABLES and (filled := aggregate.build(spec, chosen, content["rows"])):
                 parts.append(export.markdown(filled).strip())
         every = f"benchmarks/results/{content['device']}-paper.md"
-        parts.append(f"Measured: {measured(name, content)}. [All tables and figures]({every}).")
+        parts.append(f"Measured: {measured(name, content)}. All tables and figures: `{every}`.")
     return "\n\n".join(parts)
 
 
@@ -186,7 +186,7 @@ def polarity(results: Results) -> str:
     return table(["dataset", "dark", "bright", "foreground everywhere", "measured on"], rows)
 
 
-TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {  # marker in README -> benchmark and its table
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {  # marker in the page -> benchmark and its table
     "line": ("line", line),
     "shard": ("shard", sharding),
     "shard-memory": ("shard", shard_memory),
@@ -196,12 +196,12 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {  # marker in README 
     "train-targets": ("train", aims),
     "train": ("train", training),
     "loader-targets": ("loader", aims),
-    "loader": ("loader", loader.readme_table),
+    "loader": ("loader", loader.markdown_table),
     "scaling": ("scaling", scaled),
-    "tune": ("tune", tune.readme_table),
+    "tune": ("tune", tune.markdown_table),
     "beyond-targets": ("beyond", aims),
-    "beyond": ("beyond", beyond.readme_table),
-    "refine": ("labels", refine.readme_table),
+    "beyond": ("beyond", beyond.markdown_table),
+    "refine": ("labels", refine.markdown_table),
     "labels": ("labels", labels),
     "label-targets": ("labels", targets),
 }
@@ -214,19 +214,19 @@ def render(text: str) -> str:
         before, _, rest = text.partition(start)
         _, mark, after = rest.partition(end)
         if not mark:
-            raise ValueError(f"README.md has no '{start.strip()}' ... '{end.strip()}'")
+            raise ValueError(f"{PAGE} has no '{start.strip()}' ... '{end.strip()}'")
         found = {path.name: json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*-{benchmark}.json"))}
         text = before + start + (make(found) if found else "Not yet measured.") + mark + after
     return text
 
 
 def main() -> None:
-    """Rewrite README.md. With --check, exit with 1 if it differs from the results."""
-    old = README.read_text()
+    """Rewrite docs/measurements.md. With --check, exit with 1 if it differs from the results."""
+    old = PAGE.read_text("utf-8")
     new = render(old)
     if "--check" in sys.argv and old != new:
-        sys.exit("README.md does not show what benchmarks/results hold; run: python -m benchmarks.readme")
-    files.write(README, new)
+        sys.exit(f"{PAGE} does not show what benchmarks/results hold; run: python -m benchmarks.measurements")
+    files.write(PAGE, new)
 
 
 if __name__ == "__main__":
