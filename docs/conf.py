@@ -15,6 +15,7 @@ extensions = [
 myst_heading_anchors = 3  # links to headings, as GitHub makes them
 default_role = "code"  # docstrings put names in single backticks
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True  # a field of a dataclass is described once
 suppress_warnings = ["ref.python"]  # a name in "Attributes:" that several classes have
@@ -23,7 +24,7 @@ apidoc_modules = [
         "path": "../medsass",
         "destination": "api",
         "separate_modules": True,
-        "automodule_options": {"members", "undoc-members", "show-inheritance"},
+        "automodule_options": {"members", "show-inheritance"},
     }
 ]
 html_theme = "furo"
