@@ -9,7 +9,6 @@ extensions = [
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_click",
 ]
 myst_heading_anchors = 3  # links to headings, as GitHub makes them
@@ -23,9 +22,9 @@ apidoc_modules = [
     {
         "path": "../medsass",
         "destination": "api",
-        "separate_modules": True,
         "automodule_options": {"members", "show-inheritance"},
     }
 ]
+toc_object_entries = False  # or each page renders a navigation of thousands of names
 html_theme = "furo"
 html_title = f"medsass {__version__}"
