@@ -19,25 +19,21 @@ from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
 from medsass.methods import method
 from medsass.methods.segmentation import Segmentation
-from medsass.models import network
 from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
-from tests.support import forks
 
 
 def _contenders(config: TrainConfig, where: str = "cpu") -> list[Contender]:
     return training.contenders(config, where) + ablations.contenders(config, where)
 
 
+pytestmark = pytest.mark.usefixtures("light")
 CPU = [contender.name for contender in _contenders(tiny(Path(), Path()))]
 
 
 @pytest.fixture(autouse=True)
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network of two convolutions."""
-    monkeypatch.setattr(network, "build", network.build)
-    forks.light()
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.support.peers.cores", lambda: 1)
 
 
@@ -89,7 +85,7 @@ def test_ablations_compute_the_same(change: Any, shards: Path) -> None:
     assert torch.equal(target, found)
     torch.testing.assert_close(images, changed)
     assert changed.is_contiguous() == (change is ablations._channels_first)
-    weight = trainer.method.network.encoder[0].weight  # type: ignore[union-attr, index]
+    weight = trainer.method.network.encoder.layers[0].weight  # type: ignore[union-attr, index]
     assert weight.is_contiguous() or change is not ablations._channels_first
 
 
