@@ -1,8 +1,10 @@
 """`benchmarks.train` and `benchmarks.scaling` without a clock: contenders, what they compute, rows, targets."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,6 +24,7 @@ from medsass.methods.segmentation import Segmentation
 from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
+from tests.support import effort, forks
 
 
 def _contenders(config: TrainConfig, where: str = "cpu") -> list[Contender]:
@@ -189,7 +192,22 @@ def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert sorted(path.suffix for path in (small / "results").iterdir()) == [".json", ".png"]
 
 
+def _stay_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run torchrun's command once, in a fork and with a light network, and the tasks of a pool in this process."""
+
+    def run(line: list[str], **_: object) -> None:
+        fork = forks.server().start(folder / "log", line[line.index("medsass") + 1 :], ["light"])
+        assert fork.wait() == 0, fork.err
+
+    pool = SimpleNamespace(apply=lambda function, values: function(*values))
+    context = SimpleNamespace(Pool=lambda _: nullcontext(pool))
+    monkeypatch.setattr(scaling, "subprocess", SimpleNamespace(run=run, DEVNULL=0))
+    monkeypatch.setattr(scaling, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+
+
 def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if not effort.everything():
+        _stay_here(small, monkeypatch)
     monkeypatch.setattr(scaling, "SIZES", {"cpu": ("unet-resnet18", (64, 32))})
     changes = {"SAMPLES": (300,), "PROCESSES": (2,), "_SECONDS": 0.1, "_TURNS": 1, "_EPOCHS": 1}
     for name, value in changes.items():

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,12 @@ class Server:
         """
         job = {"log": str(log), "words": [str(word) for word in words], "first": list(first), "event": event}
         job |= {"environment": environment or {}, "folder": str(folder) if folder else ""}
+        return Fork(self, int(self.ask(job)), log)
+
+    def call(self, log: Path, function: Callable[..., object], *values: str | int) -> Fork:
+        """Call a function of a module in a fork."""
+        job = {"log": str(log), "first": [], "environment": {}, "folder": "", "event": NEVER}
+        job["call"] = [function.__module__, function.__name__, *values]
         return Fork(self, int(self.ask(job)), log)
 
     def ask(self, job: dict[str, Any]) -> Any:
@@ -174,6 +180,10 @@ def _run(job: dict[str, Any]) -> None:
     os.environ.update(job["environment"])
     for name in job["first"]:
         globals()[name]()
+    if "call" in job:
+        module, name, *values = job["call"]
+        getattr(importlib.import_module(module), name)(*values)
+        sys.exit()
     left = job["event"]
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
