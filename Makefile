@@ -3,13 +3,21 @@ PYTHON ?= python3
 EXTRA  ?= cuda13
 BIN    := .venv/bin
 
-.PHONY: demo test lint docs gpu constraints clean
+.PHONY: demo test test-all lint docs gpu constraints clean
 
 demo: .venv/installed  ## the whole line on a generated dataset, one to three minutes on two cores
 	$(BIN)/medsass demo medsass-demo --overwrite
 
-test: lint  ## what CI runs; a file's tests stay together, for what they share
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# two processes with one thread each, half of the files for either; who is done first takes over some of the other's rest
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+test test-all: export OMP_NUM_THREADS := 1
+test test-all: export OPENBLAS_NUM_THREADS := 1
+
+test: lint  ## what CI runs, under ten minutes on two cores: every guard, with fewer random examples, kills and architectures
+	$(PYTEST)
+
+test-all: lint  ## all of it: half an hour on two cores
+	$(PYTEST) --all-work
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -17,7 +25,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 gpu: .venv/installed  ## on a machine with an NVIDIA GPU: its tests, then every benchmark, or what MINUTES allow
-	$(BIN)/python -m pytest -m gpu --numprocesses 8
+	$(BIN)/python -m pytest -m gpu --all-work --numprocesses 8
 	$(BIN)/python -m benchmarks.all $(if $(MINUTES),--minutes $(MINUTES))
 
 docs: .venv/installed  ## the documentation as a site, in docs/_build/html; a warning or a broken link fails

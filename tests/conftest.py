@@ -13,6 +13,7 @@ from medsass.data.sharding import shard
 from medsass.runs.run_directory import Facts
 from medsass.runs.training.train import train
 from medsass.runs.training.trainer import Trainer
+from tests.support import effort, networks
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -20,10 +21,20 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of this project's tests."""
     parser.addoption("--shapes", type=int, default=500, help="random shapes that a GPU labels (default: 500)")
+    parser.addoption("--all-work", action="store_true", help="what make test-all does: every count, and slow tests too")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` if torch sees none."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how often tests try, which decorators of the test files ask for."""
+    effort.choose(config.getoption("--all-work"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` if torch sees none, and those marked `slow` if not all work is asked for."""
+    if not config.getoption("--all-work"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes long; make test-all runs it"))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch
@@ -109,9 +120,24 @@ def train_one_epoch(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Non
             train(config)
 
 
+@pytest.fixture
+def light() -> Iterator[None]:
+    """Networks of `tests.support.networks`, such as two convolutions in the place of unet-resnet18."""
+    with networks.light():
+        yield
+
+
+@pytest.fixture(scope="module")
+def light_file() -> Iterator[None]:
+    """The same for a whole file and its fixtures."""
+    with networks.light():
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with two finished epochs. Read only."""
+    """A run directory with two finished epochs of a light network; who loads it uses `light`. Read only."""
     run = tmp_path_factory.mktemp("run") / "run"
-    train(tiny(shards, run))
+    with networks.light():
+        train(tiny(shards, run))
     return run

@@ -198,6 +198,7 @@ def test_medsass_trace_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(_run("train", "s", "r", "--size", "30").exception, ValueError)
 
 
+@pytest.mark.usefixtures("light")
 def test_an_unreadable_image_gives_exit_code_2_and_the_others_are_written(
     trained: Path, nuclei_folder: Path, tmp_path: Path
 ) -> None:

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +22,14 @@ from medsass.runs.label import label
 from medsass.runs.scoring.evaluate import evaluate
 from medsass.runs.training.train import train
 from tests.conftest import tiny
-from tests.support import built, servers
+from tests.support import built, forks, servers
 from tests.support.servers import S3
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
+
+
+pytestmark = pytest.mark.usefixtures("light_file")
 
 
 @pytest.fixture(scope="module")
@@ -161,28 +162,27 @@ def test_a_key_that_does_not_exist_names_the_command(s3: S3) -> None:
         remote.load(s3.bucket / "no")
 
 
-def _answer(environment: dict[str, str], *drop: str) -> str:
+def _answer(log: Path, environment: dict[str, str], *drop: str) -> str:
     """Return what `medsass train` on shards in S3 prints on stderr in that environment."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     kept = {name: value for name, value in environment.items() if name not in drop}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull, "AWS_MAX_ATTEMPTS": "1"}
-    line = [sys.executable, "-m", "medsass", "train", "s3://bucket/x", "run", "--device", "cpu"]
-    done = subprocess.run(line, env={**inherited, **nowhere, **kept}, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
-    return done.stderr
+    words = ["train", "s3://bucket/x", "run", "--device", "cpu"]
+    fork = forks.server().start(log, words, environment={**nowhere, **kept})
+    assert fork.wait(120) == 2, fork.err
+    return fork.err
 
 
-def test_missing_credentials_are_one_line(s3: S3) -> None:
-    said = _answer(s3.environment, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+def test_missing_credentials_are_one_line(s3: S3, tmp_path: Path) -> None:
+    said = _answer(tmp_path / "log", s3.environment, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     assert said.startswith("medsass: s3://bucket/x/manifest.json cannot be read (Unable to locate credentials)")
     assert said.count("\n") == 1
 
 
-def test_an_unreachable_server_is_one_line(s3: S3) -> None:
+def test_an_unreachable_server_is_one_line(s3: S3, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"  # bound, so nobody else's, and not listening
-        said = _answer({**s3.environment, "AWS_ENDPOINT_URL": url})
+        said = _answer(tmp_path / "log", {**s3.environment, "AWS_ENDPOINT_URL": url})
     assert said.startswith("medsass: s3://bucket/x/manifest.json cannot be read (Could not connect to the endpoint URL")
     assert said.count("\n") == 1
 

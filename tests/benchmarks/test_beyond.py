@@ -40,6 +40,7 @@ def commands(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> l
     return called
 
 
+@pytest.mark.usefixtures("light")
 def test_the_whole_program(
     commands: list[tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,10 @@
 """`benchmarks.train` and `benchmarks.scaling` without a clock: contenders, what they compute, rows, targets."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,25 +21,22 @@ from medsass.config import TrainConfig
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
 from medsass.methods import method
 from medsass.methods.segmentation import Segmentation
-from medsass.models import network
 from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
-from tests.support import forks
+from tests.support import effort, forks
 
 
 def _contenders(config: TrainConfig, where: str = "cpu") -> list[Contender]:
     return training.contenders(config, where) + ablations.contenders(config, where)
 
 
+pytestmark = pytest.mark.usefixtures("light")
 CPU = [contender.name for contender in _contenders(tiny(Path(), Path()))]
 
 
 @pytest.fixture(autouse=True)
-def light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network of two convolutions."""
-    monkeypatch.setattr(network, "build", network.build)
-    forks.light()
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.support.peers.cores", lambda: 1)
 
 
@@ -89,7 +88,7 @@ def test_ablations_compute_the_same(change: Any, shards: Path) -> None:
     assert torch.equal(target, found)
     torch.testing.assert_close(images, changed)
     assert changed.is_contiguous() == (change is ablations._channels_first)
-    weight = trainer.method.network.encoder[0].weight  # type: ignore[union-attr, index]
+    weight = trainer.method.network.encoder.layers[0].weight  # type: ignore[union-attr, index]
     assert weight.is_contiguous() or change is not ablations._channels_first
 
 
@@ -193,7 +192,22 @@ def test_the_whole_of_train(small: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert sorted(path.suffix for path in (small / "results").iterdir()) == [".json", ".png"]
 
 
+def _stay_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run torchrun's command once, in a fork and with a light network, and the tasks of a pool in this process."""
+
+    def run(line: list[str], **_: object) -> None:
+        fork = forks.server().start(folder / "log", line[line.index("medsass") + 1 :], ["light"])
+        assert fork.wait() == 0, fork.err
+
+    pool = SimpleNamespace(apply=lambda function, values: function(*values))
+    context = SimpleNamespace(Pool=lambda _: nullcontext(pool))
+    monkeypatch.setattr(scaling, "subprocess", SimpleNamespace(run=run, DEVNULL=0))
+    monkeypatch.setattr(scaling, "multiprocessing", SimpleNamespace(get_context=lambda _: context))
+
+
 def test_the_whole_of_scaling(small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    if not effort.everything():
+        _stay_here(small, monkeypatch)
     monkeypatch.setattr(scaling, "SIZES", {"cpu": ("unet-resnet18", (64, 32))})
     changes = {"SAMPLES": (300,), "PROCESSES": (2,), "_SECONDS": 0.1, "_TURNS": 1, "_EPOCHS": 1}
     for name, value in changes.items():

@@ -1,13 +1,10 @@
 """`medsass shard` killed, at any moment and before each step: complete files stay complete."""
 
-import json
 import random
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,86 +13,44 @@ import pytest
 from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.shards.verify import verify
+from tests.support import forks
+from tests.support.effort import counted
 from tests.support.faults import OPTIONS, config, contents, one_split, part, reasons
 
-# One process has everything imported and forks a writer for each job. The writer is killed after some seconds,
-# or before the n-th time that it opens, renames, removes or lists something in OUT or beside it.
-SERVER = """
-import json, os, select, signal, sys
-from pathlib import Path
-from medsass.config import ShardConfig
-from medsass.data import dali
-from medsass.data.sharding import shard
-for name in ("nvidia.dali", "nvidia.dali.fn", "nvidia.dali.types"):
-    dali.import_dali(name)
-def write(job):
-    left = [job["event"]]
-    def hook(event, values):
-        if event in ("open", "sqlite3.connect") or event.startswith("os."):
-            if any(job["options"]["out"] in str(value) for value in values):
-                left[0] -= 1
-                if left[0] == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-    options = {**job["options"], "source": Path(job["options"]["source"]), "out": Path(job["options"]["out"])}
-    try:
-        shard.write(ShardConfig(**options))
-    except (ValueError, OSError) as error:
-        return str(error)
-    return "" if left[0] <= 0 else f"done {job['event'] - left[0]}"
-def start(job):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(writer)
-        return child, reader
-    try:
-        os.write(writer, write(job).encode())
-    finally:
-        os._exit(0)
-def end(child, reader, seconds):
-    if not select.select([reader], [], [], seconds)[0]:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reader) as pipe:
-        return "killed" if os.WIFSIGNALED(status) else pipe.read()
-print("ready", flush=True)
-for line in sys.stdin:
-    jobs = json.loads(line)
-    print(json.dumps([end(*one, jobs[0]["seconds"]) for one in [start(job) for job in jobs]]), flush=True)
-"""
 
+class Writers:
+    """Runs `medsass shard` in forks that can be killed."""
 
-class Server:
-    """Runs `medsass shard` in processes that can be killed."""
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout
-        assert self._process.stdout.readline() == "ready\n"
+    def run(self, *options: dict[str, Any], seconds: float | None = None, event: int = forks.NEVER) -> list[str]:
+        """Return, for each writer, "killed", "done" and the number of events, or its error.
 
-    def run(self, *options: dict[str, Any], seconds: float | None = None, event: int = 1 << 30) -> list[str]:
-        """Return, for each writer, "killed", "done" and the number of events, or its error."""
-        assert self._process.stdin
-        assert self._process.stdout
-        jobs = [{"options": {**OPTIONS, **one}, "seconds": seconds, "event": event} for one in options]
-        self._process.stdin.write(json.dumps(jobs) + "\n")
-        self._process.stdin.flush()
-        return list(json.loads(self._process.stdout.readline()))
+        Each is killed after `seconds`, or before the event with that number, as `forks.Server.start` counts them in OUT.
+        """
+        return [self._end(fork, seconds) for fork in [self._start(one, event) for one in options]]
 
-    def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+    def _start(self, options: dict[str, Any], event: int) -> forks.Fork:
+        named = {**OPTIONS, **options}
+        words = ["shard", named.pop("source"), out := named.pop("out")]
+        for name, value in named.items():
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [value])
+        log = self._logs / str(len(list(self._logs.iterdir())))
+        return forks.server().start(log, words, folder=Path(out), event=event)
+
+    def _end(self, fork: forks.Fork, seconds: float | None) -> str:
+        code = fork.wait(seconds)
+        if code == -signal.SIGKILL:
+            return "killed"
+        *lines, events = fork.err.splitlines()
+        return f"done {events}" if code == 0 else lines[-1]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
+def writers(tmp_path_factory: pytest.TempPathFactory) -> Writers:
+    forks.server()  # so that no writer's time holds its start
+    return Writers(tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +82,11 @@ def go_on(out: Path, first: dict[str, Any]) -> dict[str, Any]:
     return {"resume": True} if begun or complete else first
 
 
-def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | None = None, **options: Any) -> None:
+def survive(writers: Writers, source: Path, folder: Path, kills: int, old: Path | None = None, **options: Any) -> None:
     """Kill writers at random moments until `kills` have died, go on after each, and compare the results."""
     places = {"source": str(source), "out": str(folder / "reference")}
     start = time.monotonic()
-    (answer,) = server.run({**options, **places})
+    (answer,) = writers.run({**options, **places})
     duration, expected = time.monotonic() - start, contents(folder / "reference")
     assert answer.startswith("done")
     assert verify(folder / "reference") == []
@@ -143,7 +98,7 @@ def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | 
         answer = "killed"
         while answer == "killed":
             limit = rng.uniform(0, duration) if died < kills else None
-            (answer,) = server.run({**options, **places, **go_on(out, first)}, seconds=limit)
+            (answer,) = writers.run({**options, **places, **go_on(out, first)}, seconds=limit)
             died += answer == "killed"
             if old and answer == "killed":
                 between = out.with_name("out.old")  # for the microseconds between two renames
@@ -156,24 +111,26 @@ def survive(server: Server, source: Path, folder: Path, kills: int, old: Path | 
         shutil.rmtree(out)
 
 
-def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(server: Server, many: Path, tmp_path: Path) -> None:
-    survive(server, many, tmp_path, 20)
+def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(writers: Writers, many: Path, tmp_path: Path) -> None:
+    survive(writers, many, tmp_path, counted(5, 20))
 
 
 def test_killed_runs_with_tiles_duplicates_and_bad_files_give_the_same_bytes(
-    server: Server, troubled: Path, tmp_path: Path
+    writers: Writers, troubled: Path, tmp_path: Path
 ) -> None:
-    survive(server, troubled, tmp_path, 8, tile=24, min_foreground=0.05)
+    survive(writers, troubled, tmp_path, counted(5, 8), tile=24, min_foreground=0.05)
     kinds = {reason.split()[0] for reason in reasons(tmp_path / "reference").values()}
     assert kinds == {"empty", "not", "the"}  # empty files, no images, the same bytes as another
 
 
-def test_old_dataset_stays_whole_until_the_new_one_is(server: Server, many: Path, shards: Path, tmp_path: Path) -> None:
-    survive(server, many, tmp_path, 8, old=shards)
+def test_old_dataset_stays_whole_until_the_new_one_is(
+    writers: Writers, many: Path, shards: Path, tmp_path: Path
+) -> None:
+    survive(writers, many, tmp_path, counted(5, 8), old=shards)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new", "overwrite"])
-def test_killed_before_each_of_the_last_steps(old: bool, server: Server, source: Path, tmp_path: Path) -> None:
+def test_killed_before_each_of_the_last_steps(old: bool, writers: Writers, source: Path, tmp_path: Path) -> None:
     out, first = tmp_path / "out", {"overwrite": True} if old else {}
     places = {"source": str(source), "out": str(out)}
     shard.write(config(source, tmp_path / "new"))
@@ -185,15 +142,15 @@ def test_killed_before_each_of_the_last_steps(old: bool, server: Server, source:
             shutil.copytree(tmp_path / "old", out)
 
     begin()
-    (answer,) = server.run({**places, **first})
+    (answer,) = writers.run({**places, **first})
     steps = int(answer.removeprefix("done "))
-    for step in range(steps - (20 if old else 12), steps + 1):
+    for step in range(steps - (20 if old else 12), steps + 1, counted(4, 1)):
         begin()
-        assert server.run({**places, **first}, event=step) == ["killed"]
+        assert writers.run({**places, **first}, event=step) == ["killed"]
         whole = out if out.is_dir() else tmp_path / "out.old"
         assert not old or contents(whole) in (contents(tmp_path / "old"), contents(tmp_path / "new")), step
-        (answer,) = server.run({**places, **go_on(out, first)})
-        assert not answer or answer.startswith("done"), (step, answer)
+        (answer,) = writers.run({**places, **go_on(out, first)})
+        assert answer.startswith("done"), (step, answer)
         assert contents(out) == contents(tmp_path / "new"), step
         assert sorted(path.name for path in tmp_path.glob("out*")) == ["out"], step
 
@@ -213,11 +170,11 @@ def test_overwrite_after_a_kill_between_the_two_renames_brings_the_old_dataset_b
     assert contents(out) == before
 
 
-def test_two_writers_at_once_leave_one_whole_dataset(server: Server, many: Path, tmp_path: Path) -> None:
+def test_two_writers_at_once_leave_one_whole_dataset(writers: Writers, many: Path, tmp_path: Path) -> None:
     places = {"source": str(many), "out": str(tmp_path / "out")}
-    server.run({**places, "out": str(tmp_path / "reference")})
+    writers.run({**places, "out": str(tmp_path / "reference")})
     for _ in range(3):
-        answers = server.run(places, places)
+        answers = writers.run(places, places)
         assert sum(answer.startswith("done") for answer in answers) == 1
         (refused,) = (answer for answer in answers if not answer.startswith("done"))
         assert re.search("is being written by another medsass shard|is not empty|--resume", refused)

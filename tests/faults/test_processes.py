@@ -20,7 +20,7 @@ from tests.support.trainings import assert_same, assert_whole, command, history,
 
 FILES = ["best.pt", "config.json", "last.pt", "metrics.jsonl", "model.safetensors", "progress.png", "samples.png"]
 FILES += ["tensorboard"]
-REAL: dict[str, Any] = {"size": 32, "batch_size": 2, "save_every": 0.002}
+LONG: dict[str, Any] = {"batch_size": 2, "save_every": 0.002}  # forty steps an epoch on `many`
 
 
 def _pair(run: Path, words: Sequence[object], first: Sequence[str] = (), **environment: str) -> list[Fork]:
@@ -67,8 +67,8 @@ def test_two_processes_stay_close_to_one_whose_batch_statistics_are_of_more_imag
     shards: Path, tmp_path: Path
 ) -> None:
     two, one = tmp_path / "two", tmp_path / "one"
-    _assert_well(_pair(two, command(shards, two, size=32, batch_size=16)))
-    _alone(one, command(shards, one, size=32, batch_size=16))
+    _assert_well(_pair(two, command(shards, two, batch_size=16), ["light"]))
+    _alone(one, command(shards, one, batch_size=16), ["light"])
     assert _losses(two) != _losses(one)
     assert _losses(two) == pytest.approx(_losses(one), rel=0.05)
 
@@ -112,9 +112,10 @@ class Torchrun:
     def __init__(self, folder: Path, words: Sequence[object], *options: str) -> None:
         self._log = folder / "torchrun.err"
         line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
-        line += ["-m", "medsass", *map(str, words)]
+        line += ["-m", "tests.support.forks", "light,paced", *map(str, words)]
+        environment = {**forks.ENVIRONMENT, "PYTHONPATH": str(forks.ROOT)}
         with self._log.open("w") as err, self._log.with_suffix(".out").open("w") as out:
-            self.process = subprocess.Popen(line, stderr=err, stdout=out, env=forks.ENVIRONMENT, cwd=folder)
+            self.process = subprocess.Popen(line, stderr=err, stdout=out, env=environment, cwd=folder)
 
     @property
     def err(self) -> str:
@@ -158,7 +159,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of two processes."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    _assert_well(_pair(run, command(many, run, **REAL)))
+    _assert_well(_pair(run, command(many, run, **LONG), ["light"]))
     return run
 
 
@@ -166,7 +167,7 @@ def test_torchrun_gives_one_run_directory_and_one_voice(
     many: Path, whole: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    started = torchrun(command(many, run, **REAL))
+    started = torchrun(command(many, run, **LONG))
     assert started.process.wait(100) == 0, started.err
     assert sorted(path.name for path in run.iterdir()) == FILES
     assert [line["epoch"] for line in history(run)] == [1, 2]
@@ -192,7 +193,7 @@ def test_a_lost_process_ends_or_restarts_all_and_nothing_is_lost(
     many: Path, whole: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    started = torchrun(command(many, run, **REAL), "--max-restarts", "1")
+    started = torchrun(command(many, run, **LONG), "--max-restarts", "1")
     until(lambda: _middle(run))
     started.kill(rank=1)
     until(lambda: "resumed after" in started.err)
@@ -205,7 +206,7 @@ def test_a_lost_process_ends_or_restarts_all_and_nothing_is_lost(
     assert_whole(run)
     assert checkpoint.load(run / "last.pt")["done"] > 0
     assert json.loads((run / "config.json").read_text())["train"]["resume"] is False
-    _assert_well(_pair(run, command(many, run, "--resume")))
+    _assert_well(_pair(run, command(many, run, "--resume"), ["light"]))
     assert_same(run, whole)
 
 
@@ -213,7 +214,7 @@ def test_sigterm_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(
     many: Path, whole: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    started = torchrun(command(many, run, **REAL))
+    started = torchrun(command(many, run, **LONG))
     until(lambda: _middle(run))
     started.process.send_signal(signal.SIGTERM)
     started.process.wait(30)
@@ -224,5 +225,5 @@ def test_sigterm_to_torchrun_saves_and_the_run_goes_on_to_the_same_bits(
         f"stopped by SIGTERM and saved after {place}; go on with: the same torchrun command and --resume"
     ], started.err
     assert saved["done"] > 0
-    _assert_well(_pair(run, command(many, run, "--resume")))
+    _assert_well(_pair(run, command(many, run, "--resume"), ["light"]))
     assert_same(run, whole)

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import pytest
+
 from tests.support import built, forks
 from tests.support.forks import Fork
 from tests.support.trainings import assert_whole, command, history
@@ -31,6 +33,7 @@ def _look(fork: Fork, run: Path) -> Look:
     return Look(epochs, pages * os.sysconf("SC_PAGE_SIZE"), files, threads)
 
 
+@pytest.mark.slow
 def test_ten_thousand_steps_hold_no_more_than_the_first_thousands(tmp_path: Path) -> None:
     shards, run = built.build(tmp_path / "shards", splits={"train": 4 * STEPS, "val": 4}), tmp_path / "run"
     words = command(shards, run, epochs=EPOCHS, patience=0, save_every=0.02)

@@ -5,16 +5,14 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from medsass.models import checkpoint
 from tests.support import built, forks
+from tests.support.effort import counted
 from tests.support.trainings import assert_same, assert_whole, command, start, until
 
 
@@ -39,19 +37,19 @@ def test_killed_at_any_moment_and_resumed_ends_in_the_same_bits(
 ) -> None:
     whole, duration, _ = reference
     run, rng, places = tmp_path / "run", random.Random(3), list[str]()
-    while len(places) < 20:
+    kills = counted(5, 20)
+    while len(places) < kills or "middle" not in places:
         code = -signal.SIGKILL
         while code == -signal.SIGKILL:
             fork = start(run, *command(shards, run, *_again(run)), first=["light"])
             limit = duration * (0.2 if len(places) % 4 == 0 else 1)  # each fourth within its start
-            code = fork.wait(rng.uniform(0, limit) if len(places) < 20 else None)
+            code = fork.wait(rng.uniform(0, limit) if len(places) < kills else None)
             assert_whole(run)
             if code == -signal.SIGKILL:
                 places.append(_place(run))
         assert code == 0, fork.err
         assert_same(run, whole)
         shutil.rmtree(run)
-    assert "middle" in places
 
 
 def _place(run: Path) -> str:
@@ -64,8 +62,9 @@ def test_killed_before_any_step_on_the_disk_and_resumed_ends_in_the_same_bits(
     shards: Path, reference: tuple[Path, float, int], tmp_path: Path
 ) -> None:
     whole, _, events = reference
-    chosen = [*range(1, 5), *random.Random(4).sample(range(5, events - 3), 10), *range(events - 3, events)]
-    for event in chosen:
+    rng = random.Random(4)
+    chosen = [*range(1, 5), *rng.sample(range(5, events - 3), 10), *range(events - 3, events)]
+    for event in rng.sample(chosen, counted(5, len(chosen))):
         run = tmp_path / str(event)
         fork = start(run, *command(shards, run), first=["light"], folder=run, event=event)
         assert fork.wait() == -signal.SIGKILL, event
@@ -80,7 +79,7 @@ def test_killed_while_it_replaces_a_run_and_started_again_ends_in_the_same_bits(
 ) -> None:
     whole, _, _ = reference
     run = tmp_path / "run"
-    for event in range(1, 24, 2):
+    for event in range(1, 24, counted(5, 2)):
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(whole, run)
         fork = start(run, *command(shards, run, "--overwrite", seed=1), first=["light"], folder=run, event=event)
@@ -97,27 +96,26 @@ def test_killed_while_it_replaces_a_run_and_started_again_ends_in_the_same_bits(
 
 
 def test_signals_save_in_mid_epoch_and_the_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    options = {"size": 32, "batch_size": 2, "save_every": 0.002}
+    options = {"batch_size": 2, "save_every": 0.002}
     shards = built.build(tmp_path / "many", splits={"train": 80, "val": 6})  # 40 steps an epoch
     whole = tmp_path / "whole"
-    without = start(whole, *command(shards, whole, **options), log="without")
+    without = start(whole, *command(shards, whole, **options), log="without", first=["light"])
     runs = [tmp_path / "SIGTERM", tmp_path / "SIGINT"]
-    open_process = partial(subprocess.Popen, stderr=subprocess.PIPE, text=True, env=forks.ENVIRONMENT, cwd=tmp_path)
-    lines = [[sys.executable, "-m", "medsass", *map(str, command(shards, run, **options))] for run in runs]
-    started = [open_process(line) for line in lines]
-    for run, process in zip(runs, started, strict=True):
+    lines = [command(shards, run, **options) for run in runs]
+    started = [start(run, *line, log=run.name, first=["light", "paced"]) for run, line in zip(runs, lines, strict=True)]
+    for run, fork in zip(runs, started, strict=True):
         until(lambda run=run: (run / "last.pt").is_file() and 0 < checkpoint.load(run / "last.pt")["done"] < 20)
-        process.send_signal(getattr(signal, run.name))
-    for run, process in zip(runs, started, strict=True):
-        _, error = process.communicate(timeout=60)
-        assert process.returncode == 0, error
+        fork.kill(getattr(signal, run.name))
+    for run, fork in zip(runs, started, strict=True):
+        assert fork.wait(60) == 0, fork.err
+        error = fork.err
         saved = checkpoint.load(run / "last.pt")
         assert saved["done"] > 0
         place = f"step {saved['done']} of epoch {saved['epoch'] + 1}"
         last = f"stopped by {run.name} and saved after {place}; go on with: medsass train {shards} {run} --resume"
         assert error.splitlines()[-1] == last
         (words,) = re.findall("go on with: medsass (.*)", error)
-        again = start(run, *words.split(), log=f"again-{run.name}")
+        again = start(run, *words.split(), log=f"again-{run.name}", first=["light"])
         assert again.wait() == 0, again.err
         assert f"resumed after {place}" in again.err
     assert without.wait() == 0, without.err

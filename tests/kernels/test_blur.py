@@ -6,13 +6,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import blur
 from tests.kernels.labelled import between_walls
 from tests.support import emulation as em
+from tests.support.effort import examples
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 SIGMAS = (0.01, 0.5, 1.0, 3.0, 9.0)
@@ -22,7 +23,7 @@ def _noise(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(100)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.sampled_from(SIGMAS), st.integers(0, 99))
 def test_random_batches_are_smoothed_as_stated(count: int, height: int, width: int, sigma: float, seed: int) -> None:
     gray = _noise((count, height, width), seed)

@@ -5,13 +5,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from skimage import measure
 
 from medsass.labels.components import components
 from tests.kernels.labelled import between_walls
 from tests.labels.test_components import by_first_pixel
 from tests.support import emulation as em
+from tests.support.effort import examples
 from tests.support.masks import KINDS, SHAPES, Mask, batches, make
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
@@ -24,7 +25,7 @@ def check(masks: Mask, connectivity: int) -> None:
 
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_random_batches_are_connected_as_by_opencv(connectivity: int) -> None:
-    @settings(deadline=None, max_examples=20)
+    @examples(80)
     @given(batches())
     def holds(masks: Mask) -> None:
         check(masks, connectivity)

@@ -6,12 +6,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.kernels.labelled import GHT, KINDS, LAYOUTS, POLARITIES, batches, draw, image_of, label_and_check
 from tests.support import emulation as em
+from tests.support.effort import examples
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang+
 @pytest.mark.parametrize("form", ["rgb", "gray", "gray16"])
 @pytest.mark.parametrize("ght", [None, *GHT.values()], ids=["otsu", *GHT])
 def test_random_batches_are_as_stated(form: str, ght: tuple[float, ...] | None) -> None:
-    @settings(deadline=None, max_examples=8 if ght else 30)
+    @examples(40 if ght else 120)
     @given(batches(form, 2 if ght else 3), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
     def holds(images: NDArray[Any], polarity: str, layout: tuple[int, bool]) -> None:
         label_and_check(images, polarity, ght, layout)
@@ -79,7 +80,7 @@ def test_batch_mates_do_not_matter(form: str) -> None:
         assert alone.separability[0] == together.separability[i]
 
 
-@settings(deadline=None, max_examples=30)
+@examples(120)
 @given(st.integers(1, 127), st.integers(1, 40), st.integers(1, 40))
 def test_first_of_two_exact_maximisers_wins(distance: int, outer: int, inner: int) -> None:
     # levels 127 - d, 127, 127 + d, as many below as above: both cuts separate equally well

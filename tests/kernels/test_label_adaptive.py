@@ -5,13 +5,14 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
 from tests.kernels.labelled import POLARITIES, batches, image_of
 from tests.support import emulation as em
+from tests.support.effort import examples
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 
@@ -49,7 +50,7 @@ def _check_adaptive(images: NDArray[np.uint8], polarity: str, gaussian: bool, bl
 @pytest.mark.parametrize("gaussian", [False, True], ids=["mean", "gaussian"])
 @pytest.mark.parametrize("form", ["rgb", "gray"])
 def test_adaptive_is_as_stated(form: str, gaussian: bool) -> None:
-    @settings(deadline=None, max_examples=40)
+    @examples(80)
     @given(batches(form), st.sampled_from(POLARITIES), st.integers(1, 25), st.floats(-40, 40))
     def holds(images: NDArray[np.uint8], polarity: str, half: int, offset: float) -> None:
         _check_adaptive(images, polarity, gaussian, 2 * half + 1, offset)

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
 from tests.kernels.labelled import GHT, LAYOUTS, POLARITIES, at_offset, batches, check
 from tests.support import emulation as em
+from tests.support.effort import examples
 
 pytestmark = pytest.mark.skipif(em.COMPILER is None, reason="needs g++ or clang++ to emulate the kernels")
 
@@ -28,7 +29,7 @@ def _input_bits(images: NDArray[np.uint8], kind: int) -> NDArray[Any]:
 @pytest.mark.parametrize("kind", [1, 2, 3], ids=["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("form", ["rgb", "gray"])
 def test_input_is_normalised_and_rounded_as_stated(form: str, kind: int) -> None:
-    @settings(deadline=None, max_examples=8)
+    @examples(40)
     @given(batches(form, 2), st.sampled_from(POLARITIES), st.sampled_from(LAYOUTS))
     def holds(images: NDArray[np.uint8], polarity: str, layout: tuple[int, bool]) -> None:
         result = em.label(images, polarity, None, kind, layout[0], once=layout[1])

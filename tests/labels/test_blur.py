@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import blur
+from tests.support.effort import examples
 from tests.support.masks import blobs
 
 SIGMAS = (0.3, 0.8, 1.0, 2.0, 3.0, 5.5, 12.0, 25.0)
@@ -34,7 +35,7 @@ def test_no_part_of_the_weight_is_off_by_more_than_1_in_4096(sigma: float) -> No
     assert np.abs(np.cumsum(weights) / 4096 - np.cumsum(exact)).max() <= 1 / 4096
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(SIGMAS), st.integers(0, 99))
 def test_shifts_as_on_a_gpu_equal_opencvs_filter(height: int, width: int, sigma: float, seed: int) -> None:
     gray = torch.from_numpy(_noise((2, height, width), seed))

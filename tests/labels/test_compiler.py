@@ -1,9 +1,9 @@
 """Every kernel variant compiles for every architecture, without a GPU; contents of the source text."""
 
+import os
 import re
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from medsass import bundled
 from medsass.labels import compiler, cuda
+from tests.support import effort
 
 MAIN = {
     "RGB Otsu": compiler.Variant("label.cu"),
@@ -26,6 +27,8 @@ VARIANTS = [  # every one that can be asked for
     compiler.Variant("blur.cu", 1),
 ]  # fmt: skip
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")  # compute capabilities that the kernels must compile for
+FEW = ("90", "75")  # in `make test`: what most is measured on, and for main variants the oldest
+OTHERS = ("75", "90", "120")  # those that all variants must compile for, not only the main ones
 REGISTERS = 65_536  # of a multiprocessor
 PAPER = 224 * 224  # pixels of an image
 # Shared memory of a multiprocessor and of a block, multiprocessors; blocks of `label` on each for RGB and for gray.
@@ -64,10 +67,10 @@ def _failure(variant: compiler.Variant, architecture: str) -> str:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=_name)
 def test_variant_compiles_for_its_architectures(variant: compiler.Variant) -> None:
-    """A main variant of its file for all of them, others for the oldest, the newest and Hopper's."""
+    """A main variant of its file for all of them, others for the oldest, the newest and Hopper's; two in `make test`."""
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs CuPy")
     main = variant in MAIN.values() or variant.file != "label.cu"
-    wanted = ARCHITECTURES if main else (ARCHITECTURES[0], "90", ARCHITECTURES[-1])
+    wanted = (ARCHITECTURES if main else OTHERS) if effort.everything() else FEW[: 2 if main else 1]
     with ThreadPoolExecutor(2) as pool:
         failures = list(pool.map(lambda architecture: _failure(variant, architecture), wanted))
     assert not any(failures), "\n".join(failures)
@@ -115,12 +118,32 @@ def test_blocks_on_a_multiprocessor_are_as_planned(architecture: str) -> None:
         assert cuda.resident(plan, variant, limits) == blocks * limits.processors
 
 
-def test_every_case_that_the_sanitizer_asks_for_is_a_test_of_its_file() -> None:
+class Names:
+    """A pytest plugin that writes down the names of the collected tests."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._out.write_text("\n".join(item.nodeid for item in session.items))
+
+
+def _collected(file: Path, out: Path) -> list[str]:
+    """Return the names of a file's GPU tests, which a fork of this process collects: a new one would import for seconds."""
+    child = os.fork()
+    if child == 0:
+        words = ["-o", "addopts=", "--collect-only", "-m", "gpu", "-p", "no:xdist", "-p", "no:terminal", str(file)]
+        os._exit(pytest.main(words, plugins=[Names(out)]))
+    assert os.waitpid(child, 0)[1] == 0
+    return out.read_text().splitlines()
+
+
+def test_every_case_that_the_sanitizer_asks_for_is_a_test_of_its_file(tmp_path: Path) -> None:
     script = (Path(__file__).parent / "sanitize.sh").read_text()
     (file,) = re.findall(r"pytest -m gpu (\S+)", script)
     (cases,) = re.findall(r'cases="\$\{1:-(.+)\}"', script)
-    collect = [sys.executable, "-m", "pytest", "-o", "addopts=", "--collect-only", "-q", "-m", "gpu", file]
-    listed = subprocess.run(collect, cwd=Path(__file__).parents[2], capture_output=True, text=True).stdout.splitlines()
+    listed = _collected(Path(__file__).parents[2] / file, tmp_path / "collected")
+    assert len(listed) > 10
     for case in cases.split(" or "):
         words = re.findall(r"\w+", case.replace(" and ", " "))
         assert any(all(word in test for word in words) for test in listed), case

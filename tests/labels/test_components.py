@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
 
 from medsass.labels.components import components
+from tests.support.effort import examples
 from tests.support.masks import KINDS, SHAPES, Mask, batches, make, masks
 
 gpu = pytest.mark.gpu
@@ -25,7 +26,7 @@ def found(mask: Mask, connectivity: int) -> NDArray[np.int32]:
     return components(torch.from_numpy(mask)[None], connectivity)[0].numpy()
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(masks())
 def test_four_and_eight_neighbours_connect_as_in_scikit_image(mask: Mask) -> None:
     for connectivity in (4, 8):
@@ -74,7 +75,7 @@ def test_other_masks_are_refused_with_what_was_seen(mask: torch.Tensor) -> None:
 @gpu
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_gpu_components_equal_those_of_the_cpu(connectivity: int) -> None:
-    @settings(deadline=None, max_examples=200)
+    @examples(200)
     @given(batches(100))
     def holds(masks: Mask) -> None:
         batch = torch.from_numpy(masks)

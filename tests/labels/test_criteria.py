@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 from skimage import measure
@@ -13,6 +13,7 @@ from sklearn.metrics import jaccard_score
 
 from medsass.labels import Labeler, criteria
 from medsass.labels.criteria import CRITERIA
+from tests.support.effort import examples
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +35,7 @@ masks = st.integers(0, 10_000).map(
 )
 
 
-@settings(deadline=None)
+@examples(100)
 @given(masks, masks)
 def test_overlap_is_the_jaccard_index(a: torch.Tensor, b: torch.Tensor) -> None:
     found = criteria.overlap(a, b)
@@ -59,7 +60,7 @@ def test_empty_masks_dust_and_what_runs_along_the_frame() -> None:
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(masks)
 def test_criteria_are_shares_and_do_not_depend_on_the_batch(name: str, mask: torch.Tensor) -> None:
     gray = torch.from_numpy(RNG.random(mask.shape).astype(np.float32) * 255)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.labels import cuda
+from tests.support.effort import examples
 
 H200 = cuda.Limits(233_472, 232_448, 132)
 A100 = cuda.Limits(167_936, 166_912, 108)
@@ -39,7 +40,7 @@ def test_a_small_image_is_one_block_on_an_h200_and_a_dermoscopic_one_is_read_onc
 
 @on_devices
 @on_variants
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.one_of(st.integers(1, 1 << 22), st.integers(1, 1 << 24), st.integers(1, cuda.MOST_PIXELS)))
 def test_blocks_cover_the_image_fit_a_multiprocessor_and_can_wait_for_one_another(
     limits: cuda.Limits, variant: cuda.Variant, pixels: int

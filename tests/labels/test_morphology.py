@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage import morphology as peer
 
 from medsass.labels import morphology
+from tests.support.effort import examples
 from tests.support.masks import Mask, batches, blobs, make, masks
 
 radii = st.integers(0, 7)
@@ -19,7 +20,7 @@ def test_the_disk_is_scikit_images(radius: int) -> None:
     assert np.array_equal(morphology.disk(radius), peer.disk(radius))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(batches(), radii)
 def test_dilation_by_rows_as_on_a_gpu_equals_opencvs(masks: Mask, radius: int) -> None:
     expected = np.stack([cv2.dilate(mask, peer.disk(radius)) for mask in masks])
@@ -27,7 +28,7 @@ def test_dilation_by_rows_as_on_a_gpu_equals_opencvs(masks: Mask, radius: int) -
     assert np.array_equal(morphology.dilated(torch.from_numpy(masks), radius).numpy(), expected)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(masks(), radii)
 def test_opening_and_closing_equal_opencvs(mask: Mask, radius: int) -> None:
     batch, element = torch.from_numpy(mask)[None], peer.disk(radius)
@@ -36,7 +37,7 @@ def test_opening_and_closing_equal_opencvs(mask: Mask, radius: int) -> None:
     assert np.array_equal(morphology.opened(batch, radius)[0], opened if opened.any() else mask)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(masks(), st.integers(0, 4))
 def test_inside_of_an_image_opening_and_closing_equal_scikit_images(mask: Mask, radius: int) -> None:
     mask = np.pad(mask, 3 * radius + 1)
@@ -46,7 +47,7 @@ def test_inside_of_an_image_opening_and_closing_equal_scikit_images(mask: Mask, 
     assert np.array_equal(morphology.opened(batch, radius)[0], opened if opened.any() else mask)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(batches(), radii)
 def test_a_second_time_changes_nothing_and_no_mask_becomes_empty(masks: Mask, radius: int) -> None:
     batch = torch.from_numpy(masks)

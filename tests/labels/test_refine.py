@@ -4,11 +4,12 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.labels import Labeler, refine
 from medsass.labels.refine import RefineStep, parse
+from tests.support.effort import examples
 
 lengths = st.floats(1e-3, 56)
 _before = st.one_of(st.builds(RefineStep, st.just("blur"), lengths), st.just(RefineStep("vignette")))
@@ -45,7 +46,7 @@ def test_text_becomes_steps() -> None:
 _gray = st.lists(st.sampled_from([RefineStep("darkest"), RefineStep("brightest")]), max_size=1)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(_gray, st.lists(_before, max_size=3), st.lists(_after, max_size=4))
 def test_steps_come_back_from_their_text(
     gray: list[RefineStep], before: list[RefineStep], after: list[RefineStep]

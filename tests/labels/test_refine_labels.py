@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage import measure, segmentation
@@ -16,6 +16,7 @@ from skimage import measure, segmentation
 from medsass.labels import Labeler, Normalise, ops, refine
 from medsass.labels.refine import parse
 from tests.labels.test_vignette import dermoscope, nuclei
+from tests.support.effort import examples
 from tests.support.masks import batches
 
 gpu = pytest.mark.gpu
@@ -141,7 +142,7 @@ def test_the_input_is_that_of_the_image_as_it_was(text: str) -> None:
     assert torch.equal(labels.mask, Labeler(refine=text)(images).mask)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(batches(), st.sampled_from(["border", "holes", "open:30", "close:30", "min:0.1", "largest"]))
 def test_nothing_outside_of_the_field_of_view_is_foreground(masks: np.ndarray, text: str) -> None:  # type: ignore[type-arg]
     batch = torch.from_numpy(masks)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from scipy import ndimage
 from skimage import measure, morphology, segmentation
 
 from medsass.labels import regions
+from tests.support.effort import examples
 from tests.support.masks import Mask, batches, blobs, make, masks
 
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +30,7 @@ def one(mask: Mask, step: Step) -> Mask:
     return result
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(masks())
 def test_border_is_cleared_as_in_scikit_image_or_the_mask_stays(mask: Mask) -> None:
     labels = measure.label(mask, connectivity=2)
@@ -59,13 +60,13 @@ def test_border_is_that_of_the_field_of_view() -> None:
     assert torch.equal(regions.clear_border(mask, torch.zeros_like(mask)), mask)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(masks())
 def test_holes_are_filled_as_in_scipy(mask: Mask) -> None:
     assert np.array_equal(one(mask, STEPS["holes"]), ndimage.binary_fill_holes(mask))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(masks())
 def test_small_components_go_as_in_scikit_image_but_the_largest_stays(mask: Mask) -> None:
     labels, least = measure.label(mask, connectivity=2), int(np.ceil(0.02 * mask.size))
@@ -76,7 +77,7 @@ def test_small_components_go_as_in_scikit_image_but_the_largest_stays(mask: Mask
     assert np.array_equal(one(mask, STEPS["small"]), expected)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(masks())
 def test_the_largest_components_stay_and_of_equals_the_first(mask: Mask) -> None:
     labels = measure.label(mask, connectivity=2)  # numbered in scan order
@@ -86,7 +87,7 @@ def test_the_largest_components_stay_and_of_equals_the_first(mask: Mask) -> None
 
 
 @on_steps
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(masks())
 def test_a_second_time_changes_nothing_and_no_mask_becomes_empty(step: Step, mask: Mask) -> None:
     once = one(mask, step)
@@ -95,14 +96,14 @@ def test_a_second_time_changes_nothing_and_no_mask_becomes_empty(step: Step, mas
 
 
 @on_steps
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(batches())
 def test_a_batch_is_its_images_one_by_one(step: Step, masks: Mask) -> None:
     assert np.array_equal(step(torch.from_numpy(masks)).numpy(), np.stack([one(mask, step) for mask in masks]))
 
 
 @on_steps
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(batches())
 def test_counting_by_index_as_on_a_gpu_gives_the_same(step: Step, masks: Mask) -> None:
     batch = torch.from_numpy(masks)

@@ -5,11 +5,12 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
+from tests.support.effort import examples
 
 Image = NDArray[np.uint8]
 
@@ -55,7 +56,7 @@ def test_histogram_equals_opencv(kind: str) -> None:
     assert np.array_equal(counts, expected)
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(st.sampled_from(KINDS), seeds)
 def test_otsu_equals_opencv(kind: str, seed: int) -> None:
     image = _draw(kind, np.random.default_rng(seed))
@@ -94,7 +95,7 @@ def test_adaptive_mean_equals_opencv(block_size: int, offset: float) -> None:
         assert np.array_equal(spec.adaptive_mean(image, block_size, offset), expected)
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.sampled_from(KINDS), seeds, st.integers(1, 30), st.floats(-40, 40))
 def test_adaptive_mean_equals_opencv_on_any_image(kind: str, seed: int, half: int, offset: float) -> None:
     image = _draw(kind, np.random.default_rng(seed))
@@ -103,7 +104,7 @@ def test_adaptive_mean_equals_opencv_on_any_image(kind: str, seed: int, half: in
     assert np.array_equal(spec.adaptive_mean(image, block, offset), expected)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(st.sampled_from(KINDS), seeds, st.integers(0, 255))
 def test_separability_is_between_class_over_total_variance(kind: str, seed: int, level: int) -> None:
     image = _draw(kind, np.random.default_rng(seed)).astype(np.float64)

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import threshold as spec
+from tests.support.effort import examples
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -33,7 +34,7 @@ def _between(counts: NDArray[np.int64], level: int) -> float:
     return float(low.sum() * high.sum() / n.sum() ** 2 * (means[0] - means[1]) ** 2)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(seeds)
 def test_ght_with_huge_nu_and_tiny_tau_is_otsu(seed: int) -> None:
     counts = _counts(seed)
@@ -42,7 +43,7 @@ def test_ght_with_huge_nu_and_tiny_tau_is_otsu(seed: int) -> None:
     assert _between(counts, level) == pytest.approx(best, rel=1e-9)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(seeds, st.integers(0, 254))
 def test_ght_with_huge_kappa_is_the_omega_quantile(seed: int, level: int) -> None:
     counts = np.random.default_rng(seed).integers(1, 50, 256).astype(np.int64)
@@ -57,7 +58,7 @@ def test_ght_with_huge_kappa_maximises_the_beta_prior() -> None:
     assert spec.ght(counts, 0, 0, 1e60, omega) == np.argmax(prior)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(seeds, st.integers(2, 1000))
 def test_minimum_error_threshold_does_not_change_when_counts_are_scaled(seed: int, factor: int) -> None:
     counts = np.random.default_rng(seed).integers(1, 200, 256).astype(np.int64)

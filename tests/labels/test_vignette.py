@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medsass.labels import Labeler, morphology, vignette
+from tests.support.effort import examples
 from tests.support.masks import blobs
 
 Gray = NDArray[np.uint8]
@@ -83,7 +84,7 @@ def test_a_dark_lesion_at_the_border_that_reaches_no_corner_is_not_outside() -> 
     assert outside(gray).any()
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 2**32 - 1))
 def test_every_image_is_as_stated(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -93,7 +94,7 @@ def test_every_image_is_as_stated(height: int, width: int, seed: int) -> None:
     assert np.array_equal(outside(gray), _stated(gray))
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(1, 24), st.integers(1, 24), st.floats(0, 0.9), st.integers(0, 2**32 - 1))
 def test_levels_that_fill_in_are_taken_evenly_from_the_others(height: int, width: int, share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -32,10 +32,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of 14 training images, so that the last batch of 4 is a smaller one."""
-    return built.build(tmp_path_factory.mktemp("few") / "out", splits={"train": 14, "val": 5})
+    """Shards of 6 training images, so that the last batch of 4 is a smaller one."""
+    return built.build(tmp_path_factory.mktemp("few") / "out", splits={"train": 6, "val": 5})
 
 
+@pytest.mark.usefixtures("light")
 @pytest.mark.parametrize(("name", "model"), baselines.KINDS)
 def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     name: str, model: str, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import multiprocessing
 
 from medsass.methods import collective
 from medsass.methods.losses import LOSSES
+from tests.support import forks
 
 _LOSSES = ("tversky", "focal-tversky", "focal", "cross-entropy")
 
@@ -36,7 +36,8 @@ def _work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     folder = tmp_path_factory.mktemp("parts")
-    multiprocessing.spawn(_work, (str(folder),), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    started = [forks.server().call(folder / f"log-{rank}", _work, rank, str(folder)) for rank in range(2)]
+    assert [fork.wait(60) for fork in started] == [0, 0], "".join(fork.err for fork in started)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -70,6 +70,7 @@ def test_the_network_is_kept_by_default() -> None:
     assert _made("medsass").keeps == "network"
 
 
+@pytest.mark.usefixtures("light")
 def test_encoder_only_training_is_the_end_to_end_training_without_its_decoder(
     shards: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -81,12 +82,14 @@ def test_encoder_only_training_is_the_end_to_end_training_without_its_decoder(
     )
 
 
+@pytest.mark.usefixtures("light")
 def test_a_run_starts_from_the_weights_of_another(trained: Path) -> None:
     chosen = _made("supervised", seed=5, init=trained)
     stored = load_file(trained / "model.safetensors")
     torch.testing.assert_close(dict(chosen.network.state_dict()), dict(stored), rtol=0, atol=0)
 
 
+@pytest.mark.usefixtures("light")
 def test_of_a_run_that_kept_its_encoder_the_decoder_is_fresh(trained: Path, tmp_path: Path) -> None:
     stored = load_file(trained / "model.safetensors")
     part = {name: value for name, value in stored.items() if name.startswith("encoder.")}
@@ -97,11 +100,13 @@ def test_of_a_run_that_kept_its_encoder_the_decoder_is_fresh(trained: Path, tmp_
         assert torch.equal(value, part.get(name, fresh[name])), name
 
 
+@pytest.mark.usefixtures("light")
 def test_another_model_than_that_of_init_is_refused(trained: Path) -> None:
     with pytest.raises(ValueError, match="unet-resnet50"):
         _made("supervised", model="unet-resnet50", init=trained)
 
 
+@pytest.mark.usefixtures("light")
 def test_fine_tuning_continues_where_the_other_run_ended(shards: Path, trained: Path, tmp_path: Path) -> None:
     options = tiny(shards, tmp_path / "tuned", method="supervised", epochs=1, label_fraction=0.5, init=trained, lr=0.0)
     train(replace(options, weight_decay=0.0))

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from medsass.methods import teacher
 from medsass.methods.teacher import Teacher
+from tests.support.effort import examples
 
 
 def _net() -> nn.Module:
@@ -83,7 +84,7 @@ def test_the_target_moves_by_share_and_stability_and_only_where_the_teacher_has_
     assert torch.equal(found[2], mask[2].float())
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(-3, 3))
 def test_the_teacher_decides_where_foreground_is_and_the_threshold_how_much(
     seed: int, share: float, bias: float

@@ -1,6 +1,7 @@
 """Starts `medsass` commands in forks of a process that has everything imported, so that tests can kill them.
 
-Importing takes seconds, a fork milliseconds. A fork is an ordinary process, with one thread for torch.
+Importing takes seconds, a fork milliseconds. A fork is an ordinary process, with one thread for torch. Where a new process
+is needed, `python -m tests.support.forks light,paced train ...` does in it what a fork would do.
 """
 
 import atexit
@@ -14,12 +15,13 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "500"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "500"}
 NEVER = 1 << 30
 
 
@@ -83,6 +85,12 @@ class Server:
         job |= {"environment": environment or {}, "folder": str(folder) if folder else ""}
         return Fork(self, int(self.ask(job)), log)
 
+    def call(self, log: Path, function: Callable[..., object], *values: str | int) -> Fork:
+        """Call a function of a module in a fork."""
+        job = {"log": str(log), "first": [], "environment": {}, "folder": "", "event": NEVER}
+        job["call"] = [function.__module__, function.__name__, *values]
+        return Fork(self, int(self.ask(job)), log)
+
     def ask(self, job: dict[str, Any]) -> Any:
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
@@ -102,26 +110,15 @@ def server() -> Server:
 
 
 def light(norm: bool = True) -> None:
-    """Replace every network by two convolutions."""
-    from torch import nn
-
+    """Put two convolutions in the place of unet-resnet18."""
     from medsass.models import network
+    from tests.support import networks
 
-    class Light(nn.Module):
-        def __init__(self, _name: str) -> None:
-            super().__init__()
-            middle = nn.BatchNorm2d(8) if norm else nn.Identity()
-            self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), middle, nn.ReLU())
-            self.decoder = nn.Conv2d(8, 1, 3, padding=1)
-
-        def forward(self, images: Any) -> Any:
-            return self.decoder(self.encoder(images))
-
-    network.build = Light
+    network.build = functools.partial(networks.build, norm=norm)
 
 
 def unnormed() -> None:
-    """Replace networks as `light`, without batch norm, so that the images of a batch do not affect one another."""
+    """Replace the network as `light`, without batch norm, so that the images of a batch do not affect one another."""
     light(norm=False)
 
 
@@ -134,6 +131,20 @@ def late() -> None:
     def steps(self: Any) -> Any:
         time.sleep(times.pop() if times else 0)
         return original(self)
+
+    Trainer.steps = steps  # type: ignore[method-assign]
+
+
+def paced() -> None:
+    """Add 20 ms to each step, so that a test can act in the middle of an epoch."""
+    from medsass.runs.training.trainer import Trainer
+
+    original = Trainer.steps
+
+    def steps(self: Any) -> Any:
+        for item in original(self):
+            time.sleep(0.02)
+            yield item
 
     Trainer.steps = steps  # type: ignore[method-assign]
 
@@ -169,11 +180,17 @@ def _run(job: dict[str, Any]) -> None:
     os.environ.update(job["environment"])
     for name in job["first"]:
         globals()[name]()
+    if "call" in job:
+        module, name, *values = job["call"]
+        getattr(importlib.import_module(module), name)(*values)
+        sys.exit()
     left = job["event"]
 
     def hook(event: str, values: tuple[Any, ...]) -> None:
         nonlocal left
-        if (event == "open" or event.startswith(("os.", "shutil."))) and any(job["folder"] in str(v) for v in values):
+        if event.startswith(("open", "os.", "shutil.", "sqlite3.connect")) and any(
+            job["folder"] in str(v) for v in values
+        ):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -229,5 +246,14 @@ def _serve() -> None:
         print(answer, flush=True)
 
 
+def _command(first: str, *words: str) -> None:
+    """Run `medsass` with `words` in this process, after the functions that `first` names between commas."""
+    for name in first.split(","):
+        globals()[name]()
+    from medsass.cli import main
+
+    main(words, prog_name="medsass")
+
+
 if __name__ == "__main__":
-    _serve()
+    _command(*sys.argv[1:]) if sys.argv[1:] else _serve()

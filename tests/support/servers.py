@@ -1,10 +1,14 @@
 """Local servers for tests of addresses: S3 by moto, and the web by http.server."""
 
+import atexit
+import functools
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +41,7 @@ def server(*command: str) -> Iterator[int]:
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while process.poll() is None and not _answers(port):
-            pass
+            time.sleep(0.05)
         assert process.poll() is None, f"{command[0]} did not start"
         yield port
     finally:
@@ -53,10 +57,20 @@ def _answers(port: int) -> bool:
     return True
 
 
+@functools.cache
+def _s3_port() -> int:
+    """Start the only S3 server of the test session, and return its port."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(server("moto.server", "-H", "127.0.0.1", "-p", "PORT"))
+
+
 @contextmanager
 def running_s3() -> Iterator[S3]:
-    """Run an S3 server with an empty bucket, to which the environment of this process points."""
-    with server("moto.server", "-H", "127.0.0.1", "-p", "PORT") as port, pytest.MonkeyPatch.context() as patch:
+    """Empty the S3 server, point the environment of this process to it, and make a bucket."""
+    port = _s3_port()
+    urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/moto-api/reset", method="POST")).close()
+    with pytest.MonkeyPatch.context() as patch:
         environment = {
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",

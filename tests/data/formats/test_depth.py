@@ -6,13 +6,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from medsass.data.formats import depth
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.opening import open_image
+from tests.support.effort import examples
 
 RNG = np.random.default_rng(0)
 INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -45,7 +46,7 @@ def test_limits_equal_numpy(kind: str, colour: bool, tmp_path: Path) -> None:
 
 
 @given(hnp.arrays(st.sampled_from(INTEGERS), hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=30)))
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_percentiles_from_a_histogram_equal_numpy(array: np.ndarray) -> None:
     low = int(np.iinfo(array.dtype).min)
     counts = np.bincount(array.ravel().astype(int) - low, minlength=1 << 8 * array.dtype.itemsize)
@@ -114,7 +115,7 @@ def exact(value: int | float, low: float, high: float, bits: int) -> int:
     st.lists(st.integers(-70_000, 70_000), min_size=1, max_size=20), st.integers(-70_000, 70_000),
     st.integers(1, 70_000), st.sampled_from([8, 16]),
 )  # fmt: skip
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_scaling_is_exact(values: list[int], low: int, width: int, bits: int) -> None:
     got = depth.scaled(np.array([values]), [(low, low + width)], bits)
     assert got.dtype == (np.uint8 if bits == 8 else np.uint16)

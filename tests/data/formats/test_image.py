@@ -5,12 +5,13 @@ import threading
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.formats import image
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection
+from tests.support.effort import examples
 
 
 class Frames(ImageFile):
@@ -56,7 +57,7 @@ def test_small_of_a_small_image_is_the_image() -> None:
 
 
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 90), st.integers(1, 90), st.integers(1, 4000))
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_blocks_cover_every_pixel_once(height: int, width: int, rows: int, columns: int, most: int) -> None:
     frames, seen = Frames(np.zeros((1, height, width), np.uint8), True, (rows, columns)), np.zeros((height, width), int)
     with pytest.MonkeyPatch.context() as patch:

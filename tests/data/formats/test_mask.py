@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
@@ -15,6 +15,7 @@ from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.mask import binary, mask_of, read_mask
 from medsass.data.formats.opening import open_image
+from tests.support.effort import examples
 
 RNG = np.random.default_rng(0)
 TWO = np.array([[0, 200], [200, 0]], np.uint8)
@@ -36,7 +37,7 @@ def test_binary_takes_the_higher_of_two_levels(mask: np.ndarray, expected: list[
 
 
 @given(hnp.arrays(np.uint8, (8, 8)))
-@settings(max_examples=50)
+@examples(50)
 def test_binary_refuses_what_has_more_levels(mask: np.ndarray) -> None:
     count = len(np.unique(mask))
     assume(count > 2)

@@ -8,13 +8,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from medsass.data.dali import decode
 from medsass.data.formats import opening
 from medsass.data.formats.depth import to_8bit
+from tests.support.effort import examples
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 GRAY = RGB[..., 0].copy()
@@ -125,7 +126,7 @@ def test_float_tiff_with_a_value_that_is_not_finite_is_refused(value: float) -> 
 
 
 @given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=8)))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_stretch_is_monotone_and_takes_the_whole_range(array: np.ndarray) -> None:
     got = to_8bit(array).ravel().astype(int)
     assert (np.diff(got[np.argsort(array.ravel())]) >= 0).all()

@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.opening import open_image
 from tests.data.formats.tiffs import GRAY, RGB, RNG, STORES, check, opened, tiff
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -195,7 +196,7 @@ def test_threads_read_the_same_file(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_any_region_of_any_tiling_equals_the_array(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
     tile = tuple(16 * data.draw(st.integers(1, 3)) for _ in range(2))

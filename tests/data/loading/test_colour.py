@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.dali import import_dali
 from medsass.data.loading import colour, loader
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Loader, LoaderConfig
+from tests.support.effort import examples
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 CHANGES = st.tuples(st.floats(0.5, 1.5), st.floats(0.5, 1.5), st.floats(0, 2), st.floats(-60, 60))
@@ -35,7 +36,7 @@ def _dali(image: np.ndarray, changes: np.ndarray) -> np.ndarray:
     return np.stack([np.asarray(found.at(i)) for i in range(len(changes))])
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(CHANGES, min_size=1, max_size=4))
 def test_matrices_are_dalis(rows: list[tuple[float, ...]]) -> None:
     changes = np.array(rows, np.float32)
@@ -44,7 +45,7 @@ def test_matrices_are_dalis(rows: list[tuple[float, ...]]) -> None:
     np.testing.assert_allclose(found, _dali(PIXELS, changes), atol=2e-2)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.lists(CHANGES, min_size=1, max_size=4))
 def test_changed_images_are_at_most_a_level_from_dalis(rows: list[tuple[float, ...]]) -> None:
     changes = np.array(rows, np.float32)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.dlpack import from_dlpack
 
 from medsass.data import dali
 from medsass.data.dali import import_dali
 from medsass.data.loading.prefetch import PipelineError, Prefetcher
+from tests.support.effort import examples
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def endless() -> Prefetcher[Pair]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(1, 6)), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_any_batch_can_be_requested(endless: Prefetcher[Pair], runs: list[tuple[int, int]]) -> None:
     for start, count in runs:
         for number in range(start, start + count):

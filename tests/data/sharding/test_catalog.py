@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.sharding import recipe
 from medsass.data.sharding.recipe import Images, Recipe
 from tests.support.catalogued import SHARES, find, make, masks, plain
+from tests.support.effort import examples
 
 
 def test_missing_source_is_named(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_images_of_one_stem_get_two_keys_that_begin_with_it(tmp_path: Path) -> N
 
 
 @given(st.sets(st.from_regex(r"[a-zA-Z0-9 ._'é\[\]-]{1,100}", fullmatch=True), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_keys_of_generated_names_are_unique_and_safe(stems: set[str]) -> None:
     names = {f"x{stem}.png" for stem in stems}
     with tempfile.TemporaryDirectory() as folder:

@@ -6,10 +6,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.sharding.listing import Listing
+from tests.support.effort import examples
 
 
 def listing(source: Path) -> Listing:
@@ -45,7 +46,7 @@ def test_patterns_match_as_glob_does(pattern: str, tree: Path) -> None:
 
 
 @given(st.text("ab*?/[]!.", min_size=1, max_size=8).filter(lambda p: not p.startswith("/") and "//" not in p))
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_pattern_matches_only_what_exists(tree: Path, pattern: str) -> None:
     try:
         found = list(listing(tree).match(pattern))

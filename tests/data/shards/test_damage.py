@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import wds2idx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.shards.verify import verify
 from tests.support.damaged import FIRST, SECOND, damage, edit, harmed, members, places
+from tests.support.effort import examples
 
 INDEX, CHECKSUMS = "train-000000.idx", "train-000000.crc"
 
@@ -63,7 +64,7 @@ def test_a_tar_that_was_written_wrong_is_to_be_made_anew(broken: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_a_damaged_index_is_found(whole: Path, data: st.DataObject) -> None:
     path = whole / INDEX
     before = path.read_bytes()
@@ -95,7 +96,7 @@ def test_a_cut_or_longer_index(cut: int, broken: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_damaged_checksums_are_found_and_the_tar_is_not_accused(whole: Path, data: st.DataObject) -> None:
     path = whole / CHECKSUMS
     before = path.read_bytes()

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.shards.tar import Member
 from medsass.data.shards.verify import verify
 from tests.support.damaged import FIRST, SECOND, damage, harmed, members, places
+from tests.support.effort import examples
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def held(whole: Path) -> list[Member]:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_one_changed_byte_names_the_samples_of_its_block(whole: Path, held: list[Member], data: st.DataObject) -> None:
     path = whole / FIRST
     before = path.read_bytes()
@@ -54,7 +55,7 @@ def test_damage_in_several_blocks_names_the_samples_of_each(held: list[Member], 
 
 
 @given(st.lists(st.integers(0, 4095), min_size=2, max_size=40, unique=True), st.integers(1, 255), st.integers(0, 15))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_several_bytes_of_a_block_name_the_samples_of_the_block(
     whole: Path, held: list[Member], inside: list[int], bits: int, block: int
 ) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import wds2idx
 import webdataset
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medsass.data.shards import tar
+from tests.support.effort import examples
 
 Samples = dict[str, dict[str, bytes]]
 
@@ -65,7 +66,7 @@ def some(count: int, size: int) -> Samples:
 
 
 @given(CONTENTS)
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_any_content_comes_back_and_the_index_equals_wds2idx(samples: Samples) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (shard,) = write(Path(folder), samples)
@@ -98,7 +99,7 @@ def test_webdataset_reads_the_same_samples(tmp_path: Path) -> None:
 
 @example(13, 0, 20_992)  # fits before tarfile pads the end to a record of 10,240 bytes, not after
 @given(st.integers(1, 30), st.integers(0, 6000), st.integers(20_480, 60_000))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_roll_over_keeps_each_tar_within_max_bytes(count: int, size: int, max_bytes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = write(Path(folder), some(count, size), max_bytes)

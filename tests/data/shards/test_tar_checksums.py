@@ -3,10 +3,11 @@
 import struct
 import zlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.shards.tar import Checksums
+from tests.support.effort import examples
 
 
 def expected(data: bytes) -> bytes:
@@ -14,7 +15,7 @@ def expected(data: bytes) -> bytes:
 
 
 @given(st.lists(st.integers(0, 9000), max_size=8), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_any_pieces_give_the_checksums_of_the_whole(lengths: list[int], random: object) -> None:
     pieces = [random.randbytes(length) for length in lengths]  # type: ignore[attr-defined]
     sums = Checksums()

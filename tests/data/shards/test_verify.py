@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,6 +17,7 @@ from medsass.data.shards.manifest import Manifest, Split
 from medsass.data.shards.tar import ShardWriter
 from medsass.data.shards.verify import verify
 from tests.support.damaged import FIRST, SECOND, damage, edit, harmed, members, places, sample
+from tests.support.effort import examples
 
 
 def test_an_intact_dataset_has_no_problem(whole: Path) -> None:
@@ -117,7 +118,7 @@ def test_no_manifest(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_no_damage_of_the_manifest_raises(whole: Path, data: st.DataObject) -> None:
     path = whole / "manifest.json"
     before = path.read_bytes()

@@ -266,6 +266,7 @@ def test_what_ran_out_of_memory_is_run_once_more_alone(
     assert taken == [(1, "None", True), (3, "123", False), (1, "None", True)]
 
 
+@pytest.mark.usefixtures("light")
 def test_a_real_grid_makes_shards_runs_scores_tables_and_figures(nuclei_folder: Path, tmp_path: Path) -> None:
     pair = '[[images]]\npath = "images/*.png"\nmasks = "masks/{stem}.png"\n'
     recipe = f"{pair}[splits]\ntrain = 0.7\nval = 0.1\ntest = 0.2"

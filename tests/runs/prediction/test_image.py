@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from medsass.models import network
 from tests.support.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,7 +59,7 @@ def test_a_16_bit_image_is_predicted_as_its_8_bit_twin(trained: Path, tmp_path: 
     assert np.array_equal(deep, flat)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 @pytest.mark.parametrize("suffix", [".png", ".svs"])
 def test_a_16_bit_image_in_tiles_is_predicted_as_its_8_bit_twin(trained: Path, tmp_path: Path, suffix: str) -> None:
     gray = np.rint(smooth(250, 400) * 255).astype(np.uint8)  # no tile has the whole range
@@ -94,7 +96,7 @@ def test_a_network_of_16_bits_sees_more_than_8(tmp_path: Path) -> None:
     assert np.abs(flat - chance).max() > 1e-4
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 def test_a_network_of_16_bits_does_not_see_the_type_of_a_gray_image(tmp_path: Path, kind: str) -> None:
     gray = noise(70, 50)[..., 0]
@@ -117,7 +119,7 @@ def test_a_stack_of_frames_is_refused(trained: Path, tmp_path: Path) -> None:
     assert files_in(tmp_path / "out") == set()
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_level_of_a_pyramid_is_predicted_at_its_own_size(trained: Path, tmp_path: Path) -> None:
     pixels = noise(256, 320)
     with tifffile.TiffWriter(tmp_path / "a.svs") as tiff:

@@ -7,12 +7,15 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.runs.prediction import output_files
+from tests.support.effort import examples
 from tests.support.predicted import files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
+
+pytestmark = pytest.mark.usefixtures("light_file")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def _save(path: Path, array: np.ndarray, cuts: list[int]) -> None:
         output_files.save_rows(file, bands, array.shape, array.dtype)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 1100), st.integers(1, 1100), st.booleans(), st.data())
 def test_bands_of_any_heights_come_back_as_one_image(
     tmp_path_factory: pytest.TempPathFactory, seed: int, height: int, width: int, deep: bool, data: st.DataObject
@@ -99,7 +102,7 @@ def test_overlay_and_probability_stand_beside_the_mask(trained: Path, tmp_path: 
     assert read(tmp_path / "out" / "a_overlay.png").shape == (40, 56, 3)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_slide_gets_a_tiled_tiff_of_its_size(trained: Path, tmp_path: Path) -> None:
     slide = save_slide(tmp_path / "in" / "a.SVS", noise(700, 530))
     assert run_predict(trained, tmp_path / "out", slide, tile=128) == []
@@ -111,7 +114,7 @@ def test_a_slide_gets_a_tiled_tiff_of_its_size(trained: Path, tmp_path: Path) ->
     assert set(np.unique(read(tmp_path / "out" / "a.tif"))) <= {0, 255}
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_mask_and_probability_of_a_slide_agree_and_do_not_depend_on_one_another(trained: Path, tmp_path: Path) -> None:
     slide = save_slide(tmp_path / "a.svs", noise(600, 140))
     run_predict(trained, tmp_path / "both", slide, tile=140, probability=True)
@@ -124,7 +127,7 @@ def test_mask_and_probability_of_a_slide_agree_and_do_not_depend_on_one_another(
     assert np.array_equal(mask, read(tmp_path / "mask" / "a.tif"))
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_the_overlay_of_a_slide_is_an_overview(trained: Path, tmp_path: Path) -> None:
     slide = save_slide(tmp_path / "a.svs", np.repeat((smooth(300, 4100) * 255).astype(np.uint8)[..., None], 3, 2))
     run_predict(trained, tmp_path / "out", slide, tile=512, overlay=True)
@@ -135,7 +138,7 @@ def test_the_overlay_of_a_slide_is_an_overview(trained: Path, tmp_path: Path) ->
     assert abs(overlay.shape[1] / overlay.shape[0] - 4100 / 300) < 0.2
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_damaged_slide_leaves_nothing_and_the_others_are_written(trained: Path, tmp_path: Path) -> None:
     damaged, _ = (save_slide(tmp_path / "in" / name, noise(600, 200)) for name in ("damaged.svs", "whole.svs"))
     with tifffile.TiffFile(damaged) as tiff:
@@ -148,7 +151,7 @@ def test_a_damaged_slide_leaves_nothing_and_the_others_are_written(trained: Path
     assert files_in(tmp_path / "out") == {"whole.tif", "whole_overlay.png", "whole_probability.tif"}
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_failure_of_the_disk_leaves_nothing(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

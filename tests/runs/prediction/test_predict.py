@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import openslide
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +10,8 @@ from safetensors.torch import load_file
 
 from medsass.models import network
 from tests.support.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide
+
+pytestmark = pytest.mark.usefixtures("light_file")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_arguments_without_an_image_are_refused(trained: Path, tmp_path: Path) -
         run_predict(trained, tmp_path / "out")
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_slides_tile_is_that_of_the_runs_shards_or_the_trained_size(
     trained: Path, tiled: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +130,7 @@ def test_a_slides_tile_is_that_of_the_runs_shards_or_the_trained_size(
             assert same == (tile == side)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_an_image_is_predicted_whole_unless_tile(tiled: Path, tmp_path: Path) -> None:
     image = save_image(tmp_path / "a.png", 80, 100)
     for tile in (0, 100, 60):
@@ -155,7 +156,7 @@ def test_tiles_of_the_trained_size_are_the_networks_answers_at_their_middle(trai
             assert np.abs(stored[y : y + 32, x : x + 32] - chance).max() < 1e-4
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_an_image_of_too_many_pixels_is_treated_as_a_slide(
     tiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +170,7 @@ def test_an_image_of_too_many_pixels_is_treated_as_a_slide(
     assert read(tmp_path / "out" / "large.tif").shape == (130, 150)
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 def test_a_folder_holds_slides_and_images(trained: Path, tmp_path: Path) -> None:
     save_slide(tmp_path / "in" / "x" / "a.scn", noise(80, 90))
     save_slide(tmp_path / "in" / "b.svs", noise(80, 90))
@@ -178,7 +179,7 @@ def test_a_folder_holds_slides_and_images(trained: Path, tmp_path: Path) -> None
     assert files_in(tmp_path / "out") == {"x/a.tif", "b.tif", "b.png"}
 
 
-@pytest.mark.usefixtures("light")
+@pytest.mark.usefixtures("one_convolution")
 @pytest.mark.parametrize("name", ["a.tif", "a_probability.tif", "a_overlay.png"])
 def test_what_a_slide_has_already_is_kept_unless_overwrite(trained: Path, tmp_path: Path, name: str) -> None:
     slide, out = save_slide(tmp_path / "a.svs", noise(70, 70)), tmp_path / "out"
@@ -189,17 +190,3 @@ def test_what_a_slide_has_already_is_kept_unless_overwrite(trained: Path, tmp_pa
     assert (out / name).read_text() == "mine"
     run_predict(trained, out, slide, tile=70, overlay=True, probability=True, overwrite=True)
     assert read(out / name).shape[:2] == (70, 70)
-
-
-@pytest.mark.parametrize("name", ["TCGA-CR-7395-01A-01-TS1.svs", "test3-DAPI-2-(387).ndpi"])
-def test_a_real_slide_has_no_seams(trained: Path, real_data: Path, tmp_path: Path, name: str) -> None:
-    slide = real_data / "whole_slide" / name
-    assert run_predict(trained, tmp_path, slide, tile=1024, probability=True) == []
-    chance = read(tmp_path / f"{slide.stem}_probability.tif").astype(int)
-    with openslide.OpenSlide(slide) as reference:
-        assert chance.shape == reference.dimensions[::-1]
-    for axis in (0, 1):
-        steps = np.abs(np.diff(chance, axis=axis)).mean(axis=1 - axis)
-        edges = [edge for start in range(0, len(steps) - 1024, 768) for edge in (start - 1, start + 1023) if edge > 0]
-        assert len(edges) > 5
-        assert steps[edges].mean() < 1.1 * np.delete(steps, edges).mean()

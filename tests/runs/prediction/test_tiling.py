@@ -3,17 +3,21 @@
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.data.formats.geometry import Box
 from medsass.models import unet
 from medsass.runs.prediction import tiling
 from medsass.runs.prediction.predict import probabilities
+from tests.support.effort import examples
+from tests.support.predicted import read, run_predict, save_run
 
 seeds = st.integers(0, 2**32 - 1)
 overlaps = st.floats(0, 0.95)
@@ -65,7 +69,7 @@ def test_a_tile_fades_out_towards_its_edge_and_counts_alone_where_it_is_alone() 
     assert np.allclose(second, second[::-1])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seeds, st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.floats(0, 0.8))
 def test_a_pointwise_network_gives_the_function_of_the_whole_image(
     seed: int, height: int, width: int, tile: int, overlap: float
@@ -191,3 +195,19 @@ def test_a_batch_is_predicted_as_its_images_one_by_one() -> None:
     assert together.shape == (3, 40, 56)
     for image, chance in zip(images, together, strict=True):
         assert np.abs(probabilities(model, image[None], 32, "cpu")[0] - chance).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["TCGA-CR-7395-01A-01-TS1.svs", pytest.param("test3-DAPI-2-(387).ndpi", marks=pytest.mark.slow)]
+)
+def test_a_real_slide_has_no_seams(real_data: Path, tmp_path: Path, name: str) -> None:
+    slide, run = real_data / "whole_slide" / name, save_run(tmp_path / "run")
+    assert run_predict(run, tmp_path, slide, tile=1024, probability=True) == []
+    chance = read(tmp_path / f"{slide.stem}_probability.tif").astype(int)
+    with openslide.OpenSlide(slide) as reference:
+        assert chance.shape == reference.dimensions[::-1]
+    for axis in (0, 1):
+        steps = np.abs(np.diff(chance, axis=axis)).mean(axis=1 - axis)
+        edges = [edge for start in range(0, len(steps) - 1024, 768) for edge in (start - 1, start + 1023) if edge > 0]
+        assert len(edges) > 5
+        assert steps[edges].mean() < 1.1 * np.delete(steps, edges).mean()

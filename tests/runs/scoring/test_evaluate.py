@@ -26,6 +26,8 @@ from medsass.runs.training.train import train
 from tests.conftest import tiny
 from tests.support import built
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 SCORES = {"iou", "iou_dataset", "dice", "precision", "recall", "accuracy"}
 
 

@@ -16,6 +16,8 @@ from medsass.data.sharding import shard
 from medsass.runs.scoring import evaluate as module
 from medsass.runs.scoring.evaluate import evaluate
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:

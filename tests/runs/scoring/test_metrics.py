@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 from torchmetrics import functional as torchmetrics
 
 from medsass.runs.scoring import metrics
+from tests.support.effort import examples
 
 
 def _masks(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,7 +21,7 @@ def _masks(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(pair[0]), torch.from_numpy(pair[1])
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.integers(0, 2**32 - 1))
 def test_scores_equal_scikit_learns_mean_over_images(seed: int) -> None:
     prediction, truth = _masks(seed)
@@ -37,7 +38,7 @@ def test_scores_equal_scikit_learns_mean_over_images(seed: int) -> None:
         assert scores[name] == pytest.approx(np.mean(values), abs=1e-12), name
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(0, 2**32 - 1))
 def test_dataset_iou_is_the_ratio_of_sums(seed: int) -> None:
     prediction, truth = (mask.numpy() for mask in _masks(seed))
@@ -98,7 +99,7 @@ def test_scores_equal_torchmetrics() -> None:
     assert scores["iou_dataset"] == pytest.approx(whole, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5))
 def test_class_scores_equal_scikit_learns_and_torchmetrics(seed: int, classes: int) -> None:
     rng = np.random.default_rng(seed)

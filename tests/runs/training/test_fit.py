@@ -14,6 +14,8 @@ from medsass.runs.training import fit
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 def test_what_fits_is_found_without_a_trace(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = _trainer(shards, tmp_path)

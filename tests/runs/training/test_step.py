@@ -47,6 +47,7 @@ def _trainer(shards: Path, where: str, **options: object) -> Trainer:
     return Trainer(config, method.make(config, "bright"), where, ALONE)
 
 
+@pytest.mark.usefixtures("light")
 def test_bf16_on_a_cpu_learns_as_float32_does(shards: Path) -> None:
     losses = []
     for name in ("fp32", "bf16"):
@@ -121,7 +122,7 @@ def test_a_recording_that_fails_three_times_is_given_up_with_one_warning(
         assert {0, 1, 2, 6, 7, 8, 9, 10, 11} <= set(done)  # every call ran as it is
 
 
-@pytest.mark.usefixtures("pretended")
+@pytest.mark.usefixtures("pretended", "light")
 def test_a_recorded_step_is_freed_without_the_collector(shards: Path) -> None:
     trainer = _trainer(shards, "cpu", batch_size=4)
     trainer.step.recorded = True

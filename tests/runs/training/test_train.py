@@ -3,10 +3,7 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from medsass.config import LabelConfig, ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.methods.method import Regime
+from medsass.models import unet
 from medsass.runs import run_directory
 from medsass.runs.label import label
 from medsass.runs.training import train as module
@@ -26,6 +24,8 @@ from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
 from tests.support import trainings
 from tests.support.trainings import FILES
+
+pytestmark = pytest.mark.usefixtures("light_file")
 
 
 @pytest.fixture(scope="module")
@@ -89,38 +89,21 @@ def test_another_seed_gives_other_weights(shards: Path, trained: Path, tmp_path:
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-def _kill_after_first_epoch(command: list[str], run: Path) -> int:
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    for _ in range(20_000):
-        if (run / "metrics.jsonl").exists() or process.poll() is not None:
-            break
-        time.sleep(0.005)
-    process.kill()
-    return process.wait()
-
-
-def test_a_run_that_was_killed_resumes_to_the_same_end(unlabelled: Path, short: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    options = [
-        "--model",
-        "unet-resnet18",
-        "--size",
-        "32",
-        "--epochs",
-        "3",
-        "--polarity",
-        "bright",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
+def test_a_run_of_a_real_network_that_was_killed_resumes_to_the_same_end(unlabelled: Path, tmp_path: Path) -> None:
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = {"size": 32, "batch_size": 16, "epochs": 3, "save_every": 60.0}
+    others = [
+        trainings.start(path, *trainings.command(unlabelled, path, **options), log=path.name) for path in (whole, run)
     ]
-    command = [sys.executable, "-m", "medsass", "train", str(unlabelled), str(run), *options]
-    assert _kill_after_first_epoch(command, run) == -signal.SIGKILL
+    trainings.until(lambda: (run / "metrics.jsonl").exists())
+    others[1].kill()
+    assert others[1].wait() == -signal.SIGKILL
     assert 1 <= len(trainings.history(run)) < 3
-    train(tiny(unlabelled, run, epochs=3, resume=True))
-    trainings.assert_same(short, run)
+    again = trainings.start(run, *trainings.command(unlabelled, run, "--resume"))
+    assert [others[0].wait(), again.wait()] == [0, 0], again.err
+    trainings.assert_same(whole, run)
     assert {path.name.removesuffix(".part") for path in run.iterdir()} == FILES
+    assert len(load_file(run / "model.safetensors")) == len(unet.build("unet-resnet18").state_dict())
 
 
 def test_resuming_with_other_shards_says_so(unlabelled: Path, trained: Path) -> None:

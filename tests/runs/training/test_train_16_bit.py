@@ -11,6 +11,8 @@ from tests.conftest import tiny, train_one_epoch
 from tests.support import built, trainings
 from tests.support.trainings import FILES
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +24,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deep_run(deep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of two epochs on them."""
     run = tmp_path_factory.mktemp("deep") / "run"
-    train(tiny(deep, run))
+    train(tiny(deep, run, batch_size=4))
     return run
 
 
@@ -35,9 +37,9 @@ def test_a_16_bit_run_fills_a_run_directory_and_learns(deep_run: Path) -> None:
 def test_a_16_bit_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     deep: Path, deep_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_one_epoch(tiny(deep, tmp_path / "run"), monkeypatch)
+    train_one_epoch(tiny(deep, tmp_path / "run", batch_size=4), monkeypatch)
     torch.rand(7)
-    train(tiny(deep, tmp_path / "run", resume=True))
+    train(tiny(deep, tmp_path / "run", batch_size=4, resume=True))
     trainings.assert_same(deep_run, tmp_path / "run")
 
 

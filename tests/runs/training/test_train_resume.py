@@ -14,6 +14,8 @@ from tests.conftest import tiny, train_one_epoch
 from tests.support import trainings
 from tests.support.trainings import FILES
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     shards: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,6 +15,8 @@ from medsass.runs.distributed import ALONE
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 @pytest.fixture(scope="module")
 def trainer(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Trainer:

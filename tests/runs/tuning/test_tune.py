@@ -23,6 +23,8 @@ from medsass.runs.tuning import candidates, tune
 from medsass.runs.tuning.candidates import Candidate
 from tests.conftest import tiny
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 FEW = ("", "blur:3", "border", "open:1,min:0.001")
 
 

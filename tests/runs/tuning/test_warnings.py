@@ -15,6 +15,8 @@ from medsass.runs.training.train import train
 from medsass.runs.tuning import score, warnings
 from tests.conftest import tiny
 
+pytestmark = pytest.mark.usefixtures("light_file")
+
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,22 +1,21 @@
 // Enough of CUDA to run a kernel's own source on the CPU: every thread of every block is a fiber; a fiber runs until it
-// waits (barrier, shuffle, vote, pause) and then the next one goes on. One system thread, so atomics are plain.
+// waits (barrier, shuffle, vote, pause) and then the next one that can run goes on. One system thread, so atomics are plain.
 //
-// Barriers and warp operations must be reached by every thread of the block or warp that has not returned.
+// Barriers and warp operations must be reached by every thread of the block or warp that has not returned; where some never
+// come, the process ends with a message. Few headers, which take longer to compile than a kernel.
 #pragma once
 #define EMULATED 1
+#undef _FORTIFY_SOURCE  // its longjmp refuses to change stacks
 
+#include <setjmp.h>
 #include <ucontext.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <limits>
-#include <memory>
-#include <vector>
+#include <initializer_list>
 
 struct uint4 {
     unsigned x, y, z, w;
@@ -28,8 +27,16 @@ struct dim3 {
 
 namespace emulation {
 
+struct Fiber;
+struct Queue {  // of fibers, first come, first served
+    Fiber *first = nullptr, *last = nullptr;
+    inline void push(Fiber* fiber);
+    inline Fiber* pop();
+    inline void take(Queue& other);  // all of another queue's, which is empty then
+};
 struct Meeting {  // a barrier of `members` fibers
     unsigned members = 0, arrived = 0, generation = 0;
+    Queue waiting;
 };
 struct Warp {
     Meeting meeting;
@@ -38,36 +45,77 @@ struct Warp {
 struct Block {
     dim3 index;
     Meeting meeting;
-    std::vector<Warp> warps;
-    std::vector<unsigned char> memory;
+    Warp* warps;
     unsigned char* shared;
 };
-struct Thread {
-    ucontext_t context;
+struct Fiber {
+    jmp_buf context;
     Block* block;
     dim3 index;
-    bool done = false;
-    std::unique_ptr<char[]> stack;
+    Fiber* next;
+    char stack[32 << 10];
 };
 
-inline Thread* current;
-inline ucontext_t scheduler;
-inline dim3 grid;
-inline const std::function<void()>* body;
+inline void Queue::push(Fiber* fiber) {
+    fiber->next = nullptr;
+    (first ? last->next : first) = fiber;
+    last = fiber;
+}
+inline Fiber* Queue::pop() {
+    Fiber* fiber = first;
+    if (fiber) first = fiber->next;
+    return fiber;
+}
+inline void Queue::take(Queue& other) {
+    if (!other.first) return;
+    (first ? last->next : first) = other.first;
+    last = other.last;
+    other.first = nullptr;
+}
 
-inline void yield() { swapcontext(&current->context, &scheduler); }
+inline Fiber* current;
+inline Queue ready, idle;  // idle fibers have returned from a kernel and wait for the next one
+inline jmp_buf launcher;
+inline ucontext_t maker, made;
+inline dim3 grid;
+inline void (*body)(const void*);
+inline const void* argument;
+inline size_t left;  // fibers that have not returned
+
+// Let the next fiber that can run go on. Returns when it is this fiber's turn again. `_setjmp` leaves the signal mask alone:
+// a system call less than `swapcontext` makes each time.
+[[gnu::noinline]] inline void park() {
+    if (_setjmp(current->context)) return;
+    current = ready.pop();
+    if (current) _longjmp(current->context, 1);
+    if (!left) _longjmp(launcher, 1);
+    fprintf(stderr, "%zu threads wait for others that returned or wait elsewhere\n", left);
+    abort();
+}
+
+inline void yield() {
+    ready.push(current);
+    park();
+}
 
 inline void release(Meeting& meeting) {
     if (meeting.members && meeting.arrived >= meeting.members) {
         meeting.arrived = 0;
         meeting.generation++;
+        ready.take(meeting.waiting);
     }
 }
 inline void meet(Meeting& meeting) {
     unsigned mine = meeting.generation;
     meeting.arrived++;
     release(meeting);
-    while (meeting.generation == mine) yield();
+    if (meeting.generation != mine) return;  // the last to come
+    meeting.waiting.push(current);
+    park();
+}
+inline void leave(Meeting& meeting) {
+    meeting.members--;
+    release(meeting);
 }
 inline Warp& warp() { return current->block->warps[current->index.x / 32]; }
 inline unsigned lane() { return current->index.x % 32; }
@@ -91,56 +139,63 @@ inline unsigned ballot(bool vote) {  // bit i: the vote of lane i
     return result;
 }
 
-inline void run() {
-    (*body)();
-    current->done = true;
-    for (Meeting* meeting : {&current->block->meeting, &warp().meeting}) {
-        meeting->members--;
-        release(*meeting);
+// What a fiber does all its life: a kernel, then the next one.
+inline void live() {
+    if (!_setjmp(current->context)) setcontext(&maker);
+    for (;;) {
+        body(argument);
+        leave(current->block->meeting);
+        leave(warp().meeting);
+        left--;
+        idle.push(current);
+        park();
     }
-    yield();
+}
+
+inline Fiber* fiber() {
+    if (Fiber* used = idle.pop()) return used;
+    current = new Fiber;
+    getcontext(&made);
+    made.uc_stack.ss_sp = current->stack;
+    made.uc_stack.ss_size = sizeof current->stack;
+    makecontext(&made, live, 0);
+    swapcontext(&maker, &made);
+    return current;
 }
 
 // Run all blocks of a grid at once. Fresh shared memory holds 0xA5 bytes: nothing may count on zeros.
-inline void launch(dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel) {
-    grid = blocks;
-    body = &kernel;
-    std::vector<std::unique_ptr<Block>> all;
-    std::vector<std::unique_ptr<Thread>> fibers;
-    for (unsigned z = 0; z < blocks.z; z++)
-        for (unsigned y = 0; y < blocks.y; y++)
-            for (unsigned x = 0; x < blocks.x; x++) {
-                auto block = std::make_unique<Block>();
-                block->index = {x, y, z};
-                block->meeting.members = threads;
-                block->warps.resize(threads / 32);
-                for (auto& w : block->warps) w.meeting.members = 32;
-                block->memory.assign(shared_bytes + 16, 0xA5);
-                block->shared = block->memory.data() + (16 - (uintptr_t)block->memory.data() % 16) % 16;
-                for (unsigned t = 0; t < threads; t++) {
-                    auto fiber = std::make_unique<Thread>();
-                    fiber->block = block.get();
-                    fiber->index = {t, 0, 0};
-                    const size_t size = 32 << 10;
-                    fiber->stack.reset(new char[size]);
-                    getcontext(&fiber->context);
-                    fiber->context.uc_stack.ss_sp = fiber->stack.get();
-                    fiber->context.uc_stack.ss_size = size;
-                    fiber->context.uc_link = &scheduler;
-                    makecontext(&fiber->context, run, 0);
-                    fibers.push_back(std::move(fiber));
-                }
-                all.push_back(std::move(block));
-            }
-    for (size_t left = fibers.size(); left;) {
-        left = 0;
-        for (auto& fiber : fibers) {
-            if (fiber->done) continue;
-            current = fiber.get();
-            swapcontext(&scheduler, &fiber->context);
-            left += !fiber->done;
+template <class Kernel>
+void launch(dim3 blocks, unsigned threads, size_t shared_bytes, const Kernel& kernel) {
+    const size_t count = (size_t)blocks.x * blocks.y * blocks.z, warps = threads / 32, bytes = (shared_bytes + 31) & ~15;
+    Block* all = new Block[count];
+    Warp* every = new Warp[count * warps]();
+    unsigned char* memory = new unsigned char[count * bytes];
+    memset(memory, 0xA5, count * bytes);
+    for (size_t i = 0; i < count; i++) {
+        Block& block = all[i];
+        block.index = {unsigned(i % blocks.x), unsigned(i / blocks.x % blocks.y), unsigned(i / blocks.x / blocks.y)};
+        block.meeting.members = threads;
+        block.warps = every + i * warps;
+        block.shared = memory + i * bytes + (16 - (uintptr_t)memory % 16) % 16;
+        for (size_t w = 0; w < warps; w++) block.warps[w].meeting.members = 32;
+        for (unsigned t = 0; t < threads; t++) {
+            Fiber* one = fiber();
+            one->block = &block;
+            one->index = {t, 0, 0};
+            ready.push(one);
         }
     }
+    grid = blocks;
+    body = [](const void* given) { (*(const Kernel*)given)(); };
+    argument = &kernel;
+    left = count * threads;
+    if (!_setjmp(launcher)) {
+        current = ready.pop();
+        _longjmp(current->context, 1);
+    }
+    delete[] memory;
+    delete[] every;
+    delete[] all;
 }
 
 }  // namespace emulation
@@ -155,8 +210,14 @@ inline void launch(dim3 blocks, unsigned threads, size_t shared_bytes, const std
 #define gridDim (emulation::grid)
 #define SHARED(name) unsigned char* name = emulation::current->block->shared
 
-using std::max;
-using std::min;
+template <class T>
+T max(T a, T b) {
+    return a < b ? b : a;
+}
+template <class T>
+T min(T a, T b) {
+    return b < a ? b : a;
+}
 
 inline void __syncthreads() { emulation::meet(emulation::current->block->meeting); }
 inline void __threadfence() {}
@@ -181,14 +242,14 @@ T atomicAdd(T* to, U value) {
 template <class T, class U>
 T atomicMax(T* to, U value) {
     T old = *to;
-    *to = std::max(old, (T)value);
+    *to = max(old, (T)value);
     return old;
 }
 template <class T, class U>
 T atomicMin(T* to, U value) {
     emulation::yield();  // others may come between what led here and the exchange
     T old = *to;
-    *to = std::min(old, (T)value);
+    *to = min(old, (T)value);
     return old;
 }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
@@ -210,7 +271,7 @@ inline int __clz(unsigned value) { return value ? __builtin_clz(value) : 32; }
 inline int __ffs(unsigned value) { return __builtin_ffs((int)value); }
 
 inline void emulated_yield() { emulation::yield(); }
-inline float emulated_nan() { return std::numeric_limits<float>::quiet_NaN(); }
+inline float emulated_nan() { return __builtin_nanf(""); }
 inline unsigned emulated_bits(float value) {
     unsigned bits;
     memcpy(&bits, &value, 4);
@@ -220,7 +281,7 @@ inline unsigned emulated_half(float value) {  // float32 -> bits of float16, nea
     unsigned bits = emulated_bits(value), sign = bits >> 16 & 0x8000;
     double size = std::fabs((double)value);
     if (size >= 65520) return sign | 0x7c00;
-    int exponent = std::max((int)(bits >> 23 & 255) - 127, -14);
+    int exponent = max((int)(bits >> 23 & 255) - 127, -14);
     double scaled = std::nearbyint(std::ldexp(size, 10 - exponent));  // in units of the last place
     return sign | (unsigned)(scaled + (exponent == -14 ? 0 : (exponent + 14) * 1024));
 }
