@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,15 +80,6 @@ class Standardise(nn.Module):
         """Return standardised features of the same shape."""
         shape = (-1, *[1] * (features.ndim - 2))
         return (features - self.mean.view(shape)) / self.scale.view(shape)
-
-
-def check_depth(run: Path, shards: Path, depth: int, trained: int) -> None:
-    """Raise `ValueError` where shards hold images of another depth than the run was `trained` on."""
-    if depth != trained:
-        raise ValueError(
-            f"{run} was trained on {trained}-bit images, and {shards} holds {depth}-bit ones; "
-            f"make shards with: medsass shard --depth {trained}"
-        )
 
 
 def cached(batches: Batches) -> Batches:

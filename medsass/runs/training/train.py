@@ -11,17 +11,18 @@ from medsass import __version__
 from medsass.config import TrainConfig, plain
 from medsass.config.options import Polarity
 from medsass.data.shards import remote
+from medsass.data.shards.manifest import Manifest
 from medsass.errors import Stopped
 from medsass.methods import method
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
-from medsass.runs import console, device, run_directory
+from medsass.runs import console, device, preflight, run_directory
 from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
 from medsass.runs.run_directory import Facts, Origin
 from medsass.runs.scoring import linear_head
-from medsass.runs.training import fit, meter, preflight, profile, report, signals
+from medsass.runs.training import fit, meter, profile, report, signals
 from medsass.runs.training.trainer import Trainer
 from medsass.runs.training.writer import Log, Writer
 from medsass.runs.tuning import warnings
@@ -30,12 +31,12 @@ _AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes
 _SOON = 5.0  # seconds; where _AGREE steps take longer, they agree at each: torchrun kills half a minute after SIGTERM
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, dataset: Manifest | None = None) -> dict[str, Any]:
     """Train as `config` says and fill `config.run`; with `resume`, continue from the last checkpoint.
 
     Under torchrun this is one of its processes. Returns the line of metrics.jsonl of the epoch whose weights are kept in
     best.pt and model.safetensors: the one with the lowest validation loss, or the last where that loss ranks nothing
-    (`Regime.ranks`).
+    (`Regime.ranks`). `dataset` is what `preflight.train` returned, if the caller has called it.
 
     Raises:
         Stopped: after SIGINT or SIGTERM; the run is saved.
@@ -45,7 +46,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     with processes.joined(where) as ranks, signals.heard() as stopping, console.hushed(not ranks.first):
         if ranks.restarts:  # torchrun restarted all processes after a failure, with their first command
             config = ranks.gather(ranks.first_alone(lambda: _restarted(config)))[0] or config
-        return _Run(config, where, ranks, stopping).train()
+        checked = ranks.first_alone(lambda: dataset or preflight.train(config, ranks.world))
+        return _Run(config, where, ranks, stopping, checked or remote.load(config.shards)).train()
 
 
 def _restarted(config: TrainConfig) -> TrainConfig:
@@ -60,10 +62,11 @@ def _restarted(config: TrainConfig) -> TrainConfig:
 class _Run:
     """A training and its run directory."""
 
-    def __init__(self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: list[str]) -> None:
-        self.where, self.ranks, self.stopping = where, ranks, stopping
-        self.dataset = ranks.first_alone(lambda: preflight.checked(config, ranks)) or remote.load(config.shards)
-        self.config = preflight.resolved(config, self.dataset)
+    def __init__(
+        self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: list[str], dataset: Manifest
+    ) -> None:
+        self.where, self.ranks, self.stopping, self.dataset = where, ranks, stopping, dataset
+        self.config = preflight.resolved(config, dataset)
         self.polarity = self.dataset.recipe["polarity"] if config.polarity == "recipe" else config.polarity
         self.saved: dict[str, Any] | None = None
         self.origin: Origin | None = None  # the run that --init names
@@ -202,8 +205,8 @@ class _Run:
         writer.wait()
         if not self.ranks.first:
             raise Stopped
-        alone = f"medsass train {self.config.shards} {self.config.run}"
         by = self.stopping[-1] if self.stopping else "a signal to another process"
+        alone = f"medsass train {self.config.shards} {self.config.run}"
         raise Stopped(
             f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: "
             f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
