@@ -182,8 +182,8 @@ def verify(config: configs.VerifyConfig) -> None:
     from medsass.data.shards.verify import verify as run
     from medsass.runs import console
 
-    with console.progress("verify") as bar, remote.one_line(config.shards):
-        problems = run(config.shards, bar.reach)
+    with console.progress("verify", unit="MiB") as bar, remote.one_line(config.shards):
+        problems = run(config.shards, lambda done, total: bar.reach(done >> 20, total >> 20))
     _report(problems)
     console.out.print(f"{config.shards}: as the manifest says, every byte")
 

@@ -20,6 +20,7 @@ from medsass import files
 from medsass.config import EvaluateConfig, ExperimentConfig, ProbeConfig, plain
 from medsass.errors import Stopped
 from medsass.runs import console, device, run_directory
+from medsass.runs.console import Bar
 from medsass.runs.experiment import charts, grid, prepare, tables, workers
 from medsass.runs.experiment.grid import COORDINATES, Grid
 from medsass.runs.experiment.prepare import LOGS, Task
@@ -105,9 +106,12 @@ class _Crew:
         """Run tasks and return those that failed, with the reason. Where a process was killed, all unfinished ones failed."""
         failed: dict[Task, str] = {}
         ready = [replace(task, config=replace(task.config, threads=shared.threads)) for task in tasks]
+        bar = Bar("experiment", len(self.tasks), "cells")
+        bar.reach(len(self.ended), None)
         try:
-            with closing(workers.run(run_cell, ready, shared, apart=apart)) as results:
+            with closing(workers.run(run_cell, ready, shared, apart=apart)) as results, console.told(bar):
                 for task, reason in results:
+                    bar.advance(1)
                     ready.remove(task)
                     self.ended.append(task)
                     work, worked = (sum(item.work for item in items) for items in (self.tasks, self.ended))

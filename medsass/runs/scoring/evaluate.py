@@ -142,7 +142,7 @@ def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segmen
         _REGIME,
         _EPOCHS,
     )
-    with console.progress("linear head", _EPOCHS) as bar:
+    with console.progress("linear head", _EPOCHS, "epochs") as bar:
         linear_head.fit(layers, training, lambda _: bar.advance(1))
 
     def segment(images: torch.Tensor) -> torch.Tensor:

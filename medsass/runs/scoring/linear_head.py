@@ -12,6 +12,7 @@ from torch import nn
 from medsass.data.loading.loader import Batch, Loader
 from medsass.methods import optim
 from medsass.methods.method import Regime
+from medsass.runs import console
 from medsass.runs.scoring import metrics
 
 _MOST_BYTES = 1 << 30  # most features that are kept in memory
@@ -31,11 +32,13 @@ class Features:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Pair]:
-        for batch in self.loader:
-            with torch.no_grad():
-                features, target = self.see(batch)
-            if len(target):
-                yield features.float(), target
+        with console.progress(f"features of {self.loader.config.split}", self.loader.samples) as bar:
+            for batch in self.loader:
+                with torch.no_grad():
+                    features, target = self.see(batch)
+                if len(target):
+                    yield features.float(), target
+                bar.advance(len(batch.images))
 
 
 Batches = Features | list[Pair]  # of features (N, C) or (N, C, h, w) and target

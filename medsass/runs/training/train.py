@@ -166,13 +166,14 @@ class _Run:
         with console.progress(f"epoch {number}/{config.epochs}", trainer.train_loader.samples) as bar:
             bar.advance(trainer.done * config.batch_size)
             for images, seen in trainer.steps():
-                bar.advance(images, f"loss {seen['loss']:.4f}  {meter.text(seen)}" if seen else None)
+                step = f"step {trainer.done} of {trainer.steps_an_epoch}"
+                bar.advance(images, f"{step}, loss {seen['loss']:.4f}, {meter.text(seen)}" if seen else None)
                 traced()
                 if trainer.done < trainer.steps_an_epoch:
                     self._between_steps(writer)
             line = {"epoch": number, **trainer.finish_epoch()}
-            bar.advance(0, "validation")
-            line |= trainer.validate()
+        with console.progress(f"epoch {number}/{config.epochs}, validation", trainer.val_loader.samples) as bar:
+            line |= trainer.validate(bar.advance)
         line["seconds"] = monotonic() - start
         report.epoch(config, line)
         self.history.append(line)

@@ -55,9 +55,10 @@ def tune(config: TuneConfig, dataset: Manifest | None = None) -> Ranking:
         frame = "that side of the threshold holds less of the images' frames"
         console.err.print(f"foreground {polarity}: {light if score.light(images) else frame}")
     found = candidates(polarity, dataset.options.depth, score.coloured(images))
-    with console.progress("tune", len(found) + config.learn) as bar:
+    with console.progress("tune", len(found), "candidates") as bar:
         judged = score.judge(images, found, config.seed, lambda: bar.advance(1))
-        scores, learnt = judged.scores, np.full(len(found), np.nan)
+    scores, learnt = judged.scores, np.full(len(found), np.nan)
+    with console.progress("tune, learnability", config.learn, "networks") as bar:
         order = np.argsort(-scores, kind="stable")
         first = order[: config.learn]  # to be ordered by the product of score and learnability
         for i in first:
