@@ -158,6 +158,7 @@ class _Run:
             raise fit.OutOfMemoryError(self._advice())
         best = self.history[best_epoch(self.history, trainer.regime) - 1]
         report.finished(config, trainer.regime, len(self.history), best)
+        report.suggest(config, self.dataset, trainer.method.keeps)
         return best
 
     def _epoch(self, writer: Writer, traced: Callable[[], None]) -> None:
