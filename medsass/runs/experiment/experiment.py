@@ -128,6 +128,8 @@ class _Crew:
                     )
         except Stopped as stop:
             raise Stopped("stopped; the same command continues from here") from stop
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("the same command continues from here") from stop
         except ChildProcessError as error:
             console.err.print(str(error))
             failed |= dict.fromkeys(ready, str(error))

@@ -1,5 +1,6 @@
 """`medsass train`: preflight, build, create or resume the run directory, train epochs, finish."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -12,7 +13,7 @@ from medsass.config import TrainConfig, plain
 from medsass.config.options import Polarity
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
-from medsass.errors import Stopped
+from medsass.errors import ElsewhereError, Stopped
 from medsass.methods import method
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Regime
@@ -40,6 +41,7 @@ def train(config: TrainConfig, dataset: Manifest | None = None) -> dict[str, Any
 
     Raises:
         Stopped: after SIGINT or SIGTERM; the run is saved.
+        KeyboardInterrupt: after a second one; the text says what is kept, and how to go on.
         ValueError, OSError, FloatingPointError, OutOfMemoryError: with a text that says what is wrong and what to do.
     """
     where = device.resolve(config.device)
@@ -63,7 +65,7 @@ class _Run:
     """A training and its run directory."""
 
     def __init__(
-        self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: list[str], dataset: Manifest
+        self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: signals.Heard, dataset: Manifest
     ) -> None:
         self.where, self.ranks, self.stopping, self.dataset = where, ranks, stopping, dataset
         self.config = preflight.resolved(config, dataset)
@@ -154,6 +156,14 @@ class _Run:
             ) from error
         except torch.OutOfMemoryError:
             too_large = True  # handled outside of this block: until then the error keeps the memory occupied
+        except Stopped:
+            raise
+        except KeyboardInterrupt:
+            if not first:
+                raise ElsewhereError("the first process says how to go on") from None
+            raise KeyboardInterrupt(
+                f"the last checkpoint is of {report.place(*self.saved_at)}; go on with: {self._again()}"
+            ) from None
         if too_large:
             raise fit.OutOfMemoryError(self._advice())
         best = self.history[best_epoch(self.history, trainer.regime) - 1]
@@ -176,11 +186,12 @@ class _Run:
         with console.progress(f"epoch {number}/{config.epochs}, validation", trainer.val_loader.samples) as bar:
             line |= trainer.validate(bar.advance)
         line["seconds"] = monotonic() - start
-        report.epoch(config, line)
-        self.history.append(line)
-        best = best_epoch(self.history, trainer.regime)
-        kept = best == len(self.history)
-        self._save(lambda s: writer.epoch(s, best, trainer.method.weights() if kept else None, trainer.samples))
+        with self.stopping.held():
+            report.epoch(config, line)
+            self.history.append(line)
+            best = best_epoch(self.history, trainer.regime)
+            kept = best == len(self.history)
+            self._save(lambda s: writer.epoch(s, best, trainer.method.weights() if kept else None, trainer.samples))
         if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
             self._stop(writer)
 
@@ -208,11 +219,11 @@ class _Run:
         if not self.ranks.first:
             raise Stopped
         by = self.stopping[-1] if self.stopping else "a signal to another process"
-        alone = f"medsass train {self.config.shards} {self.config.run}"
-        raise Stopped(
-            f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: "
-            f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
-        )
+        raise Stopped(f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: {self._again()}")
+
+    def _again(self) -> str:
+        alone = shlex.join(("medsass", "train", str(self.config.shards), str(self.config.run)))
+        return f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
 
     def _advice(self) -> str:
         """Say what to do about a step that does not fit: name the number of images that does, found by trying."""
