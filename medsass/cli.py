@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medsass import __version__, errors, files
+from medsass import __version__, errors, files, foreign
 from medsass import config as configs
 from medsass.config import schema
 
@@ -83,11 +83,12 @@ def command(
         @functools.wraps(function)
         def run(ctx: click.Context, /, **values: Any) -> None:
             config = kind(**_complete(ctx, values))
-            if not checked:
-                return function(config)
-            from medsass.runs import preflight
+            with foreign.caught():  # before anything makes threads
+                if not checked:
+                    return function(config)
+                from medsass.runs import preflight
 
-            return function(config, getattr(preflight, function.__name__)(config))
+                return function(config, getattr(preflight, function.__name__)(config))
 
         made: Any = run
         hints = typing.get_type_hints(kind)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
-    {"bundled", "doctor", "errors", "files"},
+    {"bundled", "doctor", "errors", "files", "foreign"},
     {"config"},
     PILLARS,
     {"methods"},

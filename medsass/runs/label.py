@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medsass import files
+from medsass import files, foreign
 from medsass.config import LabelConfig, numbers, refine
 from medsass.data.formats import opening
 from medsass.data.shards import remote, tar
@@ -45,7 +45,8 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
         for item in _in_tars(config, dataset) if dataset else images:
             bar.advance(1)
             try:
-                image = opening.from_bytes(item.path.read_bytes() if item.path else item.data, deep).array
+                with foreign.reading(item.name):
+                    image = opening.from_bytes(item.path.read_bytes() if item.path else item.data, deep).array
                 labels = labeler(torch.from_numpy(np.require(image, requirements="W"))[None].to(where))
             except (ValueError, OSError) as error:
                 failed.append((config.source / item.name, str(error)))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from medsass import foreign
 from medsass.config import PredictConfig
 from medsass.data.formats.image import MOST_PIXELS
 from medsass.models import checkpoint
@@ -47,7 +48,8 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:
             try:
-                with open_input(outputs.image, outputs.level, rule, depth) as image:
+                place = outputs.image
+                with foreign.reading(place.name), open_input(place, outputs.level, rule, depth) as image:
                     _write(outputs, image, network, tile, config, bar)
             except ValueError as error:
                 failed.append((outputs.image, str(error)))
