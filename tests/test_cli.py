@@ -270,6 +270,7 @@ def test_an_unreadable_image_gives_exit_code_2_and_the_others_are_written(
     result = _run("predict", trained, tmp_path / "bad.png", good, "--out", tmp_path / "out", "--device", "cpu")
     assert result.exit_code == 2
     assert "bad.png: not an image file that can be read; left out" in result.stderr
+    assert result.stdout == f"1 of 2 masks written to {tmp_path / 'out'}\n"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [good.name]
 
 

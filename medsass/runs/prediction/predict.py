@@ -54,6 +54,7 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
             except ValueError as error:
                 failed.append((outputs.image, str(error)))
             bar.advance(1)
+    console.out.print(f"{len(inputs) - len(failed)} of {len(inputs)} masks written to {config.out}")
     return failed
 
 

@@ -46,10 +46,11 @@ def epoch(config: TrainConfig, line: dict[str, Any]) -> None:
     quality = f"feature std {line['train_feature_std']:.3f}" if "train_feature_std" in line else ""
     if "val_iou_target" in line:
         quality = f"IoU with target {line['val_iou_target']:.4f}"
+    left = (config.epochs - line["epoch"]) * line["seconds"]
+    rest = f", at most {console.duration(left)} left" if left else ""
     console.err.print(
         f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}  "
-        f"{quality}  {line['images_per_second']:,.0f} images/s  {meter.text(line)}  {line['seconds']:.0f} s, "
-        f"at most {(config.epochs - line['epoch']) * line['seconds'] / 60:.1f} min left"
+        f"{quality}  {line['images_per_second']:,.0f} images/s  {meter.text(line)}  {line['seconds']:.0f} s{rest}"
     )
 
 

@@ -39,3 +39,14 @@ def test_a_path_with_a_space_can_be_pasted(capsys: pytest.CaptureFixture[str]) -
     dataset = Manifest({"name": "x", "polarity": "bright"}, {"test": Split(samples=1, masks=1)})
     report.suggest(tiny(Path("my shards"), Path("run")), dataset, "network")
     assert capsys.readouterr().out.endswith("Next: medsass evaluate run 'my shards'\n")
+
+
+def test_an_epoch_says_how_long_the_others_may_take_and_the_last_one_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = {"train_loss": 0.5, "val_loss": 0.25, "images_per_second": 310.4, "waited": 0.02, "seconds": 45.0}
+    for epoch in (1, 3):
+        report.epoch(tiny(Path("shards"), Path("run"), epochs=3), {**line, "epoch": epoch})
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "epoch 1/3  loss 0.5000  validation 0.2500    310 images/s  data wait 2%  45 s, at most 90 s left"
+    assert last.endswith("data wait 2%  45 s")
