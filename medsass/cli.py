@@ -1,7 +1,8 @@
 """The command line: parse, build a config, call one function.
 
 Options are made from the fields of the config dataclasses, so that a name, its default and its help stand in one place.
-Nothing heavy is imported before a command runs: `--help` stays fast.
+Nothing heavy is imported before a command runs: `--help` stays fast. Commands that need torch import it only after the
+checks that do without (`preflight`).
 """
 
 import functools
@@ -16,18 +17,18 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medsass import __version__, errors, files
+from medsass import __version__, errors, files, foreign
 from medsass import config as configs
 from medsass.config import schema
 
 C = TypeVar("C")
 
-# What a user can mend; anything else is a bug and shows its trace.
-EXPECTED = (ValueError, OSError, ImportError, FloatingPointError, MemoryError)
-
 
 class OneLine(click.Group):
-    """A group whose commands report an error that the user can mend in one line on stderr, with exit code 2."""
+    """A group whose commands report an error that the user can mend, and an interrupt, in one line on stderr.
+
+    The exit code is 2 after an error, and 130 after an interrupt.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with MEDSASS_TRACE=1 in the environment errors keep their traceback."""
@@ -39,12 +40,13 @@ class OneLine(click.Group):
             ctx.exit(0)
         except errors.ElsewhereError:
             ctx.exit(2)
-        except EXPECTED as error:
-            if os.environ.get("MEDSASS_TRACE") == "1":
+        except KeyboardInterrupt as stop:
+            click.echo(f"medsass: {errors.interrupted(stop, ctx.invoked_subcommand or '')}", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            text = errors.line(error, ctx.invoked_subcommand or "")
+            if text is None or os.environ.get("MEDSASS_TRACE") == "1":
                 raise
-            text = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, OSError) and error.strerror:
-                text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
             click.echo(f"medsass: {text}", err=True)
             ctx.exit(2)
 
@@ -68,14 +70,25 @@ class Location(click.ParamType[Path]):
         return files.location(value) if isinstance(value, str) else value
 
 
-def command(kind: type[C], *more: Callable[[Any], Any]) -> Callable[[Callable[[C], None]], click.Command]:
-    """Make a function a command: the fields of a config dataclass are its arguments and options, and `more` options follow."""
+def command(
+    kind: type[C], *more: Callable[[Any], Any], checked: bool = False
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a function a command: the fields of a config dataclass are its arguments and options, and `more` options follow.
 
-    def decorate(function: Callable[[C], None]) -> click.Command:
+    Where it is `checked`, the function also gets what the check of its name in `preflight` returned, before it imports torch.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
         @click.pass_context
         @functools.wraps(function)
         def run(ctx: click.Context, /, **values: Any) -> None:
-            function(kind(**_complete(ctx, values)))
+            config = kind(**_complete(ctx, values))
+            with foreign.caught():  # before anything makes threads
+                if not checked:
+                    return function(config)
+                from medsass.runs import preflight
+
+                return function(config, getattr(preflight, function.__name__)(config))
 
         made: Any = run
         hints = typing.get_type_hints(kind)
@@ -170,8 +183,8 @@ def verify(config: configs.VerifyConfig) -> None:
     from medsass.data.shards.verify import verify as run
     from medsass.runs import console
 
-    with console.progress("verify") as bar, remote.one_line(config.shards):
-        problems = run(config.shards, bar.reach)
+    with console.progress("verify", unit="MiB") as bar, remote.one_line(config.shards):
+        problems = run(config.shards, lambda done, total: bar.reach(done >> 20, total >> 20))
     _report(problems)
     console.out.print(f"{config.shards}: as the manifest says, every byte")
 
@@ -184,68 +197,71 @@ def info(config: configs.InfoConfig) -> None:
     run(config)
 
 
-@command(configs.TuneConfig)
-def tune(config: configs.TuneConfig) -> None:
+@command(configs.TuneConfig, checked=True)
+def tune(config: configs.TuneConfig, found: Any) -> None:
     """Choose threshold, polarity and refinement for SHARDS without their masks, as a TOML file for train."""
     from medsass.runs.tuning.tune import tune as run
 
-    run(config)
+    run(config, found)
 
 
-@command(configs.TrainConfig, config_file)
-def train(config: configs.TrainConfig) -> None:
+@command(configs.TrainConfig, config_file, checked=True)
+def train(config: configs.TrainConfig, found: Any) -> None:
     """Train on SHARDS into the run directory RUN; without labels, unless --method supervised."""
     from medsass.runs.training.train import train as run
 
-    run(config)
+    run(config, found)
 
 
-@command(configs.EvaluateConfig)
-def evaluate(config: configs.EvaluateConfig) -> None:
+@command(configs.EvaluateConfig, checked=True)
+def evaluate(config: configs.EvaluateConfig, found: Any) -> None:
     """Score RUN against the masks of SHARDS, beside the bare labels on the same images."""
     from medsass.runs.scoring import evaluate as run
 
-    run.show(run.evaluate(config))
+    run.show(run.evaluate(config, found))
 
 
-@command(configs.ProbeConfig)
-def probe(config: configs.ProbeConfig) -> None:
+@command(configs.ProbeConfig, checked=True)
+def probe(config: configs.ProbeConfig, found: Any) -> None:
     """Score RUN's frozen encoder by a linear classifier of SHARDS' class labels."""
     from medsass.runs.scoring import probe as run
 
-    run.show(run.probe(config))
+    run.show(run.probe(config, found))
 
 
-@command(configs.ExportConfig)
-def export(config: configs.ExportConfig) -> None:
+@command(configs.ExportConfig, checked=True)
+def export(config: configs.ExportConfig, found: Any) -> None:
     """Write RUN's weights for smp, timm or ONNX, checked, with a model card."""
     from medsass.runs.export.export import export as run
 
-    run(config)
+    run(config, found)
 
 
 @command(configs.ExperimentConfig)
 def experiment(config: configs.ExperimentConfig) -> None:
     """Run every cell of the TOML file GRID into OUT, and write the paper's tables and figures from them."""
+    from medsass.runs.experiment import prepare
+
+    found = prepare.prepare(config)
     from medsass.runs.experiment.experiment import experiment as run
 
-    run(config)
+    run(config, found)
 
 
-@command(configs.LabelConfig)
-def label(config: configs.LabelConfig) -> None:
+@command(configs.LabelConfig, checked=True)
+def label(config: configs.LabelConfig, found: Any) -> None:
     """Write the pseudo-labels of a folder of images, or of shards, and their thresholds as CSV."""
     from medsass.runs.label import label as run
 
-    _report([f"{path}: {reason}; left out" for path, reason in run(config)])
+    _report([f"{path}: {reason}; left out" for path, reason in run(config, found)])
 
 
-@command(configs.PredictConfig)
-def predict(config: configs.PredictConfig) -> None:
+@command(configs.PredictConfig, checked=True)
+def predict(config: configs.PredictConfig, found: Any) -> None:
     """Write masks for images, or folders of images, at their own size."""
     from medsass.runs.prediction.predict import predict as run
 
-    _report([f"{path}: {reason}; left out" for path, reason in run(config)])
+    _report([f"{path}: {reason}; left out" for path, reason in run(config, found)])
 
 
 def _report(problems: Sequence[object]) -> None:

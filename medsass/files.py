@@ -25,6 +25,55 @@ def location(text: str | Path) -> Path:
     return cast(Path, place)
 
 
+class UnreachableError(OSError):
+    """An address cannot be read or written; the text names it, the reason and the remedy."""
+
+
+# Remedies by the name of an error in the chain of causes; the errors of botocore, aiohttp and Google share no class.
+_REMEDIES = {
+    "CredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs neither: set "
+    "FSSPEC_S3_ANON=true",
+    "PermissionError": "the server refuses: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and what they "
+    "may do there",
+    "ConnectionError": "check the address and the network and, where the bucket is not Amazon's, AWS_ENDPOINT_URL",
+}
+
+
+@contextmanager
+def reaching(path: Path, what: str = "read") -> Iterator[None]:
+    """Turn any error from an address, but for a file that is not there, into an `UnreachableError` of one line. Local paths
+    keep their errors.
+
+    Args:
+        path: the path or address.
+        what: is done to it: "read" or "written".
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_local(path) or isinstance(error, (FileNotFoundError, UnreachableError)):
+            raise
+        chain: list[BaseException] = [error]
+        while cause := chain[-1].__cause__:  # fsspec wraps the connection's errors in its own
+            chain.append(cause)
+        reason = " ".join(str(chain[-1]).split()).rstrip(" .:") or type(chain[-1]).__name__
+        names = [kind.__name__ for each in chain for kind in type(each).__mro__]
+        found = (text for end, text in _REMEDIES.items() if any(name.endswith(end) for name in names))
+        remedy = next(found, "check the address, the credentials and the network")
+        raise UnreachableError(f"{path} cannot be {what} ({reason}); {remedy}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there. Raises `UnreachableError`, where `Path.is_file` says no of an address without access."""
+    if is_local(path):
+        return path.is_file()
+    with reaching(path):
+        try:
+            return path.fs.info(path.path)["type"] == "file"  # type: ignore[attr-defined, no-any-return]
+        except FileNotFoundError:
+            return False
+
+
 def is_local(path: Path) -> bool:
     """Tell a path of this machine from an address."""
     return isinstance(path, Path)

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -12,6 +15,8 @@ from PIL import Image
 from medsass import errors
 from medsass.cli import main
 from medsass.config import TrainConfig
+from medsass.data.formats import image
+from medsass.data.sharding import write
 from medsass.runs import run_directory
 from tests.conftest import facts, tiny
 
@@ -37,8 +42,14 @@ def _assert_one_line(result: Result, *parts: str) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """The configs that `medsass train` would have trained with."""
     configs: list[TrainConfig] = []
-    monkeypatch.setattr("medsass.runs.training.train.train", configs.append)
+    _replace_train(monkeypatch, configs.append)
     return configs
+
+
+def _replace_train(monkeypatch: pytest.MonkeyPatch, function: Callable[[TrainConfig], None]) -> None:
+    """Replace `medsass train` and its checks."""
+    monkeypatch.setattr("medsass.runs.preflight.train", lambda _: None)
+    monkeypatch.setattr("medsass.runs.training.train.train", lambda config, _: function(config))
 
 
 def test_every_command_is_tested_here() -> None:
@@ -153,7 +164,7 @@ def test_an_error_of_the_system_names_its_file(monkeypatch: pytest.MonkeyPatch) 
     def fail(_: Any) -> None:
         raise PermissionError(13, "Permission denied", "/some/file")
 
-    monkeypatch.setattr("medsass.runs.training.train.train", fail)
+    _replace_train(monkeypatch, fail)
     _assert_one_line(_run("train", "s", "r"), "/some/file: Permission denied")
 
 
@@ -161,7 +172,7 @@ def test_a_message_of_several_lines_becomes_one(monkeypatch: pytest.MonkeyPatch)
     def fail(_: Any) -> None:
         raise ValueError("first\n  second")
 
-    monkeypatch.setattr("medsass.runs.training.train.train", fail)
+    _replace_train(monkeypatch, fail)
     _assert_one_line(_run("train", "s", "r"), "first second")
 
 
@@ -169,8 +180,61 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr("medsass.runs.training.train.train", fail)
+    _replace_train(monkeypatch, fail)
     assert isinstance(_run("train", "s", "r").exception, KeyError)
+
+
+@pytest.mark.parametrize(("text", "said"), [("go on with: x", "go on with: x"), ("", "start again, with --resume if")])
+def test_an_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt(text)
+
+    _replace_train(monkeypatch, stop)
+    result = _run("train", "s", "r")
+    assert result.exit_code == 130
+    assert result.stderr.startswith(f"medsass: interrupted; {said}")
+    assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        (1, "nothing was kept; start again"),
+        (2, "finished tar files are kept in {}.part: go on with --resume"),
+    ],
+)
+def test_an_interrupted_sharding_says_what_is_kept(
+    batches: int, said: str, nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = write.Writer.write, list[Any]()
+
+    def stop(writer: write.Writer, batch: Any) -> None:
+        calls.append(batch)
+        if len(calls) == batches:
+            raise KeyboardInterrupt
+        original(writer, batch)
+
+    monkeypatch.setattr(write.Writer, "write", stop)
+    result = _run(
+        "shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png", "--max-shard-bytes", 80_000 // batches
+    )
+    assert result.exit_code == 130
+    assert result.output.startswith("medsass: interrupted; ")
+    assert result.output.endswith(said.format(tmp_path / "out") + "\n")
+    assert result.output.count("\n") == 1
+
+
+def test_an_image_that_does_not_fit_the_memory_ends_the_command_and_is_not_left_out(
+    nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @image.readable()
+    def fill(*_: Any) -> None:
+        cv2.resize(np.zeros((1, 1), np.uint8), (1 << 30, 1 << 20))
+
+    monkeypatch.setattr("medsass.data.sharding.sample.encode", fill)
+    result = _run("shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png")
+    _assert_one_line(result, "memory ran out (", "nsufficient memory", "take fewer --workers and go on with --resume")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["stopped by SIGTERM and saved", ""])
@@ -178,7 +242,7 @@ def test_a_stopped_training_ends_with_exit_code_0_and_its_words(monkeypatch: pyt
     def stop(_: Any) -> None:
         raise errors.Stopped(text)
 
-    monkeypatch.setattr("medsass.runs.training.train.train", stop)
+    _replace_train(monkeypatch, stop)
     result = _run("train", "s", "r")
     assert result.exit_code == 0
     assert result.stderr == (f"{text}\n" if text else "")
@@ -188,7 +252,7 @@ def test_a_failure_of_another_process_ends_with_exit_code_2_and_no_words(monkeyp
     def fail(_: Any) -> None:
         raise errors.ElsewhereError("elsewhere")
 
-    monkeypatch.setattr("medsass.runs.training.train.train", fail)
+    _replace_train(monkeypatch, fail)
     result = _run("train", "s", "r")
     assert (result.exit_code, result.output) == (2, "")
 
@@ -207,6 +271,7 @@ def test_an_unreadable_image_gives_exit_code_2_and_the_others_are_written(
     result = _run("predict", trained, tmp_path / "bad.png", good, "--out", tmp_path / "out", "--device", "cpu")
     assert result.exit_code == 2
     assert "bad.png: not an image file that can be read; left out" in result.stderr
+    assert result.stdout == f"1 of 2 masks written to {tmp_path / 'out'}\n"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [good.name]
 
 
@@ -216,7 +281,11 @@ def test_the_whole_line_runs(nuclei_folder: Path, tmp_path: Path) -> None:
         _run("shard", nuclei_folder, shards, "--images", "images/*.png", "--masks", "masks/*.png"),
         _run("info", shards, "--preview", tmp_path / "preview.png"),
         _run("train", shards, run, *TINY, "--polarity", "bright"),
-        _run("evaluate", run, shards, "--device", "cpu", "--json", tmp_path / "scores.json"),
+    ]
+    suggested = steps[-1].stdout.split("Next: medsass ")[1].split()
+    assert suggested == ["evaluate", str(run), str(shards)]
+    steps += [
+        _run(*suggested, "--device", "cpu", "--json", tmp_path / "scores.json"),
         _run("predict", run, nuclei_folder / "images", "--out", out, "--device", "cpu"),
     ]
     assert [step.exit_code for step in steps] == [0] * 5, [step.output for step in steps]

@@ -22,7 +22,7 @@ from medsass.runs.label import label
 from medsass.runs.scoring.evaluate import evaluate
 from medsass.runs.training.train import train
 from tests.conftest import tiny
-from tests.support import built, forks, servers
+from tests.support import built, commands, servers
 from tests.support.servers import S3
 
 pytest.importorskip("moto")
@@ -162,29 +162,47 @@ def test_a_key_that_does_not_exist_names_the_command(s3: S3) -> None:
         remote.load(s3.bucket / "no")
 
 
-def _answer(log: Path, environment: dict[str, str], *drop: str) -> str:
-    """Return what `medsass train` on shards in S3 prints on stderr in that environment."""
-    kept = {name: value for name, value in environment.items() if name not in drop}
+READ = {
+    "train s3://bucket/x run --device cpu": "s3://bucket/x/manifest.json",
+    "shard s3://bucket/x out": "s3://bucket/x",
+    "shard . s3://bucket/x": "s3://bucket/x/manifest.json",
+    "verify s3://bucket/x": "s3://bucket/x/manifest.json",
+}  # and what each looks for first
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def _environment(variables: dict[str, str], *drop: str) -> dict[str, str]:
+    """Return the environment of a process whose access to S3 is decided by these variables alone, without some of them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     nowhere = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull, "AWS_MAX_ATTEMPTS": "1"}
-    words = ["train", "s3://bucket/x", "run", "--device", "cpu"]
-    fork = forks.server().start(log, words, environment={**nowhere, **kept})
-    assert fork.wait(120) == 2, fork.err
-    return fork.err
+    return {**inherited, **nowhere, **{name: value for name, value in variables.items() if name not in drop}}
+
+
+def _assert_refused(folder: Path, environment: dict[str, str], reason: str, remedy: str) -> None:
+    """Assert that all commands that read from S3 say the same in one line, and leave nothing behind."""
+    answers, heavy = commands.answers([line.split() for line in READ], folder, environment)
+    for (code, said), place in zip(answers, READ.values(), strict=True):
+        assert said.startswith(f"medsass: {place} cannot be read ({reason}"), said
+        assert f"); {remedy}" in said
+        assert (code, said.count("\n")) == (2, 1)
+    assert list(folder.iterdir()) == []
+    assert heavy in ([], ["nvidia.dali"])
 
 
 def test_missing_credentials_are_one_line(s3: S3, tmp_path: Path) -> None:
-    said = _answer(tmp_path / "log", s3.environment, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    assert said.startswith("medsass: s3://bucket/x/manifest.json cannot be read (Unable to locate credentials)")
-    assert said.count("\n") == 1
+    remedy = (
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs neither: set FSSPEC_S3_"
+    )
+    _assert_refused(tmp_path, _environment(s3.environment, *KEYS), "Unable to locate credentials", remedy)
 
 
 def test_an_unreachable_server_is_one_line(s3: S3, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"  # bound, so nobody else's, and not listening
-        said = _answer(tmp_path / "log", {**s3.environment, "AWS_ENDPOINT_URL": url})
-    assert said.startswith("medsass: s3://bucket/x/manifest.json cannot be read (Could not connect to the endpoint URL")
-    assert said.count("\n") == 1
+        environment = _environment({**s3.environment, "AWS_ENDPOINT_URL": url})
+        remedy = "check the address and the network and, where the bucket is not Amazon's, AWS_ENDPOINT_URL"
+        _assert_refused(tmp_path, environment, "Could not connect to the endpoint URL", remedy)
 
 
 @pytest.fixture(scope="module")

@@ -108,3 +108,42 @@ def test_an_output_folder_may_hold_files_of_its_command_alone(tmp_path: Path) ->
         FileExistsError, match=r"holds files that are not a run's, such as thesis\.docx; choose another"
     ):
         files.own_content(tmp_path, "RUN", is_ours, "a run's")
+
+
+class PartialCredentialsError(Exception):
+    """As botocore's: an error of no class that Python knows."""
+
+
+class ClientConnectorError(ConnectionError):
+    """As aiohttp's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (PartialCredentialsError("half\n of them."), "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
+        (PermissionError("half of them"), "the server refuses: check AWS_ACCESS_KEY_ID"),
+        (
+            ClientConnectorError("half of them"),
+            "check the address and the network and, where the bucket is not Amazon's",
+        ),
+        (RuntimeError("half of them"), "check the address, the credentials and the network"),
+    ],
+)
+def test_an_error_from_an_address_names_it_and_the_remedy(error: Exception, remedy: str) -> None:
+    place = files.location("memory://bucket/x")
+
+    def wrapped() -> None:
+        with files.reaching(place, "written"):
+            raise OSError("wrapped") from error
+
+    with pytest.raises(files.UnreachableError) as raised:
+        wrapped()
+    assert str(raised.value).startswith(f"memory://bucket/x cannot be written (half of them); {remedy}")
+
+
+def test_a_file_that_is_missing_and_local_errors_stay_what_they_are(tmp_path: Path) -> None:
+    for place, error in ((files.location("memory://x"), FileNotFoundError("gone")), (tmp_path, PermissionError("no"))):
+        with pytest.raises(type(error), match=str(error)), files.reaching(place):
+            raise error
+    assert not files.is_file(files.location("memory://bucket/none"))

@@ -11,11 +11,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
-LAYERS = ({"bundled", "doctor", "errors", "files"}, {"config"}, PILLARS, {"methods"}, {"runs"}, {"cli"}, {"__main__"})
+LAYERS = (
+    {"bundled", "doctor", "errors", "files", "foreign"},
+    {"config"},
+    PILLARS,
+    {"methods"},
+    {"runs"},
+    {"cli"},
+    {"__main__"},
+)
 ROOMS = {  # inside data/ and runs/, from the lowest floor up
     "data": ({"dali", "formats", "shards", "synthetic"}, {"loading", "sharding"}),
     "runs": (
         {"console", "device", "distributed", "figures", "image_files", "run_directory"},
+        {"preflight"},
         {"info", "label", "prediction", "scoring", "tuning"},
         {"export", "training"},
         {"demo", "experiment"},

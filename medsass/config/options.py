@@ -1,6 +1,7 @@
 """Building blocks of the configurations: the choices, the limits, and the class decorator that checks both."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, field
 from functools import wraps
 from pathlib import Path
@@ -35,6 +36,7 @@ MODELS: tuple[str, ...] = get_args(Model)
 POLARITIES: tuple[str, ...] = get_args(Polarity)
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 RANGES: tuple[str, ...] = get_args(Range)
+WEIGHTS = "model.safetensors"  # in a run directory
 
 DEVICE_HELP = "where to run; auto takes the GPU where there is one"
 THREADS_HELP = "DALI's CPU threads; 0 takes all cores"
@@ -93,6 +95,12 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{name} must be numbers separated by commas; got '{text}'") from error
+
+
+def check_ght(values: Sequence[float]) -> None:
+    """Raise `ValueError` unless these are GHT's nu, tau, kappa >= 0 and omega in [0, 1], all finite."""
+    if len(values) != 4 or not all(map(math.isfinite, values)) or min(values) < 0 or values[3] > 1:
+        raise ValueError(f"ght must be four numbers nu, tau, kappa >= 0 and omega in [0, 1]; got {tuple(values)}")
 
 
 def plain(config: Any) -> dict[str, Any]:

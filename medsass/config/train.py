@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 from pydantic import AfterValidator
 
+from medsass.config import refine
 from medsass.config.options import (
     DEVICE_HELP,
     THREADS_HELP,
@@ -22,7 +23,9 @@ from medsass.config.options import (
     Positive,
     Precision,
     Threshold,
+    check_ght,
     check_resume,
+    numbers,
     option,
     options_class,
 )
@@ -42,7 +45,20 @@ def _odd(block_size: int) -> int:
     return block_size
 
 
+def _ght(text: str) -> str:
+    check_ght(numbers(text, "--ght"))
+    return text
+
+
+def _refine(text: str) -> str:
+    if text != "recipe":
+        refine.parse(text)
+    return text
+
+
 _BlockSize = Annotated[int, Ge(3), AfterValidator(_odd)]
+_Ght = Annotated[str, AfterValidator(_ght)]
+_Refine = Annotated[str, AfterValidator(_refine)]
 
 
 @options_class
@@ -55,10 +71,10 @@ class LabelConfig:
     polarity: Annotated[str, Literal["recipe", Polarity]] = option(
         "recipe", "foreground side; recipe: the shards' own, auto for images"
     )
-    ght: str = option("0,0,0,0.5", _GHT_HELP)
+    ght: _Ght = option("0,0,0,0.5", _GHT_HELP)
     block_size: _BlockSize = option(51, _BLOCK_SIZE_HELP)
     offset: Number = option(0.0, _OFFSET_HELP)
-    refine: str = option("", _REFINE_HELP)
+    refine: _Refine = option("", _REFINE_HELP)
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     overwrite: bool = option(False, "replace masks that are already in OUT")
 
@@ -134,10 +150,10 @@ class TrainConfig:
     flip: bool = option(True, "random horizontal and vertical flips")
     jitter: Amount = option(0.2, "brightness, contrast and saturation vary by up to this share")
     hue: Amount = option(6.0, "hue varies by up to this many degrees")
-    ght: str = option("0,0,0,0.5", _GHT_HELP)
+    ght: _Ght = option("0,0,0,0.5", _GHT_HELP)
     block_size: _BlockSize = option(51, _BLOCK_SIZE_HELP)
     offset: Number = option(0.0, _OFFSET_HELP)
-    refine: str = option("", _REFINE_HELP)
+    refine: _Refine = option("", _REFINE_HELP)
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
     seed: Count = option(0, "seed of weights, shuffling and augmentation")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
@@ -167,3 +183,53 @@ class TrainConfig:
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"--label-fraction must be above 0 and at most 1; got {self.label_fraction}")
         check_resume(self.resume, self.overwrite, "the run")
+        _check_method(self)
+
+
+# Options that no method but one reads, and those without a meaning where only an encoder is trained. The polarity is not
+# among these: it belongs to the labels that the encoder is compared with.
+_OWN = {"parts": "medsass-plus"}
+_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
+ENCODERS, _VIT = ("byol", "dino", "mae", "simmim", "simsiam"), ("mae", "simmim")
+COMPONENTS = ("weights", "consistency", "teacher")  # of medsass-plus
+
+
+def _check_method(config: TrainConfig) -> None:
+    """Raise `ValueError` naming an option that the method or the model cannot serve."""
+    method, vit = config.method, config.model.startswith("unet-vit")
+    if vit and config.size % 16:  # halved four times
+        raise ValueError(f"--size must be a multiple of 16 for {config.model}; got {config.size}")
+    for name in _changed(config, tuple(_OWN)):
+        if method != _OWN[name]:
+            raise ValueError(f"--{name} is for --method {_OWN[name]}, not {method}; drop it")
+    if method in ("medsass", "medsass-plus") and config.label_fraction < 1:
+        raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
+    components(config)
+    if method not in ENCODERS:
+        return
+    for name in _changed(config, _SEGMENTATION):
+        raise ValueError(
+            f"--{name.replace('_', '-')} is for methods that segment; --method {method} trains an encoder as its own paper "
+            "does; drop the option"
+        )
+    if method in _VIT and not vit:
+        raise ValueError(
+            f"--method {method} is for vision transformers, and {config.model} has none; "
+            "take --model unet-vit-small or unet-vit-tiny"
+        )
+    if config.scope == "network":
+        raise ValueError(f"--method {method} trains an encoder alone; drop --scope network")
+
+
+def _changed(config: TrainConfig, names: tuple[str, ...]) -> list[str]:
+    """Return those of these fields that differ from their default."""
+    return [name for name in names if getattr(config, name) != TrainConfig.__dataclass_fields__[name].default]
+
+
+def components(config: TrainConfig) -> tuple[str, ...]:
+    """Return the components of medsass-plus that --parts names. Raises `ValueError` for an unknown one."""
+    found = tuple(name.strip() for name in config.parts.split(",") if name.strip() not in ("", "none"))
+    for name in found:
+        if name not in COMPONENTS:
+            raise ValueError(f"--parts: '{name}' is none of {', '.join(COMPONENTS)}")
+    return found

@@ -5,7 +5,7 @@ the speed of all cores; when a batch fails, its images are decoded one by one in
 file raises.
 """
 
-import importlib
+import importlib.util
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,24 @@ if TYPE_CHECKING:
 
 BATCH = 32
 
+_MISSING = (
+    "this command needs NVIDIA DALI, also on the CPU: "
+    "pip install 'medsass[cuda13]' (or 'medsass[cuda12]' with a CUDA 12 driver)"
+)
+
 
 def import_dali(module: str = "nvidia.dali") -> Any:
     """Import a module of DALI. Raises `ImportError` that says which extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            "this command needs NVIDIA DALI, also on the CPU: "
-            "pip install 'medsass[cuda13]' (or 'medsass[cuda12]' with a CUDA 12 driver)"
-        ) from error
+        raise ImportError(_MISSING) from error
+
+
+def check() -> None:
+    """Raise `ImportError` as `import_dali` does, without the import."""
+    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
+        raise ImportError(_MISSING)
 
 
 def tensor(array: "NDArray[Any] | torch.Tensor") -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from medsass.config.options import check_ght
 from medsass.labels import threshold as spec
 from medsass.labels.compiler import BLOCK_BYTES, SHARED_BYTES, Limits, Variant, import_cupy, launch, limits, pointer
 
@@ -137,7 +138,7 @@ def label(
     if normalise and bits == 16:
         raise ValueError("normalised input is made of uint8 images; got uint16")
     if ght is not None:
-        spec.check_ght(ght)
+        check_ght(ght)
     (count, height, width), device = images.shape[:3], images.device.index
     pixels, where = height * width, (device, stream)
     variant = Variant("label.cu", channels, bits, ght is not None, _INPUTS[normalise.dtype if normalise else None])

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from medsass.config import LABELS, POLARITIES
-from medsass.labels import ops, refine, threshold
+from medsass.config import LABELS, POLARITIES, refine
+from medsass.config.options import check_ght
+from medsass.labels import ops
 from medsass.labels.cuda import Labels, Normalise
 
 
@@ -42,7 +43,7 @@ class Labeler:
             raise ValueError(f"method must be one of {', '.join(LABELS)}; got '{self.method}'")
         if self.polarity not in POLARITIES:
             raise ValueError(f"polarity must be one of {', '.join(POLARITIES)}; got '{self.polarity}'")
-        threshold.check_ght(self.ght)
+        check_ght(self.ght)
         if self.block_size < 3 or self.block_size % 2 == 0:
             raise ValueError(f"block_size must be odd and at least 3; got {self.block_size}")
         steps = refine.parse(self.refine)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from medsass.config.refine import parse
 from medsass.labels import cpu, cuda, refine, threshold
 from medsass.labels.cuda import Normalise
 
@@ -102,7 +103,7 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
 @torch.library.custom_op("medsass::before", mutates_args=(), schema="(Tensor images, str steps) -> (Tensor, Tensor)")
 def before(images: torch.Tensor, steps: str) -> Two:
     """Apply the steps before the threshold to a uint8 batch: gray image, and 1 outside of the field of view."""
-    gray, outside = refine.of_images(images, refine.parse(steps))
+    gray, outside = refine.of_images(images, parse(steps))
     return (gray.clone(memory_format=torch.contiguous_format) if gray is images else gray), outside
 
 
@@ -114,7 +115,7 @@ before.register_fake(lambda images, _: (images.new_empty(images.shape[:3]), imag
 )
 def after(mask: torch.Tensor, outside: torch.Tensor | None, steps: str) -> torch.Tensor:
     """Apply the steps after the threshold to a mask (N, H, W) uint8 in {0, 1}; nothing in `outside` is foreground."""
-    return refine.of_mask(mask, outside, refine.parse(steps))
+    return refine.of_mask(mask, outside, parse(steps))
 
 
 after.register_fake(lambda mask, *_: torch.empty_like(mask, memory_format=torch.contiguous_format))

@@ -104,13 +104,6 @@ def ght_scores(counts: Histogram, nu: float, tau: float, kappa: float, omega: fl
     return score
 
 
-def check_ght(parameters: Sequence[float]) -> None:
-    """Raise `ValueError` unless these are nu, tau, kappa >= 0 and omega in [0, 1], all finite."""
-    values = tuple(parameters)
-    if len(values) != 4 or not np.isfinite(values).all() or min(values) < 0 or values[3] > 1:
-        raise ValueError(f"ght must be four numbers nu, tau, kappa >= 0 and omega in [0, 1]; got {values}")
-
-
 def ght(counts: Histogram, nu: float, tau: float, kappa: float, omega: float) -> float:
     """Return GHT's threshold in [0, 254]: the mean of the levels with the greatest score, as in Barron's reference."""
     scores = ght_scores(counts, nu, tau, kappa, omega)

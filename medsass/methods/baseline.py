@@ -21,17 +21,13 @@ from torch import nn
 
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment
-from medsass.methods.method import changed, network_of
+from medsass.methods.method import network_of
 from medsass.methods.optim import cosine
-from medsass.models import encoder, vit_unet
+from medsass.models import encoder
 
 # Common to the augmentations of BYOL (table 6), SimSiam (appendix A) and DINO (its code), which are for photographs:
 # hence no vertical flips. A hue of 0.1 of a turn is 36 degrees.
 PHOTO = Augment(vertical=False, jitter=0.4, hue=36.0, jitter_chance=0.8, gray=0.2)
-
-# Options without a meaning where only an encoder is trained. The polarity is not among them: it belongs to the labels that
-# the encoder is compared with.
-_SEGMENTATION = ("labels", "refine", "loss", "crop", "flip", "jitter", "hue", "label_fraction")
 
 
 def import_lightly(module: str) -> Any:
@@ -53,25 +49,6 @@ class Encoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map normalised images to the heads' input (N, C)."""
         return encoder.summary(self.encoder, images)
-
-
-def check(config: TrainConfig, vit: bool = False) -> None:
-    """Raise `ValueError` naming an option that does not fit a baseline, as the `check` of its module.
-
-    A baseline trains an encoder alone, without labels, and augments as its paper does. With `vit` it needs a vision transformer.
-    """
-    for option in changed(config, _SEGMENTATION):
-        raise ValueError(
-            f"--{option} is for methods that segment; --method {config.method} trains an encoder as its own paper does; "
-            "drop the option"
-        )
-    if vit and config.model not in vit_unet.SHAPES:
-        raise ValueError(
-            f"--method {config.method} is for vision transformers, and {config.model} has none; "
-            "take --model unet-vit-small or unet-vit-tiny"
-        )
-    if config.scope == "network":
-        raise ValueError(f"--method {config.method} trains an encoder alone; drop --scope network")
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -12,12 +12,9 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline
 from medsass.methods.baseline import PHOTO, Encoder, follow, frozen, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
-
-check = baseline.check
 
 _MOMENTUM = 0.996  # tau_base, section 3.3
 _HIDDEN, _OUT = 4096, 256  # of projector and predictor, section 3.3

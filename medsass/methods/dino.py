@@ -23,12 +23,10 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline, collective
+from medsass.methods import collective
 from medsass.methods.baseline import PHOTO, Encoder, follow, frozen, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
-
-check = baseline.check
 
 _OUT = 4096  # K, section 3.1
 _GLOBAL, _LOCAL = 2, 8  # crops of each image

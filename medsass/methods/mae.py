@@ -11,7 +11,6 @@ Numbers are the paper's: sections 3 and 4, table 8. At this scale:
   network; the paper's embeddings are fixed sines and cosines, as in our decoder.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +20,9 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline
 from medsass.methods.baseline import Encoder, drawn, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
-
-check = partial(baseline.check, vit=True)
 
 _PATCH = 8
 _RATIO = 0.75  # share of the patches that is masked, section 4.1

@@ -36,12 +36,6 @@ class MedSASS(Segmentation):
 build = MedSASS
 
 
-def check(config: TrainConfig) -> None:
-    """Raise `ValueError` if only a share of the labels is to be used: none are ever read."""
-    if config.label_fraction < 1:
-        raise ValueError("--label-fraction is for --method supervised; medsass reads no labels; drop it")
-
-
 def labeler(config: TrainConfig, polarity: str) -> Labeler:
     """Return the labeler of a run; `evaluate` also scores its labels by themselves."""
     return Labeler(

@@ -18,14 +18,12 @@ import torch
 from torch import nn
 
 from medsass.config import TrainConfig
+from medsass.config.train import components
 from medsass.data.loading.loader import Batch
-from medsass.methods import confidence, medsass, teacher
+from medsass.methods import confidence, teacher
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Outcome, Regime
 from medsass.methods.teacher import Teacher
-
-OPTIONS = ("parts",)
-COMPONENTS = ("weights", "consistency", "teacher")
 
 _GAIN, _SHIFT, _NOISE = 0.25, 0.25, 0.1  # of each channel's deviation in the image
 
@@ -94,18 +92,3 @@ def changed(images: torch.Tensor) -> torch.Tensor:
     u = (2 * draw((len(images), 1, 1, 1)) - 1).clamp_min(0)
     change = _SHIFT * b + _NOISE * torch.randn_like(images)
     return mean + (1 + u * _GAIN * a) * (images - mean) + u * spread * change
-
-
-def components(config: TrainConfig) -> tuple[str, ...]:
-    """Return the components that --parts names. Raises `ValueError` for an unknown one."""
-    found = tuple(name.strip() for name in config.parts.split(",") if name.strip() not in ("", "none"))
-    for name in found:
-        if name not in COMPONENTS:
-            raise ValueError(f"--parts: '{name}' is none of {', '.join(COMPONENTS)}")
-    return found
-
-
-def check(config: TrainConfig) -> None:
-    """Raise `ValueError` for unknown components, and for what `medsass.check` refuses."""
-    medsass.check(config)
-    components(config)

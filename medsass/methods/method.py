@@ -4,9 +4,8 @@ A method is a module `methods/<name>.py` (a hyphen of the name is an underscore 
 
     build(config: TrainConfig, polarity: str) -> Method
 
-a function or the class itself, where `polarity` is that of the dataset's foreground; and optionally `check(config)`, which
-raises `ValueError` for options that the method cannot serve, before anything is built, and `OPTIONS`, the fields of
-`TrainConfig` that no other method reads.
+a function or the class itself, where `polarity` is that of the dataset's foreground. `config/train.py` refuses the
+options that a method cannot serve.
 """
 
 import importlib
@@ -17,11 +16,10 @@ import torch
 from torch import nn
 
 from medsass.config import METHODS, TrainConfig
-from medsass.config.options import Kept
+from medsass.config.options import WEIGHTS, Kept
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.labels import refine
-from medsass.models import checkpoint, network, vit_unet
+from medsass.models import checkpoint, network
 
 
 @dataclass(frozen=True)
@@ -146,26 +144,12 @@ class Method(nn.Module):
         return {name: value for name, value in state.items() if name.startswith("encoder.")}
 
 
-def check(config: TrainConfig) -> None:
-    """Raise `ValueError` naming an option that the method or the model cannot serve. Nothing is built."""
-    if config.refine != "recipe":
-        refine.parse(config.refine)  # for every method: its labels are those that `evaluate` compares with
-    if config.model in vit_unet.SHAPES and config.size % 16:  # halved four times
-        raise ValueError(f"--size must be a multiple of 16 for {config.model}; got {config.size}")
-    for name in METHODS:
-        for option in changed(config, getattr(_module(name), "OPTIONS", ())):
-            if name != config.method:
-                raise ValueError(f"--{option} is for --method {name}, not {config.method}; drop it")
-    getattr(_module(config.method), "check", lambda _: None)(config)
-
-
 def make(config: TrainConfig, polarity: str) -> Method:
     """Build the method that `config.method` names, for a dataset whose foreground has that polarity.
 
     Raises `ValueError` if `config` asks for something that the method cannot do, or starts from a run that does not fit;
     `OSError` if that run cannot be read; `ImportError` if the method needs a package.
     """
-    check(config)
     return cast(Method, _module(config.method).build(config, polarity))
 
 
@@ -174,15 +158,9 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"medsass.methods.{name.replace('-', '_')}")
 
 
-def changed(config: TrainConfig, names: tuple[str, ...]) -> list[str]:
-    """Return, as options of the command line, those of these fields that differ from their default."""
-    defaults = TrainConfig.__dataclass_fields__
-    return [name.replace("_", "-") for name in names if getattr(config, name) != defaults[name].default]
-
-
 def network_of(config: TrainConfig) -> nn.Module:
     """Build the U-Net that `config` names, with the weights of the run `config.init` if there is one."""
     result = network.build(config.model)
     if config.init:
-        checkpoint.load_into(config.init / checkpoint.WEIGHTS, result, config.model)
+        checkpoint.load_into(config.init / WEIGHTS, result, config.model)
     return result

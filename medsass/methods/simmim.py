@@ -10,7 +10,6 @@ Numbers are the paper's: sections 3 and 4.1, and for ViT-B section 4.2. At this 
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +18,9 @@ from torch import nn
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import Augment, View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline
 from medsass.methods.baseline import Encoder, drawn, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
-
-check = partial(baseline.check, vit=True)
 
 _PATCH = 8
 _RATIO = 0.6  # share of the squares that is masked, section 4.1.2

@@ -13,12 +13,9 @@ from torch.nn import functional as F
 from medsass.config import TrainConfig
 from medsass.data.loading.augment import View
 from medsass.data.loading.loader import Batch
-from medsass.methods import baseline
 from medsass.methods.baseline import PHOTO, Encoder, import_lightly
 from medsass.methods.method import Method, Outcome, Regime
 from medsass.models import network
-
-check = baseline.check
 
 _OUT, _BOTTLENECK = 2048, 512
 

@@ -17,8 +17,6 @@ from medsass import files
 from medsass.config import MODELS
 from medsass.models import network
 
-WEIGHTS = "model.safetensors"  # in a run directory
-
 # What torch and safetensors raise for damaged files.
 _UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError)
 _ENCODER = "encoder."  # prefix of an encoder's weights, in a network's file and in an encoder's own

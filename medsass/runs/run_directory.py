@@ -12,10 +12,9 @@ from pydantic.dataclasses import dataclass
 from medsass import config, files
 from medsass.config import TrainConfig, schema
 from medsass.config.options import Arithmetic, Kept, Polarity, Range
-from medsass.models import checkpoint
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
-LAST, BEST, WEIGHTS = "last.pt", "best.pt", checkpoint.WEIGHTS
+LAST, BEST, WEIGHTS = "last.pt", "best.pt", config.options.WEIGHTS
 PROGRESS, SAMPLES, PROFILE = "progress.png", "samples.png", "profile"
 WANDB = "wandb"  # files of Weights & Biases
 SCORES, EXPORT = "scores.json", "export"  # of evaluate --json and of export, if they write into the run
@@ -76,7 +75,17 @@ class _Content(Facts):
 def create(cfg: TrainConfig, facts: Facts) -> None:
     """Make `cfg.run` a new run directory that holds config.json: the options and the `facts`.
 
-    With --overwrite the files of an old run are deleted, and no others. Raises `FileExistsError` where the folder holds
+    With --overwrite the files of an old run are deleted, and no others. Raises as `check_new` does.
+    """
+    for path in sorted(check_new(cfg), key=lambda path: path.name != CONFIG):  # first: without it the rest is no run
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    cfg.run.mkdir(parents=True, exist_ok=True)
+    content = {"medsass": facts.medsass, "train": config.plain(cfg), **asdict(facts)}
+    files.write(cfg.run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")  # str: addresses
+
+
+def check_new(cfg: TrainConfig) -> list[Path]:
+    """Return the files of an old run in `cfg.run`, which a new one replaces. Raises `FileExistsError` where the folder holds
     anything else, or a run without --overwrite, and `ValueError` where it is an address.
     """
     check_local(cfg.run, "RUN")
@@ -86,11 +95,7 @@ def create(cfg: TrainConfig, facts: Facts) -> None:
         raise FileExistsError(
             f"{cfg.run} already holds a run; go on with --resume, replace it with --overwrite, or choose another folder"
         )
-    for path in sorted(existing, key=lambda path: path.name != CONFIG):  # first: without it the rest is no run
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    cfg.run.mkdir(parents=True, exist_ok=True)
-    content = {"medsass": facts.medsass, "train": config.plain(cfg), **asdict(facts)}
-    files.write(cfg.run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")  # str: addresses
+    return existing
 
 
 def stored(run: Path) -> tuple[TrainConfig, Facts]:
@@ -128,12 +133,20 @@ def _place(text: str) -> Path:
         return Path(text)
 
 
-def check_resume(cfg: TrainConfig, facts: Facts) -> None:
-    """Raise `ValueError` naming each option of `cfg` and each of the `facts` that differs from the stored run."""
+def check_weights(run: Path) -> tuple[TrainConfig, Facts]:
+    """Return `stored`. Raises as it does, and `FileNotFoundError` where no epoch was finished."""
+    found, path = stored(run), run / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished; start it with medsass train")
+    return found
+
+
+def check_resume(cfg: TrainConfig, facts: Facts | None = None) -> None:
+    """Raise `ValueError` naming each option of `cfg` and each of the `facts`, if known, that differs from the stored run."""
     old, old_facts = stored(cfg.run)
     names = [item.name for item in fields(cfg) if item.name not in _FREE]
     pairs: dict[str, tuple[Any, Any]] = {name: (getattr(old, name), getattr(cfg, name)) for name in names}
-    names = [item.name for item in fields(facts) if item.name != "medsass"]
+    names = [item.name for item in fields(facts) if item.name != "medsass"] if facts else []
     pairs |= {name: (getattr(old_facts, name), getattr(facts, name)) for name in names}
     differ = [
         f"{name} ({_short(was)} in the run, {_short(now)} now)" for name, (was, now) in pairs.items() if was != now

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from medsass import config, files
-from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, LabelConfig, PredictConfig, ShardConfig, TrainConfig
-from medsass.labels import refine
+from medsass.config import (
+    DemoConfig,
+    EvaluateConfig,
+    InfoConfig,
+    LabelConfig,
+    PredictConfig,
+    ShardConfig,
+    TrainConfig,
+    refine,
+)
 
 A, B = Path("a"), Path("b")
 

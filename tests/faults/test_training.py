@@ -123,16 +123,24 @@ def test_signals_save_in_mid_epoch_and_the_run_goes_on_to_the_same_bits(tmp_path
         assert_same(run, whole)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 1), ("SIGTERM", -signal.SIGTERM)])
-def test_the_second_signal_ends_at_once(name: str, code: int, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_the_second_signal_ends_at_once_and_its_command_goes_on_to_the_same_bits(
+    name: str, shards: Path, reference: tuple[Path, float, int], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     fork = start(run, *command(shards, run), first=["light", "slow"])
     until((run / "last.pt").is_file)
-    for _ in range(2):
-        time.sleep(0.5)
-        fork.kill(getattr(signal, name))
-    assert fork.wait(30) == code
+    fork.kill(getattr(signal, name))
+    until(lambda: f"{name}: saves and stops after this step; a second one stops at once" in fork.err)
+    fork.kill(getattr(signal, name))
+    assert fork.wait(30) == 130
+    again = f"medsass train {shards} {run} --resume"
+    said = f"medsass: interrupted; the last checkpoint is of step 0 of epoch 1; go on with: {again}"
+    assert fork.err.splitlines()[-1] == said
     assert "Traceback" not in fork.err
+    fork = start(run, *again.split()[1:], first=["light"])
+    assert fork.wait() == 0, fork.err
+    assert_same(run, reference[0])
 
 
 def _interrupted(shards: Path, run: Path, events: int) -> None:
@@ -215,3 +223,20 @@ def test_too_little_memory_names_what_fits_and_auto_batch_takes_it(shards: Path,
     fork = start(by_hand, *command(shards, by_hand, accumulate=4, batch_size=16), first=crowded)
     assert fork.wait() == 0, fork.err
     assert_same(auto, by_hand)
+
+
+def test_too_little_memory_of_a_cpu_is_one_line_and_loses_nothing(
+    shards: Path, reference: tuple[Path, float, int], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    fork = start(run, *command(shards, run), first=["light", "cramped"])
+    assert fork.wait() == 2
+    last = fork.err.splitlines()[-1]
+    assert last.startswith("medsass: memory ran out (")
+    assert "can't allocate memory" in last
+    assert "start again with a smaller --batch-size or --size, or with more --accumulate" in last
+    assert "Traceback" not in fork.err
+    assert checkpoint.load(run / "last.pt")["done"] == 2
+    fork = start(run, *command(shards, run, "--resume"), first=["light"])
+    assert fork.wait() == 0, fork.err
+    assert_same(run, reference[0])

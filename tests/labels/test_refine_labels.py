@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage import measure, segmentation
 
+from medsass.config.refine import parse
 from medsass.labels import Labeler, Normalise, ops, refine
-from medsass.labels.refine import parse
 from tests.labels.test_vignette import dermoscope, nuclei
 from tests.support.effort import examples
 from tests.support.masks import batches

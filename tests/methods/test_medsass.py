@@ -70,4 +70,4 @@ def test_the_target_is_refined_as_asked_for() -> None:
 @pytest.mark.parametrize("name", ["medsass", "supervised"])
 def test_steps_that_are_none_are_refused_before_anything_is_built(name: str) -> None:
     with pytest.raises(ValueError, match=r"^refine: a step must be one of .*; got 'sharpen'$"):
-        method.check(_config(method=name, refine="border,sharpen"))
+        _config(method=name, refine="border,sharpen")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from medsass.config import TrainConfig
+from medsass.config.train import COMPONENTS
 from medsass.data.loading.loader import Batch
 from medsass.methods import medsass_plus, method
 from medsass.methods.medsass_plus import MedSASSPlus
@@ -31,10 +32,10 @@ def test_without_its_components_it_is_medsass() -> None:
 def test_all_components_are_on_by_default() -> None:
     made = _made()
     assert isinstance(made, MedSASSPlus)
-    assert made.components == medsass_plus.COMPONENTS
+    assert made.components == COMPONENTS
 
 
-@pytest.mark.parametrize("component", medsass_plus.COMPONENTS)
+@pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_is_on_alone(component: str) -> None:
     made = _made(parts=component)
     assert isinstance(made, MedSASSPlus)

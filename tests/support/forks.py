@@ -172,6 +172,21 @@ def crowded() -> None:
     Segmentation.forward = forward  # type: ignore[method-assign]
 
 
+def cramped() -> None:
+    """Let the CPU's memory run out in the third step."""
+    import torch
+
+    from medsass.methods.segmentation import Segmentation
+
+    original, steps = Segmentation.forward, iter([1, 1, 1 << 52])
+
+    def forward(self: Any, batch: Any, progress: float) -> Any:
+        torch.empty(next(steps), dtype=torch.uint8)
+        return original(self, batch, progress)
+
+    Segmentation.forward = forward  # type: ignore[method-assign]
+
+
 def _run(job: dict[str, Any]) -> None:
     """Run the command, in the fork."""
     for number, ending in enumerate((".out", ".err"), 1):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
+from medsass.errors import is_memory
 
 MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own limit
 
@@ -219,6 +220,8 @@ def readable() -> Iterator[None]:
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever they stumble over
+        if is_memory(error):
+            raise MemoryError(" ".join(str(error).split())) from error
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
         text = " ".join(str(error).split()) or type(error).__name__

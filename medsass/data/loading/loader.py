@@ -212,7 +212,8 @@ class Loader:
     def _reason(self, error: PipelineError) -> BaseException:
         """Return an error that names the sample on which DALI failed, else DALI's own; torch's if memory ran out."""
         if "out of memory" in str(error.__cause__) or "llocation failed" in str(error.__cause__):
-            return torch.OutOfMemoryError(str(error.__cause__))
+            kind = torch.OutOfMemoryError if self.config.device == "cuda" else MemoryError
+            return kind(str(error.__cause__))
         for item in (item for inputs in error.batches for item in inputs.encoded):
             try:
                 for what, depth in (("image", self.depth), ("mask.png", 1)):

@@ -54,7 +54,9 @@ class Listing:
 
     def _list(self, table: str, source: Path) -> None:
         self._database.execute(f"CREATE TABLE {table} {_TABLE}")
-        if not source.is_dir():
+        with files.reaching(source):
+            there = source.is_dir()
+        if not there:
             raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset")
         if files.is_local(source):
             statuses = [path.stat() for path in self._excluded if path.is_dir()]
@@ -123,7 +125,9 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator
 
 def _walk_remote(source: Any) -> Iterator[tuple[str, int, str]]:
     root = source.path.rstrip("/")
-    for path, info in source.fs.find(root, detail=True).items():
+    with files.reaching(source):
+        found = source.fs.find(root, detail=True)
+    for path, info in found.items():
         below = path.removeprefix(root).lstrip("/")
         if any(step.startswith(".") for step in below.split("/")):
             continue  # also what leads up with ..

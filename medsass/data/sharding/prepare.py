@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data.sharding import sample
 from medsass.data.sharding.catalog import Entry
@@ -96,8 +97,9 @@ class Preparation:
             if item.error:
                 return [item]
             self._check(item)
-            file = self._open(item.entry)
-            regions, skipped = file.regions()
+            with foreign.reading(item.entry.image):
+                file = self._open(item.entry)
+                regions, skipped = file.regions()
         except (ValueError, OSError) as error:
             if file:
                 self._close(file)
@@ -120,8 +122,9 @@ class Preparation:
             if item.error:
                 raise ValueError(item.error)
             try:
-                file = file or self._open(item.entry)
-                made = sample.encode(file, item.region or Region())
+                with foreign.reading(item.entry.image):
+                    file = file or self._open(item.entry)
+                    made = sample.encode(file, item.region or Region())
             except (ValueError, OSError) as error:
                 reason(error)
                 self._check(item)

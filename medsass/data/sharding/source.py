@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from medsass import files
@@ -45,7 +46,8 @@ class Source:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
                     data = file.readall()
             else:
-                data = (self._root / path).read_bytes()
+                with files.reaching(self._root / path):
+                    data = (self._root / path).read_bytes()
             if not data.startswith(_ARRAYS):  # an array is read by region under any name
                 return Path(path), data
         if self._local:
@@ -53,8 +55,8 @@ class Source:
         self._copies.mkdir(exist_ok=True)
         copy = self._copy(path)
         if not copy.exists():
-            with files.atomic(copy) as file, (self._root / path).open("rb") as remote:
-                while piece := remote.read(1 << 22):
+            with files.atomic(copy) as file:
+                for piece in _pieces(self._root / path):
                     file.write(piece)
         return copy, None
 
@@ -82,8 +84,15 @@ class Source:
         return self._copies / (name + PurePosixPath(path).suffix)
 
 
+def _pieces(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file at an address."""
+    with files.reaching(path), path.open("rb") as remote:
+        while piece := remote.read(1 << 22):
+            yield piece
+
+
 def reason(error: Exception) -> str:
     """Return why a file is left out. Raises the error where the machine is at fault: other files would fail too."""
-    if isinstance(error, OSError) and error.errno in _MACHINE:
+    if isinstance(error, files.UnreachableError) or (isinstance(error, OSError) and error.errno in _MACHINE):
         raise error
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

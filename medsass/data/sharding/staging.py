@@ -63,9 +63,11 @@ class Staging:
 
     def _upload(self, *names: str) -> None:
         fs = self.out.fs  # type: ignore[attr-defined]
-        fs.makedirs(self.out.path, exist_ok=True)  # type: ignore[attr-defined]
+        with files.reaching(self.out, "written"):
+            fs.makedirs(self.out.path, exist_ok=True)  # type: ignore[attr-defined]
         for name in names:
-            fs.put_file(str(self.folder / name), (self.out / name).path)  # type: ignore[attr-defined]
+            with files.reaching(self.out / name, "written"):
+                fs.put_file(str(self.folder / name), (self.out / name).path)  # type: ignore[attr-defined]
             (self.folder / name).unlink()
 
 
@@ -102,14 +104,15 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
             raise FileExistsError(
                 f"{folder} holds what an interrupted run has written; go on with --resume, or start again with --overwrite"
             )
-        if resume and not begun and (out / manifest.NAME).is_file():
+        finished = files.is_file(out / manifest.NAME)
+        if resume and not begun and finished:
             if files.is_local(out):
                 remove(_old(out))
             folder.rmdir()
             return False
         may_hold = begun or overwrite
         if not files.is_local(out):
-            if (out / manifest.NAME).is_file() and not may_hold:
+            if finished and not may_hold:
                 raise FileExistsError(
                     f"{out} holds shards already; choose another address, or replace them with --overwrite"
                 )
@@ -117,7 +120,7 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
             raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
         elif out.is_mount():
             raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
-    except FileExistsError:
+    except (FileExistsError, files.UnreachableError):
         if not begun:
             folder.rmdir()
         raise
@@ -150,6 +153,9 @@ def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
         staging.journal.close()
         if not finished:
             remove(folder)
+        if isinstance(error, KeyboardInterrupt):
+            kept = f"{finished} finished tar files are kept in {folder}: go on with --resume"
+            raise KeyboardInterrupt(kept if finished else "nothing was kept; start again") from error
         if not isinstance(error, (ValueError, OSError, sqlite3.Error)):
             raise
         reason = str(error)

@@ -147,7 +147,7 @@ def load(folder: Path) -> Manifest:
 def read(folder: Path) -> Manifest:
     """Read the manifest of a shard folder without a look at the files that it names. Raises as `load` does."""
     path = folder / NAME
-    if not path.is_file():
+    if not files.is_file(path):
         raise FileNotFoundError(
             f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
         )

@@ -36,26 +36,20 @@ def load(folder: Path) -> Manifest:
 
 @contextmanager
 def one_line(path: Path) -> Iterator[None]:
-    """Turn any error from reading an address into an `OSError` of one line; local paths keep their errors.
-
-    The errors of botocore, aiohttp and Google share no class.
-    """
+    """Turn any error from reading an address into an `OSError` of one line; local paths keep their errors."""
     try:
-        yield
-    except Exception as error:
+        with files.reaching(path):
+            yield
+    except FileNotFoundError as error:
         if files.is_local(path):
             raise
         inner: BaseException = error
-        while inner.__cause__:  # fsspec wraps the connection's errors in its own
+        while inner.__cause__:
             inner = inner.__cause__
         reason = " ".join(str(inner).split()).rstrip(" .:") or type(inner).__name__
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(
-                f"{path} was not found ({reason}); check the address and its server, or make the shards with: "
-                f"medsass shard SOURCE {path.parent}"
-            ) from error
-        raise OSError(
-            f"{path} cannot be read ({reason}); check the address, the credentials and the network"
+        raise FileNotFoundError(
+            f"{path} was not found ({reason}); check the address and its server, or make the shards with: "
+            f"medsass shard SOURCE {path.parent}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from medsass import files
 from medsass.data.shards import damage, manifest, tar
 from medsass.data.shards.damage import NEW, SIDE, TOGETHER, Problem
 from medsass.data.shards.manifest import Manifest, Split
@@ -23,6 +24,8 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
     """
     try:
         stated = manifest.read(folder)
+    except files.UnreachableError:
+        raise
     except (OSError, ValueError) as error:
         text, _, remedy = str(error).removeprefix(str(folder / manifest.NAME)).lstrip(": ").rpartition("; ")
         return [Problem(manifest.NAME, text, remedy)]

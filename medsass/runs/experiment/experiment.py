@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import median
 from time import monotonic
 from typing import Any
@@ -18,57 +17,18 @@ from typing import Any
 import torch
 
 from medsass import files
-from medsass.config import EvaluateConfig, ExperimentConfig, ProbeConfig, ShardConfig, TrainConfig, plain
-from medsass.data.sharding import shard
-from medsass.data.sharding.staging import MismatchError
-from medsass.data.shards import manifest, remote
-from medsass.data.shards.manifest import Manifest
+from medsass.config import EvaluateConfig, ExperimentConfig, ProbeConfig, plain
 from medsass.errors import Stopped
 from medsass.runs import console, device, run_directory
-from medsass.runs.experiment import charts, grid, tables, workers
-from medsass.runs.experiment.grid import COORDINATES, Cell, Grid
+from medsass.runs.console import Bar
+from medsass.runs.experiment import charts, grid, prepare, tables, workers
+from medsass.runs.experiment.grid import COORDINATES, Grid
+from medsass.runs.experiment.prepare import LOGS, Task
 from medsass.runs.scoring.evaluate import evaluate
 from medsass.runs.scoring.probe import probe
 from medsass.runs.training.train import train
 
-SHARDS, CELLS, LOGS = "shards", "cells", "logs"
 _FULL = "out of memory: "  # begins the reason of a cell that may fit once it has a GPU to itself
-
-
-@dataclass(frozen=True)
-class Task:
-    """A cell as it is run, in any process: its training, the split that is scored, and the files of scores and log.
-
-    Protocols and "probe" are `wanted`. The training split has `images`, the manifest has `sha256`: 0 and "" on a dry run whose
-    shards are not made yet.
-    """
-
-    cell: Cell
-    config: TrainConfig
-    split: str
-    wanted: tuple[str, ...]
-    scores: Path
-    log: Path
-    images: int
-    sha256: str
-
-    @property
-    def work(self) -> int:
-        """An amount that the time of the training is proportional to."""
-        return self.config.epochs * max(self.images, 1)
-
-    def held(self) -> dict[str, Any]:
-        """Return the scores of an earlier start; empty where there are none, or those of other data or of another split."""
-        try:
-            held: dict[str, Any] = json.loads(self.scores.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return held if self.sha256 in ("", held.get("shards_sha256")) and held.get("split") == self.split else {}
-
-    def lacking(self, held: dict[str, Any]) -> list[str]:
-        """Return what is wanted and not among the scores `held`, but for the network's where the run kept none."""
-        done = {*held["protocols"], *({"probe"} & held.keys()), *(["network"] if held["keeps"] == "encoder" else [])}
-        return [name for name in self.wanted if name not in done]
 
 
 class CellsError(ValueError):
@@ -79,21 +39,14 @@ class CellsError(ValueError):
         self.scores = scores
 
 
-def experiment(config: ExperimentConfig) -> dict[str, Any]:
+def experiment(config: ExperimentConfig, prepared: tuple[Grid, list[Task]] | None = None) -> dict[str, Any]:
     """Run the cells of the grid `config.grid` that are not finished in `config.out`, then write tables and figures.
 
     Returns the number of `cells`, of those `finished` and of those `absent` because their datasets are, and the `scores`.
-    Raises `OSError` or `ValueError` with the remedy; `CellsError` where cells failed, when all others are done.
+    Raises `OSError` or `ValueError` with the remedy; `CellsError` where cells failed, when all others are done. `prepared` is
+    what `prepare` returned, if the caller has called it.
     """
-    run_directory.check_local(config.out, "OUT")
-    device.resolve(config.device)
-    chosen = grid.load(config.grid)
-    data = config.data or config.grid.parent
-    names = dict.fromkeys(cell.dataset for cell in chosen.cells)
-    shards = {name: _shards(name, chosen, data, config) for name in names}
-    tasks = [_task(chosen, cell, *found, config) for cell in chosen.cells if (found := shards[cell.dataset])]
-    if not tasks:
-        raise ValueError(f"no dataset of {config.grid} is in {data}; --data names the folder that holds their sources")
+    chosen, tasks = prepared or prepare.prepare(config)
     todo = [task for task in tasks if not (held := task.held()) or task.lacking(held)]
     counts = {"cells": len(chosen.cells), "finished": len(tasks) - len(todo), "absent": len(chosen.cells) - len(tasks)}
     console.out.print(
@@ -116,56 +69,6 @@ def experiment(config: ExperimentConfig) -> dict[str, Any]:
             scores,
         )
     return {**counts, "finished": len(tasks), "scores": scores}
-
-
-def _shards(name: str, chosen: Grid, data: Path, config: ExperimentConfig) -> tuple[Path, Manifest | None] | None:
-    """The shard folder of a dataset, made or completed where it is not finished, and its manifest (None on a dry run where
-    there is none). None where the data is not there, or its split has no masks; this is printed.
-    """
-    dataset = chosen.datasets[name]
-    text = dataset.source or dataset.shards
-    source = files.location(text) if "://" in text else data / text
-    folder = config.out / SHARDS / name if dataset.source else source
-    shardable = bool(dataset.source) and source.is_dir()
-    if not (folder / manifest.NAME).is_file() and not shardable:
-        remedy = "--data says where the sources are" if dataset.source else "make it with medsass shard"
-        console.err.print(f"{name}: left out, {source} is not there; {remedy}")
-        return None
-    if shardable and not config.dry_run:
-        recipe = str(chosen.path.parent / dataset.recipe) if dataset.recipe.endswith(".toml") else dataset.recipe
-        try:
-            wanted = ShardConfig(source, folder, recipe or "folder", resume=True, **dataset.options)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with console.progress(f"shard {name}") as bar:
-                shard.write(wanted, bar.reach)
-        except ValueError as error:
-            advice = f" (here: delete {folder} and {folder}.part)" if isinstance(error, MismatchError) else ""
-            raise ValueError(f"dataset {name}: {error}{advice}") from error
-    if not (folder / manifest.NAME).is_file():
-        return folder, None
-    found = remote.load(folder)
-    masked = [split for split, item in found.splits.items() if item.masks]
-    if dataset.split not in masked:
-        console.err.print(
-            f"{name}: left out, its split '{dataset.split}' has no masks; {', '.join(masked) or 'no split'} has; "
-            f"change 'split' in {config.grid}"
-        )
-        return None
-    return folder, found
-
-
-def _task(chosen: Grid, cell: Cell, shards: Path, dataset: Manifest | None, config: ExperimentConfig) -> Task:
-    probed = cell.dataset in chosen.probe and not chosen.off(cell.dataset, plain(cell.config))
-    return Task(
-        cell,
-        replace(cell.config, shards=shards, run=config.out / CELLS / cell.name, device=config.device),
-        chosen.datasets[cell.dataset].split,
-        (*chosen.protocols, *(["probe"] if probed else [])),
-        config.out / tables.SCORES / f"{cell.name}.json",
-        config.out / LOGS / f"{cell.name}.log",
-        dataset.splits["train"].samples if dataset and "train" in dataset.splits else 0,
-        dataset.sha256 if dataset else "",
-    )
 
 
 def _scores(tasks: Iterable[Task]) -> list[dict[str, Any]]:
@@ -203,9 +106,12 @@ class _Crew:
         """Run tasks and return those that failed, with the reason. Where a process was killed, all unfinished ones failed."""
         failed: dict[Task, str] = {}
         ready = [replace(task, config=replace(task.config, threads=shared.threads)) for task in tasks]
+        bar = Bar("experiment", len(self.tasks), "cells")
+        bar.reach(len(self.ended), None)
         try:
-            with closing(workers.run(run_cell, ready, shared, apart=apart)) as results:
+            with closing(workers.run(run_cell, ready, shared, apart=apart)) as results, console.told(bar):
                 for task, reason in results:
+                    bar.advance(1)
                     ready.remove(task)
                     self.ended.append(task)
                     work, worked = (sum(item.work for item in items) for items in (self.tasks, self.ended))
@@ -222,6 +128,8 @@ class _Crew:
                     )
         except Stopped as stop:
             raise Stopped("stopped; the same command continues from here") from stop
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt("the same command continues from here") from stop
         except ChildProcessError as error:
             console.err.print(str(error))
             failed |= dict.fromkeys(ready, str(error))

@@ -15,7 +15,6 @@ from typing import Any, Literal, get_type_hints
 import pydantic
 
 from medsass.config import PROTOCOLS, ShardConfig, TrainConfig, plain, schema
-from medsass.methods import method
 from medsass.runs.experiment import published
 from medsass.runs.experiment.published import Published
 
@@ -220,7 +219,6 @@ def _cells(
         for values in itertools.product(*axes.values()):
             try:
                 config = TrainConfig(Path(dataset), Path(), **dict(zip(axes, values, strict=True)))
-                method.check(config)
             except ValueError as error:
                 keys = re.sub(r"--([\w-]+)", lambda found: found[1].replace("-", "_"), str(error))
                 raise ValueError(f"{where}: {keys}") from error

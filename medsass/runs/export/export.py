@@ -11,26 +11,22 @@ from medsass.config import ExportConfig
 from medsass.models import checkpoint
 from medsass.models.export import FORMS, file_name
 from medsass.models.parity import BATCHES, RunModel
-from medsass.runs import console, run_directory
+from medsass.runs import console, preflight, run_directory
 from medsass.runs.export import model_card
+from medsass.runs.preflight import Trained
 
 
-def export(config: ExportConfig) -> list[Path]:
+def export(config: ExportConfig, found: Trained | None = None) -> list[Path]:
     """Write the weights in the form that `config` names, card.json and README.md; return the three paths.
 
     Forms of the same weights share a folder and its card, which is then extended and needs no --overwrite. Each is
     compared with the run's own output by `models.parity.compare`.
     Raises `ValueError` or `OSError`, before anything is written, where RUN has no finished epoch, a file is there already,
-    or the exported weights give another output; `ImportError` where a package is missing.
+    or the exported weights give another output; `ImportError` where a package is missing. `found` is what `preflight.export`
+    returned, if the caller has called it.
     """
-    trained, facts = run_directory.stored(config.run)
-    folder = config.out or config.run / run_directory.EXPORT
-    run_directory.check_local(folder, "--out")
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file; --out must be a folder")
-    if folder.resolve() == config.run.resolve():
-        default = config.run / run_directory.EXPORT
-        raise ValueError(f"--out {folder} is the run directory; omit --out for {default}, or choose another")
+    found = found or preflight.export(config)
+    trained, facts, folder = found.config, found.facts, config.out or config.run / run_directory.EXPORT
     path = config.run / run_directory.WEIGHTS
     load = checkpoint.load_model if facts.keeps == "network" else checkpoint.load_encoder
     kept = RunModel(trained.model, trained.size, load(path, trained.model), facts.keeps == "encoder")

@@ -6,7 +6,6 @@ row of tiles, and an overlay on a reduced overview. Files take their names only 
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +20,7 @@ from medsass.config import PredictConfig
 from medsass.data.formats import opening
 from medsass.data.formats.geometry import Box
 from medsass.runs import figures
+from medsass.runs.image_files import Outputs
 from medsass.runs.prediction.image import InputImage
 
 OVERVIEW = 2048  # longest side of the overlay of a slide or large image, in pixels
@@ -29,27 +29,6 @@ _TILE = 512  # side of the tiles in a TIFF
 _CLASSIC = (1 << 32) - (1 << 25)  # bytes of pixels that a TIFF with 32-bit offsets is trusted to hold
 _BUFFER = 16 << 20  # bytes of tiles compressed together
 _HALF = 32767  # the largest 16-bit probability that is background
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """An image, the files that are written for it, a mask and, beside that, overlay and probability, and the pyramid level
-    that is read.
-    """
-
-    image: Path
-    mask: Path
-    level: int
-
-    @property
-    def large(self) -> bool:
-        """True where mask and probability are TIFF files and the overlay is an overview."""
-        return self.mask.suffix == ".tif"
-
-    def beside(self, kind: str) -> Path:
-        """Return the path of the "overlay" or the "probability"."""
-        suffix = ".png" if kind == "overlay" else self.mask.suffix
-        return self.mask.with_name(f"{self.mask.stem}_{kind}{suffix}")
 
 
 def levels(chance: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -1,8 +1,7 @@
 """`medsass predict`: masks for images, slides or folders of them, at each image's own size."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import replace
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from medsass import files
+from medsass import foreign
 from medsass.config import PredictConfig
-from medsass.data.formats import opening
-from medsass.data.formats.image import MOST_PIXELS, Selection
+from medsass.data.formats.image import MOST_PIXELS
 from medsass.models import checkpoint
 from medsass.models.flips import averaged
 from medsass.models.network import normalise
-from medsass.runs import console, device, image_files, run_directory
+from medsass.runs import console, device, preflight, run_directory
+from medsass.runs.image_files import Outputs
 from medsass.runs.prediction import output_files, tiling
 from medsass.runs.prediction.image import InputImage, open_input
-from medsass.runs.prediction.output_files import Outputs
-
-_PYRAMIDS = frozenset({".tif", ".tiff"})
-_STREAMED = _PYRAMIDS | {".npy"}  # files beside slides that may hold an image of more than MOST_PIXELS
+from medsass.runs.preflight import Trained
 
 
-def predict(config: PredictConfig) -> list[tuple[Path, str]]:
+def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[Path, str]]:
     """Write a mask (0 and 255) for each image and return those that could not be read, with the reason.
 
     Masks are `<stem>.png`. Slides and images of more than MOST_PIXELS pixels get `<stem>.tif`, at the level that is read,
@@ -38,13 +34,12 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     trained on 16 bits sees gray images in 16 bits, each tile scaled by its own range as in training.
 
     Raises `ValueError` or `OSError` before anything is written where an argument is not an image or a folder with
-    images, two images would write one file, or a file is already there.
+    images, two images would write one file, or a file is already there. `found` is what `preflight.predict` returned, if the
+    caller has called it.
     """
-    trained, facts = run_directory.stored(config.run)
-    config = replace(config, level=facts.level if config.level is None else config.level)
+    found = found or preflight.predict(config)
+    trained, facts, inputs = found.config, found.facts, found.inputs
     where = device.resolve(config.device)
-    inputs = _outputs(config)
-    _check(inputs, config)
     model = checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
     network = partial(probabilities, averaged(model) if config.flips else model, size=trained.size, where=where)
     tile = config.tile or facts.tile or trained.size
@@ -53,11 +48,13 @@ def predict(config: PredictConfig) -> list[tuple[Path, str]]:
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:
             try:
-                with open_input(outputs.image, outputs.level, rule, depth) as image:
+                place = outputs.image
+                with foreign.reading(place.name), open_input(place, outputs.level, rule, depth) as image:
                     _write(outputs, image, network, tile, config, bar)
             except ValueError as error:
                 failed.append((outputs.image, str(error)))
             bar.advance(1)
+    console.out.print(f"{len(inputs) - len(failed)} of {len(inputs)} masks written to {config.out}")
     return failed
 
 
@@ -110,47 +107,3 @@ def _write(
     write = output_files.write_tiff if outputs.large else output_files.write_png
     with closing(tiling.bands(image.seen, network, image.shape, tile, config.overlap)) as bands:
         write(outputs, image, counted(bands), config)
-
-
-def _outputs(config: PredictConfig) -> list[Outputs]:
-    """The images that the arguments name, in their order, with the files to write: TIFF for slides, and for images whose
-    header announces more than MOST_PIXELS pixels.
-    """
-    if not config.images:
-        raise ValueError("no image given: medsass predict RUN IMAGE|FOLDER...")
-    found: list[tuple[Path, Path]] = []
-    for path in config.images:
-        if path.is_dir():
-            found += [(item, config.out / item.relative_to(path).parent) for item in image_files.in_folder(path)]
-        elif path.is_file():
-            found.append((path, config.out))
-        else:
-            raise FileNotFoundError(f"{path}: no such image or folder")
-    outputs = []
-    for path, out in found:
-        suffix = path.suffix.lower()
-        large = suffix in opening.SLIDES
-        level = config.level or 0 if large or suffix in _PYRAMIDS else 0  # of photographs beside slides it is 0
-        if suffix in _STREAMED and not large:
-            # An error is reported when that image is processed.
-            with suppress(ValueError, OSError, ImportError), opening.open_image(path, Selection(level=level)) as file:
-                large = file.height * file.width > MOST_PIXELS
-        outputs.append(Outputs(path, out / (path.stem + (".tif" if large else ".png")), level))
-    return outputs
-
-
-def _check(inputs: list[Outputs], config: PredictConfig) -> None:
-    """Raise where a file would be replaced, or written twice."""
-    images = {outputs.image.resolve() for outputs in inputs}
-    writers: dict[Path, Path] = {}
-    for outputs in inputs:
-        beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
-        for path in (outputs.mask, *map(outputs.beside, beside)):
-            other = writers.setdefault(path, outputs.image)
-            if other != outputs.image:
-                raise ValueError(
-                    f"{other} and {outputs.image} would both write {path}; predict them into different folders"
-                )
-            if path.resolve() in images:
-                raise ValueError(f"{path} is an input image and would be replaced; choose another --out")
-            files.check_new(path, "--out", config.overwrite)

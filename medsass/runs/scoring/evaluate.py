@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from medsass import files
 from medsass.config import EvaluateConfig
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
-from medsass.data.shards import remote
 from medsass.labels import Labeler
 from medsass.methods.losses import focal_tversky
 from medsass.methods.medsass import labeler
 from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network
 from medsass.models.flips import averaged
-from medsass.runs import console, device, figures, run_directory
+from medsass.runs import console, device, figures, preflight, run_directory
+from medsass.runs.preflight import Trained
 from medsass.runs.scoring import linear_head, metrics
 
 _PANEL_ROWS = 3  # each of best, median and worst images
@@ -38,7 +38,7 @@ Segment = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) normalised imag
 Examine = Callable[[str], Iterable[tuple[Batch, dict[str, torch.Tensor]]]]
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, found: Trained | None = None) -> dict[str, Any]:
     """Score masks on the split's images that have one, at the size that the run was trained at.
 
     `config.protocol` selects the masks:
@@ -59,12 +59,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
     Returns the keys of `metrics.SCORES` and `images`; the same under `labels` for the run's labeler alone and under
     `everything` for foreground everywhere, whose mean IoU is the mean share of foreground; `split`, `protocol`, `flips`.
-    Raises `ValueError` or `OSError` with the rule and the remedy.
+    Raises `ValueError` or `OSError` with the rule and the remedy. `found` is what `preflight.evaluate` returned, if the caller
+    has called it.
     """
-    for name in ("json", "panel"):
-        if path := getattr(config, name):
-            run_directory.check_file(path, f"--{name}")
-    protocol, examine = _prepare(config)
+    found = found or preflight.evaluate(config)
+    protocol = preflight.protocol(config, found.facts)
+    examine = _prepare(config, found, protocol)
     parts: dict[str, list[torch.Tensor]] = {"prediction": [], "labels": [], "everything": []}
     keys: list[str] = []
     for batch, masks in examine("evaluate"):
@@ -94,21 +94,9 @@ def show(result: dict[str, Any]) -> None:
     console.out.print(console.table(["", protocol, "bare labels", "everything foreground"], rows))
 
 
-def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
-    """Return the protocol, never "auto", and what examines the split by it.
-
-    What the shards lack is reported before anything is trained.
-    """
-    trained, facts = run_directory.stored(config.run)
-    protocol = config.protocol
-    if protocol == "auto":
-        protocol = "network" if facts.keeps == "network" else "linear"
-    if protocol == "network" and facts.keeps != "network":
-        raise ValueError(
-            f"{config.run} keeps an encoder alone, without a network that segments; take --protocol linear or paper"
-        )
-    where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.options.depth, facts.depth)
+def _prepare(config: EvaluateConfig, found: Trained, protocol: str) -> Examine:
+    """Return what examines the split by a protocol, never "auto"."""
+    trained, dataset, where = found.config, found.dataset, device.resolve(config.device)
     plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
     plain = replace(plain, masks=True, info=True)
     loader, weights = Loader(plain, dataset), config.run / run_directory.WEIGHTS
@@ -118,18 +106,12 @@ def _prepare(config: EvaluateConfig) -> tuple[str, Examine]:
     elif protocol == "paper":
         segment = checkpoint.load_fresh(weights, trained.model, trained.seed).to(where)
     else:
-        for split in ("train", "val"):
-            if not dataset.split(split).masks:
-                raise ValueError(
-                    f"{config.shards}: no image of split '{split}' has a mask, and --protocol linear learns from them; "
-                    "take --protocol network or paper"
-                )
         device.seed(trained.seed, where)
         frozen = checkpoint.load_encoder(weights, trained.model).to(where).eval().requires_grad_(False)
         train, val = (Loader(replace(plain, split=split), dataset) for split in ("train", "val"))
         segment = _linear(frozen, train, val, where)
     segment = averaged(segment) if config.flips else segment
-    return protocol, partial(_examined, loader, segment, labeler(trained, facts.polarity), where)
+    return partial(_examined, loader, segment, labeler(trained, found.facts.polarity), where)
 
 
 def _examined(
@@ -161,7 +143,7 @@ def _linear(frozen: nn.Module, train: Loader, val: Loader, where: str) -> Segmen
         _REGIME,
         _EPOCHS,
     )
-    with console.progress("linear head", _EPOCHS) as bar:
+    with console.progress("linear head", _EPOCHS, "epochs") as bar:
         linear_head.fit(layers, training, lambda _: bar.advance(1))
 
     def segment(images: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from medsass.data.loading.loader import Batch, Loader
 from medsass.methods import optim
 from medsass.methods.method import Regime
+from medsass.runs import console
 from medsass.runs.scoring import metrics
 
 _MOST_BYTES = 1 << 30  # most features that are kept in memory
@@ -32,11 +32,13 @@ class Features:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Pair]:
-        for batch in self.loader:
-            with torch.no_grad():
-                features, target = self.see(batch)
-            if len(target):
-                yield features.float(), target
+        with console.progress(f"features of {self.loader.config.split}", self.loader.samples) as bar:
+            for batch in self.loader:
+                with torch.no_grad():
+                    features, target = self.see(batch)
+                if len(target):
+                    yield features.float(), target
+                bar.advance(len(batch.images))
 
 
 Batches = Features | list[Pair]  # of features (N, C) or (N, C, h, w) and target
@@ -81,15 +83,6 @@ class Standardise(nn.Module):
         """Return standardised features of the same shape."""
         shape = (-1, *[1] * (features.ndim - 2))
         return (features - self.mean.view(shape)) / self.scale.view(shape)
-
-
-def check_depth(run: Path, shards: Path, depth: int, trained: int) -> None:
-    """Raise `ValueError` where shards hold images of another depth than the run was `trained` on."""
-    if depth != trained:
-        raise ValueError(
-            f"{run} was trained on {trained}-bit images, and {shards} holds {depth}-bit ones; "
-            f"make shards with: medsass shard --depth {trained}"
-        )
 
 
 def cached(batches: Batches) -> Batches:

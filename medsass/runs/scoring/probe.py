@@ -12,17 +12,17 @@ from medsass import files
 from medsass.config import ProbeConfig
 from medsass.data.loading.augment import Augment
 from medsass.data.loading.loader import Batch, Loader, LoaderConfig
-from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
 from medsass.methods.method import Regime
 from medsass.models import checkpoint, encoder, network
-from medsass.runs import console, device, run_directory
+from medsass.runs import console, device, preflight, run_directory
+from medsass.runs.preflight import Trained
 from medsass.runs.scoring import linear_head, metrics
 
 _AUGMENT = Augment(crop=1.0, warp=True)  # appendix D's list
 
 
-def probe(config: ProbeConfig) -> dict[str, Any]:
+def probe(config: ProbeConfig, found: Trained | None = None) -> dict[str, Any]:
     """Train a linear layer from the encoder's pooled features to the classes of the shards' training split, on appendix
     D's augmentations with the focal loss, and score it on `config.split`. Training stops by the loss on `val`, which is
     therefore not unseen where `val` is scored. Images without a class label are skipped.
@@ -35,14 +35,12 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     The paper calls its score balanced (appendix G), yet its 0.64 to 0.66 on ISIC-2017 is about the accuracy of always
     naming the commonest class, 393 of 600 test images; by the balanced score that answer has 1/3. Hence both, beside
     `majority`.
-    Raises `ValueError` or `OSError` with the rule and the remedy.
+    Raises `ValueError` or `OSError` with the rule and the remedy. `found` is what `preflight.probe` returned, if the caller
+    has called it.
     """
-    if config.json:
-        run_directory.check_file(config.json, "--json")
-    trained, facts = run_directory.stored(config.run)
-    where, dataset = device.resolve(config.device), remote.load(config.shards)
-    linear_head.check_depth(config.run, config.shards, dataset.options.depth, facts.depth)
-    classes = _classes(config, dataset)
+    found = found or preflight.probe(config)
+    trained, dataset, where = found.config, found.dataset, device.resolve(config.device)
+    classes = sorted(dataset.split("train").classes)
     device.seed(config.seed, where)
     frozen = checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where)
     frozen.eval().requires_grad_(False)  # for good: no gradient, no batch statistics
@@ -98,27 +96,6 @@ def show(result: dict[str, Any]) -> None:
     console.out.print(console.table(["class", "recall", "images", "trained on"], rows))
     means = [[name, f"{result[name]:.4f}", f"{result['majority'][name]:.4f}"] for name in ("recall", "accuracy")]
     console.out.print(console.table(["", "probe", "commonest class"], means))
-
-
-def _classes(config: ProbeConfig, dataset: Manifest) -> list[str]:
-    """The classes of the training split, sorted. Raises `ValueError` where there is nothing to learn or to score."""
-    classes = sorted(dataset.split("train").classes)
-    if len(classes) < 2:
-        held = f"only the class '{classes[0]}'" if classes else "no class labels"
-        raise ValueError(
-            f"{config.shards}: the split 'train' holds {held}; medsass probe needs two classes or more, which a "
-            "recipe's [classes] reads from paths or a CSV file"
-        )
-    for name in ("val", config.split):
-        found = dataset.split(name).classes
-        if not found:
-            raise ValueError(f"{config.shards}: no image of split '{name}' has a class label; choose another split")
-        if unknown := sorted(set(found) - set(classes)):
-            raise ValueError(
-                f"{config.shards}: split '{name}' has the class '{unknown[0]}', which split 'train' has not; "
-                "make shards with more images, or whose splits share their classes"
-            )
-    return classes
 
 
 def _result(split: str, dataset: Manifest, confusion: torch.Tensor, history: list[dict[str, Any]]) -> dict[str, Any]:

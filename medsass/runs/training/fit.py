@@ -4,12 +4,13 @@ import torch
 
 from medsass.data.loading import cache, memory
 from medsass.data.loading.loader import Batch
+from medsass.errors import TooLargeError
 from medsass.methods import collective
 from medsass.runs.training.step import uncompiled
 from medsass.runs.training.trainer import Trainer
 
 
-class OutOfMemoryError(torch.OutOfMemoryError, MemoryError):
+class OutOfMemoryError(torch.OutOfMemoryError, TooLargeError):
     """A step does not fit the GPU's memory; the text says what would."""
 
 

@@ -1,10 +1,13 @@
 """The lines that a training prints."""
 
+import shlex
 from typing import Any
 
 import torch
 
 from medsass.config import TrainConfig
+from medsass.config.options import Kept
+from medsass.data.shards.manifest import Manifest
 from medsass.methods.method import Regime
 from medsass.models import network
 from medsass.runs import console
@@ -43,10 +46,11 @@ def epoch(config: TrainConfig, line: dict[str, Any]) -> None:
     quality = f"feature std {line['train_feature_std']:.3f}" if "train_feature_std" in line else ""
     if "val_iou_target" in line:
         quality = f"IoU with target {line['val_iou_target']:.4f}"
+    left = (config.epochs - line["epoch"]) * line["seconds"]
+    rest = f", at most {console.duration(left)} left" if left else ""
     console.err.print(
         f"epoch {line['epoch']}/{config.epochs}  loss {line['train_loss']:.4f}  validation {line['val_loss']:.4f}  "
-        f"{quality}  {line['images_per_second']:,.0f} images/s  {meter.text(line)}  {line['seconds']:.0f} s, "
-        f"at most {(config.epochs - line['epoch']) * line['seconds'] / 60:.1f} min left"
+        f"{quality}  {line['images_per_second']:,.0f} images/s  {meter.text(line)}  {line['seconds']:.0f} s{rest}"
     )
 
 
@@ -57,7 +61,19 @@ def finished(config: TrainConfig, regime: Regime, epochs: int, best: dict[str, A
         f"{epochs} epochs done{early}. "
         f"{'Best' if regime.ranks else 'Kept'}: epoch {best['epoch']}, validation loss {best['val_loss']:.4f}"
     )
-    console.out.print(f"Run directory: {config.run}   Next: medsass evaluate {config.run} {config.shards}")
+
+
+def suggest(config: TrainConfig, dataset: Manifest, keeps: Kept) -> None:
+    """Print the run directory, and a command that fits it: one that the shards have masks or class labels for."""
+    words = ["export", config.run, "--format", "timm"]
+    if keeps == "network":
+        words = ["predict", config.run, "IMAGE"]
+    order = sorted(dataset.splits, key=lambda name: ({"test": 0, "val": 1}.get(name, 2), name))
+    learns = keeps == "network" or all(dataset.splits[name].masks for name in ("train", "val"))  # the linear protocol
+    masked = [name for name in order if dataset.splits[name].masks and learns]
+    if masked:
+        words = ["evaluate", config.run, config.shards, *(["--split", masked[0]] if masked[0] != "test" else [])]
+    console.out.print(f"Run directory: {config.run}   Next: {shlex.join(('medsass', *map(str, words)))}")
 
 
 def place(epochs: int, steps: int) -> str:

@@ -1,5 +1,6 @@
 """`medsass train`: preflight, build, create or resume the run directory, train epochs, finish."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -11,17 +12,18 @@ from medsass import __version__
 from medsass.config import TrainConfig, plain
 from medsass.config.options import Polarity
 from medsass.data.shards import remote
-from medsass.errors import Stopped
+from medsass.data.shards.manifest import Manifest
+from medsass.errors import ElsewhereError, Stopped
 from medsass.methods import method
 from medsass.methods.medsass import MedSASS
 from medsass.methods.method import Regime
 from medsass.models import checkpoint
-from medsass.runs import console, device, run_directory
+from medsass.runs import console, device, preflight, run_directory
 from medsass.runs import distributed as processes
 from medsass.runs.distributed import Ranks
 from medsass.runs.run_directory import Facts, Origin
 from medsass.runs.scoring import linear_head
-from medsass.runs.training import fit, meter, preflight, profile, report, signals
+from medsass.runs.training import fit, meter, profile, report, signals
 from medsass.runs.training.trainer import Trainer
 from medsass.runs.training.writer import Log, Writer
 from medsass.runs.tuning import warnings
@@ -30,22 +32,24 @@ _AGREE = {"cpu": 1, "cuda": 10}  # steps between agreements of several processes
 _SOON = 5.0  # seconds; where _AGREE steps take longer, they agree at each: torchrun kills half a minute after SIGTERM
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, dataset: Manifest | None = None) -> dict[str, Any]:
     """Train as `config` says and fill `config.run`; with `resume`, continue from the last checkpoint.
 
     Under torchrun this is one of its processes. Returns the line of metrics.jsonl of the epoch whose weights are kept in
     best.pt and model.safetensors: the one with the lowest validation loss, or the last where that loss ranks nothing
-    (`Regime.ranks`).
+    (`Regime.ranks`). `dataset` is what `preflight.train` returned, if the caller has called it.
 
     Raises:
         Stopped: after SIGINT or SIGTERM; the run is saved.
+        KeyboardInterrupt: after a second one; the text says what is kept, and how to go on.
         ValueError, OSError, FloatingPointError, OutOfMemoryError: with a text that says what is wrong and what to do.
     """
     where = device.resolve(config.device)
     with processes.joined(where) as ranks, signals.heard() as stopping, console.hushed(not ranks.first):
         if ranks.restarts:  # torchrun restarted all processes after a failure, with their first command
             config = ranks.gather(ranks.first_alone(lambda: _restarted(config)))[0] or config
-        return _Run(config, where, ranks, stopping).train()
+        checked = ranks.first_alone(lambda: dataset or preflight.train(config, ranks.world))
+        return _Run(config, where, ranks, stopping, checked or remote.load(config.shards)).train()
 
 
 def _restarted(config: TrainConfig) -> TrainConfig:
@@ -60,10 +64,11 @@ def _restarted(config: TrainConfig) -> TrainConfig:
 class _Run:
     """A training and its run directory."""
 
-    def __init__(self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: list[str]) -> None:
-        self.where, self.ranks, self.stopping = where, ranks, stopping
-        self.dataset = ranks.first_alone(lambda: preflight.checked(config, ranks)) or remote.load(config.shards)
-        self.config = preflight.resolved(config, self.dataset)
+    def __init__(
+        self, config: TrainConfig, where: device.Where, ranks: Ranks, stopping: signals.Heard, dataset: Manifest
+    ) -> None:
+        self.where, self.ranks, self.stopping, self.dataset = where, ranks, stopping, dataset
+        self.config = preflight.resolved(config, dataset)
         self.polarity = self.dataset.recipe["polarity"] if config.polarity == "recipe" else config.polarity
         self.saved: dict[str, Any] | None = None
         self.origin: Origin | None = None  # the run that --init names
@@ -151,10 +156,19 @@ class _Run:
             ) from error
         except torch.OutOfMemoryError:
             too_large = True  # handled outside of this block: until then the error keeps the memory occupied
+        except Stopped:
+            raise
+        except KeyboardInterrupt:
+            if not first:
+                raise ElsewhereError("the first process says how to go on") from None
+            raise KeyboardInterrupt(
+                f"the last checkpoint is of {report.place(*self.saved_at)}; go on with: {self._again()}"
+            ) from None
         if too_large:
             raise fit.OutOfMemoryError(self._advice())
         best = self.history[best_epoch(self.history, trainer.regime) - 1]
         report.finished(config, trainer.regime, len(self.history), best)
+        report.suggest(config, self.dataset, trainer.method.keeps)
         return best
 
     def _epoch(self, writer: Writer, traced: Callable[[], None]) -> None:
@@ -163,19 +177,21 @@ class _Run:
         with console.progress(f"epoch {number}/{config.epochs}", trainer.train_loader.samples) as bar:
             bar.advance(trainer.done * config.batch_size)
             for images, seen in trainer.steps():
-                bar.advance(images, f"loss {seen['loss']:.4f}  {meter.text(seen)}" if seen else None)
+                step = f"step {trainer.done} of {trainer.steps_an_epoch}"
+                bar.advance(images, f"{step}, loss {seen['loss']:.4f}, {meter.text(seen)}" if seen else None)
                 traced()
                 if trainer.done < trainer.steps_an_epoch:
                     self._between_steps(writer)
             line = {"epoch": number, **trainer.finish_epoch()}
-            bar.advance(0, "validation")
-            line |= trainer.validate()
+        with console.progress(f"epoch {number}/{config.epochs}, validation", trainer.val_loader.samples) as bar:
+            line |= trainer.validate(bar.advance)
         line["seconds"] = monotonic() - start
-        report.epoch(config, line)
-        self.history.append(line)
-        best = best_epoch(self.history, trainer.regime)
-        kept = best == len(self.history)
-        self._save(lambda s: writer.epoch(s, best, trainer.method.weights() if kept else None, trainer.samples))
+        with self.stopping.held():
+            report.epoch(config, line)
+            self.history.append(line)
+            best = best_epoch(self.history, trainer.regime)
+            kept = best == len(self.history)
+            self._save(lambda s: writer.epoch(s, best, trainer.method.weights() if kept else None, trainer.samples))
         if self.ranks.any(bool(self.stopping)) and not _finished(config, trainer.regime, self.history):
             self._stop(writer)
 
@@ -202,12 +218,12 @@ class _Run:
         writer.wait()
         if not self.ranks.first:
             raise Stopped
-        alone = f"medsass train {self.config.shards} {self.config.run}"
         by = self.stopping[-1] if self.stopping else "a signal to another process"
-        raise Stopped(
-            f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: "
-            f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
-        )
+        raise Stopped(f"stopped by {by} and saved after {report.place(*self.saved_at)}; go on with: {self._again()}")
+
+    def _again(self) -> str:
+        alone = shlex.join(("medsass", "train", str(self.config.shards), str(self.config.run)))
+        return f"{alone if self.ranks.world == 1 else 'the same torchrun command and'} --resume"
 
     def _advice(self) -> str:
         """Say what to do about a step that does not fit: name the number of images that does, found by trying."""

@@ -4,7 +4,7 @@ The order and augmentation of the images, the method's random numbers and the le
 the step. So a checkpoint is the weights, the optimiser's state and the number of the step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -200,8 +200,9 @@ class Trainer:
         return {**means, "lr": float(self.step.optimizer.param_groups[0]["lr"]), **self.pace}
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Score the validation split, and keep `samples`. All processes must call it together: each does a share.
+    def validate(self, each: Callable[[int], None] = lambda _: None) -> dict[str, float]:
+        """Score the validation split, and keep `samples`. All processes must call it together: each does a share, and calls
+        `each` with the number of images after every batch.
 
         Returns the loss and, for a method that segments, the mean IoU with the method's own target: the pseudo-labels of a
         label-free method, never the ground truth.
@@ -223,6 +224,7 @@ class Trainer:
                     samples = samples or [tensor.cpu().numpy() for tensor in (batch.images, outcome.target, guess)]
                     values["iou_target"] = metrics.iou(metrics.count(guess, outcome.target)).mean()
                 means.add(values, len(batch.images))
+                each(round(len(batch.images) / batch.share) // self.config.accumulate)
         self.samples = samples
         return means.values("val_", self.ranks)
 

@@ -12,15 +12,13 @@ from scipy import stats
 from medsass import files
 from medsass.config import TuneConfig
 from medsass.data.loading.loader import LoaderConfig
-from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import criteria
-from medsass.runs import console, device, figures, run_directory
+from medsass.runs import console, device, figures, preflight
 from medsass.runs.tuning import score, warnings
 from medsass.runs.tuning.candidates import Candidate, candidates
 from medsass.runs.tuning.learnability import learnability
 
-_CHOSEN_ON = "chosen-on"  # the option that marks a choice of `tune`
 _BATCH = 16
 _SHOWN = 10
 _WIDE = 150  # columns of a terminal in which all criteria have room
@@ -39,14 +37,13 @@ class Ranking:
     iou: NDArray[np.float64] | None
 
 
-def tune(config: TuneConfig) -> Ranking:
+def tune(config: TuneConfig, dataset: Manifest | None = None) -> Ranking:
     """Rank all candidates on images of the training split, print the ranking, draw the best and write the choice.
 
     The truth has no part in the ranking, and is read only with `score`. Returns the ranking. Raises `ValueError` or
-    `OSError` with the rule and the remedy.
+    `OSError` with the rule and the remedy. `dataset` is what `preflight.tune` returned, if the caller has called it.
     """
-    dataset = remote.load(config.shards)
-    _check(config, dataset)
+    dataset = dataset or preflight.tune(config)
     where = device.resolve(config.device)
     plain = LoaderConfig(config.shards, "train", config.size, _BATCH, where, seed=config.seed, threads=config.threads)
     images, _ = score.glimpse(plain, config.images, dataset)
@@ -58,9 +55,10 @@ def tune(config: TuneConfig) -> Ranking:
         frame = "that side of the threshold holds less of the images' frames"
         console.err.print(f"foreground {polarity}: {light if score.light(images) else frame}")
     found = candidates(polarity, dataset.options.depth, score.coloured(images))
-    with console.progress("tune", len(found) + config.learn) as bar:
+    with console.progress("tune", len(found), "candidates") as bar:
         judged = score.judge(images, found, config.seed, lambda: bar.advance(1))
-        scores, learnt = judged.scores, np.full(len(found), np.nan)
+    scores, learnt = judged.scores, np.full(len(found), np.nan)
+    with console.progress("tune, learnability", config.learn, "networks") as bar:
         order = np.argsort(-scores, kind="stable")
         first = order[: config.learn]  # to be ordered by the product of score and learnability
         for i in first:
@@ -83,22 +81,6 @@ def tune(config: TuneConfig) -> Ranking:
         console.out.print(f"contact sheet: {config.sheet}")
     console.out.print(f"written: {config.out}   Next: medsass train {config.shards} RUN --config {config.out}")
     return ranking
-
-
-def _check(config: TuneConfig, dataset: Manifest) -> None:
-    """Raise errors that the user can fix before the images are read."""
-    for name, path in (("--out", config.out), ("--sheet", config.sheet)):
-        if path:
-            run_directory.check_file(path, name)
-    if config.out.exists() and _CHOSEN_ON not in config.out.read_text("utf-8", errors="replace"):
-        raise FileExistsError(
-            f"{config.out} was not written by medsass tune, which would replace it; give another --out"
-        )
-    split = dataset.split("train")
-    if config.score and not split.masks:
-        raise ValueError(f"{config.shards}: no image of split 'train' has a mask for --score to compare with; drop it")
-    if config.learn and split.samples < 2:
-        raise ValueError(f"{config.shards}: --learn takes two training images or more, and there is one; drop it")
 
 
 def show(ranking: Ranking) -> None:
@@ -158,5 +140,5 @@ def write(config: TuneConfig, ranking: Ranking, images: int, dataset: Manifest) 
         config.out,
         "# chosen by medsass tune, without the truth\n"
         f'size = {config.size}\nlabels = "{best.labels}"\npolarity = "{best.polarity}"\nrefine = "{best.refine}"\n'
-        f"{block}{_CHOSEN_ON} = {json.dumps(chosen_on, ensure_ascii=False)}\n",
+        f"{block}{preflight.CHOSEN_ON} = {json.dumps(chosen_on, ensure_ascii=False)}\n",
     )

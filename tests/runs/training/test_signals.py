@@ -20,12 +20,33 @@ def test_a_signal_is_noted_and_the_old_handlers_come_back(name: str) -> None:
     assert signal.getsignal(number) is before
 
 
-def test_the_second_interrupt_ends_at_once() -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_the_first_signal_is_answered_and_the_second_ends_at_once(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = getattr(signal, name)
     with signals.heard() as stopping:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopping == ["SIGINT"]
+        os.kill(os.getpid(), number)
+        assert stopping == [name]
+        assert capsys.readouterr().err == f"{name}: saves and stops after this step; a second one stops at once\n"
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_DFL  # a third waits for nothing
+
+
+def test_the_second_signal_waits_for_what_is_held() -> None:
+    done = []
+
+    def save(stopping: signals.Heard) -> None:
+        with stopping.held():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+            done.append("saved")
+        done.append("went on")
+
+    with signals.heard() as stopping, pytest.raises(KeyboardInterrupt):
+        save(stopping)
+    assert done == ["saved"]
 
 
 def test_other_threads_hear_nothing() -> None:

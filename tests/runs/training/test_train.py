@@ -122,7 +122,7 @@ def _with_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
 
     monkeypatch.setattr(Trainer, "steps", lambda _: iter(()))
     monkeypatch.setattr(Trainer, "finish_epoch", finish)
-    monkeypatch.setattr(Trainer, "validate", lambda _: {"val_loss": next(values), "val_iou_target": 0.5})
+    monkeypatch.setattr(Trainer, "validate", lambda *_: {"val_loss": next(values), "val_iou_target": 0.5})
     monkeypatch.setattr("medsass.runs.training.writer.draw_samples", lambda *_: None)
 
 

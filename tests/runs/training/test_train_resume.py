@@ -2,14 +2,18 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from medsass.errors import Stopped
+from medsass.models import checkpoint
 from medsass.runs.training.train import train
 from medsass.runs.training.trainer import Trainer
+from medsass.runs.training.writer import Writer
 from tests.conftest import tiny, train_one_epoch
 from tests.support import trainings
 from tests.support.trainings import FILES
@@ -27,12 +31,33 @@ def test_a_run_that_failed_after_an_epoch_resumes_to_the_same_end(
     trainings.assert_same(trained, tmp_path / "run")
 
 
+def test_two_signals_while_an_epoch_is_saved_lose_nothing_of_it(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, before = Writer.epoch, signal.getsignal(signal.SIGINT)
+
+    def epoch(*values: Any) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        original(*values)
+
+    monkeypatch.setattr(Writer, "epoch", epoch)
+    run = tmp_path / "run"
+    said = f"^the last checkpoint is of epoch 1; go on with: medsass train {shards} {run} --resume$"
+    with pytest.raises(KeyboardInterrupt, match=said):
+        train(tiny(shards, run))
+    assert len(trainings.history(run)) == 1
+    saved = checkpoint.load(run / "last.pt")
+    assert (saved["epoch"], saved["done"], len(saved["history"])) == (1, 0, 1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_signal_stops_a_training_that_is_saved(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Trainer.validate
 
-    def validate(trainer: Trainer) -> dict[str, float]:
+    def validate(trainer: Trainer, *each: Callable[[int], None]) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(trainer)
+        return original(trainer, *each)
 
     monkeypatch.setattr(Trainer, "validate", validate)
     with pytest.raises(

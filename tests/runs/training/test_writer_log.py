@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medsass.runs.distributed import ALONE
-from medsass.runs.training import preflight
+from medsass.runs import preflight
 from medsass.runs.training.writer import Log
 from tests.conftest import tiny
 
@@ -88,7 +87,7 @@ def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, mo
 
 
 def test_a_missing_package_is_named_with_its_extra(shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(preflight, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"--wandb needs the wandb package: pip install 'medsass\[wandb\]'"):
-        preflight.checked(tiny(shards, run, wandb="project"), ALONE)
-    preflight.checked(tiny(shards, run), ALONE)
+        preflight.train(tiny(shards, run, wandb="project"))
+    preflight.train(tiny(shards, run))

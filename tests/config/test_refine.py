@@ -7,8 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.labels import Labeler, refine
-from medsass.labels.refine import RefineStep, parse
+from medsass.config import refine
+from medsass.config.refine import RefineStep, parse
+from medsass.labels import Labeler
+from medsass.labels import refine as steps_of_labels
 from tests.support.effort import examples
 
 lengths = st.floats(1e-3, 56)
@@ -88,15 +90,16 @@ def test_other_text_is_refused_with_the_rule_and_what_was_seen(text: str, messag
 
 
 def test_every_step_has_its_help_and_is_applied_somewhere() -> None:
-    assert set(refine.STEPS) == set(refine._EARLY) | set(refine._AFTER)
+    assert set(refine.STEPS) == set(refine.EARLY) | set(steps_of_labels._AFTER)
+    assert set(refine.GRAYS) == set(steps_of_labels._GRAYS)
     assert all(line.startswith(name) for name, line in refine.STEPS.items())
 
 
 def test_lengths_grow_with_the_shorter_side() -> None:
-    assert refine.radius(3, torch.Size((1, 224, 300))) == 3
-    assert refine.radius(3, torch.Size((1, 900, 448))) == 6
-    assert refine.radius(3, torch.Size((1, 112, 112))) == 2
-    assert refine.radius(2, torch.Size((1, 32, 32))) == 0
+    assert steps_of_labels.radius(3, torch.Size((1, 224, 300))) == 3
+    assert steps_of_labels.radius(3, torch.Size((1, 900, 448))) == 6
+    assert steps_of_labels.radius(3, torch.Size((1, 112, 112))) == 2
+    assert steps_of_labels.radius(2, torch.Size((1, 32, 32))) == 0
 
 
 def test_the_help_is_short() -> None:

@@ -1,0 +1,172 @@
+"""Messages of other libraries, caught and counted: a command ends with "pydicom: 3 messages (first: a.dcm: ...)".
+
+Warnings and log records are caught in Python. What C libraries write to stderr passes through a child process, the sieve,
+which counts the lines that it knows and hands on all others at once. It outlives a crash, so that last words are never lost.
+With MEDSASS_TRACE=1 nothing is caught.
+"""
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TextIO
+
+_NAMES = {"PIL": "Pillow", "cv2": "OpenCV", "nvidia": "DALI", "PNG": "libpng"}
+_PLACE = re.compile(r"/(?:site|dist)-packages/(\w+)")
+_OURS = os.path.dirname(__file__)  # noqa: PTH120 - compared with the text of a path
+_SHOWN = 200  # characters of a first message
+_END = b"\0medsass\0"  # the line after which the sieve reports
+# The library and the message of a line on stderr.
+_LINES = (
+    (re.compile(rb"(lib)?png (?:warning|error): (.*)", re.IGNORECASE), "libpng"),
+    (re.compile(rb"()((?:Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Warning: unknown JFIF).*)"), "libjpeg"),
+    (re.compile(rb"()(TIFF\w+: .*)"), "libtiff"),
+    (re.compile(rb"\[ ?(WARN|ERROR|INFO|FATAL):\d+@[\d.]+\] (.*)"), "OpenCV"),
+    (re.compile(rb"(\[/opt/dali|/opt/dali|\[nvimgcodec|\[nvJPEG|Warning in thread \d+: )(.*)"), "DALI"),
+)  # fmt: skip
+
+_reading: ContextVar[str] = ContextVar("reading", default="")
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Name the file that this thread reads while the block runs, so that a message can name it too."""
+    token = _reading.set(name)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
+class Counts:
+    """The number of messages of each library, and the first."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[int, str]] = {}
+
+    def add(self, library: str, text: str) -> None:
+        """Count a message."""
+        count, first = self._held.get(library, (0, text))
+        self._held[library] = count + 1, first
+
+    def lines(self) -> list[str]:
+        """Return what a user reads of each library."""
+        return [
+            f"{name}: {count} message{'s' * (count > 1)} (first: {' '.join(first.split()):.{_SHOWN}})"
+            for name, (count, first) in self._held.items()
+        ]
+
+
+class _Listener(logging.Handler):
+    """Counts log records and warnings. pydicom sends some twice, as one and as the other."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.counts, self._recent, self._guard = Counts(), deque[str](maxlen=100), threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record.name.partition(".")[0], record.getMessage())
+
+    def warn(
+        self,
+        message: Warning | str,
+        category: type[Warning],  # noqa: ARG002 - as `warnings.showwarning`
+        filename: str,
+        lineno: int,  # noqa: ARG002
+        file: TextIO | None = None,  # noqa: ARG002
+        line: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Replace `warnings.showwarning`; our own warnings are printed."""
+        if filename.startswith(_OURS):
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+            return
+        found = _PLACE.search(filename)
+        self._hear(found[1] if found else "Python", str(message))
+
+    def _hear(self, library: str, text: str) -> None:
+        text = f"{name}: {text}" if (name := _reading.get()) else text
+        with self._guard:
+            if text not in self._recent:
+                self._recent.append(text)
+                self.counts.add(_NAMES.get(library, library), text)
+
+
+@contextmanager
+def caught() -> Iterator[None]:
+    """Catch the messages of other libraries while the block runs, and print their counts at its end."""
+    if os.environ.get("MEDSASS_TRACE") == "1":
+        yield
+        return
+    listener, show, root = _Listener(), warnings.showwarning, logging.getLogger()
+    with _sieved():
+        warnings.showwarning = listener.warn
+        root.addHandler(listener)
+        try:
+            yield
+        finally:
+            root.removeHandler(listener)
+            warnings.showwarning = show
+            for line in listener.counts.lines():
+                print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _sieved() -> Iterator[None]:
+    """Lead file descriptor 2 through the sieve while the block runs; `sys.stderr` goes past it. Only where that is the
+    process's own stderr: tests replace it.
+    """
+    before = sys.stderr
+    if before is not sys.__stderr__ or before is None or before.fileno() != 2:
+        yield
+        return
+    before.flush()
+    (source, sink), (done, doing) = os.pipe(), os.pipe()
+    if os.fork() == 0:
+        with suppress(BaseException):
+            for each in (sink, done, 0, 1):
+                os.close(each)
+            _sieve(source, doing)
+        os._exit(0)
+    own = os.dup(2)
+    for each in (source, doing):
+        os.close(each)
+    os.dup2(sink, 2)
+    os.close(sink)
+    with open(own, "w", buffering=1, encoding=before.encoding, errors=before.errors) as stderr:  # noqa: PTH123
+        sys.stderr = stderr
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            stderr.flush()
+            with suppress(OSError):
+                os.write(2, b"\n" + _END + b"\n")
+                os.read(done, 1)  # until the sieve has reported; children of ours may keep it for longer
+            os.dup2(own, 2)
+            os.close(done)
+
+
+def _sieve(source: int, doing: int) -> None:
+    """Read lines until all who can write them have ended; count those of libraries and hand on the others."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    counts, rest = Counts(), b""
+    while chunk := os.read(source, 1 << 16):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line == _END:
+                os.write(2, "".join(f"{text}\n" for text in counts.lines()).encode())
+                counts = Counts()
+                os.close(doing)
+            elif found := next(((match[2], name) for form, name in _LINES if (match := form.match(line))), None):
+                counts.add(found[1], found[0].decode(errors="replace"))
+            elif line:
+                os.write(2, line + b"\n")
+    os.write(2, rest + b"\n" * bool(rest) + "".join(f"{text}\n" for text in counts.lines()).encode())
