@@ -48,6 +48,11 @@ def test_thin_and_odd_images_are_as_stated(form: str, shape: tuple[int, int]) ->
     label_and_check(image_of("bimodal", shape, np.random.default_rng(6), form)[None], "auto")
 
 
+@pytest.mark.parametrize("form", ["rgb", "gray", "gray16"])
+def test_images_that_take_a_warp_several_turns_are_as_stated(form: str) -> None:
+    label_and_check(image_of("bimodal", (131, 200), np.random.default_rng(12), form)[None], "auto")
+
+
 @pytest.mark.parametrize("level", [0, 1, 254, 255])
 @pytest.mark.parametrize("polarity", POLARITIES)
 @pytest.mark.parametrize("ght", [None, GHT["minimum error"]])

@@ -33,6 +33,12 @@ def test_a_missing_barrier_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         label_and_check(image[None], "auto")
 
 
+def test_a_stage_that_is_refilled_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _plant(monkeypatch, "        __syncwarp();\n        fetch(", "        fetch(")
+    with pytest.raises(AssertionError):
+        label_and_check(image_of("bimodal", (131, 200), np.random.default_rng(12), "rgb")[None], "auto")
+
+
 def test_a_wrong_rule_for_ties_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = np.repeat([120, 127, 134], [20, 30, 20]).astype(np.uint8)
     image = np.repeat(levels.reshape(1, 7, 10, 1), 3, axis=3)

@@ -41,6 +41,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     result = Pretended()
     for name in ("train", "evaluate", "probe"):
         monkeypatch.setattr(module, name, getattr(result, name))
+    monkeypatch.setattr(module.charts, "write", lambda *_: None)  # takes seconds; see test_charts.py
     return result
 
 
