@@ -90,7 +90,8 @@ def test_an_interrupted_upload_goes_on(source: Path, s3: S3, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         patch.setattr(out.fs, "put_file", fail)  # type: ignore[attr-defined]
         with pytest.raises(
-            ValueError, match=r"timed out; 1 finished tar files are kept in .*interrupted.part: go on with"
+            ValueError,
+            match=r"written \(.*timed out.*; 1 finished tar files are kept in .*interrupted.part: go on with",
         ):
             shard.write(_shard(source, out))
     assert not (out / "manifest.json").is_file()

@@ -164,7 +164,8 @@ def test_an_image_of_too_many_pixels_is_treated_as_a_slide(
         save_slide(tmp_path / "large.tif", noise(130, 150)),
         save_slide(tmp_path / "small.tif", noise(90, 100)),
     )
-    monkeypatch.setattr("medsass.runs.prediction.predict.MOST_PIXELS", 10_000)
+    for module in ("image_files", "prediction.predict"):
+        monkeypatch.setattr(f"medsass.runs.{module}.MOST_PIXELS", 10_000)
     assert run_predict(tiled, tmp_path / "out", large, small) == []
     assert files_in(tmp_path / "out") == {"large.tif", "small.png"}
     assert read(tmp_path / "out" / "large.tif").shape == (130, 150)

@@ -18,7 +18,7 @@ from medsass.data.loading.loader import Loader, LoaderConfig
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.labels import Labeler, criteria
-from medsass.runs import run_directory
+from medsass.runs import preflight, run_directory
 from medsass.runs.tuning import candidates, tune
 from medsass.runs.tuning.candidates import Candidate
 from tests.conftest import tiny
@@ -139,7 +139,7 @@ def test_a_file_that_tune_did_not_write_is_kept(
     assert recipe.read_text() == 'name = "mine"\n'
     recipe.write_text((folder / "labels.toml").read_text() + "# seen\n")
     tune.write(_config(shards, tmp_path, out=recipe), ranking, 8, manifest.load(shards))
-    tune._check(_config(shards, tmp_path, out=recipe), manifest.load(shards))
+    preflight.tune(_config(shards, tmp_path, out=recipe))
     assert "# seen" not in recipe.read_text()
 
 
