@@ -13,10 +13,10 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 test test-all: export OMP_NUM_THREADS := 1
 test test-all: export OPENBLAS_NUM_THREADS := 1
 
-test: lint  ## what CI runs, under ten minutes on two cores: every guard, with fewer random examples, kills and architectures
+test: lint  ## what CI runs: every guard, with fewer random examples, kills and architectures
 	$(PYTEST)
 
-test-all: lint  ## all of it: half an hour on two cores
+test-all: lint  ## all of it
 	$(PYTEST) --all-work
 
 lint: .venv/installed
