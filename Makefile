@@ -5,7 +5,7 @@ BIN    := .venv/bin
 
 .PHONY: demo test test-all lint docs gpu constraints clean
 
-demo: .venv/installed  ## the whole line on a generated dataset, one to three minutes on two cores
+demo: .venv/installed  ## the whole line on a generated dataset, two to four minutes on two cores
 	$(BIN)/medsass demo medsass-demo --overwrite
 
 # two processes with one thread each, half of the files for either; who is done first takes over some of the other's rest

@@ -274,7 +274,7 @@ def _report(problems: Sequence[object]) -> None:
 
 @command(configs.DemoConfig)
 def demo(config: configs.DemoConfig) -> None:
-    """Run all steps on generated nuclei, in OUT: one to three minutes on two cores."""
+    """Run all steps on generated nuclei, in OUT: two to four minutes on two cores."""
     from medsass.runs.demo import demo as run
 
     run(config)

@@ -1,4 +1,4 @@
-"""`medsass demo`: all steps on generated nuclei, in one to three minutes on two cores."""
+"""`medsass demo`: all steps on generated nuclei, in two to four minutes on two cores."""
 
 import shutil
 from time import monotonic
