@@ -84,9 +84,13 @@ def opencv_processes(images: Images, processes: int) -> Prepared:
     _shared[:] = [images, masks]
     pool = multiprocessing.get_context("fork").Pool(processes)
     shares = list(pairwise(np.linspace(0, len(images), processes + 1).astype(int).tolist()))
-    return Prepared(
-        lambda: pool.map_async(_label_share, shares, chunksize=1).get(PATIENCE), lambda: masks, pool.terminate
-    )
+
+    def end() -> None:
+        # Not `terminate`: a SIGTERM that comes while a fork starts is lost where Python handles it, as `cells` does.
+        pool.close()
+        pool.join()
+
+    return Prepared(lambda: pool.map_async(_label_share, shares, chunksize=1).get(PATIENCE), lambda: masks, end)
 
 
 def _label_share(share: tuple[int, int]) -> None:
