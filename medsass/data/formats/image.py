@@ -33,12 +33,18 @@ class Selection:
             channel; () reads the file by its own kind (1: gray, 3: RGB, 4: RGB with alpha, which is dropped).
         frames: "first" or "all".
         level: of a pyramid; 0 is full resolution.
+        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal).
+        every: of the slices of a volume or stack, each n-th is taken.
+        raw: the values as the file stores them, as masks need: indices of a palette, bits unscaled, nothing inverted.
     """
 
     array: str = ""
     channels: tuple[int, ...] = ()
     frames: str = "first"
     level: int = 0
+    axis: str = "z"
+    every: int = 1
+    raw: bool = False
 
 
 WHOLE_FILE = Selection()
