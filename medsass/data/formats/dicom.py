@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box, compose, pick_channels
-from medsass.data.formats.image import ImageFile, Selection, check_level, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -48,22 +48,22 @@ class Dicom(ImageFile):
         colour, inverted = self._palette or self._rgb, self._kind == "MONOCHROME1"
         if view.channels:
             pick_channels(view.channels, 3 if colour else 1)
-        frames = total if view.frames == "all" else 1
-        self._rescale = [_rescale(header, frame) for frame in range(frames)]
+        frames = chosen(view, total)
+        self._rescale = {frame: _rescale(header, frame) for frame in frames}
         dtype, span = self._values()
         super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
-        self.total, self.frames, self.span = total, frames, span
-        windows = {_window(header, frame) for frame in range(frames)} if not colour else set()
+        left_out, self.span = self._select(view, total), span
+        windows = {_window(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
         self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and inverted else own
         notes = {
-            f"first of {total} frames": total > frames,
+            left_out: bool(left_out),
             "inverted (MONOCHROME1)": inverted,
             "palette to RGB": self._palette,
             f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
             "bilevel to gray": self._bits == 1,
             "modality LUT": bool(self._modality) and not colour,
-            "rescaled": any(item != (1.0, 0.0) for item in self._rescale) and not colour,
+            "rescaled": any(item != (1.0, 0.0) for item in self._rescale.values()) and not colour,
         }
         self.converted = ", ".join(note for note, applies in notes.items() if applies)
 
@@ -92,8 +92,8 @@ class Dicom(ImageFile):
                 self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
                 kind = _import("pydicom.pixels").apply_modality_lut(np.arange(1), self._header).dtype
             return kind, (0.0, float(2**bits - 1))
-        ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale)
-        exact = all(number.is_integer() for pair in self._rescale for number in pair)
+        ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale.values())
+        exact = all(number.is_integer() for pair in self._rescale.values() for number in pair)
         fits = (kind for kind in _INTEGERS if np.iinfo(kind).min <= ends[0] and ends[-1] <= np.iinfo(kind).max)
         return (next(fits, np.dtype(np.float32)) if exact else np.dtype(np.float32)), (ends[0], ends[-1])
 

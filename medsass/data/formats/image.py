@@ -31,7 +31,8 @@ class Selection:
         array: member of an .npz file; "" is the first that can be an image.
         channels: of a file with several: one index is read as gray, three as red, green and blue, -1 is a black
             channel; () reads the file by its own kind (1: gray, 3: RGB, 4: RGB with alpha, which is dropped).
-        frames: "first" or "all".
+        frames: "auto" is every slice of a volume or stack, and the first image of an animation; "first", "middle",
+            "all", or the number of one, from 0.
         level: of a pyramid; 0 is full resolution.
         axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal).
         every: of the slices of a volume or stack, each n-th is taken.
@@ -40,7 +41,7 @@ class Selection:
 
     array: str = ""
     channels: tuple[int, ...] = ()
-    frames: str = "first"
+    frames: str | int = "auto"
     level: int = 0
     axis: str = "z"
     every: int = 1
@@ -58,6 +59,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         colour: whether pixels have three channels.
         dtype: of the pixels, real.
         frames, total: number of frames that can be read, and that the file holds.
+        indices: the numbers in the file, from 0, of the frames that can be read.
         levels: (height, width) of each level of the pyramid.
         converted: what reading does to the pixels, or "".
         limits: values that are black and white where the file says so.
@@ -78,6 +80,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
             check_size(height, width)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
         self.frames = self.total = 1
+        self.indices = range(1)
         self.level = view.level
         self.levels: tuple[tuple[int, int], ...] = ((height, width),)
         self.converted, self.per_channel, self.streams = "", len(view.channels) == 3, streams
@@ -90,7 +93,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
 
     @abstractmethod
     def _decode(self, frame: int, box: Box, level: int, /) -> NDArray[Any]:
-        """Decode a box of the file; the whole frame at the chosen level unless `streams`."""
+        """Decode a box of the frame with this number in the file; the whole frame at the chosen level unless `streams`."""
 
     def read(self, frame: int = 0, box: Box | None = None) -> NDArray[Any]:
         """Return the pixels of a frame, or of a box of it: (h, w) or (h, w, 3) of `dtype`. Never write into them.
@@ -106,6 +109,16 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         if self.streams:
             check_size(box.height, box.width)
         return self._region(frame, box, self.level)
+
+    def _select(self, view: Selection, total: int, *, animated: bool = False) -> str:
+        """Make the frames that `view` asks for, of `total`, those that can be read; return a note on those left out."""
+        self.indices, self.total = chosen(view, total, animated=animated), total
+        self.frames = len(self.indices)
+        if self.frames == total:
+            return ""
+        if self.frames > 1:
+            return f"{self.frames} of {total} frames"
+        return f"first of {total} frames" if self.indices[0] == 0 else f"frame {self.indices[0]} of {total}"
 
     def pieces(self, frame: int = 0) -> Iterator[NDArray[Any]]:
         """Yield all pixels of a frame: in blocks of a bounded size, or at once where it is decoded whole anyway."""
@@ -172,7 +185,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
             return self._cache[frame][box.slices]
 
     def _checked(self, frame: int, box: Box, level: int) -> NDArray[Any]:
-        array, size = self._decode(frame, box, level), (box.height, box.width)
+        array, size = self._decode(self.indices[frame], box, level), (box.height, box.width)
         if array.shape != ((*size, 3) if self.colour else size):
             raise ValueError(f"{wxh(size)} pixels by the file's header, an array of shape {array.shape} by its data")
         return array
@@ -205,6 +218,25 @@ def check_size(height: int, width: int) -> None:
             f"{width}x{height} pixels are more than the {MOST_PIXELS:,} that medsass decodes at once; "
             "store it as a tiled TIFF or a slide and cut it with --tile"
         )
+
+
+def chosen(view: Selection, total: int, *, animated: bool = False) -> range:
+    """Return the numbers of the frames that `view` asks for, of `total` frames of a stack or of an animation.
+
+    Raises:
+        ValueError: for a frame that the file does not hold, and for a word or a step that is not known.
+    """
+    if view.every < 1:
+        raise ValueError(f"every must be 1 or more; got {view.every}")
+    frames = ("first" if animated else "all") if view.frames == "auto" else view.frames
+    if frames == "all":
+        return range(0, total, view.every)
+    at = {"first": 0, "middle": total // 2}.get(frames, -1) if isinstance(frames, str) else frames
+    if isinstance(frames, str) and at < 0:
+        raise ValueError(f"frames must be auto, first, middle, all or a number; got '{frames}'")
+    if not 0 <= at < total:
+        raise ValueError(f"no frame {at}: the file has {total}, numbered from 0")
+    return range(at, at + 1)
 
 
 def check_level(view: Selection, levels: int) -> None:

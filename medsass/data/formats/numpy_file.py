@@ -46,11 +46,8 @@ class Array(ImageFile):
         dtype = np.dtype(np.uint8) if self._bool else self._array.dtype
         super().__init__(height, width, len(self._channels) == 3, dtype, view, streams=True)
         self._grain = (1, width) if self._array.flags.c_contiguous else (1, 1)
-        self.total = self._array.shape[0] if several else 1
-        self.frames = self.total if view.frames == "all" else 1
-        notes = [f"first of {self.total} frames"] if self.total > self.frames else []
-        notes += ["alpha dropped"] if alpha else []
-        self.converted = ", ".join([*notes, *(["bilevel to gray"] if self._bool else [])])
+        notes = [self._select(view, self._array.shape[0] if several else 1), "alpha dropped" if alpha else ""]
+        self.converted = ", ".join(filter(None, [*notes, "bilevel to gray" if self._bool else ""]))
 
     def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
         part = (self._array[frame] if self._several else self._array)[box.slices]
@@ -69,7 +66,7 @@ def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
         raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
     if len(shape) != 3:
         return len(shape) == 4, len(shape) == 4
-    if shape[-1] <= _ALPHA or (view.channels and view.frames == "first"):
+    if shape[-1] <= _ALPHA or (view.channels and view.frames != "all"):
         return False, True
     if view.frames == "all" and not view.channels:
         return True, False

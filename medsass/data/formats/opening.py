@@ -91,8 +91,8 @@ def from_bytes(data: bytes, deep: bool = False) -> Pixels:
     """
     with open_image(Path(), data=data) as picture:
         array = picture.read()
-        if picture.total > 1 and not isinstance(picture, photo.Photo):
-            shape = (picture.total, *array.shape)
+        if picture.frames > 1:
+            shape = (picture.frames, *array.shape)
             raise ValueError(f"expected one gray (H, W) or colour (H, W, 3) image; got shape {shape}")
         if not depth.needs_scaling(array.dtype, 8) or (deep and array.dtype == np.uint16 and array.ndim == 2):
             return Pixels(array, picture.converted)

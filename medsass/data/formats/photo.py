@@ -13,7 +13,6 @@ import io
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import cv2
@@ -60,9 +59,9 @@ _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
 
 @dataclass(frozen=True)
 class _Plan:
-    """A way to decode a file: to (h, w) or (h, w, count) of `dtype` values in `span`. `converted` is as in ImageFile."""
+    """A way to decode a frame of a file: to (h, w) or (h, w, count) of `dtype` values in `span`. `converted` is as in ImageFile."""
 
-    decode: Callable[[], NDArray[Any]]
+    decode: Callable[[int], NDArray[Any]]
     count: int
     dtype: np.dtype[Any]
     converted: str = ""
@@ -70,7 +69,7 @@ class _Plan:
 
 
 class Photo(ImageFile):
-    """The image in `data`, the bytes of a file; of several frames the first."""
+    """The image in `data`, the bytes of a file: of an animation the first frame, unless others are asked for."""
 
     def __init__(self, data: bytes, view: Selection) -> None:
         check_level(view, 1)
@@ -82,16 +81,14 @@ class Photo(ImageFile):
         size = (image.width, image.height) if geometry.swaps_axes(self._turn) else (image.height, image.width)
         super().__init__(*size, len(view.channels) == 3 if view.channels else plan.count >= 3, plan.dtype, view)
         self.span = plan.span or self.span
-        with readable():
-            self.total = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-        first = f"first of {self.total} frames" if self.total > 1 else ""
+        first = self._select(view, _frames(image), animated=True)
         turned = "turned upright" if self._turn != 1 else ""
         self.converted = ", ".join(filter(None, (first, plan.converted, turned)))
 
-    def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
+    def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
         if self._plan is None:
             raise ValueError("the file has been closed")
-        array = self._plan.decode()
+        array = self._plan.decode(frame)
         if self._channels:
             array = geometry.compose(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
         elif array.ndim == 3:
@@ -140,12 +137,21 @@ def orientation(image: Image.Image, data: bytes) -> int:
         return geometry.known_orientation(image.getexif().get(geometry.ORIENTATION))
 
 
+def _frames(image: Image.Image) -> int:
+    """Return the number of images in an animation; the others of an MPO file are previews and second views."""
+    with readable():
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
 def _by_pillow(image: Image.Image, view: Selection) -> _Plan:
     raw = view.channels and image.mode in _CHANNELS  # all channels of the file can be chosen from
     mode, converted = (image.mode, "") if raw else _CONVERSIONS.get(image.mode, (image.mode, ""))
+    several = _frames(image) > 1
 
-    def decode() -> NDArray[Any]:
+    def decode(frame: int) -> NDArray[Any]:
         with readable():
+            if several:
+                image.seek(frame)
             image.load()
             image.info.pop("transparency", None)  # of a palette: converting to RGB would warn of it
             return np.asarray(image if image.mode == mode else image.convert(mode))
@@ -159,7 +165,7 @@ def _deep_png(data: bytes, view: Selection) -> _Plan | None:
     if order is None:
         return None
 
-    def decode() -> NDArray[Any]:
+    def decode(_frame: int) -> NDArray[Any]:
         with readable():
             array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if array is None:
@@ -176,7 +182,10 @@ def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | 
     if bits <= 8:
         return None
 
-    decode = readable()(partial(imagecodecs.jpeg2k_decode, data))
+    def decode(_frame: int) -> NDArray[Any]:
+        with readable():
+            return np.asarray(imagecodecs.jpeg2k_decode(data))
+
     half = float(1 << bits - 1)
     dtype = np.dtype(f"{'i' if signed else 'u'}{2 if bits <= 16 else 4}")
     alpha = "alpha dropped" if count in (2, 4) and not view.channels else ""

@@ -87,8 +87,7 @@ class Tiff(ImageFile):
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
         self._grain = grain
-        self.total = int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64))
-        self.frames = self.total if view.frames == "all" else 1
+        left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
         with readable():
@@ -96,7 +95,7 @@ class Tiff(ImageFile):
         if (end := ends.max(initial=0)) > (size := tiff.filehandle.size):  # decoders may invent what is missing
             raise ValueError(f"truncated: the file has {size:,} bytes of {end:,}")
         several = "first of several images in the file" if others else ""
-        notes = [f"first of {self.total} frames" if self.total > self.frames else several, *notes]
+        notes = [left_out or several, *notes]
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
         notes += ["inverted (zero is white)" if self._invert else "", "turned upright" if self._turn != 1 else ""]
         self.converted = ", ".join(filter(None, notes))
@@ -106,7 +105,7 @@ class Tiff(ImageFile):
         self._y, self._x = axes.index("Y"), axes.index("X")
         self._counted = [axis for axis in range(len(axes)) if axis not in (self._y, self._x)]
         at = axes.find("S") if "S" in axes else axes.find("C")
-        if at < 0 and len(self._counted) == 1 and view.frames == "first" and max(view.channels, default=0) > 0:
+        if at < 0 and len(self._counted) == 1 and view.frames != "all" and max(view.channels, default=0) > 0:
             at = self._counted[0]  # pages of one file that the recipe says are channels
         self._channel = at if at >= 0 else None
         if self._channel is not None:

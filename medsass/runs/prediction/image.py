@@ -13,7 +13,6 @@ from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.opening import open_image
-from medsass.data.formats.photo import Photo
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def open_input(path: Path, level: int, rule: str, bits: int) -> Iterator[InputIm
     with _readable():
         file = open_image(path, Selection(level=level))
     with file:
-        if file.total > 1 and not isinstance(file, Photo):
-            raise ValueError(f"{file.total} frames where one image is expected; save each as an image of its own")
+        if file.frames > 1:
+            raise ValueError(f"{file.frames} frames where one image is expected; save each as an image of its own")
         with _readable():
             limits = depth.limits(file, 0, rule) if depth.needs_scaling(file.dtype, 8) else None
         yield InputImage(file, limits, bits)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medsass.data.formats import image
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection
+from medsass.data.formats.image import ImageFile, Selection, chosen
 from tests.support.effort import examples
 
 
@@ -19,7 +19,8 @@ class Frames(ImageFile):
 
     def __init__(self, array: np.ndarray, streams: bool = False, grain: tuple[int, int] = (1, 1)) -> None:
         super().__init__(*array.shape[1:3], array.ndim == 4, array.dtype, Selection(), streams=streams)
-        self.array, self.frames, self._grain = array, len(array), grain
+        self.array, self._grain = array, grain
+        self._select(Selection(), len(array))
         self.decoded: list[tuple[int, Box]] = []
 
     def _decode(self, frame: int, box: Box, _level: int) -> np.ndarray:
@@ -67,6 +68,27 @@ def test_blocks_cover_every_pixel_once(height: int, width: int, rows: int, colum
             assert box.y % rows == 0
             assert box.height * box.width <= max(most, rows * max(columns, 2048))
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(("frames", "every", "expected", "animated"), [
+    ("auto", 1, [0, 1, 2, 3, 4], [0]), ("auto", 2, [0, 2, 4], [0]), ("all", 3, [0, 3], [0, 3]), ("first", 1, [0], [0]),
+    ("middle", 2, [2], [2]), (4, 1, [4], [4]),
+])  # fmt: skip
+def test_frames_are_chosen(frames: str | int, every: int, expected: list[int], animated: list[int]) -> None:
+    view = Selection(frames=frames, every=every)
+    assert list(chosen(view, 5)) == expected
+    assert list(chosen(view, 5, animated=True)) == animated
+
+
+@pytest.mark.parametrize(("view", "message"), [
+    (Selection(frames=5), "no frame 5: the file has 5, numbered from 0"),
+    (Selection(frames=-1), "no frame -1"),
+    (Selection(frames="last"), "frames must be auto, first, middle, all or a number; got 'last'"),
+    (Selection(every=0), "every must be 1 or more; got 0"),
+])  # fmt: skip
+def test_frames_that_cannot_be_chosen_are_refused(view: Selection, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen(view, 5)
 
 
 def test_frames_are_decoded_once_and_the_last_two_are_kept() -> None:

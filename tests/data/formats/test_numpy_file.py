@@ -28,7 +28,7 @@ def saved(folder: Path, array: np.ndarray) -> Path:
     (np.dstack([GRAY] * 3), Selection(), 1, [np.dstack([GRAY] * 3)]),
     (np.dstack([GRAY, GRAY // 2, GRAY, GRAY]), Selection(), 1, [np.dstack([GRAY, GRAY // 2, GRAY])]),
     (STACK[0], Selection(channels=(1,)), 1, [STACK[0, ..., 1]]),
-    (STACK, Selection(channels=(1,)), 1, [STACK[0, ..., 1]]),
+    (STACK, Selection(channels=(1,), frames="first"), 1, [STACK[0, ..., 1]]),
     (STACK, Selection(channels=(0, 1, -1), frames="all"), 5, [np.dstack([one, one[..., 0] * 0]) for one in STACK]),
     (STACK[..., 0], Selection(frames="all"), 5, list(STACK[..., 0])),
     (STACK[..., 0], Selection(channels=(7,)), 1, [STACK[..., 7, 0]]),
@@ -50,7 +50,7 @@ def test_axes_follow_the_rule(
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    with open_image(saved(tmp_path, np.zeros((6, 8, 9, 4), np.uint8))) as picture:
+    with open_image(saved(tmp_path, np.zeros((6, 8, 9, 4), np.uint8)), Selection(frames="first")) as picture:
         assert picture.converted == "first of 6 frames, alpha dropped"
 
 

@@ -212,3 +212,23 @@ def test_real_photographs_equal_pillow(real_data: Path) -> None:
     for path in paths:
         with open_image(path) as picture:
             np.testing.assert_array_equal(picture.read(), np.asarray(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_frames_of_an_animation_are_read_where_they_are_asked_for(kind: str) -> None:
+    colours = [(250, 3, 7), (5, 240, 9), (10, 20, 230)]
+    pages = [Image.new("RGB", (40, 24), colour) for colour in colours]
+    buffer = io.BytesIO()
+    pages[0].save(
+        buffer, kind, save_all=True, append_images=pages[1:], **({"lossless": True} if kind == "WEBP" else {})
+    )
+    with open_image(Path(), data=buffer.getvalue()) as picture:
+        assert (picture.frames, picture.total) == (1, 3)
+        assert picture.converted.startswith("first of 3 frames")
+        np.testing.assert_array_equal(picture.read()[5, 5], colours[0])
+    with open_image(Path(), Selection(frames="all"), buffer.getvalue()) as picture:
+        for frame in (2, 0, 1):
+            np.testing.assert_array_equal(picture.read(frame)[5, 5], colours[frame])
+    with open_image(Path(), Selection(frames=1), buffer.getvalue()) as picture:
+        np.testing.assert_array_equal(picture.read()[5, 5], colours[1])
+        assert picture.converted.startswith("frame 1 of 3")

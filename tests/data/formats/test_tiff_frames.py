@@ -23,10 +23,13 @@ def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> No
         "imagej": {"imagej": True, "metadata": {"axes": "TZYX"}},
     }
     data = tiff(STACK, photometric="minisblack", **kind.get(form, {}), **(STORES[store] if form != "imagej" else {}))
-    with opened(data, tmp_path) as picture:
+    with opened(data, tmp_path, Selection(frames="first")) as picture:
         assert (picture.frames, picture.total, picture.converted) == (1, 12, "first of 12 frames")
         check(picture, STACK[0, 0])
-    with opened(data, tmp_path, Selection(frames="all")) as picture:
+    with opened(data, tmp_path, Selection(every=5)) as picture:
+        assert (list(picture.indices), picture.converted) == ([0, 5, 10], "3 of 12 frames")
+        check(picture, STACK[3, 1], 2)
+    with opened(data, tmp_path) as picture:
         assert (picture.frames, picture.converted) == (12, "")
         check(picture, STACK[1, 2], 5)
         check(picture, STACK[3, 2], 11)
