@@ -64,6 +64,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind == "dicom":
         return Dicom(path if data is None else data, view)
     png = None if view.level or view.channels else photo.plain_png(data or b"")
+    png = None if png and png[2] == 4 and view.raw else png
     return photo.Png(data or b"", view, *png) if png else photo.Photo(data or b"", view)
 
 
