@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.config import ShardConfig
-from medsass.data.formats import geometry, opening
+from medsass.data.formats import geometry, integrity, opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.formats.mask import Levels
 from medsass.data.sharding.source_file import Region, SourceFile
+
+MASK = "mask.png"  # extension of a mask
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
@@ -30,8 +32,15 @@ _GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample ready to be written: its files by extension, that of its image, the content of its JSON, and the levels of its
-    mask files by name.
+    """A sample ready to be written.
+
+    Attributes:
+        key, split: as in the catalog, the key with the region's place.
+        files: by extension.
+        extension: that of the image.
+        meta: the content of the JSON.
+        mask_kept: whether the mask is the source's own file.
+        levels: of the mask files, by name.
     """
 
     key: str
@@ -39,6 +48,7 @@ class Sample:
     files: dict[str, bytes]
     extension: str
     meta: dict[str, Any]
+    mask_kept: bool = False
     levels: dict[str, Levels] = field(default_factory=dict)
 
 
@@ -55,6 +65,7 @@ def encode(file: SourceFile, region: Region) -> Sample:
     if unchanged:
         extension, size, converted = unchanged
         key, image, read_size = entry.key, file.data or b"", size
+        integrity.check(image, extension)
     else:
         key = file.key(region)
         array, limits = file.read(region)
@@ -74,14 +85,14 @@ def encode(file: SourceFile, region: Region) -> Sample:
             meta["frame"] = region.frame
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
     files = {extension: image}
-    found, levels = file.mask(region), dict[str, Levels]()
+    found, kept, levels = file.mask(region), None, dict[str, Levels]()
     if found is not None:
         mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
-        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
+        files[MASK] = kept or _encode(mask * np.uint8(255), "png")
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta, levels)
+    return Sample(key, entry.split, files, extension, meta, bool(kept), levels)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:

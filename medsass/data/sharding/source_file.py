@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth, geometry
+from medsass.data.formats import depth, geometry, integrity
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.mask import Levels, by_colour, mask_of
@@ -165,10 +165,14 @@ class SourceFile:
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG that holds exactly `mask` as 0 and 255."""
-        file = self._masks[0][1] if len(self._masks) == 1 else None
-        if not isinstance(file, Png) or file.colour:
+        name, file = self._masks[0] if len(self._masks) == 1 else ("", None)
+        if not isinstance(file, Png) or file.colour or not np.array_equal(file.read(), np.negative(mask)):  # -1 is 255
             return None
-        return file.data if np.array_equal(file.read(), np.negative(mask)) else None  # -1 is 255
+        try:
+            integrity.check_png(file.data)
+        except ValueError as error:
+            raise ValueError(f"mask {name}: {error}") from error
+        return file.data
 
     def sha256(self, region: Region) -> str:
         """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""

@@ -175,7 +175,7 @@ def test_colours_are_refused_unless_named_or_any_object_counts(tmp_path: Path) -
     Image.fromarray(mask).save(tmp_path / "m.png")
     for foreground in ("binary", "half", (255,)):
         with pytest.raises(
-            ValueError, match="mask m.png: a mask in 4 colours, #000000, #00005a, .*--foreground '#ff0000'"
+            ValueError, match=r"mask m.png: a mask in 4 colours, #000000, #00005a, .*--foreground '#ff0000'"
         ):
             read_mask([tmp_path / "m.png"], foreground)
     np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], ("#ff0000", "#00005A")), np.diag([1, 0, 1, 0]))
@@ -242,7 +242,7 @@ def test_colours_and_alpha_that_disagree_are_refused(tmp_path: Path) -> None:
     gray, alpha = np.full((2, 4, 4), 255, np.uint8)
     gray[:2], alpha[:, :2] = 0, 0
     Image.fromarray(np.dstack([gray, alpha]), "LA").save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match="mask m.png: its colours and its alpha channel say different things"):
+    with pytest.raises(ValueError, match=r"mask m.png: its colours and its alpha channel say different things"):
         read_mask([tmp_path / "m.png"])
 
 
