@@ -19,8 +19,6 @@ from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.photo import Photo
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")

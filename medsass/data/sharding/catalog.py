@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from medsass.data.formats.opening import SUFFIXES
+from medsass.data.formats.kinds import SUFFIXES
 from medsass.data.sharding.listing import MAGIC, Listing
 from medsass.data.sharding.recipe import UNGROUPED, Images, Recipe
 

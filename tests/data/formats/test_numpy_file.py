@@ -173,7 +173,7 @@ def test_unpacking_leaves_no_file(tissuenet: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_the_bytes_alone_are_refused(tissuenet: Path) -> None:
-    with pytest.raises(ValueError, match="must be on this machine: copy them first"):
+    with pytest.raises(ValueError, match="must be on this machine: copy it first"):
         open_image(Path("elsewhere.npz"), Selection("X", (0,)), tissuenet.read_bytes())
 
 
