@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from medsass import __version__, files
-from medsass.config import ShardConfig
+from medsass.config import ShardConfig, schema
 from medsass.data import dali
-from medsass.data.sharding import recipe, staging
-from medsass.data.sharding.catalog import Catalog
+from medsass.data.sharding import layout, pairing, recipe, staging
+from medsass.data.sharding.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
 from medsass.data.sharding.recipe import Recipe
@@ -25,6 +25,7 @@ from medsass.data.sharding.write import Writer, batches
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Options, Split, StoredRecipe
 
+_SHOWN = 10  # pairs of a dry run
 _SHAPING = [item.name for item in fields(Options)]  # the options that the bytes depend on, beside the recipe
 
 
@@ -40,9 +41,12 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
             held = manifest.load(config.out)
-            _compare({"recipe": held.recipe, **asdict(held.options)}, _state(chosen, config))
+            state = _state(chosen, config)
+            if chosen.images[0].path == ANY:  # the layout that was recognised stands in the manifest
+                state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
+            _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
-        journal, catalog = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
+        journal, (catalog, chosen) = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():
             first = next(item for item in journal.rejected() if item["split"])
@@ -62,16 +66,19 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     return result
 
 
-def plan(config: ShardConfig) -> Manifest:
-    """Return what `write` would find, from the names of the files alone: images by split, and notes. Writes nothing."""
+def plan(config: ShardConfig) -> tuple[Manifest, list[tuple[str, tuple[str, ...]]]]:
+    """Return what `write` would find, from the names of the files alone: images by split, notes, and the first pairs of an
+    image and its masks. Writes nothing.
+    """
     chosen, config = resolve(config)
     journal = Journal(None)
-    catalog = _catalog(journal, chosen, config)
+    catalog, chosen = _catalog(journal, chosen, config)
     splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
-    return Manifest(
+    found = Manifest(
         cast(StoredRecipe, asdict(chosen)), splits, _options(config), rejected=orphans, notes=catalog.notes()
     )
+    return found, catalog.pairs(_SHOWN)
 
 
 def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
@@ -82,10 +89,21 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
             raise ValueError(
                 f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
             )
-        images = replace(chosen.images[0], path=config.images or chosen.images[0].path, masks=config.masks)
-        chosen = replace(chosen, images=(images,), masks=replace(chosen.masks, required=bool(config.masks)))
+        if folder := next(filter(None, map(layout.masks_folder, pairing.expand(config.images))), ""):
+            raise ValueError(
+                f"--images '{config.images}' names a folder of masks, '{folder}'; rename it if it holds images"
+            )
+        images = replace(chosen.images[0], path=config.images or ANY, masks=config.masks)
+        chosen = replace(chosen, images=(images,))
+    masks = chosen.masks
     if config.foreground:
-        chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.parse_foreground(config.foreground)))
+        masks = replace(masks, foreground=recipe.parse_foreground(config.foreground))
+    masks = replace(masks, resize=masks.resize or config.resize_masks, turn=masks.turn or config.turn_masks)
+    chosen = replace(chosen, masks=masks)
+    if config.split:
+        if all(images.split for images in chosen.images):
+            raise ValueError(f"--split: recipe '{chosen.name}' has the splits of its owners; drop the option")
+        chosen = replace(chosen, splits=recipe.parse_shares(config.split), exact_splits=True)
     tile = chosen.tile if config.tile is None else config.tile
     return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
 
@@ -111,8 +129,12 @@ def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
             )
 
 
-def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, excluded: Iterable[Path] = ()) -> Catalog:
-    """Return the interrupted run's catalog, after a check that nothing has changed since, or make one."""
+def _catalog(
+    journal: Journal, chosen: Recipe, config: ShardConfig, excluded: Iterable[Path] = ()
+) -> tuple[Catalog, Recipe]:
+    """Return the interrupted run's catalog, after a check that nothing has changed since, or make one; and the recipe with the
+    layout that was recognised.
+    """
     catalog = Catalog(journal.database, excluded)
     state = {"version": __version__, **_state(chosen, config)}
     before = journal["state"]
@@ -121,15 +143,16 @@ def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, excluded: It
         if changed := ", ".join(catalog.listing.changed(config.source)):
             reason = f"{config.source} has changed since the run was interrupted ({changed})"
             raise MismatchError(f"{reason}; start again with --overwrite")
-        return catalog
-    catalog.fill(config.source, chosen, config.group_by)
+        return catalog, schema.check(Recipe, journal["recipe"])
+    chosen = catalog.fill(config.source, chosen, config.group_by)
+    journal["recipe"] = asdict(chosen)
     for orphan in () if chosen.masks.spare else catalog.orphans():
         if config.strict:
             raise ValueError(f"{config.source / orphan}: mask without an image (--strict)")
         journal.reject(orphan, "", "mask without an image")
     journal["state"] = state
     journal.commit()
-    return catalog
+    return catalog, chosen
 
 
 def _write_samples(
