@@ -69,7 +69,7 @@ def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
         return True, False
     raise ValueError(
         f"an array of shape {shape} can be {shape[0]} frames or {shape[2]} channels; "
-        'say which in [[images]]: frames = "all", or channels = [i]'
+        "say which: --frames all, or --channels 0 (in [[images]] of a recipe: frames, channels)"
     )
 
 

@@ -27,7 +27,8 @@ def test_source_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_source_without_a_matching_image_names_the_glob(tmp_path: Path) -> None:
     make(tmp_path, "notes.txt", "images/a.csv")
     with pytest.raises(
-        FileNotFoundError, match=r"no image matches 'images/\*' of recipe 'mine' \(passed over: 1 '.csv' files\); check SOURCE"
+        FileNotFoundError,
+        match=r"no image matches 'images/\*' of recipe 'mine' \(passed over: 1 '.csv' files\); check SOURCE",
     ) as caught:
         find(tmp_path, plain("images/*"))
     assert str(tmp_path) in str(caught.value)

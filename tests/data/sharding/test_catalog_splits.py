@@ -38,7 +38,8 @@ def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
     for name in ("slide", "image"):
         assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
     with pytest.raises(
-        ValueError, match="--group-by must be one of patient, slide, image, folder, series for recipe 'mine', .*; got 'eye'"
+        ValueError,
+        match="--group-by must be one of patient, slide, image, folder, series for recipe 'mine', .*; got 'eye'",
     ):
         find(tmp_path, chosen, "eye")
 

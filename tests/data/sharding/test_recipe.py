@@ -149,7 +149,8 @@ def test_foreground_option(text: str, value: object) -> None:
 
 def test_foreground_option_that_is_neither_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="--foreground must be binary, nonzero, half, levels such as 1,3 or colours such as '#ff0000'; got 'white'"
+        ValueError,
+        match="--foreground must be binary, nonzero, half, levels such as 1,3 or colours such as '#ff0000'; got 'white'",
     ):
         recipe.parse_foreground("white")
 
