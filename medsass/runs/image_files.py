@@ -1,5 +1,6 @@
 """The images that `label` and `predict` read, and the files that they write for each."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
-from medsass.data.formats import opening
+from medsass.data.formats import kinds, opening
 from medsass.data.formats.image import MOST_PIXELS, Selection
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
@@ -50,10 +51,17 @@ class Outputs:
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted. Raises `FileNotFoundError` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in opening.SUFFIXES and path.is_file())
+    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are.
+
+    Raises `FileNotFoundError` where there is no image.
+    """
+    found, passed = kinds.find(folder)
+    told = kinds.told(passed)
     if not found:
-        raise FileNotFoundError(f"{folder}: no image in this folder; known: {', '.join(sorted(opening.SUFFIXES))}")
+        known = ", ".join(sorted(kinds.SUFFIXES))
+        raise FileNotFoundError(f"{folder}: no image in this folder; known: {known}{'; ' * bool(told)}{told}")
+    if told:
+        warnings.warn(f"{folder}: {told}", stacklevel=2)
     return found
 
 
@@ -114,7 +122,7 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
     outputs = []
     for path, out in found:
         suffix = path.suffix.lower()
-        large = suffix in opening.SLIDES
+        large = suffix in kinds.SLIDES
         level = config.level or 0 if large or suffix in _PYRAMIDS else 0  # of photographs beside slides it is 0
         if suffix in _STREAMED and not large:
             # An error is reported when that image is processed.

@@ -135,8 +135,8 @@ def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:
     """
     if not asked and count not in (1, 3):
         raise ValueError(
-            f"{count} channels: say which to read: in [[images]] channels = [i] for gray, "
-            "or three for red, green and blue"
+            f"{count} channels: say which to read: --channels 0 for gray or three, such as 0,1,2, for red, green and "
+            "blue (in [[images]] of a recipe: channels = [0])"
         )
     if asked and (len(asked) not in (1, 3) or max(asked) < 0 or not all(-1 <= item < count for item in asked)):
         raise ValueError(

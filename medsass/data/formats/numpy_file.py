@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
-NPY_MAGIC = b"\x93NUMPY"
-ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-
 _ALPHA = 4  # channels, of which the last is alpha
 
 
@@ -72,7 +69,7 @@ def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
         return True, False
     raise ValueError(
         f"an array of shape {shape} can be {shape[0]} frames or {shape[2]} channels; "
-        'say which in [[images]]: frames = "all", or channels = [i]'
+        "say which: --frames all, or --channels 0 (in [[images]] of a recipe: frames, channels)"
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from medsass.data.formats.opening import SUFFIXES
+from medsass.data.formats.kinds import SUFFIXES
 from medsass.data.sharding import classes, headers, layout, pairing, splits
 from medsass.data.sharding.listing import Listing
 from medsass.data.sharding.pairing import Pairing

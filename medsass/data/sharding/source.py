@@ -5,13 +5,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medsass import files
-from medsass.data.formats import numpy_file, opening
+from medsass.data.formats import kinds
 from medsass.data.sharding.listing import UNREADABLE
 
-_NEVER_WHOLE = opening.SLIDES | {".npy", ".npz"}
-_ARRAYS = (numpy_file.NPY_MAGIC, *numpy_file.ZIP_MAGIC)
 _MACHINE = (
     errno.EMFILE,
     errno.ENFILE,
@@ -41,14 +40,14 @@ class Source:
         """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
         `release` removes that copy.
         """
-        if not self._by_region and path[path.rfind(".") :].lower() not in _NEVER_WHOLE:
+        if not self._by_region:
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                    data = file.readall()
+                    data = _whole(file, path)
             else:
-                with files.reaching(self._root / path):
-                    data = (self._root / path).read_bytes()
-            if not data.startswith(_ARRAYS):  # an array is read by region under any name
+                with files.reaching(self._root / path), (self._root / path).open("rb") as remote:
+                    data = _whole(remote, path)
+            if data is not None:
                 return Path(path), data
         if self._local:
             return self._root / path, None
@@ -82,6 +81,12 @@ class Source:
     def _copy(self, path: str) -> Path:
         name = hashlib.sha256(f"{self._root}/{path}".encode()).hexdigest()[:16]
         return self._copies / (name + PurePosixPath(path).suffix)
+
+
+def _whole(file: Any, path: str) -> bytes | None:
+    """Return the bytes of an open file, None where its kind is read in parts."""
+    head = file.read(kinds.HEAD)
+    return None if kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS else head + file.read()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
