@@ -173,7 +173,7 @@ class Catalog:
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
         query = """SELECT image, stem, masks, entry, label, grp, same FROM found
                    JOIN (SELECT stem AS one, count(*) AS same FROM found GROUP BY stem) ON stem = one"""
-        framed = any(images.frames == "all" for images in recipe.images)
+        framed = any(images.frames in ("auto", "all") for images in recipe.images)
         for image, stem, masks, table, label, group, same in run(query):
             plain = same == 1 and len(stem) <= _LONGEST_KEY and not (framed and _FRAME.search(stem))
             key = stem if plain else f"{stem[: _LONGEST_KEY - 13]}-{digest(image)[:12]}"

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from medsass.data.sharding import sample
 from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.source import Source, Stat, reason
+from medsass.data.sharding.source import Source, Stat, is_photograph, reason
 from medsass.data.sharding.source_file import Region, SourceFile
 
 _AHEAD = 4  # groups in flight for each worker
@@ -78,17 +78,23 @@ class Preparation:
         error, needed = "image without a mask", self._recipe.masks.required
         items = (WorkItem(*item, error=error if needed and not item[1].masks else "") for item in listed)
         with ThreadPoolExecutor(self._workers) as pool:
-            if self._by_region:
-                regions = chain.from_iterable(_in_order(pool, self._plan, items, 2))
-                groups: Iterable[list[WorkItem]] = ([item] for item in regions if (item.rank, item.index) >= position)
-            else:
-                groups = _grouped(items)
-            ahead = _AHEAD * self._workers
+            ahead, groups = _AHEAD * self._workers, self._groups(pool, items, position)
             for group in _in_order(pool, lambda group: [(item, self._make(item)) for item in group], groups, ahead):
                 for item, made in group:
                     if item.file and item.last:
                         self._close(item.file)  # results come in order: every other region of the file is done
                     yield item, made
+
+    def _groups(
+        self, pool: ThreadPoolExecutor, items: Iterable[WorkItem], position: tuple[int, int]
+    ) -> Iterator[list[WorkItem]]:
+        """Group the items for the workers: several photographs, or one region of a file that may hold several."""
+        for whole, run in groupby(items, lambda item: not self._by_region and is_photograph(item.entry.image)):
+            if whole:
+                yield from _grouped(run)
+            else:
+                regions = chain.from_iterable(_in_order(pool, self._plan, run, 2))
+                yield from ([item] for item in regions if (item.rank, item.index) >= position)
 
     def _plan(self, item: WorkItem) -> list[WorkItem]:
         """Split the item of a file that may hold several samples into one for each region."""
@@ -124,7 +130,7 @@ class Preparation:
             try:
                 with foreign.reading(item.entry.image):
                     file = file or self._open(item.entry)
-                    made = sample.encode(file, item.region or Region())
+                    made = sample.encode(file, item.region)
             except (ValueError, OSError) as error:
                 reason(error)
                 self._check(item)

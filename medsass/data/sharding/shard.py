@@ -86,8 +86,23 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
         chosen = replace(chosen, images=(images,), masks=replace(chosen.masks, required=bool(config.masks)))
     if config.foreground:
         chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.parse_foreground(config.foreground)))
+    if given := config.selected():
+        chosen = replace(chosen, images=tuple(replace(images, **given) for images in chosen.images))
+    chosen = replace(chosen, window=config.bounds() or chosen.window)
     tile = chosen.tile if config.tile is None else config.tile
-    return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
+    rule = chosen.range if config.range == "recipe" else config.range
+    return chosen, replace(config, tile=tile, range=rule, **_reading(chosen))
+
+
+def _reading(chosen: Recipe) -> dict[str, Any]:
+    """Return the values of `Reading` that all images of a recipe share; None where they differ, or nothing is said."""
+    found: dict[str, Any] = {}
+    for name in ("channels", "frames", "axis", "every"):
+        values = {getattr(images, name) for images in chosen.images}
+        found[name] = values.pop() if len(values) == 1 else None
+    shown = {"channels": ",".join(map(str, found["channels"] or ())), "frames": str(found["frames"] or "")}
+    window = ",".join(str(end).removesuffix(".0") for end in chosen.window or ())
+    return found | {name: text or None for name, text in (*shown.items(), ("window", window))}
 
 
 def _options(config: ShardConfig) -> Options:

@@ -10,7 +10,6 @@ from medsass import files
 from medsass.data.formats import numpy_file, opening
 from medsass.data.sharding.listing import UNREADABLE
 
-_NEVER_WHOLE = opening.SLIDES | {".npy", ".npz"}
 _ARRAYS = (numpy_file.NPY_MAGIC, *numpy_file.ZIP_MAGIC)
 _MACHINE = (
     errno.EMFILE,
@@ -30,7 +29,7 @@ class Source:
     Args:
         root: the source, a local folder or an address.
         copies: local folder for copies of remote files.
-        by_region: whether every file is read region by region; otherwise slides and arrays alone are.
+        by_region: whether photographs too are read region by region, as all other files are.
     """
 
     def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
@@ -41,7 +40,7 @@ class Source:
         """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
         `release` removes that copy.
         """
-        if not self._by_region and path[path.rfind(".") :].lower() not in _NEVER_WHOLE:
+        if not self._by_region and is_photograph(path):
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
                     data = file.readall()
@@ -82,6 +81,11 @@ class Source:
     def _copy(self, path: str) -> Path:
         name = hashlib.sha256(f"{self._root}/{path}".encode()).hexdigest()[:16]
         return self._copies / (name + PurePosixPath(path).suffix)
+
+
+def is_photograph(path: str) -> bool:
+    """Return whether a file has the name of one that holds a single image."""
+    return path[path.rfind(".") :].lower() in opening.PHOTOGRAPHS
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

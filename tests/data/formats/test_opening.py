@@ -276,7 +276,9 @@ def test_empty_and_senseless_files_are_refused_whatever_their_suffix(suffix: str
 
 
 def test_all_formats_are_found_by_suffix() -> None:
-    known = ".bmp .dcm .jp2 .jpeg .jpg .ndpi .npy .npz .png .scn .svs .tif .tiff .webp"
+    known = (
+        ".bmp .dcm .gz .hdr .jp2 .jpeg .jpg .mha .mhd .ndpi .nhdr .nii .npy .npz .nrrd .png .scn .svs .tif .tiff .webp"
+    )
     assert set(known.split()) == opening.SUFFIXES
 
 
