@@ -9,6 +9,8 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from medsass import foreign
@@ -30,49 +32,55 @@ class Preparation:
     """Makes samples of a source's images in `workers` processes. Copies of remote files go into the folder `copies`."""
 
     def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, workers: int) -> None:
-        self._workers, self._by_region = workers, by_region(recipe, config)
-        self._source = Source(config.source, copies, by_region=self._by_region)
+        self._workers, self._source = workers, Source(config.source, copies)
+        self._several = partial(by_region, recipe, config)
         self._pool = Pool(workers, Setup(recipe, config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ)))
 
     def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[list[Made]]:
         """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on."""
-        items = (WorkItem(*item) for item in listed)
         try:
-            if self._by_region:
-                yield from self._parts(items, position)
-            else:
-                tasks = ((Task(tuple(group)), None) for group in _grouped(items))
-                yield from (answer.made for _, answer in self._answers(tasks, _AHEAD * self._workers))
+            yield from self._parts((WorkItem(*item) for item in listed), position)
         finally:
             self._pool.close()
 
     def _parts(self, items: Iterable[WorkItem], position: tuple[int, int]) -> Iterator[list[Made]]:
-        """Yield what became of the regions of files that may hold several, part by part.
+        """Yield what became of groups of images and, part by part, of the regions of files that may hold several.
 
-        The first task of a file finds its regions. Files that are decoded whole stay with the worker that has done it.
+        The first task of such a file finds its regions. Files that are decoded whole stay with the worker that has done it.
         """
         done, ends = position[0], dict[int, int]()  # the rank of the first file that is not done; last regions of files
 
         def firsts() -> Iterator[tuple[Task, None]]:
-            for item in items:
-                start = position[1] if item.rank == position[0] else 0
-                yield Task((item,), start, finished=done, home=item.rank), None
+            for several, run in groupby(items, lambda item: self._several(item.entry)):
+                if not several:
+                    yield from ((Task(tuple(group)), None) for group in _grouped(run))
+                    continue
+                for item in run:
+                    start = position[1] if item.rank == position[0] else 0
+                    yield Task((item,), start, finished=done, several=True, home=item.rank), None
 
         def parts() -> Iterator[tuple[Task, Answer | None]]:
-            for task, answer in self._answers(firsts(), self._workers + 1):
-                ends[task.home or 0] = answer.regions - 1
+            for task, answer in self._answers(firsts(), 2 * self._workers + 1):
                 yield task, answer
+                if not task.several:
+                    continue
+                ends[task.items[0].rank] = answer.regions - 1
                 home = None if answer.streams else task.home
                 for start in range(task.start + len(answer.made), answer.regions, answer.part):
-                    yield Task(task.items, start, min(start + answer.part, answer.regions), done, home), None
+                    yield (
+                        replace(
+                            task, start=start, stop=min(start + answer.part, answer.regions), finished=done, home=home
+                        ),
+                        None,
+                    )
 
         for task, answer in self._answers(parts(), _AHEAD * self._workers):
             yield answer.made
-            (item,) = task.items
-            if task.start + len(answer.made) > ends[item.rank]:
-                self._source.release(item.entry.image, *item.entry.masks)
-                del ends[item.rank]
-                done = item.rank + 1
+            last = task.items[-1]
+            if last.rank in ends and task.start + len(answer.made) > ends[last.rank]:
+                self._source.release(last.entry.image, *last.entry.masks)
+                del ends[last.rank]
+                done = last.rank + 1
 
     def _answers(self, tasks: Iterable[tuple[Task, Answer | None]], ahead: int) -> Iterator[tuple[Task, Answer]]:
         """Yield tasks with their answers in order, at most `ahead` before the one that is taken. Some are answered already."""
@@ -91,7 +99,7 @@ class Preparation:
             return task, self._answer(ticket)
         except WorkerDiedError:
             pass
-        if not self._by_region:
+        if not task.several:
             apart = [Task((item,)) for item in task.items]
         elif task.stop is None:
             return task, self._alone(replace(task, stop=task.start))  # nothing but the regions of the file

@@ -52,14 +52,15 @@ class Sample:
     levels: dict[str, Levels] = field(default_factory=dict)
 
 
-def encode(file: SourceFile, region: Region) -> Sample:
-    """Make a region's sample: read, convert, resize to (size, size) unless that is 0, and encode. A whole file keeps its
-    bytes where that is possible.
+def encode(file: SourceFile, region: Region | None = None) -> Sample:
+    """Make a region's sample: read, convert, resize to (size, size) unless that is 0, and encode. A whole file, without a
+    region, keeps its bytes where that is possible.
 
     Raises `ValueError` or `OSError` with the reason where the image or a mask cannot be used.
     """
     entry, config = file.entry, file.config
-    whole = region == Region() and not file.recipe.images[entry.table].channels
+    alone, region = region is None, region or Region()
+    whole = region == Region() and not file.recipe.images[entry.table].channels and not file.recipe.window
     unchanged = storable(file.data, config) if file.data is not None and whole else None
     meta: dict[str, Any] = {"source": entry.image, "class": entry.label, "group": entry.group}
     if unchanged:
@@ -67,6 +68,10 @@ def encode(file: SourceFile, region: Region) -> Sample:
         key, image, read_size = entry.key, file.data or b"", size
         integrity.check(image, extension)
     else:
+        if alone and file.several:
+            raise ValueError(
+                f"{file.image.frames} images in a file with the name of a photograph; name it as what it is"
+            )
         key = file.key(region)
         array, limits = file.read(region)
         resized, extension = _resize(array, config, file.data)

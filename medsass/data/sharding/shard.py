@@ -99,13 +99,27 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
     if config.foreground:
         masks = replace(masks, foreground=recipe.parse_foreground(config.foreground))
     masks = replace(masks, resize=masks.resize or config.resize_masks, turn=masks.turn or config.turn_masks)
-    chosen = replace(chosen, masks=masks)
+    chosen = replace(chosen, masks=masks, window=config.bounds() or chosen.window)
     if config.split:
         if all(images.split for images in chosen.images):
             raise ValueError(f"--split: recipe '{chosen.name}' has the splits of its owners; drop the option")
         chosen = replace(chosen, splits=recipe.parse_shares(config.split), exact_splits=True)
+    if given := config.selected():
+        chosen = replace(chosen, images=tuple(replace(images, **given) for images in chosen.images))
     tile = chosen.tile if config.tile is None else config.tile
-    return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
+    rule = chosen.range if config.range == "recipe" else config.range
+    return chosen, replace(config, tile=tile, range=rule, **_reading(chosen))
+
+
+def _reading(chosen: Recipe) -> dict[str, Any]:
+    """Return the values of `Reading` that all images of a recipe share; None where they differ, or nothing is said."""
+    found: dict[str, Any] = {}
+    for name in ("channels", "frames", "axis", "every"):
+        values = {getattr(images, name) for images in chosen.images}
+        found[name] = values.pop() if len(values) == 1 else None
+    shown = {"channels": ",".join(map(str, found["channels"] or ())), "frames": str(found["frames"] or "")}
+    window = ",".join(str(end).removesuffix(".0") for end in chosen.window or ())
+    return found | {name: text or None for name, text in (*shown.items(), ("window", window))}
 
 
 def _options(config: ShardConfig) -> Options:

@@ -29,18 +29,17 @@ class Source:
     Args:
         root: the source, a local folder or an address.
         copies: local folder for copies of remote files.
-        by_region: whether every file is read region by region; otherwise slides and arrays alone are.
     """
 
-    def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
-        self._root, self._copies, self._by_region = root, copies, by_region
+    def __init__(self, root: Path, copies: Path) -> None:
+        self._root, self._copies = root, copies
         self._local = f"{root}/" if files.is_local(root) else ""
 
-    def fetch(self, path: str) -> Fetched:
-        """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
-        `release` removes that copy.
+    def fetch(self, path: str, *, whole: bool) -> Fetched:
+        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` or its kind asks for that,
+        return the path, of a local copy where it is remote; `release` removes that copy.
         """
-        if not self._by_region:
+        if whole:
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
                     data = _whole(file, path)

@@ -51,11 +51,10 @@ class SourceFile:
         self.path, self.data = image
         self._images, self._stack, self._lock = recipe.images[entry.table], ExitStack(), threading.RLock()
         self._image: ImageFile | None = None
-        self._limits: dict[int, list[tuple[float, float]]] = {}
         self._digest = ""
         self._masks: list[tuple[str, ImageFile]] = []
         images, named = self._images, by_colour(recipe.masks.foreground)
-        plain = Selection(images.mask_array, images.mask_channels, images.frames)
+        plain = Selection(images.mask_array, images.mask_channels, images.frames, 0, images.axis, images.every)
         selection = mask_selection(plain, recipe.masks.foreground)
         try:
             for path, (place, data) in zip(entry.masks, masks, strict=True):
@@ -80,14 +79,15 @@ class SourceFile:
         with self._lock:
             if self._image is None:
                 images = self._images
-                selection = Selection(images.array, images.channels, images.frames, self.config.level)
+                level = self.config.level
+                selection = Selection(images.array, images.channels, images.frames, level, images.axis, images.every)
                 self._image = self._stack.enter_context(open_image(self.path, selection, self.data))
             return self._image
 
     @property
     def several(self) -> bool:
         """True where the file holds several images that all become samples."""
-        return self._images.frames == "all" and self.image.frames > 1
+        return self.image.frames > 1
 
     def regions(self) -> tuple[list[Region], int]:
         """Return the regions to store, in a fixed order, and the number of tiles skipped for too little foreground."""
@@ -127,15 +127,10 @@ class SourceFile:
         array, bits = self.image.read(region.frame, region.box), self.config.depth
         if bits == 16 and array.ndim == 3:
             raise ValueError("a colour image; --depth 16 stores single-channel images: choose a channel in the recipe")
-        if not depth.needs_scaling(array.dtype, bits):
+        if not depth.needs_scaling(self.image, bits, self.recipe.window):
             return array, None
-        limits = [(0.0, 255.0)]
-        if array.dtype != np.uint8:
-            with self._lock:
-                if region.frame not in self._limits:
-                    self._limits = {region.frame: depth.limits(self.image, region.frame, self.config.range)}
-                limits = self._limits[region.frame]
-        return depth.scaled(array, limits, bits), limits
+        limits = depth.limits(self.image, region.frame, self.config.range, self.recipe.window)
+        return depth.scaled(array, limits, bits, self.image.padding), limits
 
     def mask(self, region: Region) -> tuple[NDArray[np.uint8], dict[str, Levels]] | None:
         """Read a region's mask, (h, w) uint8 in {0, 1}, with the levels of each file by name; None without one. Its size is the

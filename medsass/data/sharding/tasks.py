@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medsass.config import ShardConfig
+from medsass.data.formats import kinds
 from medsass.data.formats.mask import Levels
 from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
@@ -30,6 +31,7 @@ class Task:
         items: the images.
         start, stop: as in a slice; without `stop` as many as make a good part.
         finished: images of a lower rank are done with, and their files can be closed.
+        several: whether the file may hold several images.
         home: tasks of the same home go to the same worker, because it holds the decoded file.
     """
 
@@ -37,6 +39,7 @@ class Task:
     start: int = 0
     stop: int | None = None
     finished: int = 0
+    several: bool = False
     home: int | None = None
 
     @property
@@ -104,6 +107,7 @@ class Setup:
     environment: dict[str, str]
 
 
-def by_region(recipe: Recipe, config: ShardConfig) -> bool:
+def by_region(recipe: Recipe, config: ShardConfig, entry: Entry) -> bool:
     """Return whether a file may hold several images to store."""
-    return bool(config.tile) or any(images.frames == "all" for images in recipe.images)
+    frames = recipe.images[entry.table].frames
+    return bool(config.tile) or frames == "all" or (frames == "auto" and not kinds.is_photo(entry.image))

@@ -80,14 +80,13 @@ class Maker:
 
     def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path) -> None:
         self._recipe, self._config = recipe, config
-        self._by_region = by_region(recipe, config)
-        self._source = Source(config.source, copies, by_region=self._by_region)
+        self._source = Source(config.source, copies)
         self._check_decodes = decodable.checker(config)
         self._open: dict[int, _Open] = {}
 
     def __call__(self, task: Task) -> Answer:
         """Make the samples of a task."""
-        if self._by_region:
+        if task.several:
             return self._part(task)
         return Answer(self._check_decodes([Made(item.rank, 0, self._make(item)) for item in task.items]))
 
@@ -161,5 +160,6 @@ class Maker:
     def _opened(self, entry: Entry) -> SourceFile:
         if self._recipe.masks.required and not entry.masks:
             raise ValueError("image without a mask")
-        image, *masks = (self._source.fetch(path) for path in (entry.image, *entry.masks))
+        whole = not by_region(self._recipe, self._config, entry)
+        image, *masks = (self._source.fetch(path, whole=whole) for path in (entry.image, *entry.masks))
         return SourceFile(entry, self._recipe, self._config, image, masks)
