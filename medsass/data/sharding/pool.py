@@ -114,12 +114,12 @@ class Pool:
         for connection in wait(list(workers), seconds):
             worker = workers[connection]  # type: ignore[index]
             try:
-                answer, error = worker.process.connection.recv()
+                found: Any = worker.process.connection.recv()
             except (EOFError, ConnectionResetError):
                 self._bury(worker)
                 continue
             ticket = worker.tickets.popleft()
-            ticket.answer, ticket.error, ticket.done = answer, error, True
+            (ticket.answer, ticket.error), ticket.done = found, True
         self._hand_out()
 
     def _bury(self, worker: _Worker) -> None:
