@@ -116,8 +116,16 @@ def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
     if kind is bool:
         flag = f"--{name}/--no-{name}" if item.default else f"--{name}"
         return click.option(flag, item.name, is_flag=True, default=item.default, help=text)
+    if item.metadata["several"]:
+        return click.option(f"--{name}", item.name, multiple=True, callback=_joined, help=text)
     shown = "TEXT" if choices else None
     return click.option(f"--{name}", item.name, type=kind, default=item.default, help=text, metavar=shown)
+
+
+def _joined(_ctx: click.Context, _parameter: click.Parameter, globs: tuple[str, ...]) -> str:
+    """Return several globs as one with braces."""
+    escaped = [one if "{" in one else one.replace(",", "\\,") for one in globs]
+    return f"{{{','.join(escaped)}}}" if len(globs) > 1 else "".join(globs)
 
 
 def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +174,7 @@ def shard(config: configs.ShardConfig) -> None:
     from medsass.runs import console, info
 
     if config.dry_run:
-        info.show_plan(run.plan(config))
+        info.show_plan(*run.plan(config))
         return
     with console.progress("shard") as bar:
         dataset = run.write(config, bar.reach)

@@ -56,9 +56,9 @@ Amount = Annotated[float, Ge(0), WrapValidator(unconverted)]
 Place = Annotated[Path, SkipValidation]  # an address is no `Path`
 
 
-def option(default: Any, text: str) -> Any:
-    """Return a dataclass field with its default and its help text."""
-    return field(default=default, metadata={"help": text})
+def option(default: Any, text: str, *, several: bool = False) -> Any:
+    """Return a dataclass field with its default and its help text; `several` globs may be given one by one."""
+    return field(default=default, metadata={"help": text, "several": several})
 
 
 @dataclass_transform(frozen_default=True)

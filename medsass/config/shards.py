@@ -15,12 +15,29 @@ class ShardConfig(Reading):
     out: Place
     recipe: str = option("folder", "dataset recipe: a bundled name or a path to a .toml file")
     variant: str = option("", "one of the recipe's variants, such as nuclear or whole-cell; its first by default")
-    group_by: str = option("", "what must stay within one split, by the recipe's names; its first by default")
-    images: str = option("", "glob of the images below SOURCE (recipe 'folder')")
-    masks: str = option("", "glob of the masks below SOURCE, paired by stem, or a pattern with {stem}, {name}, {dir}")
-    foreground: str = option(
-        "", "levels of a mask that are foreground: binary (two levels), nonzero, half, or numbers such as 1,3"
+    group_by: str = option(
+        "",
+        "what must stay within one split: a group of the recipe, patient, series, folder, image (no groups), or a regular "
+        "expression with (?P<group>...); by default the recipe's first, or the patient where names or DICOM headers say it",
     )
+    split: str = option(
+        "", "shares of train, val and test, met exactly, as 0.8,0.1,0.1; by default those of the recipe"
+    )
+    images: str = option(
+        "", "glob of the images below SOURCE (recipe 'folder'); by default a usual layout is recognised", several=True
+    )
+    masks: str = option(
+        "",
+        "glob of the masks below SOURCE, paired where both globs' wildcards agree, or a pattern with {stem}, {name}, {dir}",
+        several=True,
+    )
+    foreground: str = option(
+        "",
+        "what is foreground in all masks: binary (the higher of two levels), nonzero, half, levels such as 1,3, or colours "
+        "such as '#ff0000'",
+    )
+    resize_masks: bool = option(False, "resize masks whose size differs from their image's, instead of refusing them")
+    turn_masks: bool = option(False, "turn masks without an orientation tag as their image's tag says")
     size: Count = option(0, "store images and masks resized to N x N pixels; 0 keeps their own size")
     tile: Count | None = option(
         None, "cut images and slides into tiles of N x N pixels; 0 stores them whole; by default as the recipe says"

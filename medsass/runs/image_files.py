@@ -1,5 +1,6 @@
 """The images that `label` and `predict` read, and the files that they write for each."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Literal
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
-from medsass.data.formats import opening
+from medsass.data.formats import kinds, opening
 from medsass.data.formats.image import MOST_PIXELS, Selection
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
@@ -64,23 +65,30 @@ def _stem(path: Path) -> str:
 def _form(path: Path, view: Selection) -> tuple[Form, str]:
     """Return the form of what `view` selects in a file, and the suffix of its mask."""
     suffix = path.suffix.lower()
-    if suffix in opening.PHOTOGRAPHS and view.frames != "all":
+    if kinds.is_photo(path.name) and view.frames != "all":
         return "image", ".png"
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), opening.open_image(path, view) as file:
         if file.stack:
             return "stack", file.suffix
-        if suffix in opening.SLIDES or (suffix in _STREAMED and file.height * file.width > MOST_PIXELS):
+        if suffix in kinds.SLIDES or (suffix in _STREAMED and file.height * file.width > MOST_PIXELS):
             return "large", ".tif"
         return "image", ".png"
-    return ("large", ".tif") if suffix in opening.SLIDES else ("image", ".png")
+    return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
 
 
 def in_folder(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its sub-folders, sorted. Raises `FileNotFoundError` where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in opening.SUFFIXES and path.is_file())
+    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are.
+
+    Raises `FileNotFoundError` where there is no image.
+    """
+    found, passed = kinds.find(folder)
+    told = kinds.told(passed)
     if not found:
-        raise FileNotFoundError(f"{folder}: no image in this folder; known: {', '.join(sorted(opening.SUFFIXES))}")
+        known = ", ".join(sorted(kinds.SUFFIXES))
+        raise FileNotFoundError(f"{folder}: no image in this folder; known: {known}{'; ' * bool(told)}{told}")
+    if told:
+        warnings.warn(f"{folder}: {told}", stacklevel=2)
     return found
 
 
@@ -143,7 +151,7 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
             raise FileNotFoundError(f"{path}: no such image or folder")
     outputs = []
     for path, out in found:
-        pyramid = path.suffix.lower() in opening.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
+        pyramid = path.suffix.lower() in kinds.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
         view = Selection(level=config.level or 0 if pyramid else 0, **config.selected())
         form, suffix = _form(path, view)
         outputs.append(Outputs(path, out / (_stem(path) + suffix), view, form))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -64,10 +64,15 @@ def show_rejected(folder: Path, dataset: Manifest, most: int = 5) -> None:
         console.out.print(f"and {dataset.rejected - most} more, listed in {folder / manifest.REJECTED}")
 
 
-def show_plan(dataset: Manifest) -> None:
-    """Print the result of a dry run."""
+def show_plan(dataset: Manifest, pairs: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Print the result of a dry run, with some images and their masks."""
     rows = [[name, f"{split.samples}"] for name, split in dataset.splits.items()]
     console.out.print(console.table(["split", "image files"], rows))
+    shown = [
+        [image, masks[0] + (f" and {len(masks) - 1} more" if masks[1:] else "") if masks else "-"]
+        for image, masks in pairs
+    ]
+    console.out.print(console.table(["image", "mask"], shown))
     for note in dataset.notes:
         console.out.print(f"note: {note}")
     if dataset.rejected:

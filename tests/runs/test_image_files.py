@@ -17,3 +17,10 @@ def test_images_of_sub_folders_are_listed_sorted_and_others_are_not(tmp_path: Pa
 def test_a_folder_without_images_is_answered_with_the_known_formats(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no image in this folder; known: .*\.png"):
         image_files.in_folder(tmp_path)
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
+    for name in ("a.jpg", "notes.txt", "._a.jpg"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"1 files passed over, because they are no images that can be read: 1 \.txt$"):
+        assert image_files.in_folder(tmp_path) == [tmp_path / "a.jpg"]

@@ -69,6 +69,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         padding: the lowest and the highest of the values that mark pixels outside of the picture; (NaN, NaN) for NaN.
         span: the range of values that the file's pixel type can hold; (0, 1) for floats.
         per_channel: whether the channels were chosen one by one, so that they have no common scale.
+        turn: the orientation tag by which it was turned upright; 1 where it was not.
         streams: whether reading a box touches only that part of the file; otherwise a frame is decoded whole and kept
             until `close`.
         suffix: of the file that `encode` makes.
@@ -86,7 +87,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         if not streams:
             check_size(height, width)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
-        self.frames = self.total = 1
+        self.frames = self.total = self.turn = 1
         self.indices = range(1)
         self.level = view.level
         self.levels: tuple[tuple[int, int], ...] = ((height, width),)

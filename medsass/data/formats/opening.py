@@ -11,22 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import depth, itk, nifti, numpy_file, photo, slide, tiff, volume
+from medsass.data.formats import coded, depth, itk, kinds, nifti, numpy_file, photo, slide, tiff, volume
 from medsass.data.formats.dicom import Dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 
-SLIDES = slide.SUFFIXES
-SUFFIXES = (
-    SLIDES
-    | volume.SUFFIXES
-    | {".bmp", ".dcm", ".jp2", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".tif", ".tiff", ".webp"}
-)
-PHOTOGRAPHS = frozenset({".bmp", ".jp2", ".jpeg", ".jpg", ".png", ".webp"})  # of files that hold one image
-
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
-_PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"RIFF")  # beginnings of photographs
-_HEAD = 1024  # bytes in which every format can be told
+_HINTS = {
+    ".vsi": "; export it as OME-TIFF, by QuPath or bfconvert",
+    ".img": "; its header must lie beside it: open that",
+}
+_HINTS |= dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng"), " (a camera's raw data); save it as TIFF")
 
 
 @dataclass(frozen=True)
@@ -53,22 +48,12 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         OSError: where it cannot be opened.
         ImportError: for DICOM without pydicom.
     """
-    if data is None:
+    kind, data = _look(path, data)
+    if kind in kinds.IN_PARTS and not (isinstance(path, Path) and path.exists()):
+        raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
+    if kind == "volume":
         with path.open("rb") as file:
-            head = file.read(_HEAD)
-            kind = _kind(head, path.suffix.lower())
-            data = head + file.read() if kind == "photo" else None
-    else:
-        head = data[:_HEAD]
-        kind = _kind(head, path.suffix.lower())
-    if not head:
-        raise ValueError("empty file (0 bytes)")
-    if kind in ("array", "slide", *_VOLUMES) and not (isinstance(path, Path) and path.is_file()):
-        raise ValueError(
-            "slides, volumes, .npy and .npz files are read in parts and must be on this machine: copy them first"
-        )
-    if kind in _VOLUMES:
-        return _VOLUMES[kind](path, view)
+            return _VOLUMES[volume.kind(file.read(kinds.HEAD))](path, view)
     if kind == "array":
         return numpy_file.Array(path, view)
     if kind == "slide" or (kind == "tiff" and data is None):
@@ -77,23 +62,34 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         return tiff.open_tiff(path, view, data)
     if kind == "dicom":
         return Dicom(path if data is None else data, view)
-    png = None if view.level or view.channels else photo.plain_png(data or b"")
-    return photo.Png(data or b"", view, *png) if png else photo.Photo(data or b"", view)
+    if kind != "photo":
+        raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), '')}")
+    return open_photo(data or b"", view)
 
 
-def _kind(head: bytes, suffix: str) -> str:
-    """Return the kind of a file by its first bytes; suffixes tell slides (TIFF), and DICOM without its mark."""
-    if head[128:132] == b"DICM":  # first: a DICOM file may begin as a TIFF file does
-        return "dicom"
-    if head.startswith((numpy_file.NPY_MAGIC, *numpy_file.ZIP_MAGIC)):
-        return "array"
-    if head.startswith(tiff.MAGIC):
-        return "slide" if suffix in SLIDES else "tiff"
-    if found := volume.kind(head):
-        return found
-    if suffix == ".dcm" and not head.startswith(_PHOTOS):
-        return "dicom"
-    return "photo"
+def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
+    """Return the kind of a file, and its bytes where they are at hand or needed whole."""
+    if data is not None:
+        head, kind = data, kinds.kind(data[: kinds.HEAD], path)
+    else:
+        try:
+            with path.open("rb") as file:
+                head = file.read(kinds.HEAD)
+                kind = kinds.kind(head, path)
+                data = head + file.read() if kind == "photo" else None
+        except IsADirectoryError:
+            return "zarr" if kinds.is_zarr(path) else "", None
+    if not head:
+        raise ValueError("empty file (0 bytes)")
+    return kind, data
+
+
+def open_photo(data: bytes, view: Selection) -> ImageFile:
+    """Open a photograph by its bytes. Raises `ValueError` as `open_image` does."""
+    png = None if view.level or view.channels else photo.plain_png(data)
+    if png and not (view.raw and png[2] == 4):  # a mask may be in its alpha
+        return photo.Png(data, view, *png)
+    return coded.open_coded(data, view) or photo.Photo(data, view)
 
 
 def from_bytes(data: bytes, deep: bool = False) -> Pixels:
@@ -147,6 +143,8 @@ def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
         plain = image.mode in ("L", "RGB") and "transparency" not in image.info
         if image.format == "PNG":
             plain = plain and data[24:25] == b"\x08"
+        if image.format == "JPEG":
+            plain = plain and not coded.is_coded(data)
         if image.format == "JPEG2000":
             plain = plain and photo.jpeg2000_depth(data)[0] == 8
         if image.format in _STORED and plain and photo.orientation(image, data) == 1:

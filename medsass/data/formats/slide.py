@@ -18,8 +18,6 @@ from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.tiff import Tiff, open_tiff
 
-SUFFIXES = frozenset({".svs", ".ndpi", ".scn"})
-
 _SAMPLE = 64  # pixels of each side of the region that both readers decode at first
 _HEADER = 4096  # bytes of a tile in which its header ends
 

@@ -19,13 +19,19 @@ from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.photo import Photo
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
-_FOREIGN = ("ndpi", "svs", "scn", "ome", "philips", "bif")  # their other series are labels, overviews and the like
+_FOREIGN = (
+    "ndpi",
+    "svs",
+    "scn",
+    "ome",
+    "philips",
+    "bif",
+    "qpi",
+)  # their other series are labels, overviews and the like
 
 
 def open_tiff(path: Path, view: Selection, data: bytes | None = None) -> ImageFile:
@@ -53,7 +59,8 @@ class Tiff(ImageFile):
     def __init__(self, tiff: "tifffile.TiffFile", view: Selection, source: Path | bytes) -> None:
         self.tiff, self._source, self._arrays = tiff, source, dict[int, Any]()
         with readable():
-            self.series = max(tiff.series, key=lambda one: one.size) if tiff.is_scn else tiff.series[0]
+            full = [one for one in tiff.series if not one.keyframe.is_reduced] or list(tiff.series)
+            self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
@@ -61,6 +68,7 @@ class Tiff(ImageFile):
                 raise ValueError(f"expected images; got axes {part.axes} of shape {part.shape}")
             self._photometric = getattr(page.photometric, "name", "unknown")
             model = _model(page, self._photometric)
+            model = "gray" if model == "palette" and view.raw else model
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
             mappable = self._is_mappable(part)
@@ -70,13 +78,13 @@ class Tiff(ImageFile):
                 grain = min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
-            others = len(tiff.series) > 1 and not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
+            others = len(full) > 1 and not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
         if not model:
             raise _Rare
         self._model = model
-        self._place(part.axes, part.shape, view)
+        self._place(_axes(part, self._photometric), part.shape, view)
         colour, notes = self._choose(view, part.shape)
-        self._invert = self._photometric == "MINISWHITE"
+        self._raw, self._invert = view.raw, self._photometric == "MINISWHITE" and not view.raw
         shallow = self._model == "gray" and 0 < self._bits < 8
         dtype = np.dtype(np.uint8) if part.dtype.kind == "b" or self._model != "gray" else part.dtype
         self._flat = (part.shape[self._y], part.shape[self._x])
@@ -85,8 +93,9 @@ class Tiff(ImageFile):
         if geometry.swaps_axes(self._turn):
             first, second, grain = second, first, grain[::-1]
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
+        self.per_channel |= self._apart and colour
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
-        self._grain = grain
+        self._grain, self.turn = grain, self._turn
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
@@ -105,8 +114,16 @@ class Tiff(ImageFile):
         self._y, self._x = axes.index("Y"), axes.index("X")
         self._counted = [axis for axis in range(len(axes)) if axis not in (self._y, self._x)]
         at = axes.find("S") if "S" in axes else axes.find("C")
-        if at < 0 and len(self._counted) == 1 and view.frames != "all" and max(view.channels, default=0) > 0:
-            at = self._counted[0]  # pages of one file that the recipe says are channels
+        unknown = axes == "QYX" and shape[0] <= 4  # an array of which the file says the shape, not the axes
+        if at < 0 and len(self._counted) == 1 and view.frames == "auto":
+            if view.channels and (unknown or max(view.channels) > 0):
+                at = self._counted[0]  # pages that are said to be channels
+            elif unknown:
+                raise ValueError(
+                    f"an array of shape {shape} can be {shape[0]} channels or {shape[0]} slices, and the file does not say; "
+                    f"say which: --channels {'0,1,2' if shape[0] > 2 else '0'}, or --frames all"
+                )
+        self._apart = at >= 0 and axes[at] != "S" and self._photometric != "RGB"
         self._channel = at if at >= 0 else None
         if self._channel is not None:
             self._counted.remove(self._channel)
@@ -118,12 +135,13 @@ class Tiff(ImageFile):
         if self._model != "gray":
             count, notes = 3, [f"{self._model} to RGB"] if self._model != "YCbCr" else []
         opaque: tuple[int, ...] = ()
-        if self._photometric == "RGB" and count == 4:
+        if self._photometric == "RGB" and count >= 4:
             opaque = (0, 1, 2)
         elif count == 2 and self.page.samplesperpixel == 2 and tuple(self.page.extrasamples)[:1] in _ALPHA:
             opaque = (0,)
+        self._alpha = bool(opaque) and view.raw and not view.channels
         if opaque and not view.channels:
-            notes.append("alpha dropped")
+            notes.append("alpha dropped" if count in (2, 4) else f"first 3 of {count} channels")
         self._channels = pick_channels(view.channels, count) if view.channels or not opaque else opaque
         self._whole = self._channels == (0, 1, 2) if count == 3 else self._channel is None
         return len(self._channels) == 3, notes
@@ -142,7 +160,10 @@ class Tiff(ImageFile):
                 part = np.asarray(array[index])
             return self._natural(part) if self._model == "gray" else self._coloured(part)
 
-        if place is not None and place < self._x and self._model == "gray":
+        if self._alpha:
+            whole = values(*index)
+            pixels = geometry.without_alpha(np.moveaxis(whole, place, -1) if place is not None else whole)
+        elif place is not None and place < self._x and self._model == "gray":
             pixels = compose(self._channels, lambda i: values(*index[:place], i, *index[place + 1 :]))
         else:
             pixels = values(*index)
@@ -183,8 +204,8 @@ class Tiff(ImageFile):
     def _natural(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of at least 8 bits in this machine's byte order, zero black."""
         if array.dtype == np.bool_ or self._bits == 1:
-            array, top = array.astype(np.uint8) * np.uint8(255), 255
-        elif 0 < self._bits < 8:
+            array, top = array.astype(np.uint8) * np.uint8(1 if self._raw else 255), 255
+        elif 0 < self._bits < 8 and not self._raw:
             array, top = np.rint(array * (255 / ((1 << self._bits) - 1))).astype(np.uint8), 255
         else:
             top = (1 << self._bits) - 1 if self._bits else -1 if array.dtype.kind == "i" else 1
@@ -211,6 +232,13 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
+
+
+def _axes(part: Any, photometric: str) -> str:
+    """Return what the axes of a level mean: channels, where an array (..., H, W, C) of few was stored as (H) pages."""
+    axes, shape = str(part.axes), part.shape
+    paged = photometric in ("MINISBLACK", "MINISWHITE") and axes.endswith(("QYX", "IYX"))
+    return f"{axes[:-3]}YXS" if paged and shape[-1] <= 4 < min(shape[-2], shape[-3]) else axes
 
 
 def _model(page: Any, photometric: str) -> str:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
+from pydantic import StringConstraints
 from pydantic.dataclasses import dataclass
 
 from medsass import bundled
-from medsass.config import schema
+from medsass.config import numbers, schema
 
 FOREGROUND: tuple[Literal["binary", "nonzero", "half"], ...] = ("binary", "nonzero", "half")
+_COLOUR = "#[0-9a-fA-F]{6}"
+Colour = Annotated[str, StringConstraints(pattern=f"^{_COLOUR}$")]
 UNGROUPED = "image"  # the --group-by in which each image is its own group
 
 
@@ -26,9 +29,10 @@ class Images:
     """A glob of images below the source, and where the mask of each is.
 
     Attributes:
-        path: glob of the images.
-        masks: pattern that may hold `{stem}` and `{name}` (of the image file) and `{dir}` (its folder below the source);
-            several files that match are merged by union. Without a placeholder, masks pair with images by equal stems.
+        path: glob of the images, with braces for several; `{stem}` is a wildcard that says what a name's stem is.
+        masks: glob, or pattern that may hold `{stem}` and `{name}` (of the image file) and `{dir}` (its folder below the
+            source); several files that match are merged by union. Without a placeholder, an image and a mask are a pair
+            where the wildcards of both globs stand for the same text, or else where their stems are equal.
         split: the images' split; "" lets the recipe's shares decide.
         classes: CSV file of class labels.
         array: member of an NPZ file.
@@ -59,15 +63,18 @@ class Masks:
     """How mask files become {0, 1}.
 
     Attributes:
-        foreground: "binary", the higher of two levels, more are refused; "nonzero", for numbered objects and classes;
-            "half", above half of the file's full range, for soft edges; or the levels that are foreground.
+        foreground: "binary", the higher of the two levels of all masks, more are refused; "nonzero", for numbered objects
+            and classes; "half", above half of the file's full range, for soft edges; the levels that are foreground; or
+            the colours, as "#ff0000".
         resize: resize a mask whose size differs from its image's (nearest neighbour) instead of refusing it.
+        turn: turn a mask as the orientation tag of its image says, where it has no tag of its own.
         required: refuse an image without a mask.
         spare: masks without an image are expected and not reported.
     """
 
-    foreground: Literal["binary", "nonzero", "half"] | tuple[int, ...] = "binary"
+    foreground: Literal["binary", "nonzero", "half"] | tuple[int, ...] | tuple[Colour, ...] = "binary"
     resize: bool = False
+    turn: bool = False
     required: bool = False
     spare: bool = False
 
@@ -185,12 +192,26 @@ def _merge(old: Any, new: Any) -> Any:
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-def parse_foreground(text: str) -> Literal["binary", "nonzero", "half"] | tuple[int, ...]:
-    """Parse --foreground: the name of a rule, or levels separated by commas. Raises `ValueError`."""
+def parse_foreground(text: str) -> Literal["binary", "nonzero", "half"] | tuple[int, ...] | tuple[str, ...]:
+    """Parse --foreground: the name of a rule, or levels or colours separated by commas. Raises `ValueError`."""
     for rule in FOREGROUND:
         if text == rule:
             return rule
+    values = [value.strip() for value in text.split(",")]
+    if all(re.fullmatch(_COLOUR, value) for value in values):
+        return tuple(values)
     try:
-        return tuple(int(level) for level in text.split(","))
+        return tuple(int(level) for level in values)
     except ValueError as error:
-        raise ValueError(f"--foreground must be {', '.join(FOREGROUND)} or levels such as 1,3; got '{text}'") from error
+        known = f"{', '.join(FOREGROUND)}, levels such as 1,3 or colours such as '#ff0000'"
+        raise ValueError(f"--foreground must be {known}; got '{text}'") from error
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Parse --split: the shares of train, val and test, or of train and val. Raises `ValueError`."""
+    values = numbers(text, "--split")
+    if len(values) not in (2, 3) or min(values) <= 0 or abs(sum(values) - 1) > 1e-9:
+        raise ValueError(
+            f"--split must be two or three shares above 0 that sum to 1, of train, val and test, as 0.8,0.1,0.1; got '{text}'"
+        )
+    return dict(zip(("train", "val", "test"), values, strict=False))

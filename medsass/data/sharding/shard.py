@@ -1,7 +1,7 @@
 """`medsass shard`: a source folder becomes a shard folder. Files that cannot be read are left out and listed.
 
-Worker threads read and encode ahead of the one writer, which takes their samples in the catalog's order, has them decoded
-in batches by the decoder that training uses, and writes them. So the bytes depend neither on the number of workers nor on
+Worker processes read, encode and check ahead of the one writer, which takes their samples in the catalog's order and writes
+them. So nothing that a file does to a decoder ends the run, the bytes depend neither on the number of workers nor on
 how often the run was killed, and memory is bounded by what is in flight, not by the length of the dataset.
 """
 
@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from medsass import __version__, files
-from medsass.config import ShardConfig
+from medsass.config import ShardConfig, schema
 from medsass.data import dali
-from medsass.data.sharding import recipe, staging
-from medsass.data.sharding.catalog import Catalog
+from medsass.data.sharding import layout, pairing, recipe, staging
+from medsass.data.sharding.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
-from medsass.data.sharding.write import Writer, batches
+from medsass.data.sharding.write import Writer
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Options, Split, StoredRecipe
 
+_SHOWN = 10  # pairs of a dry run
 _SHAPING = [item.name for item in fields(Options)]  # the options that the bytes depend on, beside the recipe
 
 
@@ -35,14 +36,17 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     anything fails, what `out` held stays, and finished tar files are kept for `config.resume`. `progress(done, total)` is
     called as image files are done. Raises `ValueError`, `OSError` or (without DALI) `ImportError`, each with the remedy.
     """
-    dali.import_dali()
+    dali.check()
     chosen, config = resolve(config)
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
             held = manifest.load(config.out)
-            _compare({"recipe": held.recipe, **asdict(held.options)}, _state(chosen, config))
+            state = _state(chosen, config)
+            if chosen.images[0].path == ANY:  # the layout that was recognised stands in the manifest
+                state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
+            _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
-        journal, catalog = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
+        journal, (catalog, chosen) = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():
             first = next(item for item in journal.rejected() if item["split"])
@@ -62,16 +66,19 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     return result
 
 
-def plan(config: ShardConfig) -> Manifest:
-    """Return what `write` would find, from the names of the files alone: images by split, and notes. Writes nothing."""
+def plan(config: ShardConfig) -> tuple[Manifest, list[tuple[str, tuple[str, ...]]]]:
+    """Return what `write` would find, from the names of the files alone: images by split, notes, and the first pairs of an
+    image and its masks. Writes nothing.
+    """
     chosen, config = resolve(config)
     journal = Journal(None)
-    catalog = _catalog(journal, chosen, config)
+    catalog, chosen = _catalog(journal, chosen, config)
     splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
-    return Manifest(
+    found = Manifest(
         cast(StoredRecipe, asdict(chosen)), splits, _options(config), rejected=orphans, notes=catalog.notes()
     )
+    return found, catalog.pairs(_SHOWN)
 
 
 def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
@@ -82,13 +89,23 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
             raise ValueError(
                 f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
             )
-        images = replace(chosen.images[0], path=config.images or chosen.images[0].path, masks=config.masks)
-        chosen = replace(chosen, images=(images,), masks=replace(chosen.masks, required=bool(config.masks)))
+        if folder := next(filter(None, map(layout.masks_folder, pairing.expand(config.images))), ""):
+            raise ValueError(
+                f"--images '{config.images}' names a folder of masks, '{folder}'; rename it if it holds images"
+            )
+        images = replace(chosen.images[0], path=config.images or ANY, masks=config.masks)
+        chosen = replace(chosen, images=(images,))
+    masks = chosen.masks
     if config.foreground:
-        chosen = replace(chosen, masks=replace(chosen.masks, foreground=recipe.parse_foreground(config.foreground)))
+        masks = replace(masks, foreground=recipe.parse_foreground(config.foreground))
+    masks = replace(masks, resize=masks.resize or config.resize_masks, turn=masks.turn or config.turn_masks)
+    chosen = replace(chosen, masks=masks, window=config.bounds() or chosen.window)
+    if config.split:
+        if all(images.split for images in chosen.images):
+            raise ValueError(f"--split: recipe '{chosen.name}' has the splits of its owners; drop the option")
+        chosen = replace(chosen, splits=recipe.parse_shares(config.split), exact_splits=True)
     if given := config.selected():
         chosen = replace(chosen, images=tuple(replace(images, **given) for images in chosen.images))
-    chosen = replace(chosen, window=config.bounds() or chosen.window)
     tile = chosen.tile if config.tile is None else config.tile
     rule = chosen.range if config.range == "recipe" else config.range
     return chosen, replace(config, tile=tile, range=rule, **_reading(chosen))
@@ -126,8 +143,12 @@ def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
             )
 
 
-def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, excluded: Iterable[Path] = ()) -> Catalog:
-    """Return the interrupted run's catalog, after a check that nothing has changed since, or make one."""
+def _catalog(
+    journal: Journal, chosen: Recipe, config: ShardConfig, excluded: Iterable[Path] = ()
+) -> tuple[Catalog, Recipe]:
+    """Return the interrupted run's catalog, after a check that nothing has changed since, or make one; and the recipe with the
+    layout that was recognised.
+    """
     catalog = Catalog(journal.database, excluded)
     state = {"version": __version__, **_state(chosen, config)}
     before = journal["state"]
@@ -136,15 +157,16 @@ def _catalog(journal: Journal, chosen: Recipe, config: ShardConfig, excluded: It
         if changed := ", ".join(catalog.listing.changed(config.source)):
             reason = f"{config.source} has changed since the run was interrupted ({changed})"
             raise MismatchError(f"{reason}; start again with --overwrite")
-        return catalog
-    catalog.fill(config.source, chosen, config.group_by)
+        return catalog, schema.check(Recipe, journal["recipe"])
+    chosen = catalog.fill(config.source, chosen, config.group_by)
+    journal["recipe"] = asdict(chosen)
     for orphan in () if chosen.masks.spare else catalog.orphans():
         if config.strict:
             raise ValueError(f"{config.source / orphan}: mask without an image (--strict)")
         journal.reject(orphan, "", "mask without an image")
     journal["state"] = state
     journal.commit()
-    return catalog
+    return catalog, chosen
 
 
 def _write_samples(
@@ -152,15 +174,15 @@ def _write_samples(
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
     workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
-    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
+    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config)
     rank, region = stage.journal["position"] or (0, 0)
     stats = catalog.listing.stats
     listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(rank))
     try:
-        for batch in batches(preparation.prepare(listed, (rank, region))):
-            writer.write(batch)
-            if progress:
-                progress(batch[-1][0].rank + 1, total)
+        for made in preparation.prepare(listed, (rank, region)):
+            writer.write(made)
+            if progress and made:
+                progress(made[-1].rank + 1, total)
         writer.finish((total, 0))
     except BaseException:
         writer.abort()

@@ -5,12 +5,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medsass import files
-from medsass.data.formats import numpy_file, opening
+from medsass.data.formats import kinds
 from medsass.data.sharding.listing import UNREADABLE
 
-_ARRAYS = (numpy_file.NPY_MAGIC, *numpy_file.ZIP_MAGIC)
 _MACHINE = (
     errno.EMFILE,
     errno.ENFILE,
@@ -29,25 +29,24 @@ class Source:
     Args:
         root: the source, a local folder or an address.
         copies: local folder for copies of remote files.
-        by_region: whether photographs too are read region by region, as all other files are.
     """
 
-    def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
-        self._root, self._copies, self._by_region = root, copies, by_region
+    def __init__(self, root: Path, copies: Path) -> None:
+        self._root, self._copies = root, copies
         self._local = f"{root}/" if files.is_local(root) else ""
 
-    def fetch(self, path: str) -> Fetched:
-        """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
-        `release` removes that copy.
+    def fetch(self, path: str, *, whole: bool) -> Fetched:
+        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` or its kind asks for that,
+        return the path, of a local copy where it is remote; `release` removes that copy.
         """
-        if not self._by_region and is_photograph(path):
+        if whole:
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                    data = file.readall()
+                    data = _whole(file, path)
             else:
-                with files.reaching(self._root / path):
-                    data = (self._root / path).read_bytes()
-            if not data.startswith(_ARRAYS):  # an array is read by region under any name
+                with files.reaching(self._root / path), (self._root / path).open("rb") as remote:
+                    data = _whole(remote, path)
+            if data is not None:
                 return Path(path), data
         if self._local:
             return self._root / path, None
@@ -83,9 +82,10 @@ class Source:
         return self._copies / (name + PurePosixPath(path).suffix)
 
 
-def is_photograph(path: str) -> bool:
-    """Return whether a file has the name of one that holds a single image."""
-    return path[path.rfind(".") :].lower() in opening.PHOTOGRAPHS
+def _whole(file: Any, path: str) -> bytes | None:
+    """Return the bytes of an open file, None where its kind is read in parts."""
+    head = file.read(kinds.HEAD)
+    return None if kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS else head + file.read()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -55,9 +55,9 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("array", "view", "message"), [
-    (STACK[..., 0], Selection(), r"shape \(5, 24, 40\) can be 5 frames or 40 channels; .*frames = \"all\", or channels = \[i\]"),
+    (STACK[..., 0], Selection(), r"shape \(5, 24, 40\) can be 5 frames or 40 channels; .*--frames all, or --channels 0"),
     (STACK[..., 0], Selection(frames="all", channels=(0,)), r"shape \(5, 24, 40\) can be"),
-    (STACK, Selection(), r"2 channels: say which to read: in \[\[images\]\] channels = \[i\]"),
+    (STACK, Selection(), r"2 channels: say which to read: --channels 0 for gray"),
     (STACK, Selection(channels=(2,)), r"channels = \[2\] must be one or three of the file's 2"),
     (np.zeros(9), Selection(), r"an array of shape \(9,\); images are \(H, W\)"),
     (np.zeros((2, 2, 2, 2, 2)), Selection(), "an array of shape"),
@@ -173,7 +173,7 @@ def test_unpacking_leaves_no_file(tissuenet: Path, tmp_path: Path, monkeypatch: 
 
 
 def test_the_bytes_alone_are_refused(tissuenet: Path) -> None:
-    with pytest.raises(ValueError, match="must be on this machine: copy them first"):
+    with pytest.raises(ValueError, match="must be on this machine: copy it first"):
         open_image(Path("elsewhere.npz"), Selection("X", (0,)), tissuenet.read_bytes())
 
 

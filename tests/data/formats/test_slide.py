@@ -17,7 +17,7 @@ import tifffile
 
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
-from medsass.data.formats.opening import SLIDES, SUFFIXES, open_image
+from medsass.data.formats.opening import open_image
 from medsass.data.formats.slide import Slide
 
 openslide = pytest.importorskip("openslide")
@@ -40,10 +40,6 @@ def truth(path: Path, box: Box, level: int) -> np.ndarray:
         assert scale >= 1
         array = np.asarray(file.read_region(place, level, size).convert("RGB"))
         return array if level == 0 else array[box.slices]
-
-
-def test_slides_are_among_the_suffixes() -> None:
-    assert frozenset({".svs", ".ndpi", ".scn"}) == SLIDES < SUFFIXES
 
 
 def test_levels_and_regions_equal_openslide(slide: Path) -> None:
@@ -80,7 +76,7 @@ def test_a_level_that_is_not_there_is_refused(slide: Path) -> None:
 
 
 def test_the_bytes_alone_are_refused(slide: Path) -> None:
-    with pytest.raises(ValueError, match="must be on this machine: copy them first"):
+    with pytest.raises(ValueError, match="must be on this machine: copy it first"):
         open_image(Path("elsewhere") / slide.name, data=slide.read_bytes())
 
 
@@ -93,7 +89,7 @@ def test_a_slide_named_otherwise_is_read_alike(real_data: Path, tmp_path: Path) 
 
 def test_text_named_as_a_slide_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_text("no slide")
-    with pytest.raises(ValueError, match="not an image file that can be read"):
+    with pytest.raises(ValueError, match="not a TIFF file"):
         open_image(tmp_path / "a.svs")
 
 

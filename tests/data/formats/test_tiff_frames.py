@@ -62,16 +62,68 @@ def test_channels_are_chosen(store: str, tmp_path: Path) -> None:
     with opened(data, tmp_path, Selection(channels=(1, 0, -1), frames="all")) as picture:
         assert picture.per_channel
         check(picture, np.dstack([array[3, 1], array[3, 0], array[3, 0] * 0]), 3)
-    with pytest.raises(ValueError, match=r"2 channels: say which to read: in \[\[images\]\] channels = \[i\]"):
+    with pytest.raises(ValueError, match=r"2 channels: say which to read: --channels 0 for gray"):
         opened(data, tmp_path)
     with pytest.raises(ValueError, match=r"channels = \[2\] must be one or three of the file's 2"):
         opened(data, tmp_path, Selection(channels=(2,)))
 
 
 def test_three_channels_are_red_green_and_blue(tmp_path: Path) -> None:
-    data = tiff(STACK[0], photometric="minisblack", imagej=True, metadata={"axes": "CYX"})
+    for form in ({"imagej": True}, {"ome": True}):
+        data = tiff(STACK[0], photometric="minisblack", metadata={"axes": "CYX"}, **form)
+        with opened(data, tmp_path) as picture:
+            check(picture, np.moveaxis(STACK[0], 0, -1))
+            assert picture.per_channel
+    data = tiff(STACK[0], photometric="rgb")
     with opened(data, tmp_path) as picture:
         check(picture, np.moveaxis(STACK[0], 0, -1))
+        assert not picture.per_channel
+
+
+def test_a_few_planes_without_axes_are_refused_until_it_is_said_what_they_are(tmp_path: Path) -> None:
+    for count in (2, 3, 4):
+        data = tiff(STACK[:, 0][:count], photometric="minisblack")
+        with pytest.raises(ValueError, match=rf"shape \({count}, 70, 90\) can be {count} channels or {count} slices"):
+            opened(data, tmp_path)
+        with opened(data, tmp_path, Selection(frames="all")) as picture:
+            check(picture, STACK[1, 0], 1)
+        with opened(data, tmp_path, Selection(channels=(0,))) as picture:
+            check(picture, STACK[0, 0])
+            assert picture.frames == 1
+    with opened(tiff(np.repeat(STACK[:, 0], 2, axis=0), photometric="minisblack"), tmp_path) as picture:
+        assert picture.frames == 8
+
+
+@pytest.mark.parametrize("options", [{}, {"metadata": None}])
+@pytest.mark.parametrize("stack", [False, True])
+def test_channels_that_were_stored_last_are_no_narrow_pages(stack: bool, options: dict, tmp_path: Path) -> None:
+    array = np.moveaxis(STACK[:, :2], 1, -1)  # (4, 70, 90, 2), which tifffile writes as pages of 90 x 2
+    if not stack:
+        array = array[0]
+    elif options:
+        return  # nothing in the file tells the stack
+    data = tiff(array, photometric="minisblack", **options)
+    with pytest.raises(ValueError, match="2 channels: say which"):
+        opened(data, tmp_path)
+    with opened(data, tmp_path, Selection(channels=(1,), frames="all")) as picture:
+        check(picture, array[..., 1][-1] if stack else array[..., 1], picture.frames - 1)
+        assert picture.frames == (4 if stack else 1)
+
+
+def test_a_reduced_image_that_is_stored_first_is_skipped(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(RGB[::4, ::4], subfiletype=1, photometric="rgb")
+        writer.write(RGB, photometric="rgb")
+    with open_image(tmp_path / "a.tif") as picture:
+        check(picture, RGB)
+        assert picture.converted == ""
+
+
+def test_extra_samples_of_colours_are_dropped(tmp_path: Path) -> None:
+    array = np.concatenate([RGB, RGB[..., :2]], axis=-1)
+    with opened(tiff(array, photometric="rgb", extrasamples=[0, 0]), tmp_path) as picture:
+        check(picture, RGB)
+        assert picture.converted == "first 3 of 5 channels"
 
 
 def test_plain_pages_are_channels_where_channels_are_asked_for(tmp_path: Path) -> None:

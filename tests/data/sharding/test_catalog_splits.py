@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsass.data.sharding import catalog
+from medsass.data.sharding import splits
 from medsass.data.sharding.recipe import Classes, Images, Recipe
 from tests.support.catalogued import SHARES, by_image, find, make, plain
 
@@ -38,7 +38,8 @@ def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
     for name in ("slide", "image"):
         assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
     with pytest.raises(
-        ValueError, match="--group-by must be one of patient, slide, image for recipe 'mine'; got 'eye'"
+        ValueError,
+        match=r"--group-by must be one of patient, slide, image, folder, series for recipe 'mine', .*; got 'eye'",
     ):
         find(tmp_path, chosen, "eye")
 
@@ -67,7 +68,7 @@ def test_files_of_the_same_names_elsewhere_do_not_move_an_image(tmp_path: Path) 
 
 @pytest.mark.parametrize("prefix", ["", "case", "ISIC_00"])
 def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
-    counts = Counter(catalog.by_hash(f"{prefix}{i}", plain()) for i in range(10_000))
+    counts = Counter(splits.by_hash(f"{prefix}{i}", plain()) for i in range(10_000))
     for split, share in SHARES.items():
         assert abs(counts[split] / 10_000 - share) < 4 * (share * (1 - share) / 10_000) ** 0.5
 

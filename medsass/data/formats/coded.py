@@ -1,0 +1,173 @@
+"""Photographic formats that Pillow does not read, or not exactly: JPEG-LS, lossless and 12-bit JPEG, JPEG XL, deep AVIF,
+HEIC, PAM, and PGM and PPM of more than 8 bits.
+
+imagecodecs decodes them, pillow-heif (where it is installed) HEIC. They are decoded as soon as they are opened, once
+their header has shown that they are not too large.
+"""
+
+import importlib
+import re
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medsass.data.formats import geometry
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
+
+_LOSSLESS, _LS = 0xC3, 0xF7  # JPEG frames
+_NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # markers between C0 and CF that begin something else
+_BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
+_EXIF = b"Exif\0\0"
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")
+_PNM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
+_PAM = re.compile(rb"P7\n(.*?)ENDHDR\n", re.DOTALL)
+_JXL_BITS = (9, 13, 18, 30)  # of a length in the header of JPEG XL
+
+
+class Coded(ImageFile):
+    """A decoded image: `array` (H, W) or (H, W, channels), whose values lie in 0 .. `top` unless that is None."""
+
+    def __init__(self, array: NDArray[Any], view: Selection, top: int | None = None, turn: int = 1) -> None:
+        check_level(view, 1)
+        if array.ndim not in (2, 3):
+            raise ValueError(f"expected one image; got an array of shape {array.shape}")
+        array = geometry.upright(array, turn)
+        count = array.shape[2] if array.ndim == 3 else 1
+        opaque = {2: (0,), 4: (0, 1, 2)}.get(count) if not view.channels else None
+        self._array, self._channels = array, opaque or geometry.pick_channels(view.channels, count)
+        super().__init__(array.shape[0], array.shape[1], len(self._channels) == 3, array.dtype, view)
+        self.span = (0.0, float(top)) if top else self.span
+        self.converted = ", ".join(["alpha dropped"] * bool(opaque) + ["turned upright"] * (turn != 1))
+
+    def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
+        flat = self._array.ndim == 2
+        return geometry.compose(self._channels, lambda i: self._array if flat else self._array[..., i])
+
+
+def open_coded(data: bytes, view: Selection) -> Coded | None:
+    """Open an image of one of these formats by its bytes; return None for another format.
+
+    Raises:
+        ValueError: where the file is damaged, too large, or HEIC without pillow-heif.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _jpeg(data, view)
+    if data.startswith((b"\xff\n", b"\0\0\0\x0cJXL ")):
+        check_size(*_jxl_size(data))
+        return Coded(_decoded(imagecodecs.jpegxl_decode, data), view)
+    if data[4:8] == b"ftyp":
+        return _heif(data, view)
+    return _pnm(data, view) if data.startswith((b"P5", b"P6", b"P7")) else None
+
+
+def is_coded(data: bytes) -> bool:
+    """Return whether a JPEG file is of a sort that the decoders of photographs, and DALI, do not read."""
+    marker, bits, *_ = _frame(data)
+    return marker in (_LOSSLESS, _LS) or bits > 8
+
+
+def _decoded(decode: Callable[[bytes], Any], data: bytes) -> NDArray[Any]:
+    with readable():
+        return np.asarray(decode(data))
+
+
+def _frame(data: bytes) -> tuple[int, int, int, int, int]:
+    """Return marker, bits, height and width of a JPEG's frame, and the orientation, from its header (ITU T.81,
+    annex B); zeros where there is no frame.
+    """
+    at, turn = 2, 1
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _BARE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if (0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES) or marker == _LS:
+            return marker, data[at + 4], *struct.unpack_from(">HH", data, at + 5), turn
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if data[at + 4 : at + 10] == _EXIF:
+            exif = Image.Exif()
+            with readable():
+                exif.load(data[at + 4 : end])
+                turn = geometry.known_orientation(exif.get(geometry.ORIENTATION))
+        at = end
+    return 0, 0, 0, 0, 1
+
+
+def _jpeg(data: bytes, view: Selection) -> Coded | None:
+    if not is_coded(data):
+        return None
+    marker, bits, height, width, turn = _frame(data)
+    check_size(height, width)
+    decode = imagecodecs.jpegls_decode if marker == _LS else imagecodecs.jpeg8_decode
+    return Coded(_decoded(decode, data), view, (1 << bits) - 1, turn)
+
+
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    """Return height and width, or the larger of them twice, from the header of a JPEG XL codestream (ISO 18181-1, 9.2)."""
+    at = data.find(b"\xff\n")
+    bits = int.from_bytes(data[at + 2 : at + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    small = take(1)
+    lengths = [(take(5) + 1) * 8 if small else take(_JXL_BITS[take(2)]) + 1]
+    if take(3) == 0:  # no common aspect ratio, all of which are at most 2
+        lengths.append((take(5) + 1) * 8 if small else take(_JXL_BITS[take(2)]) + 1)
+    return lengths[0], lengths[-1]
+
+
+def _heif(data: bytes, view: Selection) -> Coded | None:
+    """Read AVIF of more than 8 bits, and HEIC, where the size is in the boxes named ispe (ISO 23008-12, 6.5.3)."""
+    brands = data[8 : 8 + max(0, int.from_bytes(data[:4]) - 8)]
+    heic = b"avif" not in brands and any(brand in brands for brand in _HEIC)
+    at = data.find(b"av1C")
+    if not heic and (at < 0 or len(data) < at + 7 or not data[at + 6] & 0x40):
+        return None  # 8 bits, which Pillow reads
+    for found in re.finditer(b"ispe", data[: 1 << 16]):
+        if len(data) >= found.end() + 12:
+            width, height = struct.unpack_from(">II", data, found.end() + 4)
+            check_size(height, width)
+    if not heic:
+        return Coded(_decoded(imagecodecs.avif_decode, data), view, 4095 if data[at + 6] & 0x20 else 1023)
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError as error:
+        raise ValueError("HEIC images need pillow-heif: pip install pillow-heif") from error
+    return Coded(_decoded(partial(pillow_heif.open_heif, convert_hdr_to_8bit=False), data), view)
+
+
+def _pnm(data: bytes, view: Selection) -> Coded | None:
+    """Read PAM, and PGM and PPM of more than 8 bits, as stored; other depths below 8 bits become 0..255."""
+    if match := _PNM.match(data):
+        kind, width, height, top = (int(group) for group in match.groups())
+        if top < 256:
+            return None  # which Pillow reads
+        count = 1 if kind == 5 else 3
+    elif match := _PAM.match(data):
+        held = dict(line.split(None, 1) for line in match[1].splitlines() if len(line.split(None, 1)) == 2)
+        with readable():
+            width, height, count, top = (int(held[key]) for key in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
+    else:
+        return None
+    check_size(height, width)
+    if not 0 < top < 65536 or min(width, height, count) < 1:
+        raise ValueError(f"a header of {width}x{height} pixels of {count} channels up to {top}")
+    dtype = np.dtype(">u2" if top > 255 else "u1")
+    need, held_bytes = width * height * count * dtype.itemsize, len(data) - match.end()
+    if held_bytes < need:
+        raise ValueError(f"truncated: {held_bytes:,} bytes of pixels of {need:,}")
+    array = np.frombuffer(data, dtype, width * height * count, match.end()).reshape(height, width, count)
+    array = array.astype(dtype.newbyteorder("="))
+    if top < 255:
+        array = np.rint(array * (255 / top)).astype(np.uint8)
+    return Coded(array[..., 0] if count == 1 else array, view, max(top, 255))

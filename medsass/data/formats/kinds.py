@@ -1,0 +1,198 @@
+"""Which files are images: told by content, so that one list serves all commands and any file name.
+
+A suffix counts only where content says nothing: for files that are known by their name but damaged, which must be
+reported rather than passed over, and for the few formats whose first bytes are those of another format.
+"""
+
+import re
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+HEAD = 1024  # bytes of a file in which its kind can be told
+KINDS = {  # kind -> its usual suffixes
+    "photo": ".apng .avif .bmp .gif .heic .heif .j2k .jfif .jls .jp2 .jpeg .jpg .jxl .pam .pbm .pgm .png .pnm .ppm .webp",
+    "tiff": ".btf .flex .lsm .qptiff .stk .tf8 .tif .tiff",
+    "slide": ".bif .ndpi .scn .svs",
+    "openslide": ".mrxs .svslide .vms .vmu",
+    "dicom": ".dcm .dicom .ima",
+    "array": ".npy .npz",
+    "hdf5": ".h5 .hdf5 .ims",
+    "volume": ".mha .mhd .nhdr .nii .nii.gz .nrrd",
+}
+SUFFIXES = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+IN_PARTS = ("array", "slide", "openslide", "hdf5", "volume", "zarr")  # kinds of which a reader needs the file itself
+SLIDES = frozenset(suffix for suffix, kind in SUFFIXES.items() if kind in ("slide", "openslide"))
+ZARR = (".zattrs", ".zgroup", ".zarray", "zarr.json")  # files that make a folder a Zarr group or array
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_PNM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d|P7\n")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ", b"\xff\n", b"GIF8")
+_VIRTUAL = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
+_NIFTI = ((344, (b"n+1\0", b"ni1\0")), (4, (b"n+2\0", b"ni2\0")))
+_ANALYZE = (struct.pack("<i", 348), struct.pack(">i", 348))  # the size of its header
+_DICOMDIR = b"1.2.840.10008.1.3.10"
+_OTHERS = (
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".dng",
+    ".vsi",
+)  # TIFF whose main image is in a form that no reader here knows
+_DETACHED = (".hdr", ".mhd", ".nhdr")  # headers of volumes whose voxels are in a file of the same name
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def kind(head: bytes, path: PurePath) -> str:
+    """Return the kind of image that a file is, a key of `KINDS`; "" where it is no image that can be read.
+
+    Args:
+        head: the first `HEAD` bytes, or all of a smaller file.
+        path: the file's name.
+    """
+    name = path.name.lower()
+    suffix = ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+    if suffix in _OTHERS:
+        return ""
+    return _by_content(head, suffix) or SUFFIXES.get(suffix, "")
+
+
+def is_photo(path: str) -> bool:
+    """Return whether a file has the name of a photograph, which holds one image, or one to read."""
+    return SUFFIXES.get(path[path.rfind(".") :].lower()) == "photo"
+
+
+def _by_content(head: bytes, suffix: str) -> str:
+    if head[128:132] == b"DICM":  # first: a DICOM file may begin as a TIFF file does
+        return "" if _DICOMDIR in head else "dicom"
+    if head.startswith(NPY_MAGIC) or (head.startswith(ZIP_MAGIC) and (suffix == ".npz" or _holds_arrays(head))):
+        return "array"
+    if head.startswith(TIFF_MAGIC):
+        return "slide" if SUFFIXES.get(suffix) == "slide" else "tiff"
+    if _HDF5 in (head[:8], head[512:520]):  # MATLAB 7.3 puts a text of 512 bytes before it
+        return "hdf5"
+    if head.startswith(_VIRTUAL) or (suffix == ".mrxs" and head.startswith(b"\xff\xd8\xff")):
+        return "openslide"
+    if _is_photo(head):
+        return "photo"
+    if _is_volume(_unzipped(head), suffix):
+        return "volume"
+    return "dicom" if _is_bare_dicom(head) else ""
+
+
+def _is_photo(head: bytes) -> bool:
+    if head.startswith(_PHOTOS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return True
+    if head[4:8] == b"ftyp":
+        return any(brand in head[8:40] for brand in (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1"))
+    if head[:2] == b"BM":
+        return int.from_bytes(head[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)  # of its second header
+    return _PNM.match(head) is not None
+
+
+def _is_volume(head: bytes, suffix: str) -> bool:
+    if any(head[at : at + 4] in magic for at, magic in _NIFTI) or head.startswith(b"NRRD000"):
+        return True
+    if suffix == ".hdr" and head.startswith(_ANALYZE):
+        return True
+    return b"DimSize" in head and any(line.startswith(b"NDims") for line in head.splitlines())
+
+
+def _unzipped(head: bytes) -> bytes:
+    """Return what the first bytes of a gzip file hold; those of other files unchanged."""
+    if not head.startswith(b"\x1f\x8b"):
+        return head
+    try:
+        return zlib.decompressobj(31).decompress(head, HEAD)
+    except zlib.error:
+        return b""
+
+
+def _holds_arrays(head: bytes) -> bool:
+    """Return whether the first member of a ZIP archive is an array of NumPy."""
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")].endswith(b".npy")
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Return whether a file begins as a DICOM data set without the preamble: two elements of group 2 or 8, in order."""
+    at, last = 0, (0, -1)
+    for _ in range(2):
+        if len(head) < at + 12:
+            return False
+        tag = struct.unpack_from("<HH", head, at)
+        explicit = head[at + 4 : at + 6].isalpha() and head[at + 4 : at + 6].isupper()
+        if explicit and head[at + 4 : at + 6] in (b"OB", b"OW", b"UN", b"SQ", b"UT", b"UC", b"UR"):
+            at += 12 + int.from_bytes(head[at + 8 : at + 12], "little")
+        elif explicit:
+            at += 8 + int.from_bytes(head[at + 6 : at + 8], "little")
+        else:
+            at += 8 + int.from_bytes(head[at + 4 : at + 8], "little")
+        if tag[0] not in (2, 8) or tag <= last:
+            return False
+        last = tag
+    return True
+
+
+def is_zarr(folder: Path) -> bool:
+    """Return whether a folder is a Zarr group or array, such as an OME-Zarr image, which is one image."""
+    return any((folder / name).is_file() for name in ZARR)
+
+
+def find(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Return the images in a folder and its sub-folders, sorted, and how many other files there are of each sort.
+
+    Files and folders that are hidden, and what macOS and Windows leave behind, are neither listed nor counted. A Zarr
+    folder is one image; files in it are not looked at.
+    """
+    found, others = set(), []
+    for path in _walk(folder, frozenset()):
+        if path.is_dir() or kind(_head(path), path):
+            found.add(path)
+        else:
+            others.append(path)
+    alone = (path for path in others if not any(path.with_suffix(suffix) in found for suffix in _DETACHED))
+    return sorted(found), Counter(path.suffix.lower() or "without a suffix" for path in alone)
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the files below a folder, and the Zarr folders; links that lead back up, to the folders `above`, are left."""
+    status = folder.stat()
+    if (own := (status.st_dev, status.st_ino)) in above:
+        return
+    for path in folder.iterdir():
+        if is_junk(path.name):
+            continue
+        if path.is_file() or (path.is_dir() and is_zarr(path)):
+            yield path
+        elif path.is_dir():
+            yield from _walk(path, above | {own})
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:  # reported when the image is read
+        return b""
+
+
+def is_junk(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or left behind by macOS or Windows."""
+    return name.startswith(".") or name in _JUNK
+
+
+def told(passed: Counter[str]) -> str:
+    """Return one line on the files that were passed over, or ""."""
+    if not passed:
+        return ""
+    sorts = ", ".join(
+        f"{count} {suffix}" for suffix, count in sorted(passed.items(), key=lambda item: (-item[1], item[0]))
+    )
+    return f"{passed.total()} files passed over, because they are no images that can be read: {sorts}"

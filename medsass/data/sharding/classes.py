@@ -1,0 +1,27 @@
+"""Class labels of images, from CSV files that a recipe names."""
+
+import csv
+from pathlib import Path
+
+from medsass.data.sharding.recipe import Recipe
+
+
+def read(source: Path, recipe: Recipe) -> dict[str, str]:
+    """Return class labels by image stem, from those of the recipe's CSV files that exist. Raises `ValueError`."""
+    labels: dict[str, str] = {}
+    rule = recipe.classes
+    for path in (source / images.classes for images in recipe.images if images.classes):
+        if not path.is_file():
+            continue
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                missing = [name for name in (rule.key, *rule.columns) if name not in row]
+                if missing:
+                    raise ValueError(f"{path}: column '{missing[0]}' is missing; the recipe's [classes] name it")
+                stem = row[rule.key]
+                try:
+                    held = [column for column in rule.columns if float(row[column] or 0) > 0]
+                except ValueError as error:
+                    raise ValueError(f"{path}: row '{stem}': class columns must hold numbers ({error})") from error
+                labels[stem] = held[0] if held else rule.otherwise
+    return labels

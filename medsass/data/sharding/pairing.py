@@ -1,0 +1,233 @@
+"""Which masks belong to an image: globs with braces and placeholders, and what their wildcards stand for.
+
+A pattern of masks with `{stem}`, `{name}` or `{dir}` is filled in for each image. Without one, an image and a mask are a
+pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
+`masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all do equal stems
+decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
+"""
+
+import glob
+import re
+import sqlite3
+from collections.abc import Iterator
+from unicodedata import normalize
+
+from braceexpand import braceexpand
+
+from medsass.data.sharding.listing import MAGIC, Listing
+
+_PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
+_TOKEN = re.compile(r"\{stem\}|\*+|\?|\[!?\]?[^\]]*\]")
+_DOUBLE = re.compile(r"\.(nii|ome|cells?|seg)$", re.IGNORECASE)  # of .nii.gz, .ome.tif and the like
+
+
+class Pairing:
+    """Pairs of a source's files. Raises `ValueError` where a mask could belong to several images, or an image to several masks
+    of one glob.
+    """
+
+    def __init__(self, database: sqlite3.Connection, listing: Listing) -> None:
+        self._database, self._match = database, listing.match
+        database.execute(
+            "CREATE TABLE offered (mask TEXT, stem TEXT, wildcards TEXT, entry INTEGER, PRIMARY KEY (mask, entry))"
+        )
+        database.execute("CREATE INDEX stems ON offered (entry, stem)")
+        database.execute("CREATE INDEX captures ON offered (entry, wildcards)")
+        database.execute("CREATE TABLE claimed (mask TEXT PRIMARY KEY, image TEXT)")
+
+    def images(self, pattern: str) -> Iterator[tuple[str, "Glob"]]:
+        """Yield each file that matches the pattern of images, once, with the glob that matches it."""
+        globs = [Glob(one) for one in expand(pattern)]
+        for at, one in enumerate(globs):
+            for path in self._match(one.pattern):
+                if not any(other.wildcards(path) is not None for other in globs[:at]):
+                    yield path, one
+
+    def offer(self, images: str, masks: str, table: int) -> None:
+        """Find all files that may be masks of the images that match; they are no images."""
+        for one in dict.fromkeys(expand(masks)):
+            if not _PLACEHOLDER.search(one):
+                found = Glob(one)
+                rows = ((path, stem(path), found.wildcards(path), table) for path in self._match(found.pattern))
+                self._insert(rows)
+                continue
+            wide = {_fill(one, path, "*", any_name=True) for path, _ in self.images(images)}
+            for pattern in sorted(wide):
+                self._insert((path, stem(path), None, table) for path in self._match(pattern))
+
+    def _insert(self, rows: Iterator[tuple[str, str, str | None, int]]) -> None:
+        self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?, ?)", rows)
+
+    def offered(self, path: str, table: int) -> bool:
+        """Return whether a file may be a mask."""
+        return bool(
+            self._database.execute("SELECT 1 FROM offered WHERE mask = ? AND entry = ?", (path, table)).fetchone()
+        )
+
+    def rule(self, images: str, masks: str, table: int) -> str:
+        """Return how images find their masks: "pattern", "wildcards" or "stem"."""
+        if _PLACEHOLDER.search(masks):
+            return "pattern"
+        query = "SELECT 1 FROM offered WHERE entry = ? AND wildcards = ?"
+        pairs = (self._database.execute(query, (table, one.wildcards(path))) for path, one in self.images(images))
+        by = "wildcards" if any(found.fetchone() for found in pairs) else "stem"
+        query = f"SELECT min(mask), max(mask) FROM offered WHERE entry = ? GROUP BY {by} HAVING count(*) > 1"
+        for one, other in self._database.execute(query, (table,)):
+            raise ValueError(
+                f"masks '{one}' and '{other}' have one stem; tell them apart with {{dir}} in --masks, as in "
+                "'{dir}/../masks/{stem}.png'"
+            )
+        return by
+
+    def masks(self, path: str, found: "Glob", rule: str, pattern: str, table: int) -> list[str]:
+        """Return the masks of an image that matches the glob `found`, sorted, and mark them as taken."""
+        if rule == "pattern":
+            filled = [one for part in expand(pattern) for one in filling(part, path, found)]
+            masks = sorted({mask for one in dict.fromkeys(filled) for mask in self._match(one)})
+        else:
+            key = found.wildcards(path) if rule == "wildcards" else stem(path)
+            query = f"SELECT mask FROM offered WHERE entry = ? AND {rule} = ? ORDER BY mask"
+            masks = [mask for (mask,) in self._database.execute(query, (table, key))]
+        masks = [mask for mask in masks if mask != path]
+        shared = rule == "pattern" and not MAGIC.search(pattern) and not re.search(r"\{(stem|name)\}", pattern)
+        for mask in masks:
+            try:
+                self._database.execute("INSERT INTO claimed VALUES (?, ?)", (mask, path))
+            except sqlite3.IntegrityError as error:
+                if shared:  # one mask a folder, as the user wrote it
+                    continue
+                query = "SELECT image FROM claimed WHERE mask = ?"
+                (other,) = self._database.execute(query, (mask,)).fetchone()
+                raise ValueError(
+                    f"mask '{mask}' would belong to both '{other}' and '{path}'; tell them apart with {{dir}} in --masks, "
+                    "as in '{dir}/../masks/{stem}.png', or with the same folders in both globs, as in 'images/**/*' and "
+                    "'masks/**/*'"
+                ) from error
+        return masks
+
+    def looked_for(self, image: str, found: "Glob", rule: str, pattern: str) -> str:
+        """Return the name that an image's mask would have, of several the first."""
+        first = expand(pattern)[0]
+        return filling(first, image, found)[0] if rule == "pattern" else found.as_mask(image, first)
+
+    def there(self, looked_for: str, table: int) -> list[str]:
+        """Return two files that are there instead of a mask: those that the pattern offers, or else that its folder holds."""
+        rows = self._database.execute(
+            "SELECT mask FROM offered WHERE entry = ? ORDER BY mask LIMIT 2", (table,)
+        ).fetchall()
+        folder = looked_for.rpartition("/")[0]
+        query = "SELECT path FROM files WHERE folder = ? ORDER BY path LIMIT 2"
+        rows = rows or self._database.execute(query, (folder,)).fetchall()
+        return [path for (path,) in rows]
+
+
+def orphans(database: sqlite3.Connection) -> Iterator[str]:
+    """Yield the masks that no image claimed, sorted."""
+    query = "SELECT DISTINCT mask FROM offered WHERE mask NOT IN (SELECT mask FROM claimed) ORDER BY mask"
+    return (mask for (mask,) in database.execute(query))
+
+
+class Glob:
+    """A glob of images or masks; `{stem}` in it is a wildcard within a name that says what an image's stem is.
+
+    Attributes:
+        pattern: the glob with `*` for `{stem}`.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._text, self.pattern = pattern, pattern.replace("{stem}", "*")
+        folder, _, name = pattern.rpartition("/")
+        name = name if name == "**" else stem(name)
+        above = "".join(
+            "((?:[^/]+/)*)" if step == "**" else _translated(step) + "/" for step in folder.split("/") if step
+        )
+        self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
+
+    def _found(self, path: str) -> "re.Match[str] | None":
+        folder, slash, name = path.rpartition("/")
+        return self._match(folder + slash + stem(name))
+
+    def wildcards(self, path: str) -> str | None:
+        """Return what the wildcards stand for in a path, None where it does not match."""
+        found = self._found(path)
+        return None if found is None else normalize("NFC", "\0".join(text.rstrip("/") for text in found.groups()))
+
+    def stem(self, path: str) -> str:
+        """Return what `{stem}` stands for in a path, or the path's own stem."""
+        found = self._found(path) if "{stem}" in self._text else None
+        return found["stem"] if found else stem(path)
+
+    def as_mask(self, path: str, masks: str) -> str:
+        """Return the name that a glob of masks has for an image, as far as the wildcards say."""
+        found, parts = self._found(path), _TOKEN.split(masks)
+        values = [text.rstrip("/") for text in found.groups()] if found else []
+        if len(values) != len(parts) - 1:
+            folder, _, name = masks.rpartition("/")
+            return f"{folder}{'/' * bool(folder)}{stem(path)}{name[len(stem(name)) :]}"
+        return re.sub("/+", "/", "".join(a + b for a, b in zip(parts, [*values, ""], strict=True)))
+
+
+def _translated(step: str) -> str:
+    """Return a regular expression for one step of a glob, with a group for each wildcard."""
+
+    def group(token: str) -> str:
+        if token[0] == "[":
+            negated = token.startswith("[!")
+            held = re.sub(r"([\\\[\]^])", r"\\\1", token[2:-1] if negated else token[1:-1])
+            return re.escape(token[1]) if len(token) == 3 else f"([{'^' * negated}{held}])"  # [x] is a literal x
+        return {"?": "([^/])", "{stem}": "(?P<stem>[^/]+)"}.get(token, "([^/]*)")
+
+    texts, tokens = _TOKEN.split(step), _TOKEN.findall(step)
+    return "".join(re.escape(text) + token for text, token in zip(texts, [*map(group, tokens), ""], strict=True))
+
+
+def filling(pattern: str, image: str, found: Glob) -> list[str]:
+    """Return a mask pattern with its placeholders replaced by an image's values, in each form that Unicode has for them."""
+    texts = [_fill(pattern, image, found.stem(image))]
+    return texts if image.isascii() else [texts[0], *(normalize(form, texts[0]) for form in ("NFC", "NFD"))]
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the globs that a pattern with braces stands for, as in `{images,scans}/*.{png,tif}`."""
+    try:
+        found = list(braceexpand(pattern)) if "{" in pattern else [pattern]
+    except ValueError as error:
+        raise ValueError(
+            f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"
+        ) from error
+    return [_resolve(one) for one in found]
+
+
+def stem(path: str) -> str:
+    """Return the last part of a path without its suffix; .nii.gz, .ome.tif and the like are one suffix."""
+    name = path.rpartition("/")[2]
+    first, dot, suffix = name.rpartition(".")
+    if not (dot and first and suffix):
+        return name
+    return _DOUBLE.sub("", first) or first
+
+
+def _fill(pattern: str, image: str, own: str, *, any_name: bool = False) -> str:
+    """Replace a mask pattern's placeholders by the image's values (its name by `*` with `any_name`)."""
+    folder, _, name = image.rpartition("/")
+    values = {"stem": own, "name": "*" if any_name else name, "dir": folder or "."}
+    if MAGIC.search(image):
+        wild = ("stem", "name") if any_name else ()
+        values = {key: value if key in wild else glob.escape(value) for key, value in values.items()}
+    return _resolve(_PLACEHOLDER.sub(lambda match: values[match[1]], pattern), filled=True)
+
+
+def _resolve(pattern: str, *, filled: bool = False) -> str:
+    """Resolve empty steps, `.` and `..` in a pattern; `{dir}/..` only when it is filled in.
+
+    Raises `ValueError` where it leads out of the source.
+    """
+    steps: list[str] = []
+    for step in pattern.split("/"):
+        if step == ".." and not steps:
+            raise ValueError(f"'{pattern}' leads out of SOURCE; give the folder above both as SOURCE")
+        if step == ".." and (filled or not (_PLACEHOLDER.search(steps[-1]) or steps[-1] == "..")):
+            steps.pop()
+        elif step not in ("", "."):
+            steps.append(step)
+    return "/".join(steps)

@@ -1,0 +1,158 @@
+"""Which images stay together, those of a patient, series, slide or folder, and which split a group goes to.
+
+A recipe says it by regular expressions; else it is taken from names where they are plain about it, and from DICOM headers.
+"""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+
+from medsass.data.sharding.recipe import UNGROUPED, Recipe
+
+Rule = Callable[[str], str | None]  # the path of an image -> its group
+
+BUILT_IN = (UNGROUPED, "folder", "patient", "series")
+
+_MANY = 1000  # groups from which on no split is empty by hash
+_WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
+_KNOWN = (  # each with the text that names a group
+    re.compile(r"(TCGA-\w{2}-\w{4})"),
+    re.compile(rf"(?i:(?:^|/)({_WHO}[-_ ]?[a-z]*\d+)(?=[-_. /]|$))"),
+    re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
+    re.compile(r"(?:^|/)(P\d{1,5})/"),
+    re.compile(r"(?i:(?:^|/)([^/]+?)[-_]x?\d+[-_]y?\d+(?:[-_]\w+)?\.[a-z]+$)"),  # a slide's tile by its place
+    re.compile(r"(?i:(?:^|/)([^/]+?)[-_](?:tile|patch|slice|frame)[-_]?\d+\.[a-z.]+$)"),
+)
+
+
+def rule(recipe: Recipe, group_by: str) -> Rule:
+    """Return what gives the group of an image by its path, None where the path says nothing.
+
+    Raises `ValueError` where `group_by` is no group of the recipe, none of `BUILT_IN` and no regular expression with
+    `(?P<group>...)`.
+    """
+    patterns: Mapping[str, str] = recipe.groups
+    if group_by in patterns or (patterns and not group_by):
+        return _searching(patterns[group_by or next(iter(patterns))])
+    if "(?P<group>" in group_by:
+        try:
+            return _searching(group_by)
+        except re.error as error:
+            raise ValueError(f"--group-by {group_by!r} is not a regular expression: {error}") from error
+    if group_by in ("", "patient", "series"):
+        return named
+    if group_by == "folder":
+        return lambda image: image.rpartition("/")[0] or None
+    if group_by == UNGROUPED:
+        return lambda _: None
+    known = ", ".join(dict.fromkeys([*patterns, *BUILT_IN]))
+    raise ValueError(
+        f"--group-by must be one of {known} for recipe '{recipe.name}', or a regular expression with (?P<group>...) "
+        f"that is searched in the image's path; got '{group_by}'"
+    )
+
+
+def _searching(pattern: str) -> Rule:
+    search = re.compile(pattern).search
+    return lambda image: found["group"] if (found := search(image)) else None
+
+
+def named(image: str) -> str | None:
+    """Return the patient, case or slide that a path names, None where it names none."""
+    return next((found[1] for pattern in _KNOWN if (found := pattern.search(image))), None)
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of a group's name or of a key, which orders them: a shuffle that never changes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def choose(
+    sizes: Iterable[tuple[str, int]], images: Callable[[], Iterable[tuple[str, int]]], recipe: Recipe
+) -> tuple[Callable[[str, str], str], list[str]]:
+    """Return what gives an image its split, from its group and its path, and notes for the user.
+
+    Shares are met exactly where the recipe asks for it, and where by hash a split would be empty.
+
+    Args:
+        sizes: the groups whose split is not given, and the number of images of each.
+        images: gives the same for images as groups of their own.
+        recipe: has the shares.
+    """
+    few = list(islice(sizes, _MANY))
+    total = sum(count for _, count in few)
+    if not few or (len(few) == _MANY and not recipe.exact_splits):
+        return lambda group, _: by_hash(group, recipe), []
+    few += sizes
+    empty = len({by_hash(group, recipe) for group, _ in few}) < len(recipe.splits)
+    if not recipe.exact_splits and not empty:
+        return lambda group, _: by_hash(group, recipe), []
+    if len(few) < min(2, len(recipe.splits)) and total > 1:
+        chosen = exact(dict(images()), recipe)
+        return lambda _, image: chosen[image], [
+            f"all {total} images are of one group, {few[0][0]!r}, and are spread over the splits: scores will be too good; "
+            "add other patients or slides"
+        ]
+    chosen = exact(dict(few), recipe)
+    note = f"{total} images in {len(few)} groups are few: shares are met as nearly as whole groups allow, not by hash"
+    return lambda group, _: chosen[group], [] if recipe.exact_splits else [note]
+
+
+def known(recipe: Recipe) -> Rule:
+    """Return what names the patient, or whatever must not be in two splits, whether or not images are grouped by it."""
+    return _searching(next(iter(recipe.groups.values()))) if recipe.groups else named
+
+
+def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
+    """Return notes on the groups of the catalog: how many there are, images without one, and those in two splits."""
+    found = []
+    own = "SELECT count(*), count(DISTINCT named), min(named) FROM found WHERE named NOT NULL"
+    images, groups, first = database.execute(own).fetchone()
+    alone = database.execute("SELECT count(*) FROM found WHERE named IS NULL").fetchone()[0]
+    if recipe.groups and alone and group_by != UNGROUPED:
+        found.append(f"{alone} images do not match the pattern of their group: each is its own group")
+    elif groups and images > groups and not group_by and not recipe.groups:
+        found.append(f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}")
+    query = """SELECT named, group_concat(DISTINCT split) FROM found JOIN samples USING (image) WHERE named NOT NULL
+               GROUP BY named HAVING count(DISTINCT split) > 1"""
+    leaks = database.execute(query).fetchall()
+    if leaks:
+        name, splits = leaks[0]
+        found.append(
+            f"WARNING: {len(leaks)} of {groups} groups have images in several splits, such as {name!r} in "
+            f"{splits.replace(',', ' and ')}: scores will be too good; --group-by keeps a patient's images together"
+        )
+    return found
+
+
+def by_hash(group: str, recipe: Recipe) -> str:
+    """Return the split whose share of [0, 1) holds the group's hash: the same on every machine and in every run, and
+    whatever other images there are.
+    """
+    point, edge = int(digest(f"{recipe.name}/{group}")[:13], 16) / 16**13, 0.0
+    for split, share in recipe.splits.items():
+        edge += share
+        if point < edge:
+            return split
+    return list(recipe.splits)[-1]
+
+
+def exact(sizes: Mapping[str, int], recipe: Recipe) -> dict[str, str]:
+    """Return the split of each group so that the recipe's shares are met, from the groups' numbers of images.
+
+    Each split but the first takes groups in the order of their hashes while that brings it nearer to its share of the
+    images, at least one; the first takes the rest.
+    """
+    groups = sorted(sizes, key=lambda group: digest(f"{recipe.name}/{group}"))
+    result: dict[str, str] = {}
+    for split, share in list(recipe.splits.items())[1:]:
+        aim, held = round(share * sum(sizes.values())), 0
+        for group in groups:
+            if group not in result and abs(held + sizes[group] - aim) < abs(held - aim):
+                result[group], held = split, held + sizes[group]
+        left = [group for group in groups if group not in result]
+        if not held and len(left) > 1:
+            result[min(left, key=lambda group: sizes[group])] = split
+    return {group: result.get(group, next(iter(recipe.splits))) for group in groups}
