@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from medsass import foreign
 from medsass.config import ShardConfig
+from medsass.data.formats import kinds
 from medsass.data.sharding import sample
 from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
@@ -70,25 +71,36 @@ class Preparation:
 
     def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, workers: int) -> None:
         self._recipe, self._config, self._workers = recipe, config, workers
-        self._by_region = bool(config.tile) or any(images.frames == "all" for images in recipe.images)
-        self._source = Source(config.source, copies, by_region=self._by_region)
+        self._source = Source(config.source, copies, by_region=bool(config.tile))
 
     def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[Prepared]:
         """Yield the sample of each region, or why there is none, in order, from `position` (rank, index) on."""
         error, needed = "image without a mask", self._recipe.masks.required
         items = (WorkItem(*item, error=error if needed and not item[1].masks else "") for item in listed)
         with ThreadPoolExecutor(self._workers) as pool:
-            if self._by_region:
-                regions = chain.from_iterable(_in_order(pool, self._plan, items, 2))
-                groups: Iterable[list[WorkItem]] = ([item] for item in regions if (item.rank, item.index) >= position)
-            else:
-                groups = _grouped(items)
-            ahead = _AHEAD * self._workers
+            groups, ahead = self._groups(pool, items, position), _AHEAD * self._workers
             for group in _in_order(pool, lambda group: [(item, self._make(item)) for item in group], groups, ahead):
                 for item, made in group:
                     if item.file and item.last:
                         self._close(item.file)  # results come in order: every other region of the file is done
                     yield item, made
+
+    def _groups(
+        self, pool: ThreadPoolExecutor, items: Iterable[WorkItem], position: tuple[int, int]
+    ) -> Iterator[list[WorkItem]]:
+        """Yield groups of photographs, which are one sample each, and each region of other files alone, in order."""
+        for whole, some in groupby(items, self._is_whole):
+            if whole:
+                yield from _grouped(some)
+            else:
+                regions = chain.from_iterable(_in_order(pool, self._plan, some, 2))
+                yield from ([item] for item in regions if (item.rank, item.index) >= position)
+
+    def _is_whole(self, item: WorkItem) -> bool:
+        """Return whether a file is by its name one that holds one image, which is stored whole."""
+        kind = kinds.SUFFIXES.get(PurePosixPath(item.entry.image).suffix.lower())
+        one = self._recipe.images[item.entry.table].frames in ("auto", "first")
+        return one and kind == "photo" and not self._config.tile
 
     def _plan(self, item: WorkItem) -> list[WorkItem]:
         """Split the item of a file that may hold several samples into one for each region."""
@@ -125,6 +137,8 @@ class Preparation:
                 with foreign.reading(item.entry.image):
                     file = file or self._open(item.entry)
                     made = sample.encode(file, item.region or Region())
+                    if not item.region and made.meta.get("frame") is not None:
+                        raise ValueError(f"{file.image.frames} frames under the name of a photograph; give it the suffix of its kind")
             except (ValueError, OSError) as error:
                 reason(error)
                 self._check(item)

@@ -36,7 +36,8 @@ class Images:
         classes: CSV file of class labels.
         array: member of an NPZ file.
         channels: one becomes gray, three become RGB (-1: black).
-        frames: the "first" image of a file with several (pages, slices, first axis of an array), or "all" of them.
+        frames: of a file with several images: "auto" takes all slices of a stack and the first image of an animation;
+            "first", "middle", "all" or a number.
         mask_array, mask_channels: `array` and `channels` of the masks, which are in the image's own file where `masks`
             is empty.
     """
@@ -47,7 +48,7 @@ class Images:
     classes: str = ""
     array: str = ""
     channels: tuple[int, ...] = ()
-    frames: Literal["first", "all"] = "first"
+    frames: Literal["auto", "first", "middle", "all"] | int = "auto"
     mask_array: str = ""
     mask_channels: tuple[int, ...] = ()
 

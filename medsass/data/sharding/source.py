@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +11,7 @@ from medsass import files
 from medsass.data.formats import kinds
 from medsass.data.sharding.listing import UNREADABLE
 
+_LARGE = (*kinds.IN_PARTS, "tiff", "dicom")  # kinds that may hold more than the memory; a local file of them is read in parts
 _MACHINE = (
     errno.EMFILE,
     errno.ENFILE,
@@ -29,7 +30,7 @@ class Source:
     Args:
         root: the source, a local folder or an address.
         copies: local folder for copies of remote files.
-        by_region: whether every file is read region by region; otherwise slides and arrays alone are.
+        by_region: whether every file is read region by region; otherwise photographs are not.
     """
 
     def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
@@ -43,10 +44,10 @@ class Source:
         if not self._by_region:
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                    data = _whole(file, path)
+                    data = _whole(file, path, _LARGE)
             else:
                 with files.reaching(self._root / path), (self._root / path).open("rb") as remote:
-                    data = _whole(remote, path)
+                    data = _whole(remote, path, kinds.IN_PARTS)
             if data is not None:
                 return Path(path), data
         if self._local:
@@ -83,10 +84,10 @@ class Source:
         return self._copies / (name + PurePosixPath(path).suffix)
 
 
-def _whole(file: Any, path: str) -> bytes | None:
-    """Return the bytes of an open file, None where its kind is read in parts."""
+def _whole(file: Any, path: str, parts: Container[str]) -> bytes | None:
+    """Return the bytes of an open file, None where its kind is one of those that are read in parts."""
     head = file.read(kinds.HEAD)
-    return None if kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS else head + file.read()
+    return None if kinds.kind(head, PurePosixPath(path)) in parts else head + file.read()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -82,7 +82,7 @@ class SourceFile:
     @property
     def several(self) -> bool:
         """True where the file holds several images that all become samples."""
-        return self._images.frames == "all" and self.image.frames > 1
+        return self.image.frames > 1
 
     def regions(self) -> tuple[list[Region], int]:
         """Return the regions to store, in a fixed order, and the number of tiles skipped for too little foreground."""

@@ -74,7 +74,7 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
         ('polarity = "light"\n' + MINIMAL, "'polarity' in the file must be one of bright, dark, auto; got 'light'"),
         (MINIMAL + '[masks]\nforeground = "white"\n', r"'foreground' in \[masks\] must be one of binary, nonzero, half or a list of "
          "whole numbers; got 'white'"),
-        (MINIMAL.replace("path =", 'frames = "some"\npath ='), r"'frames' in \[\[images\]\] 1 must be one of first, all; got 'some'"),
+        (MINIMAL.replace("path =", 'frames = "some"\npath ='), r"'frames' in \[\[images\]\] 1 must be one of auto, first, middle, all or a whole number; got 'some'"),
         (MINIMAL + '[masks]\nresize = "yes"\n', r"'resize' in \[masks\] must be true or false; got 'yes'"),
         ('title = 3\n' + MINIMAL, "'title' in the file must be text; got 3"),
         (MINIMAL.replace("1.0", "0.5"), r"\[splits\] must be positive shares that sum to 1; got \{'train': 0.5\}"),
