@@ -156,7 +156,7 @@ def memory(samples: int, folder: Path) -> dict[str, Any]:
 
 def counts(recipe: str, source: Path, paper: dict[str, int] | None, note: str = "", **options: Any) -> dict[str, Any]:
     """Return a row: image files by split that a recipe finds, beside the paper's."""
-    found = shard.plan(ShardConfig(source, source, recipe=recipe, **options))
+    found, _ = shard.plan(ShardConfig(source, source, recipe=recipe, **options))
     ours = {name: split.samples for name, split in found.splits.items()}
     return {"kind": "counts", "recipe": recipe, "source": note, "ours": ours, "paper": paper}
 

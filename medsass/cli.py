@@ -92,7 +92,7 @@ def command(
 
         made: Any = run
         hints = typing.get_type_hints(kind)
-        for item in reversed(fields(kind)):  # type: ignore[arg-type]
+        for item in sorted(fields(kind), key=lambda item: item.kw_only is True)[::-1]:  # type: ignore[arg-type]
             made = _parameter(item, hints[item.name])(made)
         for add in more:
             made = add(made)

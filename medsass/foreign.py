@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TextIO
@@ -32,6 +32,7 @@ _LINES = (
     (re.compile(rb"(\[/opt/dali|/opt/dali|\[nvimgcodec|\[nvJPEG|Warning in thread \d+: )(.*)"), "DALI"),
 )  # fmt: skip
 
+_listener: "_Listener | None" = None
 _reading: ContextVar[str] = ContextVar("reading", default="")
 
 
@@ -53,8 +54,18 @@ class Counts:
 
     def add(self, library: str, text: str) -> None:
         """Count a message."""
-        count, first = self._held.get(library, (0, text))
-        self._held[library] = count + 1, first
+        self.merge({library: (1, text)})
+
+    def merge(self, others: "dict[str, tuple[int, str]]") -> None:
+        """Add counts of each library, with its first message."""
+        for library, (more, text) in others.items():
+            count, first = self._held.get(library, (0, text))
+            self._held[library] = count + more, first
+
+    def take(self) -> dict[str, tuple[int, str]]:
+        """Return all counts, as `merge` takes them, and forget them."""
+        held, self._held = self._held, {}
+        return held
 
     def lines(self) -> list[str]:
         """Return what a user reads of each library."""
@@ -101,20 +112,59 @@ class _Listener(logging.Handler):
 @contextmanager
 def caught() -> Iterator[None]:
     """Catch the messages of other libraries while the block runs, and print their counts at its end."""
+    global _listener
     if os.environ.get("MEDSASS_TRACE") == "1":
         yield
         return
-    listener, show, root = _Listener(), warnings.showwarning, logging.getLogger()
+    before, show, root = _listener, warnings.showwarning, logging.getLogger()
     with _sieved():
+        _listener = listener = _Listener()
         warnings.showwarning = listener.warn
         root.addHandler(listener)
         try:
             yield
         finally:
             root.removeHandler(listener)
-            warnings.showwarning = show
+            warnings.showwarning, _listener = show, before
             for line in listener.counts.lines():
                 print(line, file=sys.stderr, flush=True)
+
+
+def catching() -> bool:
+    """Return whether messages are caught now, so that worker processes are to `listen`."""
+    return _listener is not None
+
+
+def listen() -> Callable[[], dict[str, tuple[int, str]]]:
+    """Catch messages in this worker process for good. Returns a function that gives their counts since its last call, for
+    `add` in the process that prints them.
+    """
+    listener = _Listener()
+    warnings.showwarning = listener.warn
+    logging.getLogger().addHandler(listener)
+    return listener.counts.take
+
+
+def add(counts: dict[str, tuple[int, str]]) -> None:
+    """Add what a worker process has heard."""
+    if _listener:
+        _listener.counts.merge(counts)
+
+
+@contextmanager
+def overheard() -> Iterator[bytearray]:
+    """Give what C libraries write to file descriptor 2 while the block runs, once it is done, and hand it on."""
+    text, own, held = bytearray(), os.dup(2), os.memfd_create("stderr")
+    os.dup2(held, 2)
+    try:
+        yield text
+    finally:
+        os.dup2(own, 2)
+        if size := os.lseek(held, 0, os.SEEK_CUR):
+            text += os.pread(held, size, 0)
+            os.write(2, text)
+        os.close(own)
+        os.close(held)
 
 
 @contextmanager

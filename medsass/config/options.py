@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, field
+from dataclasses import KW_ONLY, asdict, field
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge
-from pydantic import ConfigDict, SkipValidation, ValidationError, WrapValidator
+from pydantic import AfterValidator, ConfigDict, SkipValidation, ValidationError, WrapValidator
 from pydantic.dataclasses import dataclass
 
 from medsass.config import schema
@@ -35,6 +35,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 MODELS: tuple[str, ...] = get_args(Model)
 POLARITIES: tuple[str, ...] = get_args(Polarity)
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+FRAMES = ("auto", "first", "middle", "all")
 RANGES: tuple[str, ...] = get_args(Range)
 WEIGHTS = "model.safetensors"  # in a run directory
 
@@ -67,8 +68,9 @@ def options_class(kind: type[T]) -> type[T]:
     Where one breaks its rule, the constructor raises a `ValueError` of one line: "--batch-size must be at least 1; got 0".
     """
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        choices = [item for item in get_args(hint) if get_origin(item) is Literal]
-        kind.__annotations__[name] = choices[0] if choices else hint
+        if name in kind.__annotations__:  # the others are those of a base class
+            choices = [item for item in get_args(hint) if get_origin(item) is Literal]
+            kind.__annotations__[name] = choices[0] if choices else hint
     made = dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))(kind)
     construct: Callable[..., None] = made.__init__
 
@@ -83,6 +85,65 @@ def options_class(kind: type[T]) -> type[T]:
     return cast(type[T], made)
 
 
+def _listed(text: str) -> str:
+    integers(text, "--channels")
+    return text
+
+
+def _frame(text: str) -> str:
+    if text not in FRAMES and not text.isdecimal():
+        raise ValueError(f"--frames must be {', '.join(FRAMES)} or a number from 0; got '{text}'")
+    return text
+
+
+def _axis(text: str) -> str:
+    if text not in ("z", "y", "x"):
+        raise ValueError(f"--axis must be z, y or x; got '{text}'")
+    return text
+
+
+def _window(text: str) -> str:
+    ends = numbers(text, "--window")
+    if len(ends) != 2 or not all(map(math.isfinite, ends)) or not ends[0] < ends[1]:
+        raise ValueError(f"--window must be two numbers LOW,HIGH with LOW below HIGH; got '{text}'")
+    return text
+
+
+@options_class
+class Reading:
+    """Which part of a file is the image, and which values become black and white; None where nothing is said."""
+
+    _: KW_ONLY
+    channels: Annotated[str, AfterValidator(_listed)] | None = option(
+        None,
+        "of files with several channels or time points: I is read as gray, I,J,K as red, green and blue; -1 is black",
+    )
+    frames: Annotated[str, AfterValidator(_frame)] | None = option(
+        None,
+        "of files with several images: auto (every slice of a volume or stack, the first image of an animation), first, "
+        "middle, all, or a number from 0",
+    )
+    axis: Annotated[str, AfterValidator(_axis)] | None = option(
+        None, "along which volumes are cut into slices: z (axial), y (coronal) or x (sagittal)"
+    )
+    every: Positive | None = option(None, "of the slices of a volume or stack, take each N-th")
+    window: Annotated[str, AfterValidator(_window)] | None = option(
+        None, "values LOW,HIGH that become black and white, such as -160,240 (Hounsfield units) for CT"
+    )
+
+    def selected(self) -> dict[str, Any]:
+        """Return those given of `channels`, `frames`, `axis` and `every`, as the fields of recipes and `Selection`."""
+        channels = integers(self.channels, "--channels") if self.channels else None
+        frames = int(self.frames) if self.frames and self.frames.isdecimal() else self.frames
+        values = {"channels": channels, "frames": frames, "axis": self.axis, "every": self.every}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def bounds(self) -> tuple[float, float] | None:
+        """Return the window's ends, if one is given."""
+        low, high = numbers(self.window, "--window") if self.window else (None, None)
+        return None if low is None or high is None else (low, high)
+
+
 def check_resume(resume: bool, overwrite: bool, what: str) -> None:
     """Raise `ValueError` where both --resume and --overwrite are given for `what`, such as "the run"."""
     if resume and overwrite:
@@ -95,6 +156,14 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{name} must be numbers separated by commas; got '{text}'") from error
+
+
+def integers(text: str, name: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas. Raises `ValueError` naming the option."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{name} must be whole numbers separated by commas; got '{text}'") from error
 
 
 def check_ght(values: Sequence[float]) -> None:

@@ -14,6 +14,7 @@ from medsass.config.options import (
     Place,
     Positive,
     Protocol,
+    Reading,
     option,
     options_class,
 )
@@ -40,7 +41,7 @@ class EvaluateConfig:
 
 
 @options_class
-class PredictConfig:
+class PredictConfig(Reading):
     """`medsass predict RUN IMAGE|FOLDER...`."""
 
     run: Place

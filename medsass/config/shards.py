@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from medsass.config.options import Amount, Count, Encoding, Place, Range, check_resume, option, options_class
+from medsass.config.options import Amount, Count, Encoding, Place, Range, Reading, check_resume, option, options_class
 
 
 @options_class
-class ShardConfig:
+class ShardConfig(Reading):
     """`medsass shard SOURCE OUT`. SOURCE and OUT are folders, or s3://, gs:// or https:// addresses (OUT: s3, gs)."""
 
     source: Place

@@ -22,6 +22,7 @@ from medsass.config.options import (
     Polarity,
     Positive,
     Precision,
+    Reading,
     Threshold,
     check_ght,
     check_resume,
@@ -62,7 +63,7 @@ _Refine = Annotated[str, AfterValidator(_refine)]
 
 
 @options_class
-class LabelConfig:
+class LabelConfig(Reading):
     """`medsass label SOURCE OUT`."""
 
     source: Place

@@ -1,8 +1,7 @@
 """DALI: its import, its tensors, and the CPU decoder that training uses, so that a file it cannot read never reaches a shard.
 
-One corrupt sample ends a DALI pipeline for good, and a pipeline cannot skip it. So images are decoded here in batches, at
-the speed of all cores; when a batch fails, its images are decoded one by one in DALI's eager mode, in which only the bad
-file raises.
+One corrupt sample ends a DALI pipeline for good, and a pipeline cannot skip it. So images are decoded here in batches;
+when a batch fails, its images are decoded one by one, each failure at the price of a new pipeline: some milliseconds.
 """
 
 import importlib.util
@@ -77,17 +76,16 @@ def decode(data: bytes | NDArray[np.uint8], depth: int = 8) -> NDArray[Any]:
         ValueError: DALI cannot read the file.
         ImportError: DALI is not installed.
     """
-    dynamic = import_dali("nvidia.dali.experimental.dynamic")
-    try:
-        encoded = dynamic.as_tensor(np.frombuffer(data, np.uint8))
-        return np.asarray(dynamic.decoders.image(encoded, device="cpu", **decoder_options(depth)))
-    except RuntimeError as error:
-        text = " ".join(str(error).split()).rstrip(" :")
-        raise ValueError(f"the training decoder (DALI) cannot read it: {text}") from error
+    (found,) = Decoder(depth, 1)([data])
+    if isinstance(found, ValueError):
+        raise found
+    return found.copy()
 
 
 class Decoder:
     """Decoder of batches of at most `BATCH` files. Raises `ImportError` without DALI.
+
+    DALI is C code, and some damaged files end the process: what nobody has decoded before belongs into a process of its own.
 
     Args:
         depth: Bits a channel, as for `decode`.
@@ -98,22 +96,18 @@ class Decoder:
         self._depth, self._threads = depth, threads or os.cpu_count()
         self._pipeline: Any = None
 
-    def __call__(self, files: Sequence[bytes]) -> list[NDArray[Any] | ValueError]:
+    def __call__(self, files: Sequence[bytes | NDArray[np.uint8]]) -> list[NDArray[Any] | ValueError]:
         """Return for each file its pixels or the error of `decode`. Pixels are valid until the next call."""
         try:
             self._pipeline = self._pipeline or self._build()
             self._pipeline.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
             (decoded,) = self._pipeline.run()
             return [np.asarray(decoded[i]) for i in range(len(files))]
-        except RuntimeError:
+        except RuntimeError as error:
             self._pipeline = None  # unusable after an error
-        found: list[NDArray[Any] | ValueError] = []
-        for data in files:
-            try:
-                found.append(decode(data, self._depth))
-            except ValueError as error:
-                found.append(error)
-        return found
+            if len(files) == 1:
+                return [ValueError(f"the training decoder (DALI) cannot read it: {_reason(error)}")]
+        return [found if isinstance(found, ValueError) else found.copy() for data in files for found in self([data])]
 
     def _build(self) -> Any:
         dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
@@ -123,3 +117,9 @@ class Decoder:
             pipeline.set_outputs(fn.decoders.image(files, device="cpu", **decoder_options(self._depth)))
         pipeline.build()
         return pipeline
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return what DALI says of a file, without the traceback of the pipeline."""
+    text = str(error).rpartition("encountered:")[2].partition("Current pipeline object")[0]
+    return " ".join((text or str(error)).split()).rstrip(" :") or "it gives no reason"

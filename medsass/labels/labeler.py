@@ -7,10 +7,11 @@ results, which `threshold.py` states, except where OpenCV's float32 Gaussian rou
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch.nn import functional as F
 
 from medsass.config import LABELS, POLARITIES, refine
 from medsass.config.options import check_ght
-from medsass.labels import ops
+from medsass.labels import ops, vignette
 from medsass.labels.cuda import Labels, Normalise
 
 
@@ -75,6 +76,42 @@ class Labeler:
         if outside is None and not self._after:
             return labels
         return replace(labels, mask=ops.after(labels.mask, outside, self._after))
+
+    def within(self, images: torch.Tensor, outside: torch.Tensor) -> Labels:
+        """Label the part of one gray image that is not outside of the picture; nothing outside becomes foreground.
+
+        Otsu's and GHT's threshold is that of the pixels inside alone, and polarity "auto" looks at their outline in place of
+        the image's border. Adaptive methods and steps before the threshold, which look at neighbours, see levels of the
+        pixels inside in place of those outside.
+
+        Args:
+            images: (1, H, W) uint8, or uint16 as for a call.
+            outside: (1, H, W) uint8 in {0, 1}.
+        """
+        self._check(images, None)
+        inside = outside == 0
+        if not inside.any():
+            return self(torch.zeros_like(images))
+        options = (list(self.ght), self.block_size, self.offset)
+        if self._before or self.method.startswith("adaptive"):
+            gray = vignette.filled(images, outside)
+            if self._before:
+                gray, dark = ops.before(gray, self._before)
+                outside = outside | dark
+            labels = Labels(*ops.label(gray, self.method, self.polarity, *options))
+            return replace(labels, mask=ops.after(labels.mask, outside, self._after))
+        signed = images.view(torch.int16) if images.dtype == torch.uint16 else images  # torch cannot index uint16
+        levels = signed[inside].view(images.dtype)[None, None]
+        labels, mask = Labels(*ops.label(levels, self.method, "bright", *options)), torch.zeros_like(outside)
+        mask[inside] = labels.mask[0, 0]
+        polarity = self.polarity
+        if polarity == "auto":
+            reached = F.max_pool2d(F.pad(outside.float(), (1, 1, 1, 1), value=1.0), 3, 1) > 0
+            outline = mask[inside & reached]
+            polarity = "dark" if 2 * int(outline.sum()) > outline.numel() else "bright"
+        if polarity == "dark":
+            mask[inside] = ops.label(levels, self.method, "dark", *options)[0][0, 0]
+        return replace(labels, mask=ops.after(mask, outside, self._after))
 
     def _check(self, images: torch.Tensor, normalise: Normalise | None) -> None:
         if not isinstance(images, torch.Tensor):

@@ -1,10 +1,11 @@
 """The images that `label` and `predict` read, and the files that they write for each."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
@@ -15,39 +16,65 @@ from medsass.data.shards.manifest import Manifest
 
 CSV = "labels.csv"
 
+Form = Literal["image", "large", "stack"]
+
 _PYRAMIDS = frozenset({".tif", ".tiff"})
 _STREAMED = _PYRAMIDS | {".npy"}  # files beside slides that may hold an image of more than MOST_PIXELS
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image to label: its name, the file for its mask, and its own file or, from a tar, its encoded bytes."""
+    """An image, volume or stack to label: its name, the file for its mask, and its own file or, from a tar, its bytes."""
 
     name: str
     mask: Path
     path: Path | None = None
-    data: bytes = b""
+    data: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """An image to predict, the files that are written for it, a mask and, beside that, overlay and probability, and the
-    pyramid level that is read.
+    """An image to predict, and the files that are written for it: a mask and, beside that, overlay and probability.
+
+    Attributes:
+        image: the file.
+        mask: the file for the mask.
+        view: the part of the file that is read.
+        form: whether that is one "image", a "large" one, whose mask and probability are TIFF files and whose overlay is an
+            overview, or a "stack" of slices.
     """
 
     image: Path
     mask: Path
-    level: int
-
-    @property
-    def large(self) -> bool:
-        """True where mask and probability are TIFF files and the overlay is an overview."""
-        return self.mask.suffix == ".tif"
+    view: Selection
+    form: Form = "image"
 
     def beside(self, kind: str) -> Path:
         """Return the path of the "overlay" or the "probability"."""
-        suffix = ".png" if kind == "overlay" else self.mask.suffix
-        return self.mask.with_name(f"{self.mask.stem}_{kind}{suffix}")
+        stem = _stem(self.mask)
+        if kind == "overlay":
+            return self.mask.with_name(f"{stem}_{kind}{'.tif' if self.form == 'stack' else '.png'}")
+        return self.mask.with_name(f"{stem}_{kind}{self.mask.name.removeprefix(stem)}")
+
+
+def _stem(path: Path) -> str:
+    """Return the name of a file without its suffix, or without both of .nii.gz."""
+    return Path(path.stem).stem if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def _form(path: Path, view: Selection) -> tuple[Form, str]:
+    """Return the form of what `view` selects in a file, and the suffix of its mask."""
+    suffix = path.suffix.lower()
+    if kinds.is_photo(path.name) and view.frames != "all":
+        return "image", ".png"
+    # An error is reported when that image is processed.
+    with suppress(ValueError, OSError, ImportError), opening.open_image(path, view) as file:
+        if file.stack:
+            return "stack", file.suffix
+        if suffix in kinds.SLIDES or (suffix in _STREAMED and file.height * file.width > MOST_PIXELS):
+            return "large", ".tif"
+        return "image", ".png"
+    return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
 
 
 def in_folder(folder: Path) -> list[Path]:
@@ -84,11 +111,14 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
     return items
 
 
-def _in_source(config: LabelConfig) -> Iterable[Item]:
+def _in_source(config: LabelConfig) -> Iterator[Item]:
     if not config.source.is_dir():
         raise FileNotFoundError(f"{config.source}: no such folder; SOURCE is a folder of images or of shards")
-    names = (path.relative_to(config.source) for path in in_folder(config.source))
-    return (Item(name.as_posix(), (config.out / name).with_suffix(".png"), config.source / name) for name in names)
+    view = Selection(**config.selected())
+    for path in in_folder(config.source):
+        name = path.relative_to(config.source)
+        mask = (config.out / name).with_name(_stem(path) + _form(path, view)[1])
+        yield Item(name.as_posix(), mask, path)
 
 
 def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
@@ -103,8 +133,8 @@ def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
 
 
 def to_predict(config: PredictConfig) -> list[Outputs]:
-    """List the images that the arguments name, in their order, with the files to write: TIFF for slides, and for images
-    whose header announces more than MOST_PIXELS pixels.
+    """List the images that the arguments name, in their order, with the files to write: TIFF for slides, for stacks,
+    and for images whose header announces more than MOST_PIXELS pixels; a volume for a volume.
 
     Raises `ValueError` or `OSError` where an argument is not an image or a folder with images, or a file would be replaced
     or written twice.
@@ -121,14 +151,10 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
             raise FileNotFoundError(f"{path}: no such image or folder")
     outputs = []
     for path, out in found:
-        suffix = path.suffix.lower()
-        large = suffix in kinds.SLIDES
-        level = config.level or 0 if large or suffix in _PYRAMIDS else 0  # of photographs beside slides it is 0
-        if suffix in _STREAMED and not large:
-            # An error is reported when that image is processed.
-            with suppress(ValueError, OSError, ImportError), opening.open_image(path, Selection(level=level)) as file:
-                large = file.height * file.width > MOST_PIXELS
-        outputs.append(Outputs(path, out / (path.stem + (".tif" if large else ".png")), level))
+        pyramid = path.suffix.lower() in kinds.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
+        view = Selection(level=config.level or 0 if pyramid else 0, **config.selected())
+        form, suffix = _form(path, view)
+        outputs.append(Outputs(path, out / (_stem(path) + suffix), view, form))
     _check_outputs(outputs, config)
     return outputs
 

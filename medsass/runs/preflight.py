@@ -170,7 +170,9 @@ def predict(config: PredictConfig) -> Trained:
     trained, facts = run_directory.check_weights(config.run)
     run_directory.check_local(config.out, "--out")
     level = facts.level if config.level is None else config.level
-    return Trained(trained, facts, inputs=image_files.to_predict(replace(config, level=level)))
+    # Which slices were trained on says nothing about those to predict: `frames` and `every` are not taken over.
+    trained_on = {name: getattr(facts, name) for name in ("channels", "axis") if getattr(config, name) is None}
+    return Trained(trained, facts, inputs=image_files.to_predict(replace(config, level=level, **trained_on)))
 
 
 def export(config: ExportConfig) -> Trained:
@@ -191,6 +193,11 @@ def label(config: LabelConfig) -> tuple[Manifest | None, list[Item]]:
     run_directory.check_local(config.out, "OUT")
     sharded = not files.is_local(config.source) or (config.source / manifest.NAME).is_file()
     dataset = remote.load(config.source) if sharded else None
+    if sharded and (config.selected() or config.window):
+        raise ValueError(
+            "--channels, --frames, --axis, --every and --window are for files, and these are shards, whose images were read "
+            "when they were made; drop the options"
+        )
     return dataset, image_files.to_label(config, dataset)
 
 

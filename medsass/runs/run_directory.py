@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from medsass import config, files
 from medsass.config import TrainConfig, schema
-from medsass.config.options import Arithmetic, Kept, Polarity, Range
+from medsass.config.options import Arithmetic, Kept, Polarity, Range, Reading
 
 CONFIG, METRICS, TENSORBOARD = "config.json", "metrics.jsonl", "tensorboard"
 LAST, BEST, WEIGHTS = "last.pt", "best.pt", config.options.WEIGHTS
@@ -35,7 +35,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
-class Facts:
+class Facts(Reading):
     """The content of config.json besides the options. Defaults are for facts that older runs did not store.
 
     Args:
@@ -48,7 +48,7 @@ class Facts:
         init: the run that it started from.
         regime: learning rate, schedule and patience, as `Regime` names them.
         precision: arithmetic of the network.
-        tile, level, depth, range: the options of that name of the shards.
+        tile, level, depth, range, channels, frames, axis, every, window: the options of that name of the shards.
     """
 
     medsass: str

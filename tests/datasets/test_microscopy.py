@@ -64,8 +64,8 @@ def test_tissuenet(variant: str, tissuenet: Path, tmp_path: Path) -> None:
 
 def test_tissuenet_is_of_nuclei_unless_told_otherwise(tissuenet: Path) -> None:
     config = ShardConfig(tissuenet, tissuenet / "out", recipe="tissuenet")
-    nuclear, whole = (shard.plan(replace(config, variant=name)).recipe for name in ("nuclear", "whole-cell"))
-    assert shard.plan(config).recipe == nuclear != whole
+    nuclear, whole = (shard.plan(replace(config, variant=name))[0].recipe for name in ("nuclear", "whole-cell"))
+    assert shard.plan(config)[0].recipe == nuclear != whole
     with pytest.raises(ValueError, match="no variant 'nuclei'; variants: nuclear, whole-cell"):
         shard.plan(replace(config, variant="nuclei"))
 

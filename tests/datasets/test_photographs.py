@@ -79,6 +79,6 @@ def test_drone_in_colours_of_the_official_layout(above: str, tmp_path: Path) -> 
 
 def test_drone_of_one_image_is_not_told_to_set_what_is_set(tmp_path: Path) -> None:
     layouts.drone(tmp_path, 1, 20, 30)
-    notes = shard.plan(ShardConfig(tmp_path, tmp_path / "out", recipe="drone")).notes
+    notes = shard.plan(ShardConfig(tmp_path, tmp_path / "out", recipe="drone"))[0].notes
     assert sum("got no image" in note for note in notes) == 2
     assert not any("exact_splits = true" in note for note in notes)

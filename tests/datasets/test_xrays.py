@@ -20,7 +20,7 @@ def test_covid19_radiography_shares_of_all_names(tmp_path: Path, monkeypatch: py
     """
     assert len(set(layouts.xray_files())) == 2 * 21165
     pretend(monkeypatch, layouts.xray_files())
-    found = shard.plan(ShardConfig(tmp_path, tmp_path / "out", recipe="covid19_radiography"))
+    found = shard.plan(ShardConfig(tmp_path, tmp_path / "out", recipe="covid19_radiography"))[0]
     assert {name: split.samples for name, split in found.splits.items()} == {"train": 14816, "val": 2116, "test": 4233}
     assert (found.rejected, found.notes) == (0, [])
 

@@ -80,7 +80,7 @@ def test_dry_run_writes_nothing_and_counts_as_the_run(copied: Path, tmp_path: Pa
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} | {tmp_path: tmp_path.stat().st_mtime_ns}
     words = ["--images", "images/*", "--masks", "masks/*"]
     assert command(copied, tmp_path / "out", *words, "--dry-run") == (0, "")
-    planned = shard.plan(config(copied, tmp_path / "out"))
+    planned = shard.plan(config(copied, tmp_path / "out"))[0]
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.rglob("*"))}
     made = shard.write(config(copied, tmp_path / "out"))
     assert {name: split.samples for name, split in planned.splits.items()} == {

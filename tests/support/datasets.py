@@ -36,7 +36,7 @@ def written(source: Path, out: Path, recipe: str, **options: Any) -> tuple[Manif
 
 
 def planned(source: Path, recipe: str, **options: Any) -> dict[str, int]:
-    found = shard.plan(ShardConfig(source, source / "out", recipe=recipe, **options))
+    found = shard.plan(ShardConfig(source, source / "out", recipe=recipe, **options))[0]
     assert found.rejected == 0
     return {name: split.samples for name, split in found.splits.items()}
 

@@ -40,7 +40,7 @@ def save_slide(path: Path, array: np.ndarray, **options: object) -> Path:
     return path
 
 
-def save_run(path: Path, **changes: int) -> Path:
+def save_run(path: Path, **changes: object) -> Path:
     """Write a run directory with initial weights."""
     run_directory.create(TrainConfig(Path("shards"), path, model="unet-resnet18", size=SIZE), facts(**changes))
     torch.manual_seed(0)
@@ -48,7 +48,7 @@ def save_run(path: Path, **changes: int) -> Path:
     return path
 
 
-def run_predict(trained: Path, out: Path, *images: Path, **options: float) -> list[tuple[Path, str]]:
+def run_predict(trained: Path, out: Path, *images: Path, **options: object) -> list[tuple[Path, str]]:
     return predict(PredictConfig(trained, images, out, device="cpu", **options))  # type: ignore[arg-type]
 
 

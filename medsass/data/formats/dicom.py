@@ -56,6 +56,7 @@ class Dicom(ImageFile):
         windows = {_window(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
         self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and inverted else own
+        self.common, self.padding = True, None if colour else self._padding()
         notes = {
             left_out: bool(left_out),
             "inverted (MONOCHROME1)": inverted,
@@ -114,6 +115,18 @@ class Dicom(ImageFile):
         if self._channels:
             array = compose(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
         return np.asarray(array).astype(self.dtype, copy=False)
+
+    def _padding(self) -> tuple[float, float] | None:
+        """Return the ends of the padding's values, or None where the header states none."""
+        single = self.dtype.kind == "f" and "PixelRepresentation" not in self._header
+        names = [f"{'Float' if single else ''}PixelPadding{name}" for name in ("Value", "RangeLimit")]
+        ends = [value for name in names if (value := self._header.get(name)) is not None]
+        if not ends or self._bits == 1:
+            return None
+        size = max(self._allocated // 8, 1)  # the header may write a signed value as an unsigned one
+        stored = np.array(ends) if single else np.array([int(end) % (1 << 8 * size) for end in ends], f"u{size}")
+        values = self._gray(stored, self._rescale[self.indices[0]]).astype(self.dtype)
+        return float(values.min()), float(values.max())
 
     def _gray(self, array: NDArray[Any], rescale: tuple[float, float]) -> NDArray[Any]:
         """Turn stored values into modality values, with MONOCHROME1 inverted within their range."""

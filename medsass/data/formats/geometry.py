@@ -107,6 +107,26 @@ def stored_box(box: Box, orientation: int, height: int, width: int) -> Box:
     return Box(height - y - rows if up else y, width - x - columns if left else x, rows, columns)
 
 
+def without_alpha(array: NDArray[Any]) -> NDArray[Any]:
+    """Return what a mask (h, w, 2) or (h, w, 4) with alpha shows: its gray (h, w) or colours (h, w, 3), or its alpha in their
+    place where they are all alike.
+
+    Raises:
+        ValueError: where pixels that alpha hides differ from the ground, so that the two say different things.
+    """
+    colours, alpha = array[..., :-1], array[..., -1:]
+    brightest = colours.max(axis=2)
+    if (alpha == alpha.flat[0]).all():
+        found = colours
+    elif (colours == colours[0, 0]).all():
+        found = np.repeat(alpha, colours.shape[2], axis=2)
+    elif (brightest[alpha[..., 0] == 0] == brightest.min()).all():
+        found = colours
+    else:
+        raise ValueError("its colours and its alpha channel say different things; save the mask without alpha")
+    return found if found.shape[2] == 3 else found[..., 0]
+
+
 def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Return the channels of a file with `count` to read: those that are asked for, or the only one or three.
 

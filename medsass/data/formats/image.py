@@ -1,6 +1,7 @@
 """An open image file, of which frames and boxes can be read. Each format's reader is a subclass."""
 
 import errno
+import io
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 
 from medsass.data.formats.geometry import Box
@@ -63,11 +65,17 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         levels: (height, width) of each level of the pyramid.
         converted: what reading does to the pixels, or "".
         limits: values that are black and white where the file says so.
+        common: whether the range of values is one for all frames, as for slices of a volume.
+        padding: the lowest and the highest of the values that mark pixels outside of the picture; (NaN, NaN) for NaN.
         span: the range of values that the file's pixel type can hold; (0, 1) for floats.
         per_channel: whether the channels were chosen one by one, so that they have no common scale.
+        turn: the orientation tag by which it was turned upright; 1 where it was not.
         streams: whether reading a box touches only that part of the file; otherwise a frame is decoded whole and kept
             until `close`.
+        suffix: of the file that `encode` makes.
     """
+
+    suffix = ".tif"
 
     def __init__(
         self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False
@@ -79,12 +87,13 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         if not streams:
             check_size(height, width)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
-        self.frames = self.total = 1
+        self.frames = self.total = self.turn = 1
         self.indices = range(1)
         self.level = view.level
         self.levels: tuple[tuple[int, int], ...] = ((height, width),)
         self.converted, self.per_channel, self.streams = "", len(view.channels) == 3, streams
         self.limits: tuple[float, float] | None = None
+        self.common, self.padding = False, None  # type: bool, tuple[float, float] | None
         self.span = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         self._grain = (1, 1)  # rows and columns that the file stores together
         self._cache: dict[int, NDArray[Any]] = {}
@@ -124,6 +133,22 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         """Yield all pixels of a frame: in blocks of a bounded size, or at once where it is decoded whole anyway."""
         for box in self.blocks() if self.streams else [None]:
             yield self.read(frame, box)
+
+    def values(self, frame: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the pixels whose values set the range of a frame: its own, or of all frames where that is `common`."""
+        for one in range(self.frames) if self.common else [frame]:
+            yield from self.pieces(one)
+
+    @property
+    def stack(self) -> bool:
+        """Whether the frames are slices of one whole, so that their masks belong into one file."""
+        return self.frames > 1
+
+    def encode(self, slices: NDArray[Any]) -> bytes:
+        """Return a file, with the suffix `suffix`, of other images (n, h, w) or (n, h, w, 3), one for each frame."""
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, slices, compression="zlib", photometric="rgb" if slices.ndim == 4 else "minisblack")
+        return buffer.getvalue()
 
     def small(self, frame: int = 0, most: int = 1024) -> NDArray[Any]:
         """Return the frame reduced by area averages so that its longer side is at most `most` pixels; of `dtype`.

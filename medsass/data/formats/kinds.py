@@ -64,6 +64,11 @@ def kind(head: bytes, path: PurePath) -> str:
     return _by_content(head, suffix) or SUFFIXES.get(suffix, "")
 
 
+def is_photo(path: str) -> bool:
+    """Return whether a file has the name of a photograph, which holds one image, or one to read."""
+    return SUFFIXES.get(path[path.rfind(".") :].lower()) == "photo"
+
+
 def _by_content(head: bytes, suffix: str) -> str:
     if head[128:132] == b"DICM":  # first: a DICOM file may begin as a TIFF file does
         return "" if _DICOMDIR in head else "dicom"

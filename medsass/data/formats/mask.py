@@ -1,121 +1,154 @@
 """Mask files -> (h, w) uint8 in {0, 1}."""
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial, reduce
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection, wxh
-from medsass.data.formats.opening import open_image
+from medsass.data.formats.image import ImageFile, Selection, wxh
 
-Foreground = str | tuple[int, ...]
+Foreground = str | tuple[int, ...] | tuple[str, ...]
+Levels = tuple[float, ...]
 
+MOST_CLASSES = 32  # levels; a mask of more has soft edges, or is a photograph
 _MOST_LEVELS = 65536  # that are counted
+_HOW = "'#ff0000' (a colour), nonzero (any object or class), half (soft edges) or levels such as 1,3"
+
+
+class LevelsError(ValueError):
+    """A mask, or the masks of a dataset, hold more than two levels; `levels` are those, where they are few."""
+
+    def __init__(self, text: str, levels: Iterable[float] = ()) -> None:
+        super().__init__(text)
+        self.levels = tuple(sorted(levels))
+
+
+def selection(view: Selection, foreground: Foreground) -> Selection:
+    """Return how a mask is read for a rule of foreground: its values as stored or, for "half" and colours, as shown."""
+    return replace(view, raw=foreground != "half" and not by_colour(foreground))
+
+
+def by_colour(foreground: Foreground) -> bool:
+    """Return whether a rule of foreground names colours."""
+    return isinstance(foreground, tuple) and any(isinstance(value, str) for value in foreground)
 
 
 def binary(array: NDArray[Any], foreground: Foreground, level: float | None = None) -> NDArray[np.uint8]:
     """Return (h, w) uint8 in {0, 1}: the foreground of a mask.
 
     Args:
-        array: (h, w), or (h, w, 3), which counts by its largest channel.
+        array: (h, w), or (h, w, 3).
         foreground: "binary": the higher of at most two levels (a constant mask is foreground unless it is 0);
-            "nonzero": above 0; "half": above half of the type's range; or the values themselves.
-        level: of the foreground, with "binary", where `array` is a part of a mask for which `upper_level` found it.
+            "nonzero": above 0 in any channel; "half": above half of the type's range; the values themselves; or colours as
+            "#ff0000".
+        level: of the foreground, with "binary", where `array` is a part of a mask of which `levels` found it.
 
     Raises:
-        ValueError: for "binary" and a mask of more than two levels, and an unknown rule.
+        ValueError: for "binary" and a mask of more than two levels, for colours that the rule does not name, and an unknown
+            rule.
     """
-    flat = _flat(array)
+    if by_colour(foreground):
+        named = [tuple(bytes.fromhex(str(colour)[1:])) for colour in foreground]
+        shown = array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
+        return np.asarray(reduce(np.logical_or, ((shown == colour).all(axis=2) for colour in named)), np.uint8)
+    if array.ndim == 3 and foreground == "nonzero":
+        return np.asarray((array > 0).any(axis=2), np.uint8)
+    flat = _gray(array)
     if isinstance(foreground, tuple):
         return np.asarray(np.isin(flat, foreground), np.uint8)
     if foreground == "binary":
-        return np.asarray(flat == (upper_level([flat]) if level is None else level), np.uint8)
+        return np.asarray(flat == (max(levels([flat])) or 1 if level is None else level), np.uint8)
     if foreground not in ("nonzero", "half"):
         raise ValueError(f"foreground must be binary, nonzero, half or a list of values; got '{foreground}'")
     half = 0.5 if array.dtype.kind == "f" else int(np.iinfo(array.dtype).max // 2)
     return np.asarray(flat > (0 if foreground == "nonzero" else half)).view(np.uint8)
 
 
-def _flat(array: NDArray[Any]) -> NDArray[Any]:
+def _gray(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the (h, w) values of a mask. Raises `ValueError` for colours."""
     if array.ndim == 2:
         return array
-    # array.max(axis=2) takes 40 times as long
-    return np.asarray(reduce(np.maximum, (array[..., i] for i in range(array.shape[2]))))
+    red, green, blue = (array[..., i] for i in range(3))
+    if not (np.array_equal(red, green) and np.array_equal(green, blue)):
+        held = np.unique(array.reshape(-1, 3), axis=0)
+        few = (
+            [f"#{''.join(f'{int(value):02x}' for value in colour)}" for colour in held[:4]]
+            if array.dtype == np.uint8
+            else []
+        )
+        shown = f", {', '.join(few)}{' and others' if len(held) > 4 else ''}" if few else ""
+        raise ValueError(f"a mask in {len(held)} colours{shown}; say which are foreground: --foreground {_HOW}")
+    return red
 
 
-def upper_level(parts: Iterable[NDArray[Any]]) -> float:
-    """Return the higher of the two levels of a mask, given in parts; 1 where all is 0.
+def levels(parts: Iterable[NDArray[Any]]) -> Levels:
+    """Return the one or two levels of a mask, given in parts of (h, w) or (h, w, 3), ascending.
 
     Raises:
-        ValueError: for more than two levels.
+        LevelsError: for more than two levels.
+        ValueError: for colours.
     """
     seen: set[float] = set()
-    for part in parts:
+    for part in map(_gray, parts):
         low, high = part.min(), part.max()
         seen |= {low, high} if ((part == low) | (part == high)).all() else set(np.unique(part).tolist())
         if len(seen) > _MOST_LEVELS:
             break
     if len(seen) > 2:
         count = len(seen) if len(seen) <= _MOST_LEVELS else f"more than {_MOST_LEVELS}"
-        raise ValueError(
-            f"{count} levels in a mask that should have two; say what is foreground: nonzero (numbered objects or "
-            "classes), half (soft edges) or a list of values"
-        )
-    return float(max(seen)) if any(seen) else 1.0
+        few = sorted(seen)[:MOST_CLASSES] if len(seen) <= MOST_CLASSES else []
+        shown = f" ({', '.join(f'{level:g}' for level in few)})" if few else ""
+        raise LevelsError(f"{count} levels{shown} in a mask that should have two; --foreground {_HOW}", few)
+    return tuple(sorted(map(float, seen)))
 
 
 def mask_of(
-    pictures: Iterable[tuple[str, ImageFile]], foreground: Foreground, frame: int = 0, box: Box | None = None
-) -> NDArray[np.uint8]:
-    """Return (h, w) uint8 in {0, 1}: the union of open mask files, or a box of it.
+    pictures: Iterable[tuple[str, ImageFile]],
+    foreground: Foreground,
+    frame: int = 0,
+    box: Box | None = None,
+    turn: int = 1,
+) -> tuple[NDArray[np.uint8], dict[str, Levels]]:
+    """Return the union of open mask files, or a box of it, and the levels of each file.
 
     Args:
         pictures: the files, each with its name.
         foreground: see `binary`; its two levels are those of the whole mask, also where only a box is read.
         frame: number of the frame in each file.
         box: the part to read.
+        turn: the orientation by which files without a tag of their own are turned; 1 for none.
+
+    Returns:
+        (h, w) uint8 in {0, 1}, and the levels by name, with "binary" alone.
 
     Raises:
         ValueError: naming the file that cannot be read or whose size differs from the first one's.
     """
     union: NDArray[np.uint8] | None = None
-    size = (0, 0)
+    size, found = (0, 0), dict[str, Levels]()
     for name, picture in pictures:
+        turned = turn if picture.turn == 1 else 1
+        height, width = picture.height, picture.width
+        own = (width, height) if geometry.swaps_axes(turned) else (height, width)
         try:
-            array, level = picture.read(frame, box), None
-            if foreground == "binary" and box:
-                find = partial(upper_level, map(_flat, picture.pieces(frame)))  # reads nothing before it is called
-                level = picture.once(("upper level", frame), find)
-            mask = binary(array, foreground, level)
+            level = None
+            if foreground == "binary":
+                found[name] = picture.once(("levels", frame), lambda file=picture: levels(file.pieces(frame)))  # type: ignore[misc]
+                level = found[name][-1] or 1
+            array = geometry.upright(picture.read(frame), turned) if turned != 1 else picture.read(frame, box)
+            mask = binary(array[box.slices] if box and turned != 1 else array, foreground, level)
+        except LevelsError as error:
+            raise LevelsError(f"mask {name}: {error}", error.levels) from error
         except ValueError as error:
             raise ValueError(f"mask {name}: {error}") from error
-        own = picture.height, picture.width
         if union is not None and own != size:
             raise ValueError(f"mask {name}: size {wxh(own)} differs from the other masks' {wxh(size)}")
         union, size = mask if union is None else union | mask, own
     if union is None:
         raise ValueError("no mask file")
-    return union
-
-
-def read_mask(
-    paths: Sequence[Path],
-    foreground: Foreground = "binary",
-    view: Selection = WHOLE_FILE,
-    frame: int = 0,
-    box: Box | None = None,
-) -> NDArray[np.uint8]:
-    """Open mask files and return their `mask_of`. Raises `ValueError` naming the file, as that does."""
-    with ExitStack() as stack:
-        pictures = []
-        for path in paths:
-            try:
-                pictures.append((path.name, stack.enter_context(open_image(path, view))))
-            except ValueError as error:
-                raise ValueError(f"mask {path.name}: {error}") from error
-        return mask_of(pictures, foreground, frame, box)
+    return union, found

@@ -38,7 +38,7 @@ class Array(ImageFile):
         count = self._array.shape[-1] if last else 1
         alpha = count == _ALPHA and not view.channels
         self._channels = (0, 1, 2) if alpha else pick_channels(view.channels, count)
-        self._several, self._last, self._bool = several, last, self._array.dtype == np.bool_
+        self._several, self._last, self._bool, self._raw = several, last, self._array.dtype == np.bool_, view.raw
         height, width = self._array.shape[int(several) :][:2]
         dtype = np.dtype(np.uint8) if self._bool else self._array.dtype
         super().__init__(height, width, len(self._channels) == 3, dtype, view, streams=True)
@@ -49,7 +49,7 @@ class Array(ImageFile):
     def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
         part = (self._array[frame] if self._several else self._array)[box.slices]
         part = compose(self._channels, lambda i: part[..., i]) if self._last else np.asarray(part)
-        return part * np.uint8(255) if self._bool else np.array(part, self.dtype)
+        return part * np.uint8(1 if self._raw else 255) if self._bool else np.array(part, self.dtype)
 
     def close(self) -> None:
         """Give the memory map back."""

@@ -3,6 +3,7 @@
 No reader decodes more than MOST_PIXELS pixels at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import coded, depth, kinds, numpy_file, photo, slide, tiff
+from medsass.data.formats import coded, depth, itk, kinds, nifti, numpy_file, photo, slide, tiff, volume
 from medsass.data.formats.dicom import Dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 
+_VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
 _HINTS = {
     ".vsi": "; export it as OME-TIFF, by QuPath or bfconvert",
@@ -24,17 +26,20 @@ _HINTS |= dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng"), " (a camera's 
 
 @dataclass(frozen=True)
 class Pixels:
-    """A decoded image: `array`, (H, W) or (H, W, 3) uint8 or deep (H, W) uint16, and how it was converted, or ""."""
+    """A decoded image: `array`, (H, W) or (H, W, 3) uint8 or deep (H, W) uint16, how it was converted, or "", and which
+    pixels are padding (H, W), None where none is.
+    """
 
     array: NDArray[Any]
     converted: str = ""
+    outside: NDArray[np.bool_] | None = None
 
 
 def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = None) -> ImageFile:
     """Open an image file; close it, or use it in a `with` statement.
 
     Args:
-        path: where the file is. Slides and NumPy files must be on this machine, because they are read in parts.
+        path: where the file is. Slides, volumes and NumPy files must be on this machine, because they are read in parts.
         view: the part of the file that is the image.
         data: the file's bytes, where they are at hand; then `path` only names it.
 
@@ -46,6 +51,9 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     kind, data = _look(path, data)
     if kind in kinds.IN_PARTS and not (isinstance(path, Path) and path.exists()):
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
+    if kind == "volume":
+        with path.open("rb") as file:
+            return _VOLUMES[volume.kind(file.read(kinds.HEAD))](path, view)
     if kind == "array":
         return numpy_file.Array(path, view)
     if kind == "slide" or (kind == "tiff" and data is None):
@@ -79,29 +87,43 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
 def open_photo(data: bytes, view: Selection) -> ImageFile:
     """Open a photograph by its bytes. Raises `ValueError` as `open_image` does."""
     png = None if view.level or view.channels else photo.plain_png(data)
-    if png:
+    if png and not (view.raw and png[2] == 4):  # a mask may be in its alpha
         return photo.Png(data, view, *png)
     return coded.open_coded(data, view) or photo.Photo(data, view)
 
 
 def from_bytes(data: bytes, deep: bool = False) -> Pixels:
-    """Decode the bytes of a file to 8-bit gray or RGB, upright by its orientation tag.
-
-    Palettes, CMYK and YCbCr become RGB, alpha is dropped, deeper pixels are mapped linearly to 0..255 from the limits
-    that the file states, or else from the image's own range; with `deep` a 16-bit gray image stays (H, W) uint16.
+    """Decode the bytes of a file that holds one image, as `pixels` does.
 
     Raises:
         ValueError: with the reason, where the file is empty, truncated or not one image.
     """
     with open_image(Path(), data=data) as picture:
-        array = picture.read()
         if picture.frames > 1:
-            shape = (picture.frames, *array.shape)
+            shape = (picture.frames, *picture.read().shape)
             raise ValueError(f"expected one gray (H, W) or colour (H, W, 3) image; got shape {shape}")
-        if not depth.needs_scaling(array.dtype, 8) or (deep and array.dtype == np.uint16 and array.ndim == 2):
-            return Pixels(array, picture.converted)
-        array = depth.scaled(array, depth.limits(picture, 0, "minmax"), 8)
-        return Pixels(array, ", ".join(filter(None, (picture.converted, f"{picture.dtype} to 8 bit"))))
+        return pixels(picture, deep=deep)
+
+
+def pixels(picture: ImageFile, frame: int = 0, deep: bool = False, window: depth.Limits | None = None) -> Pixels:
+    """Read a frame as 8-bit gray or RGB, upright by its orientation tag.
+
+    Palettes, CMYK and YCbCr become RGB, alpha is dropped, deeper pixels are mapped linearly to 0..255 from the `window`, the
+    limits that the file states, or else the image's own range; with `deep` a 16-bit gray image stays (H, W) uint16.
+
+    Raises:
+        ValueError: where the frame cannot be decoded.
+    """
+    array, outside = picture.read(frame), None
+    if picture.padding is not None and not picture.colour:
+        found = depth.outside(array, picture.padding)
+        outside = found if found.any() else None
+    kept = deep and window is None and array.dtype == np.uint16 and array.ndim == 2
+    if kept or not depth.needs_scaling(picture, 8, window):
+        return Pixels(array, picture.converted, outside)
+    array = depth.scaled(array, depth.limits(picture, frame, "minmax", window), 8, picture.padding)
+    deeper = f"{picture.dtype} to 8 bit" if picture.dtype != array.dtype else ""
+    return Pixels(array, ", ".join(filter(None, (picture.converted, deeper))), outside)
 
 
 def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:

@@ -41,6 +41,7 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, 
 _BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # the markers that begin a JPEG 2000 codestream
 _CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}
+_ALPHA = ("LA", "RGBA")
 _CONVERSIONS = {  # Pillow's mode -> mode to read it in, and what to call that
     "1": ("L", "bilevel to gray"),
     "LA": ("L", "alpha dropped"),
@@ -74,13 +75,14 @@ class Photo(ImageFile):
     def __init__(self, data: bytes, view: Selection) -> None:
         check_level(view, 1)
         image = identify(data)
-        plan = _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
+        plan = _as_stored(image, data) if view.raw and not view.channels else None
+        plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
         self._channels = geometry.pick_channels(view.channels, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
         self._turn = orientation(image, data)
         size = (image.width, image.height) if geometry.swaps_axes(self._turn) else (image.height, image.width)
         super().__init__(*size, len(view.channels) == 3 if view.channels else plan.count >= 3, plan.dtype, view)
-        self.span = plan.span or self.span
+        self.span, self.turn = plan.span or self.span, self._turn
         first = self._select(view, _frames(image), animated=True)
         turned = "turned upright" if self._turn != 1 else ""
         self.converted = ", ".join(filter(None, (first, plan.converted, turned)))
@@ -141,6 +143,33 @@ def _frames(image: Image.Image) -> int:
     """Return the number of images in an animation; the others of an MPO file are previews and second views."""
     with readable():
         return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
+    """Plan for a mask whose stored values a picture would not show: indices, a few bits, alpha."""
+    mode, shallow = image.mode, data[24] if image.format == "PNG" and data[25] == 0 else 8
+    gray = (
+        image.format == "GIF" and mode == "P" and _is_gray(image)
+    )  # a GIF has no gray values but those of its palette
+    deep = image.format == "PNG" and data[24] == 16
+    if deep or (mode not in ("1", "P", *_ALPHA) and not (mode == "L" and shallow < 8)):
+        return None
+
+    def decode(frame: int) -> NDArray[Any]:
+        with readable():
+            image.seek(frame)
+            image.load()
+            array = np.asarray(image.convert("L") if gray else image)
+        if mode in _ALPHA:
+            return geometry.without_alpha(array)
+        return array.astype(np.uint8) if mode == "1" else array // (255 // ((1 << shallow) - 1))
+
+    return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint8))
+
+
+def _is_gray(image: Image.Image) -> bool:
+    palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
 
 
 def _by_pillow(image: Image.Image, view: Selection) -> _Plan:

@@ -68,6 +68,7 @@ class Tiff(ImageFile):
                 raise ValueError(f"expected images; got axes {part.axes} of shape {part.shape}")
             self._photometric = getattr(page.photometric, "name", "unknown")
             model = _model(page, self._photometric)
+            model = "gray" if model == "palette" and view.raw else model
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
             mappable = self._is_mappable(part)
@@ -83,7 +84,7 @@ class Tiff(ImageFile):
         self._model = model
         self._place(_axes(part, self._photometric), part.shape, view)
         colour, notes = self._choose(view, part.shape)
-        self._invert = self._photometric == "MINISWHITE"
+        self._raw, self._invert = view.raw, self._photometric == "MINISWHITE" and not view.raw
         shallow = self._model == "gray" and 0 < self._bits < 8
         dtype = np.dtype(np.uint8) if part.dtype.kind == "b" or self._model != "gray" else part.dtype
         self._flat = (part.shape[self._y], part.shape[self._x])
@@ -94,7 +95,7 @@ class Tiff(ImageFile):
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
         self.per_channel |= self._apart and colour
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
-        self._grain = grain
+        self._grain, self.turn = grain, self._turn
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
@@ -138,6 +139,7 @@ class Tiff(ImageFile):
             opaque = (0, 1, 2)
         elif count == 2 and self.page.samplesperpixel == 2 and tuple(self.page.extrasamples)[:1] in _ALPHA:
             opaque = (0,)
+        self._alpha = bool(opaque) and view.raw and not view.channels
         if opaque and not view.channels:
             notes.append("alpha dropped" if count in (2, 4) else f"first 3 of {count} channels")
         self._channels = pick_channels(view.channels, count) if view.channels or not opaque else opaque
@@ -158,7 +160,10 @@ class Tiff(ImageFile):
                 part = np.asarray(array[index])
             return self._natural(part) if self._model == "gray" else self._coloured(part)
 
-        if place is not None and place < self._x and self._model == "gray":
+        if self._alpha:
+            whole = values(*index)
+            pixels = geometry.without_alpha(np.moveaxis(whole, place, -1) if place is not None else whole)
+        elif place is not None and place < self._x and self._model == "gray":
             pixels = compose(self._channels, lambda i: values(*index[:place], i, *index[place + 1 :]))
         else:
             pixels = values(*index)
@@ -199,8 +204,8 @@ class Tiff(ImageFile):
     def _natural(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of at least 8 bits in this machine's byte order, zero black."""
         if array.dtype == np.bool_ or self._bits == 1:
-            array, top = array.astype(np.uint8) * np.uint8(255), 255
-        elif 0 < self._bits < 8:
+            array, top = array.astype(np.uint8) * np.uint8(1 if self._raw else 255), 255
+        elif 0 < self._bits < 8 and not self._raw:
             array, top = np.rint(array * (255 / ((1 << self._bits) - 1))).astype(np.uint8), 255
         else:
             top = (1 << self._bits) - 1 if self._bits else -1 if array.dtype.kind == "i" else 1

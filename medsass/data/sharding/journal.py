@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.sharding.sample import APART
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
@@ -123,9 +124,39 @@ class Journal:
         query = "SELECT converted, count(*) FROM stored WHERE converted != '' GROUP BY converted ORDER BY converted"
         return dict(self.database.execute(query).fetchall())
 
+    def _coverage_notes(self) -> list[str]:
+        """Return warnings of masks that are nearly empty or nearly full, as those of a wrong --foreground are; of tiles, which
+        often are, the mean alone counts.
+        """
+        notes = []
+        query = "SELECT count(*), min(key), count(DISTINCT rank) = count(*) FROM stored WHERE coverage "
+        for share, rule, values in (
+            ("below 0.1 %", "< 0.001", "mostly ground"),
+            ("above 90 %", "> 0.9", "mostly foreground"),
+        ):
+            count, first, whole = self.database.execute(query + rule).fetchone()
+            if count and whole:
+                notes.append(
+                    f"WARNING: {count} masks are {share} foreground, such as that of {first}; look at them: info --preview"
+                )
+            query_mean = f"SELECT split, avg(coverage) AS mean FROM stored GROUP BY split HAVING mean {rule}"
+            for split, mean in self.database.execute(query_mean):
+                notes.append(
+                    f"WARNING: the masks of split '{split}' are {values}, {mean:.2%} in the mean; --foreground says which levels "
+                    "or colours are foreground"
+                )
+        query = "SELECT count(*), min(key) FROM stored WHERE converted LIKE ?"
+        count, first = self.database.execute(query, (f"%{APART}%",)).fetchone()
+        if count:
+            notes.append(
+                f"WARNING: {count} images are turned by their orientation tag and their masks have none, such as {first}; if "
+                "they do not fit, --turn-masks turns them alike"
+            )
+        return notes
+
     def notes(self) -> list[str]:
         """Return notes for the user: identical images within a split, tiles skipped."""
-        notes = []
+        notes = self._coverage_notes()
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash
                    HAVING count(DISTINCT rank) > 1) GROUP BY split"""
         for split, count in self.database.execute(query):

@@ -11,6 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import StringConstraints
 from pydantic.dataclasses import dataclass
 
@@ -36,8 +37,10 @@ class Images:
         classes: CSV file of class labels.
         array: member of an NPZ file.
         channels: one becomes gray, three become RGB (-1: black).
-        frames: of a file with several images: "auto" takes all slices of a stack and the first image of an animation;
-            "first", "middle", "all" or a number.
+        frames: of a file with several images: "auto", every slice of a volume or stack, and the first image of an
+            animation; "first", "middle", "all", or the number of one, from 0.
+        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal).
+        every: of the slices of a volume or stack, each n-th is taken.
         mask_array, mask_channels: `array` and `channels` of the masks, which are in the image's own file where `masks`
             is empty.
     """
@@ -49,6 +52,8 @@ class Images:
     array: str = ""
     channels: tuple[int, ...] = ()
     frames: Literal["auto", "first", "middle", "all"] | int = "auto"
+    axis: Literal["z", "y", "x"] = "z"
+    every: Annotated[int, Ge(1)] = 1
     mask_array: str = ""
     mask_channels: tuple[int, ...] = ()
 
@@ -92,6 +97,7 @@ class Recipe:
         note: shown to whoever uses the recipe.
         refine: the steps that --refine recipe stands for.
         tile, range: defaults of --tile and --range.
+        window: the values (low, high) that become black and white, such as those of CT in Hounsfield units.
         exact_splits: meet the shares as nearly as whole groups allow, with at least one group in each split. Otherwise a
             group goes by its own hash, and stays where it is when images are added.
         groups: regular expressions by name, each with `(?P<group>...)`, searched in the image's path. Images of one group
@@ -110,6 +116,7 @@ class Recipe:
     refine: str = ""
     tile: int = 0
     range: Literal["minmax", "percentile", "type"] = "minmax"
+    window: tuple[float, float] | None = None
     exact_splits: bool = False
     masks: Masks = field(default_factory=Masks)
     classes: Classes = field(default_factory=Classes)
@@ -130,6 +137,8 @@ class Recipe:
         for split in [*self.splits, *(images.split for images in self.images if images.split)]:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", split):
                 raise ValueError(f"a split's name is lower-case letters, digits and _; got '{split}'")
+        if self.window and not self.window[0] < self.window[1]:
+            raise ValueError(f"window must be two numbers LOW < HIGH; got {list(self.window)}")
         shares = list(self.splits.values())
         if any(not images.split for images in self.images) and not shares:
             raise ValueError("[[images]] without 'split' need a [splits] table of shares, such as train = 0.7")

@@ -6,7 +6,7 @@ A file that the trainer can decode keeps its bytes where the options allow it; a
 import io
 import json
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -16,47 +16,71 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.config import ShardConfig
-from medsass.data.formats import opening
+from medsass.data.formats import geometry, integrity, opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
+from medsass.data.formats.mask import Levels
 from medsass.data.sharding.source_file import Region, SourceFile
+
+MASK = "mask.png"  # extension of a mask
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
+APART = "mask not turned"  # with an image that was
 _JPEG_QUALITY = 95  # no chroma subsampling
 _GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit depth and colour type
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample ready to be written: its files by extension, that of its image, and the content of its JSON."""
+    """A sample ready to be written.
+
+    Attributes:
+        key, split: as in the catalog, the key with the region's place.
+        files: by extension.
+        extension: that of the image.
+        meta: the content of the JSON.
+        mask_kept: whether the mask is the source's own file.
+        levels: of the mask files, by name.
+    """
 
     key: str
     split: str
     files: dict[str, bytes]
     extension: str
     meta: dict[str, Any]
+    mask_kept: bool = False
+    levels: dict[str, Levels] = field(default_factory=dict)
 
 
-def encode(file: SourceFile, region: Region) -> Sample:
-    """Make a region's sample: read, convert, resize to (size, size) unless that is 0, and encode. A whole file keeps its
-    bytes where that is possible.
+def encode(file: SourceFile, region: Region | None = None) -> Sample:
+    """Make a region's sample: read, convert, resize to (size, size) unless that is 0, and encode. A whole file, without a
+    region, keeps its bytes where that is possible.
 
     Raises `ValueError` or `OSError` with the reason where the image or a mask cannot be used.
     """
     entry, config = file.entry, file.config
-    whole = region == Region() and not file.recipe.images[entry.table].channels
+    alone, region = region is None, region or Region()
+    whole = region == Region() and not file.recipe.images[entry.table].channels and not file.recipe.window
     unchanged = storable(file.data, config) if file.data is not None and whole else None
     meta: dict[str, Any] = {"source": entry.image, "class": entry.label, "group": entry.group}
     if unchanged:
         extension, size, converted = unchanged
         key, image, read_size = entry.key, file.data or b"", size
+        integrity.check(image, extension)
     else:
+        if alone and file.several:
+            raise ValueError(
+                f"{file.image.frames} images in a file with the name of a photograph; name it as what it is"
+            )
         key = file.key(region)
         array, limits = file.read(region)
         resized, extension = _resize(array, config, file.data)
         image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
         deeper = f"{file.image.dtype} to {array.itemsize * 8} bit" if file.image.dtype != array.dtype else ""
-        converted = ", ".join(filter(None, (file.image.converted, deeper)))
+        turn, (height, width) = file.turned_apart, array.shape[:2]
+        told = geometry.swaps_axes(turn) and height != width  # by the mask's size, which is checked
+        apart = APART if turn != 1 and not told else ""
+        converted = ", ".join(filter(None, (file.image.converted, apart, deeper)))
         if limits:
             meta["range"] = limits
         if region.box:
@@ -66,14 +90,14 @@ def encode(file: SourceFile, region: Region) -> Sample:
             meta["frame"] = region.frame
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
     files = {extension: image}
-    mask = file.mask(region)
-    if mask is not None:
-        mask = _fit_mask(mask, file, read_size, size)
+    found, kept, levels = file.mask(region), None, dict[str, Levels]()
+    if found is not None:
+        mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
-        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
+        files[MASK] = kept or _encode(mask * np.uint8(255), "png")
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta)
+    return Sample(key, entry.split, files, extension, meta, bool(kept), levels)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:
@@ -98,7 +122,9 @@ def _fit_mask(
     """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
     if mask.shape != read_size and not file.recipe.masks.resize:
         name, seen, own = file.entry.masks[0].rpartition("/")[2], wxh(mask.shape), wxh(read_size)
-        raise ValueError(f"mask {name}: size {seen} differs from the image's {own}")
+        turned = mask.shape == read_size[::-1] and geometry.swaps_axes(file.turned_apart)
+        remedy = "--turn-masks turns it as the image's tag says" if turned else "--resize-masks resizes it"
+        raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
     if mask.shape == size:
         return mask
     return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)

@@ -1,7 +1,7 @@
 """`medsass shard`: a source folder becomes a shard folder. Files that cannot be read are left out and listed.
 
-Worker threads read and encode ahead of the one writer, which takes their samples in the catalog's order, has them decoded
-in batches by the decoder that training uses, and writes them. So the bytes depend neither on the number of workers nor on
+Worker processes read, encode and check ahead of the one writer, which takes their samples in the catalog's order and writes
+them. So nothing that a file does to a decoder ends the run, the bytes depend neither on the number of workers nor on
 how often the run was killed, and memory is bounded by what is in flight, not by the length of the dataset.
 """
 
@@ -21,7 +21,7 @@ from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
-from medsass.data.sharding.write import Writer, batches
+from medsass.data.sharding.write import Writer
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Options, Split, StoredRecipe
 
@@ -36,7 +36,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     anything fails, what `out` held stays, and finished tar files are kept for `config.resume`. `progress(done, total)` is
     called as image files are done. Raises `ValueError`, `OSError` or (without DALI) `ImportError`, each with the remedy.
     """
-    dali.import_dali()
+    dali.check()
     chosen, config = resolve(config)
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
@@ -99,13 +99,27 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
     if config.foreground:
         masks = replace(masks, foreground=recipe.parse_foreground(config.foreground))
     masks = replace(masks, resize=masks.resize or config.resize_masks, turn=masks.turn or config.turn_masks)
-    chosen = replace(chosen, masks=masks)
+    chosen = replace(chosen, masks=masks, window=config.bounds() or chosen.window)
     if config.split:
         if all(images.split for images in chosen.images):
             raise ValueError(f"--split: recipe '{chosen.name}' has the splits of its owners; drop the option")
         chosen = replace(chosen, splits=recipe.parse_shares(config.split), exact_splits=True)
+    if given := config.selected():
+        chosen = replace(chosen, images=tuple(replace(images, **given) for images in chosen.images))
     tile = chosen.tile if config.tile is None else config.tile
-    return chosen, replace(config, tile=tile, range=chosen.range if config.range == "recipe" else config.range)
+    rule = chosen.range if config.range == "recipe" else config.range
+    return chosen, replace(config, tile=tile, range=rule, **_reading(chosen))
+
+
+def _reading(chosen: Recipe) -> dict[str, Any]:
+    """Return the values of `Reading` that all images of a recipe share; None where they differ, or nothing is said."""
+    found: dict[str, Any] = {}
+    for name in ("channels", "frames", "axis", "every"):
+        values = {getattr(images, name) for images in chosen.images}
+        found[name] = values.pop() if len(values) == 1 else None
+    shown = {"channels": ",".join(map(str, found["channels"] or ())), "frames": str(found["frames"] or "")}
+    window = ",".join(str(end).removesuffix(".0") for end in chosen.window or ())
+    return found | {name: text or None for name, text in (*shown.items(), ("window", window))}
 
 
 def _options(config: ShardConfig) -> Options:
@@ -160,15 +174,15 @@ def _write_samples(
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
     workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
-    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config, workers)
+    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config)
     rank, region = stage.journal["position"] or (0, 0)
     stats = catalog.listing.stats
     listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(rank))
     try:
-        for batch in batches(preparation.prepare(listed, (rank, region))):
-            writer.write(batch)
-            if progress:
-                progress(batch[-1][0].rank + 1, total)
+        for made in preparation.prepare(listed, (rank, region)):
+            writer.write(made)
+            if progress and made:
+                progress(made[-1].rank + 1, total)
         writer.finish((total, 0))
     except BaseException:
         writer.abort()

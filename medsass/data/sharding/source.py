@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +11,6 @@ from medsass import files
 from medsass.data.formats import kinds
 from medsass.data.sharding.listing import UNREADABLE
 
-_LARGE = (*kinds.IN_PARTS, "tiff", "dicom")  # kinds that may hold more than the memory; a local file of them is read in parts
 _MACHINE = (
     errno.EMFILE,
     errno.ENFILE,
@@ -30,24 +29,23 @@ class Source:
     Args:
         root: the source, a local folder or an address.
         copies: local folder for copies of remote files.
-        by_region: whether every file is read region by region; otherwise photographs are not.
     """
 
-    def __init__(self, root: Path, copies: Path, *, by_region: bool) -> None:
-        self._root, self._copies, self._by_region = root, copies, by_region
+    def __init__(self, root: Path, copies: Path) -> None:
+        self._root, self._copies = root, copies
         self._local = f"{root}/" if files.is_local(root) else ""
 
-    def fetch(self, path: str) -> Fetched:
-        """Return a file's bytes. Of one that is read by region return the path, of a local copy where it is remote;
-        `release` removes that copy.
+    def fetch(self, path: str, *, whole: bool) -> Fetched:
+        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` or its kind asks for that,
+        return the path, of a local copy where it is remote; `release` removes that copy.
         """
-        if not self._by_region:
+        if whole:
             if self._local:
                 with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                    data = _whole(file, path, _LARGE)
+                    data = _whole(file, path)
             else:
                 with files.reaching(self._root / path), (self._root / path).open("rb") as remote:
-                    data = _whole(remote, path, kinds.IN_PARTS)
+                    data = _whole(remote, path)
             if data is not None:
                 return Path(path), data
         if self._local:
@@ -84,10 +82,10 @@ class Source:
         return self._copies / (name + PurePosixPath(path).suffix)
 
 
-def _whole(file: Any, path: str, parts: Container[str]) -> bytes | None:
-    """Return the bytes of an open file, None where its kind is one of those that are read in parts."""
+def _whole(file: Any, path: str) -> bytes | None:
+    """Return the bytes of an open file, None where its kind is read in parts."""
     head = file.read(kinds.HEAD)
-    return None if kinds.kind(head, PurePosixPath(path)) in parts else head + file.read()
+    return None if kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS else head + file.read()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth, geometry
+from medsass.data.formats import depth, geometry, integrity
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
-from medsass.data.formats.mask import mask_of
+from medsass.data.formats.mask import Levels, by_colour, mask_of
+from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.photo import Png
 from medsass.data.sharding.catalog import Entry
@@ -50,14 +51,17 @@ class SourceFile:
         self.path, self.data = image
         self._images, self._stack, self._lock = recipe.images[entry.table], ExitStack(), threading.RLock()
         self._image: ImageFile | None = None
-        self._limits: dict[int, list[tuple[float, float]]] = {}
         self._digest = ""
         self._masks: list[tuple[str, ImageFile]] = []
-        selection = Selection(self._images.mask_array, self._images.mask_channels, self._images.frames, 0)
+        images, named = self._images, by_colour(recipe.masks.foreground)
+        plain = Selection(images.mask_array, images.mask_channels, images.frames, 0, images.axis, images.every)
+        selection = mask_selection(plain, recipe.masks.foreground)
         try:
             for path, (place, data) in zip(entry.masks, masks, strict=True):
                 name = path.rpartition("/")[2]
                 try:
+                    if named and data and data.startswith(b"\xff\xd8"):
+                        raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
                     self._masks.append((name, self._stack.enter_context(open_image(place, selection, data))))
                 except ValueError as error:
                     raise ValueError(f"mask {name}: {error}") from error
@@ -75,7 +79,8 @@ class SourceFile:
         with self._lock:
             if self._image is None:
                 images = self._images
-                selection = Selection(images.array, images.channels, images.frames, self.config.level)
+                level = self.config.level
+                selection = Selection(images.array, images.channels, images.frames, level, images.axis, images.every)
                 self._image = self._stack.enter_context(open_image(self.path, selection, self.data))
             return self._image
 
@@ -122,34 +127,47 @@ class SourceFile:
         array, bits = self.image.read(region.frame, region.box), self.config.depth
         if bits == 16 and array.ndim == 3:
             raise ValueError("a colour image; --depth 16 stores single-channel images: choose a channel in the recipe")
-        if not depth.needs_scaling(array.dtype, bits):
+        if not depth.needs_scaling(self.image, bits, self.recipe.window):
             return array, None
-        limits = [(0.0, 255.0)]
-        if array.dtype != np.uint8:
-            with self._lock:
-                if region.frame not in self._limits:
-                    self._limits = {region.frame: depth.limits(self.image, region.frame, self.config.range)}
-                limits = self._limits[region.frame]
-        return depth.scaled(array, limits, bits), limits
+        limits = depth.limits(self.image, region.frame, self.config.range, self.recipe.window)
+        return depth.scaled(array, limits, bits, self.image.padding), limits
 
-    def mask(self, region: Region) -> NDArray[np.uint8] | None:
-        """Read a region's mask, (h, w) uint8 in {0, 1}, None without one. Its size is the region's unless the recipe lets
-        masks be resized.
+    def mask(self, region: Region) -> tuple[NDArray[np.uint8], dict[str, Levels]] | None:
+        """Read a region's mask, (h, w) uint8 in {0, 1}, with the levels of each file by name; None without one. Its size is the
+        region's unless the recipe lets masks be resized.
         """
         if not self._masks:
             return None
         name, first = self._masks[0]
+        frames, turn = (self._image.frames, self._image.turn) if self._image else (1, 1)  # one that is stored unchanged
+        for other, mask in self._masks:
+            if mask.frames != frames:
+                held = f"{mask.frames} pages or slices, and its image {frames}"
+                raise ValueError(f"mask {other}: {held}; save each page as a file of its own, which are united")
         if region.box and (first.height, first.width) != (self.image.height, self.image.width):
             seen, own = (wxh((item.height, item.width)) for item in (first, self.image))
-            raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size")
-        return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box)
+            raise ValueError(
+                f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size: resize them before"
+            )
+        turn = turn if self.recipe.masks.turn else 1
+        return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box, turn)
+
+    @property
+    def turned_apart(self) -> int:
+        """The orientation tag by which the image was turned upright and a mask, which has none, was not; 1 without these."""
+        apart = self._image and not self.recipe.masks.turn and any(mask.turn == 1 for _, mask in self._masks)
+        return self._image.turn if self._image and apart else 1
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG that holds exactly `mask` as 0 and 255."""
-        file = self._masks[0][1] if len(self._masks) == 1 else None
-        if not isinstance(file, Png) or file.colour:
+        name, file = self._masks[0] if len(self._masks) == 1 else ("", None)
+        if not isinstance(file, Png) or file.colour or not np.array_equal(file.read(), np.negative(mask)):  # -1 is 255
             return None
-        return file.data if np.array_equal(file.read(), np.negative(mask)) else None  # -1 is 255
+        try:
+            integrity.check_png(file.data)
+        except ValueError as error:
+            raise ValueError(f"mask {name}: {error}") from error
+        return file.data
 
     def sha256(self, region: Region) -> str:
         """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""

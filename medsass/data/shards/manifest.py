@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from medsass import files
 from medsass.config import schema
-from medsass.config.options import Amount, Encoding, Polarity, Range, unconverted
+from medsass.config.options import Amount, Encoding, Polarity, Range, Reading, unconverted
 from medsass.data.shards import tar
 from medsass.data.shards.tar import Extension, Shard
 
@@ -43,8 +43,8 @@ class StoredRecipe(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True, config=schema.CLOSED)
-class Options:
-    """The options of `medsass shard` that shaped the samples. Defaults are for options that older versions did not have."""
+class Options(Reading):
+    """The options of `medsass shard` that shaped the samples, with the recipe's values where the options leave them to it. Defaults are for options that older versions did not have."""
 
     variant: str = ""
     group_by: str = ""

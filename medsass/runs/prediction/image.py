@@ -17,17 +17,20 @@ from medsass.data.formats.opening import open_image
 
 @dataclass(frozen=True)
 class InputImage:
-    """The first frame of an open image file. Its methods raise `ValueError` where it cannot be read.
+    """A frame of an open image file. Its methods raise `ValueError` where it cannot be read.
 
     Attributes:
-        limits: the values that become 0 and the largest value, the same for all boxes of the frame; None where its pixels
-            are 8-bit already.
+        file: the open file.
+        rule, window: what becomes 0 and the largest value, as `depth.limits` takes them.
         bits: of a channel that the network was trained on.
+        frame: number of the frame.
     """
 
     file: ImageFile
-    limits: list[tuple[float, float]] | None
+    rule: str = "minmax"
+    window: depth.Limits | None = None
     bits: int = 8
+    frame: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,42 +40,42 @@ class InputImage:
     def rgb(self, box: Box | None = None) -> NDArray[np.uint8]:
         """Read a box of the image, or all of it: (h, w, 3) uint8."""
         with _readable():
-            return self._converted(self.file.read(0, box))
+            return _rgb(self._scaled(self.file.read(self.frame, box), 8))
 
     def seen(self, box: Box | None = None) -> NDArray[Any]:
         """Read the network's input: `rgb`, or (h, w) uint16 of a gray image where it was trained on 16 bits."""
         if self.bits == 8 or self.file.colour:
             return self.rgb(box)
         with _readable():
-            array = self.file.read(0, box)
-            if not depth.needs_scaling(array.dtype, 16):
-                return array
-            return depth.scaled(array, self.limits or [self.file.span], 16)
+            return self._scaled(self.file.read(self.frame, box), 16)
 
     def small(self, most: int) -> NDArray[np.uint8]:
         """Read the image reduced so that its longer side is at most `most` pixels: (h, w, 3) uint8."""
         with _readable():
-            return self._converted(self.file.small(0, most))
+            return _rgb(self._scaled(self.file.small(self.frame, most), 8))
 
-    def _converted(self, array: NDArray[Any]) -> NDArray[np.uint8]:
-        values: NDArray[Any] = array if self.limits is None else depth.scaled(array, self.limits, 8)
-        return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+    def _scaled(self, array: NDArray[Any], bits: int) -> NDArray[Any]:
+        if not depth.needs_scaling(self.file, bits, self.window):
+            return array
+        return depth.scaled(array, depth.limits(self.file, self.frame, self.rule, self.window), bits, self.file.padding)
+
+
+def _rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
 
 
 @contextmanager
-def open_input(path: Path, level: int, rule: str, bits: int) -> Iterator[InputImage]:
-    """Open the image in `path` at a pyramid level, its limits by `rule`: "minmax", "percentile" or "type".
+def open_input(
+    path: Path, view: Selection, rule: str, bits: int, window: depth.Limits | None = None
+) -> Iterator[list[InputImage]]:
+    """Open the images that `view` selects in the file `path`; `rule`, `bits` and `window` as in `InputImage`.
 
-    An image that is not 8-bit is read once for its limits. A stack of frames is refused; an animation gives its first frame.
+    An image that is not 8-bit is read once for its limits, a volume once for all of its slices.
     """
     with _readable():
-        file = open_image(path, Selection(level=level))
+        file = open_image(path, view)
     with file:
-        if file.frames > 1:
-            raise ValueError(f"{file.frames} frames where one image is expected; save each as an image of its own")
-        with _readable():
-            limits = depth.limits(file, 0, rule) if depth.needs_scaling(file.dtype, 8) else None
-        yield InputImage(file, limits, bits)
+        yield [InputImage(file, rule, window, bits, frame) for frame in range(file.frames)]
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The files that `medsass predict` writes for an image: its mask and, beside it, the probability and the overlay.
 
-They are PNG files for an image that fits in memory. For slides and larger images they are tiled TIFF files, written row by
+They are PNG files for an image that fits in memory, and volumes for a volume. For slides and larger images they are tiled TIFF files, written row by
 row of tiles, and an overlay on a reduced overview. Files take their names only when all files of the image are complete.
 """
 
@@ -19,6 +19,8 @@ from medsass import files
 from medsass.config import PredictConfig
 from medsass.data.formats import opening
 from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import ImageFile
+from medsass.data.formats.volume import Volume
 from medsass.runs import figures
 from medsass.runs.image_files import Outputs
 from medsass.runs.prediction.image import InputImage
@@ -74,6 +76,26 @@ def write_tiff(
                 small = cv2.resize(file.small(0, OVERVIEW), reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
             outlined = figures.outlined(reduced, (small > 127).astype(np.uint8))  # where at least half is foreground
             Image.fromarray(outlined).save(overlay, "PNG")
+
+
+def write_stack(outputs: Outputs, images: list[InputImage], chances: NDArray[np.uint16], config: PredictConfig) -> None:
+    """Write the files of a volume or stack from the probability of its slices (n, h, w), as `levels` gives it.
+
+    Masks of volumes hold 0 and 1, and their probability is float32 in [0, 1].
+    """
+    file = images[0].file
+    flat = not isinstance(file, Volume)
+    masks = (chances > _HALF).astype(np.uint8)
+    contents = {outputs.mask: file.encode(masks * np.uint8(255) if flat else masks)}
+    if config.probability:
+        probability = chances if flat else chances / np.float32(65535)
+        contents[outputs.beside("probability")] = file.encode(probability)
+    if config.overlay:
+        drawn = [figures.outlined(image.rgb(), mask) for image, mask in zip(images, masks, strict=True)]
+        contents[outputs.beside("overlay")] = ImageFile.encode(file, np.stack(drawn))
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(files.atomic(path)).write(content)
 
 
 def save_rows(file: BinaryIO, bands: Iterable[NDArray[Any]], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:

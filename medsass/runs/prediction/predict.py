@@ -23,6 +23,8 @@ from medsass.runs.prediction import output_files, tiling
 from medsass.runs.prediction.image import InputImage, open_input
 from medsass.runs.preflight import Trained
 
+_SLICES = 16  # of a stack that the network gets at once
+
 
 def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[Path, str]]:
     """Write a mask (0 and 255) for each image and return those that could not be read, with the reason.
@@ -30,6 +32,7 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     Masks are `<stem>.png`. Slides and images of more than MOST_PIXELS pixels get `<stem>.tif`, at the level that is read,
     predicted in overlapping tiles and never whole in memory; with --tile other images are predicted in tiles too. A tile
     has the side of --tile, else of the tiles that the run was trained on, else the trained size: pixel for pixel.
+    A volume (NIfTI, NRRD, MetaImage) gets a volume of the same geometry, 0 and 1, and a stack a TIFF of as many pages.
     Images of more than 8 bits are converted by the rule of the run's shards, once for the whole image; a network that was
     trained on 16 bits sees gray images in 16 bits, each tile scaled by its own range as in training.
 
@@ -43,14 +46,19 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     model = checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
     network = partial(probabilities, averaged(model) if config.flips else model, size=trained.size, where=where)
     tile = config.tile or facts.tile or trained.size
-    rule, depth = facts.range, facts.depth
+    window = config.bounds() or facts.bounds()
     failed = []
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:
             try:
                 place = outputs.image
-                with foreign.reading(place.name), open_input(place, outputs.level, rule, depth) as image:
-                    _write(outputs, image, network, tile, config, bar)
+                opened = open_input(place, outputs.view, facts.range, facts.depth, window)
+                with foreign.reading(place.name), opened as images:
+                    outputs.mask.parent.mkdir(parents=True, exist_ok=True)
+                    if outputs.form == "stack":
+                        _write_stack(outputs, images, network, tile, config, bar)
+                    else:
+                        _write(outputs, images[0], network, tile, config, bar)
             except ValueError as error:
                 failed.append((outputs.image, str(error)))
             bar.advance(1)
@@ -88,12 +96,12 @@ def _write(
     outputs: Outputs, image: InputImage, network: tiling.Network, tile: int, config: PredictConfig, bar: console.Bar
 ) -> None:
     height, width = image.shape
-    if height * width > MOST_PIXELS and not outputs.large:
+    large = outputs.form == "large"
+    if height * width > MOST_PIXELS and not large:
         raise ValueError(
             f"{width}x{height} pixels are too many for a PNG mask; name the image .tif, .npy or as a slide"
         )
-    outputs.mask.parent.mkdir(parents=True, exist_ok=True)
-    if not config.tile and not outputs.large:
+    if not config.tile and not large:
         output_files.write_png(outputs, image, [network(np.stack([image.seen()]))[0]], config)
         return
 
@@ -104,6 +112,29 @@ def _write(
             bar.advance(0, f"{done} of {height} rows of {outputs.image.name}")
             yield band
 
-    write = output_files.write_tiff if outputs.large else output_files.write_png
+    write = output_files.write_tiff if large else output_files.write_png
     with closing(tiling.bands(image.seen, network, image.shape, tile, config.overlap)) as bands:
         write(outputs, image, counted(bands), config)
+
+
+def _write_stack(
+    outputs: Outputs,
+    images: list[InputImage],
+    network: tiling.Network,
+    tile: int,
+    config: PredictConfig,
+    bar: console.Bar,
+) -> None:
+    """Predict all slices of a volume or stack, several at once unless in tiles, and write its files."""
+    chances: list[NDArray[np.uint16]] = []
+    step = 1 if config.tile else _SLICES
+    for start in range(0, len(images), step):
+        some = images[start : start + step]
+        if config.tile:
+            image = some[0]
+            with closing(tiling.bands(image.seen, network, image.shape, tile, config.overlap)) as bands:
+                chances.append(output_files.levels(np.concatenate(list(bands))))
+        else:
+            chances += map(output_files.levels, network(np.stack([image.seen() for image in some])))
+        bar.advance(0, f"{start + len(some)} of {len(images)} slices of {outputs.image.name}")
+    output_files.write_stack(outputs, images, np.stack(chances), config)

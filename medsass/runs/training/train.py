@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from time import monotonic
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ import torch
 
 from medsass import __version__
 from medsass.config import TrainConfig, plain
-from medsass.config.options import Polarity
+from medsass.config.options import Polarity, Reading
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
 from medsass.errors import ElsewhereError, Stopped
@@ -115,6 +115,7 @@ class _Run:
             level=options.level,
             depth=options.depth,
             range=options.range,
+            **{item.name: getattr(options, item.name) for item in fields(Reading)},
         )
 
     def _raise_accumulate(self) -> None:

@@ -38,9 +38,12 @@ def test_limits_equal_numpy(kind: str, colour: bool, tmp_path: Path) -> None:
         .astype(kind)
     )
     array = array if colour else array[..., 0]
-    assert limits(tmp_path, array, "minmax") == [(array.min(), array.max())]
-    ((low, high),) = limits(tmp_path, array, "percentile")
-    np.testing.assert_allclose((low, high), np.percentile(array.astype(float), [0.5, 99.5]), rtol=1e-12)
+    if kind == "uint8":  # keeps its values
+        assert limits(tmp_path, array, "minmax") == limits(tmp_path, array, "percentile") == [(0, 255)]
+    else:
+        assert limits(tmp_path, array, "minmax") == [(array.min(), array.max())]
+        ((low, high),) = limits(tmp_path, array, "percentile")
+        np.testing.assert_allclose((low, high), np.percentile(array.astype(float), [0.5, 99.5]), rtol=1e-12)
     whole = (0, 1) if kind[0] == "f" else (np.iinfo(kind).min, np.iinfo(kind).max)
     assert limits(tmp_path, array, "type") == [whole]
 
@@ -146,9 +149,43 @@ def test_each_channel_has_its_limits() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "int16"])
-def test_only_the_stored_type_needs_no_scaling(dtype: str) -> None:
-    assert depth.needs_scaling(np.dtype(dtype), 8) == (dtype != "uint8")
-    assert depth.needs_scaling(np.dtype(dtype), 16) == (dtype != "uint16")
+def test_only_the_stored_type_needs_no_scaling(dtype: str, tmp_path: Path) -> None:
+    with open_image(npy(tmp_path, np.ones((4, 5), dtype))) as picture:
+        assert depth.needs_scaling(picture, 8) == (dtype != "uint8")
+        assert depth.needs_scaling(picture, 16) == (dtype != "uint16")
+        assert depth.needs_scaling(picture, 8, (0, 255))
+        assert depth.limits(picture, 0, "type", (-3, 7.5)) == [(-3, 7.5)]
+
+
+@pytest.mark.parametrize("kind", ["uint16", "int16", "int32", "float32"])
+def test_padding_is_no_part_of_the_range_and_becomes_black(kind: str, tmp_path: Path) -> None:
+    array = RNG.integers(100, 4000, (50, 70)).astype(kind)
+    out = RNG.random(array.shape) < 0.4
+    array[out] = RNG.choice([60, 61, 62], array.shape)[out]
+    with open_image(npy(tmp_path, array)) as picture:
+        picture.padding = 60, 62
+        inside = array[~out].astype(float)
+        assert depth.limits(picture, 0, "minmax") == [(inside.min(), inside.max())]
+        ((low, high),) = depth.limits(picture, 0, "percentile")
+        np.testing.assert_allclose((low, high), np.percentile(inside, [0.5, 99.5]), rtol=1e-12)
+        got = depth.scaled(array, [(30, 3000)], 8, picture.padding)
+        assert not got[out].any()
+        np.testing.assert_array_equal(got[~out], depth.scaled(array, [(30, 3000)], 8)[~out])
+
+
+def test_nan_that_is_padding_is_left_out(tmp_path: Path) -> None:
+    array = RNG.normal(size=(40, 30)).astype(np.float32)
+    array[:7] = np.nan
+    with open_image(npy(tmp_path, array)) as picture:
+        picture.padding = np.nan, np.nan
+        assert depth.limits(picture, 0, "minmax") == [(array[7:].min(), array[7:].max())]
+        got = depth.scaled(array, depth.limits(picture, 0, "percentile"), 8, picture.padding)
+    assert not got[:7].any()
+    assert got[7:].any(axis=1).all()
+    with open_image(npy(tmp_path, np.full((4, 4), np.nan))) as empty:
+        empty.padding = np.nan, np.nan
+        for rule in ("minmax", "percentile"):
+            assert depth.limits(empty, 0, rule) == [(0, 0)]
 
 
 def test_to_8bit_equals_opencv() -> None:

@@ -1,6 +1,9 @@
 """Mask files -> {0, 1}, against the arrays that were written and OpenCV."""
 
+import struct
+import zlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -12,13 +15,26 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import Selection
-from medsass.data.formats.mask import binary, mask_of, read_mask
+from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.mask import Foreground, binary, mask_of, selection
 from medsass.data.formats.opening import open_image
 from tests.support.effort import examples
 
 RNG = np.random.default_rng(0)
 TWO = np.array([[0, 200], [200, 0]], np.uint8)
+
+
+def read_mask(
+    paths: Sequence[Path],
+    foreground: Foreground = "binary",
+    view: Selection = WHOLE_FILE,
+    frame: int = 0,
+    box: Box | None = None,
+    turn: int = 1,
+) -> np.ndarray:
+    with ExitStack() as stack:
+        files = [(path.name, stack.enter_context(open_image(path, selection(view, foreground)))) for path in paths]
+        return mask_of(files, foreground, frame, box, turn)[0]
 
 
 @pytest.mark.parametrize(("mask", "expected"), [
@@ -28,7 +44,7 @@ TWO = np.array([[0, 200], [200, 0]], np.uint8)
     (TWO * 0, [[0, 0], [0, 0]]),
     (TWO * 0 + 1, [[1, 1], [1, 1]]),
     (np.where(TWO > 0, 0.25, -1).astype(np.float32), [[0, 1], [1, 0]]),
-    (np.dstack([TWO, TWO * 0, TWO * 0]), [[0, 1], [1, 0]]),
+    (np.dstack([TWO, TWO, TWO]), [[0, 1], [1, 0]]),
 ])  # fmt: skip
 def test_binary_takes_the_higher_of_two_levels(mask: np.ndarray, expected: list[list[int]]) -> None:
     got = binary(mask, "binary")
@@ -41,9 +57,7 @@ def test_binary_takes_the_higher_of_two_levels(mask: np.ndarray, expected: list[
 def test_binary_refuses_what_has_more_levels(mask: np.ndarray) -> None:
     count = len(np.unique(mask))
     assume(count > 2)
-    with pytest.raises(
-        ValueError, match=rf"^{count} levels in a mask that should have two; say what is foreground: nonzero"
-    ):
+    with pytest.raises(ValueError, match=rf"^{count} levels.* in a mask that should have two; --foreground"):
         binary(mask, "binary")
 
 
@@ -102,7 +116,7 @@ def test_the_union_of_open_pictures_is_read_in_parts(tmp_path: Path) -> None:
     pictures = [(path.name, open_image(path, Selection(frames="all"))) for path in paths]
     for frame, box in ((0, None), (3, Box(5, 6, 7, 8))):
         expected = union[frame][box.slices] if box else union[frame]
-        np.testing.assert_array_equal(mask_of(pictures, "binary", frame, box), expected)
+        np.testing.assert_array_equal(mask_of(pictures, "binary", frame, box)[0], expected)
         np.testing.assert_array_equal(read_mask(paths, "binary", Selection(frames="all"), frame, box), expected)
     for _, picture in pictures:
         picture.close()
@@ -155,11 +169,89 @@ def test_black_and_white_mask_of_any_mode_is_read_alike(mode: str, foreground: s
     np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], foreground), truth.astype(np.uint8))
 
 
-def test_colour_mask_counts_by_its_largest_channel(tmp_path: Path) -> None:
+def test_colours_are_refused_unless_named_or_any_object_counts(tmp_path: Path) -> None:
     mask = np.zeros((4, 4, 3), np.uint8)
-    mask[0, 0, 0], mask[1, 1, 1], mask[2, 2, 2] = 200, 200, 90
-    cv2.imwrite(str(tmp_path / "m.png"), mask)
-    np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], "half"), np.diag([1, 1, 0, 0]))
+    mask[0, 0], mask[1, 1], mask[2, 2] = (255, 0, 0), (0, 255, 0), (0, 0, 90)
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    for foreground in ("binary", "half", (255,)):
+        with pytest.raises(
+            ValueError, match=r"mask m.png: a mask in 4 colours, #000000, #00005a, .*--foreground '#ff0000'"
+        ):
+            read_mask([tmp_path / "m.png"], foreground)
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], ("#ff0000", "#00005A")), np.diag([1, 0, 1, 0]))
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], "nonzero"), np.diag([1, 1, 1, 0]))
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 128, 0, 0, 0, 128, 0], [255, 255, 255, 128, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_palette_counts_by_its_indices(suffix: str, colours: list[int], tmp_path: Path) -> None:
+    truth = np.random.default_rng(1).integers(0, 3, (9, 7), np.uint8)
+    image = Image.fromarray(truth, "P")
+    image.putpalette(colours)
+    image.save(tmp_path / f"m.{suffix}")
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (1,)), truth == 1)
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], "nonzero"), truth > 0)
+    named = "#" + bytes(colours[6:9]).hex()
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (named,)), truth == 2)
+
+
+def test_gif_counts_by_its_gray_where_its_palette_is_gray(tmp_path: Path) -> None:
+    truth = np.random.default_rng(1).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
+    Image.fromarray(truth).save(tmp_path / "m.gif")
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.gif"], (255,)), truth == 255)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_few_bits_count_as_stored(bits: int, photometric: str, tmp_path: Path) -> None:
+    truth = np.random.default_rng(2).integers(0, 1 << bits, (16, 24), np.uint8)
+    png_of_few_bits(tmp_path / "m.png", truth, bits)
+    if bits == 1:
+        tifffile.imwrite(tmp_path / "m.tif", truth.astype(bool), photometric=photometric)
+    else:
+        tifffile.imwrite(tmp_path / "m.tif", truth, photometric=photometric)
+    np.save(tmp_path / "m.npy", truth.astype(bool) if bits == 1 else truth)
+    for name in ("m.png", "m.tif", "m.npy"):
+        for level in (1, (1 << bits) - 1):
+            np.testing.assert_array_equal(read_mask([tmp_path / name], (level,)), truth == level)
+
+
+def png_of_few_bits(path: Path, array: np.ndarray, bits: int) -> None:
+    rows = np.unpackbits(array[..., None], axis=2)[..., 8 - bits :].reshape(len(array), -1)
+    packed = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], bits, 0, 0, 0, 0)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(packed)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_mask_that_only_its_alpha_tells_counts_by_it(mode: str, suffix: str, tmp_path: Path) -> None:
+    alpha = np.random.default_rng(4).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
+    bands = Image.new(mode[:-1], (7, 9), "white")
+    bands.putalpha(Image.fromarray(alpha))
+    bands.save(tmp_path / f"m.{suffix}")
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"]), alpha > 0)
+
+
+def test_colours_and_alpha_that_disagree_are_refused(tmp_path: Path) -> None:
+    gray, alpha = np.full((2, 4, 4), 255, np.uint8)
+    gray[:2], alpha[:, :2] = 0, 0
+    Image.fromarray(np.dstack([gray, alpha]), "LA").save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=r"mask m.png: its colours and its alpha channel say different things"):
+        read_mask([tmp_path / "m.png"])
+
+
+def test_mask_is_turned_as_its_image_is(tmp_path: Path) -> None:
+    truth = np.random.default_rng(5).integers(0, 2, (6, 9), np.uint8)
+    Image.fromarray(truth).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], turn=6), np.rot90(truth, -1))
+    box = Box(2, 1, 5, 4)
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], turn=6, box=box), np.rot90(truth, -1)[box.slices])
 
 
 def test_masks_of_two_sizes_are_refused(tmp_path: Path) -> None:
@@ -172,7 +264,7 @@ def test_masks_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 def test_unreadable_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"mask bad.png: not an image file"):
+    with pytest.raises(ValueError, match=r"not an image file"):
         read_mask([tmp_path / "bad.png"], "nonzero")
 
 

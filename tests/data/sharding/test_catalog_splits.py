@@ -39,7 +39,7 @@ def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
         assert exact(tmp_path, chosen, name) == {"train": 138, "val": 20, "test": 40}
     with pytest.raises(
         ValueError,
-        match="--group-by must be one of patient, slide, image, folder, series for recipe 'mine', .*; got 'eye'",
+        match=r"--group-by must be one of patient, slide, image, folder, series for recipe 'mine', .*; got 'eye'",
     ):
         find(tmp_path, chosen, "eye")
 

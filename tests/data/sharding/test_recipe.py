@@ -73,7 +73,7 @@ def test_minimal_recipe_takes_the_defaults(tmp_path: Path) -> None:
         ('images = "*.png"\n' + 'name = "mine"\n', r"'images' in the file must be a list of tables; got '\*.png'"),
         ('polarity = "light"\n' + MINIMAL, "'polarity' in the file must be one of bright, dark, auto; got 'light'"),
         (MINIMAL + '[masks]\nforeground = "white"\n', r"'foreground' in \[masks\] must be one of binary, nonzero, half or a list of "
-         "whole numbers; got 'white'"),
+         "whole numbers or a list of texts; got 'white'"),
         (MINIMAL.replace("path =", 'frames = "some"\npath ='), r"'frames' in \[\[images\]\] 1 must be one of auto, first, middle, all or a whole number; got 'some'"),
         (MINIMAL + '[masks]\nresize = "yes"\n', r"'resize' in \[masks\] must be true or false; got 'yes'"),
         ('title = 3\n' + MINIMAL, "'title' in the file must be text; got 3"),

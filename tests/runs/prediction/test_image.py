@@ -111,12 +111,22 @@ def test_a_network_of_16_bits_does_not_see_the_type_of_a_gray_image(tmp_path: Pa
     assert np.abs(one - other).max() <= 2
 
 
-def test_a_stack_of_frames_is_refused(trained: Path, tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 40, 40), np.uint8))
-    ((path, reason),) = run_predict(trained, tmp_path / "out", tmp_path / "a.tif")
-    assert path == tmp_path / "a.tif"
-    assert "5 frames where one image is expected" in reason
-    assert files_in(tmp_path / "out") == set()
+def test_a_stack_is_predicted_page_by_page(trained: Path, tmp_path: Path) -> None:
+    stack = np.stack([noise(40, 48, seed)[..., 0] for seed in range(20)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    for page in (0, 17):
+        Image.fromarray(stack[page]).save(tmp_path / f"{page}.png")
+    images = [tmp_path / name for name in ("a.tif", "0.png", "17.png")]
+    assert run_predict(trained, tmp_path / "out", *images, overlay=True, probability=True) == []
+    assert {"a.tif", "a_probability.tif", "a_overlay.tif"} < files_in(tmp_path / "out")
+    for kind in ("", "_probability", "_overlay"):
+        pages = read(tmp_path / "out" / f"a{kind}.tif")
+        assert len(pages) == 20
+        for page in (0, 17):
+            alone = read(tmp_path / "out" / f"{page}{kind}.png")
+            assert pages[page].dtype == alone.dtype
+            assert (np.abs(pages[page].astype(int) - alone) > 256).mean() < 1e-3 if kind == "_probability" else True
+            assert (pages[page] != alone).mean() < 0.02 or kind == "_probability"
 
 
 @pytest.mark.usefixtures("one_convolution")

@@ -1,0 +1,121 @@
+"""Checks that the bytes of a PNG, JPEG or JPEG 2000 file are whole, before they are stored as they are.
+
+Decoders differ in what they forgive, and some die of what others refuse. So a file that a shard keeps unchanged must first
+follow its format's rules: PNG (ISO/IEC 15948) chunk by chunk, with checksums, length and filter bytes of the inflated
+rows; JPEG (ITU T.81) segment by segment up to its end marker.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+
+import imagecodecs
+import numpy as np
+
+from medsass.data.formats.image import readable
+
+_SIGNATURE = 8  # bytes before the first chunk of a PNG
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""Adam7: first row, first column, and the distance to the next of each."""
+_FILTERS = 4  # the largest number of a row's filter
+
+_MARKER = re.compile(rb"\xff[^\0\xff]")
+_IN_SCAN = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # what ends entropy-coded data: no stuffed zero, fill byte or restart
+_SOS, _EOI = 0xDA, 0xD9
+_BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+
+
+def check(data: bytes, suffix: str) -> None:
+    """Raise `ValueError` with the reason where a file is broken; `suffix` is "png", "jpg" or "jp2"."""
+    {"png": check_png, "jpg": check_jpeg, "jp2": _check_jpeg2000}[suffix](data)
+
+
+def check_png(data: bytes) -> None:
+    """Raise `ValueError` where a PNG file breaks a rule that a decoder may rely on."""
+    kinds: list[bytes] = []
+    pixels: list[bytes] = []
+    for kind, content in _chunks(data):
+        if kind[:1].isupper() and kind not in _CRITICAL:
+            raise ValueError(f"broken PNG file: unknown critical chunk {kind!r}")
+        if kind == b"IDAT":
+            if pixels and kinds[-1] != kind:
+                raise ValueError("broken PNG file: its pixel data is not in one piece")
+            pixels.append(content)
+        kinds.append(kind)
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1 or kinds.count(b"PLTE") > 1:
+        raise ValueError("broken PNG file: a header or palette out of place")
+    if not pixels:
+        raise ValueError("broken PNG file: no pixel data")
+    _check_rows(b"".join(pixels), *_sizes(data))
+
+
+def check_jpeg(data: bytes) -> None:
+    """Raise `ValueError` where a JPEG file has no scan, or ends before its end marker."""
+    at, scans = 2, 0
+    while found := (_IN_SCAN if scans else _MARKER).search(data, at):
+        at, marker = found.end(), data[found.end() - 1]
+        if marker == _EOI:
+            if not scans:
+                raise ValueError("broken JPEG file: it ends before its pixel data")
+            return
+        if marker in _BARE:
+            continue
+        length = int.from_bytes(data[at : at + 2])
+        if length < 2:
+            raise ValueError("broken JPEG file: a segment without a length")
+        at, scans = at + length, scans + (marker == _SOS)
+    raise ValueError("truncated JPEG file: its end marker is missing")
+
+
+def _check_jpeg2000(data: bytes) -> None:
+    with readable():
+        imagecodecs.jpeg2k_decode(data)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and content of each chunk of a PNG up to IEND; their checksums are right."""
+    at, kind = _SIGNATURE, b""
+    while kind != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if end > len(data):
+            raise ValueError("truncated PNG file")
+        kind = data[at + 4 : at + 8]
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+            raise ValueError(f"broken PNG file: wrong checksum of chunk {kind!r}")
+        yield kind, data[at + 8 : end - 4]
+        at = end
+
+
+def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
+    """Return rows and bytes a row (with the filter byte) of each pass of a PNG, and their sum of bytes."""
+    width, height, depth, colour, packing, filtering, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    if data[8:12] != b"\0\0\0\x0d" or depth not in _DEPTHS.get(colour, ()) or packing or filtering or interlaced > 1:
+        raise ValueError("broken PNG file: a header that means nothing")
+    passes = []
+    for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
+        rows, columns = -(-(height - top) // down), -(-(width - left) // across)
+        if rows > 0 and columns > 0:
+            passes.append((rows, 1 + (columns * depth * _CHANNELS[colour] + 7) // 8))
+    return passes, sum(rows * stride for rows, stride in passes)
+
+
+def _check_rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> None:
+    """Raise `ValueError` where a PNG's pixel data does not inflate to its rows, each with a filter that exists."""
+    try:
+        raw = imagecodecs.deflate_decode(packed, out=size)  # by libdeflate, in half the time
+    except imagecodecs.DeflateError:
+        try:
+            raw = zlib.decompressobj().decompress(packed, size)  # forgives bytes behind the last row, as libpng does
+        except zlib.error as error:
+            raise ValueError(f"broken PNG file: {error}") from error
+    if len(raw) < size:
+        raise ValueError("truncated PNG file: its rows are fewer than its header says")
+    at = 0
+    for rows, stride in passes:
+        if np.frombuffer(raw, np.uint8, rows * stride, at)[::stride].max() > _FILTERS:
+            raise ValueError("broken PNG file: a row with an unknown filter")
+        at += rows * stride

@@ -1,0 +1,80 @@
+"""NRRD and MetaImage by SimpleITK."""
+
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.volume import LPS, Volume, check_voxels
+
+_TYPES = {"Int8": "i1", "Int16": "i2", "Int32": "i4", "Int64": "i8", "Float32": "f4", "Float64": "f8"}
+_TYPES |= {f"U{name}": f"u{kind[1]}" for name, kind in _TYPES.items() if kind[0] == "i"}
+
+
+class Itk(Volume):
+    """A file, or its header, at `path`, that SimpleITK's reader `name` reads."""
+
+    name = ""
+
+    def __init__(self, path: Path, view: Selection) -> None:
+        sitk = importlib.import_module("SimpleITK")
+        sitk.ProcessObject.GlobalWarningDisplayOff()
+        self._reader = reader = sitk.ImageFileReader()
+        with readable():
+            reader.SetImageIO(self.name)
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+            size, many = reader.GetSize(), reader.GetNumberOfComponents()
+            types = {getattr(sitk, f"sitk{many}{one}"): t for one, t in _TYPES.items() for many in ("", "Vector")}
+            stored = types.get(reader.GetPixelID())
+            affine = self._affine()
+        if stored is None or len(size) > 4 or (len(size) == 4 and size[3] > 1 and many > 1):
+            raise ValueError(f"{reader.GetPixelIDTypeAsString} in {len(size)} dimensions are not supported")
+        check_voxels((*size, many))
+        grid, times = (*size[:3], 1, 1)[:3], len(size) == 4 and size[3] > 1
+        super().__init__(view, (*grid, size[3] if times else many), affine, np.dtype(stored), times=times)
+
+    def _affine(self) -> NDArray[np.float64]:
+        many = self._reader.GetDimension()
+        turned = np.reshape(self._reader.GetDirection(), (many, many)) * self._reader.GetSpacing()
+        affine, used = np.eye(4), min(many, 3)
+        affine[:used, :used], affine[:used, 3] = turned[:used, :used], self._reader.GetOrigin()[:used]
+        return np.asarray(LPS @ affine)
+
+    def _load(self) -> NDArray[Any]:
+        array = importlib.import_module("SimpleITK").GetArrayFromImage(self._reader.Execute())
+        return np.reshape(
+            np.moveaxis(array.T, 0, -1) if self._reader.GetNumberOfComponents() > 1 else array.T, self._shape
+        )
+
+    def _file(self, grid: NDArray[Any], index: tuple[slice, ...]) -> bytes:
+        sitk, many = importlib.import_module("SimpleITK"), self._reader.GetDimension()
+        probe = sitk.Image([1] * many, sitk.sitkUInt8)
+        for name in ("Spacing", "Origin", "Direction"):
+            getattr(probe, f"Set{name}")(getattr(self._reader, f"Get{name}")())
+        parts = (*index, slice(None))[:many]
+        image = sitk.GetImageFromArray(
+            np.ascontiguousarray(grid.T.reshape(*grid.T.shape[len(grid.shape) - many :])), False
+        )
+        image.SetDirection(probe.GetDirection())
+        image.SetOrigin(probe.TransformIndexToPhysicalPoint([part.start or 0 for part in parts]))
+        image.SetSpacing([step * (part.step or 1) for step, part in zip(probe.GetSpacing(), parts, strict=True)])
+        with tempfile.TemporaryDirectory(prefix="medsass-") as folder:
+            sitk.WriteImage(image, f"{folder}/a{self.suffix}", True)
+            return Path(folder, f"a{self.suffix}").read_bytes()
+
+
+class Nrrd(Itk):
+    """An NRRD file, or its header (.nhdr), at `path`."""
+
+    name, suffix = "NrrdImageIO", ".nrrd"
+
+
+class Meta(Itk):
+    """A MetaImage file (.mha), or its header (.mhd), at `path`."""
+
+    name, suffix = "MetaImageIO", ".mha"

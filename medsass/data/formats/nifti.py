@@ -1,0 +1,81 @@
+"""NIfTI 1 and 2 by nibabel: single files and pairs, compressed or not."""
+
+import gzip
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.volume import GZIP, NIFTI, Volume, check_voxels
+
+
+class Nifti(Volume):
+    """A NIfTI file, or the header of a pair, at `path`; memory-mapped unless it is compressed."""
+
+    def __init__(self, path: Path, view: Selection) -> None:
+        nibabel = importlib.import_module("nibabel")
+        nibabel.imageglobals.logger.handlers.clear()  # it writes to stderr by itself, beside the root logger
+        with readable():
+            header, packed = _opened(path)
+            start = header.read(512)
+            header.seek(0)
+            magic = next(magic for magic, place in NIFTI.items() if start[place : place + 4] == magic)
+            second, pair = magic[2:3] == b"2", magic[:2] == b"ni"
+            holder, voxels = nibabel.FileHolder, header
+            if pair:
+                stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+                place = next((p for s in (".img", ".img.gz", ".IMG") if (p := stem.with_suffix(s)).is_file()), None)
+                if place is None:
+                    raise ValueError(f"its voxels are missing: {stem.with_suffix('.img').name} must be beside it")
+                voxels, packed = _opened(place)
+            kind = getattr(nibabel, f"Nifti{1 + second}{'Pair' if pair else 'Image'}")
+            held = {"image": holder(fileobj=voxels)} | ({"header": holder(fileobj=header)} if pair else {})
+            self._image = image = kind.from_file_map(held)
+            self._files = header, voxels
+            stored, shape = image.get_data_dtype(), image.shape
+            rescale = float(image.dataobj.slope), float(image.dataobj.inter)
+        if packed:
+            check_voxels(shape)
+        self._colour = stored.names
+        rest = [size for size in shape[3:] if size > 1]
+        if len(rest) > 1:
+            raise ValueError(f"a volume of {len(shape)} dimensions, {shape}; save its parts as files of their own")
+        count = 3 if self._colour else rest[0] if rest else 1
+        grid = (*shape[:3], 1, 1)[:3]
+        super().__init__(
+            view, (*grid, count), image.affine, np.dtype(np.uint8) if self._colour else stored, rescale,
+            times=len(shape) > 3 and shape[3] > 1,
+        )  # fmt: skip
+
+    def _load(self) -> NDArray[Any]:
+        array = self._image.dataobj.get_unscaled()
+        if self._colour:
+            array = np.stack([array[name] for name in self._colour[:3]], axis=-1)
+        return np.reshape(array, self._shape, order="F")
+
+    def _file(self, grid: NDArray[Any], index: tuple[slice, ...]) -> bytes:
+        kind = getattr(importlib.import_module("nibabel"), f"Nifti{1 + ('2' in type(self._image).__name__)}Image")
+        header = self._image.header.copy()
+        header.set_data_dtype(grid.dtype)
+        header.set_slope_inter(1, 0)
+        header["cal_min"] = header["cal_max"] = 0
+        whole = all(part.step in (None, 1) for part in index)
+        affine = self._image.affine if whole else self._image.slicer.slice_affine(index)
+        return gzip.compress(kind(grid, affine, header).to_bytes(), 6, mtime=0)
+
+    def close(self) -> None:
+        """Close the files."""
+        super().close()
+        for file in self._files:
+            file.close()
+
+
+def _opened(path: Path) -> tuple[Any, bool]:
+    """Open a file that gzip may have packed, and say whether it has."""
+    file: Any = path.open("rb")
+    packed = file.read(2) == GZIP
+    file.seek(0)
+    return (gzip.GzipFile(fileobj=file), True) if packed else (file, False)

@@ -1,0 +1,97 @@
+"""Whether the training decoder can read what a shard would store, and what else its pixels tell.
+
+Of an image that is stored it must see the size that the file says. A mask is decoded too where its own bytes are stored.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from medsass import foreign
+from medsass.config import ShardConfig
+from medsass.data import dali
+from medsass.data.dali import Decoder
+from medsass.data.formats import opening
+from medsass.data.formats.image import wxh
+from medsass.data.sharding.phash import perceptual_hash
+from medsass.data.sharding.sample import MASK, Sample
+from medsass.data.sharding.tasks import Made, Rejected
+
+_MOST_PIXELS = 1 << 24  # decoded at once
+_CUT = b"premature end of data segment"  # what libjpeg warns of where it paints the rest gray
+
+Found = Any  # pixels (H, W, C), or a ValueError
+
+
+def checker(config: ShardConfig) -> Callable[[list[Made]], list[Made]]:
+    """Return a function that refuses the samples that the training decoder cannot read, and hashes the others if asked."""
+    image_decoder, mask_decoder = Decoder(config.depth, 1), Decoder(1, 1)
+
+    def judge(each: Made, sample: Sample, pixels: Found, mask: Found) -> Made:
+        fault = _fault(sample, pixels)
+        if not fault and isinstance(mask, ValueError):
+            fault = f"its mask: {mask}"
+        if fault:
+            return replace(each, result=Rejected(sample.meta["source"], sample.split, fault))
+        return replace(each, phash=perceptual_hash(pixels)) if config.near_duplicates else each
+
+    def check(made: list[Made]) -> list[Made]:
+        judged: list[Made] = []
+        for batch in _batches(made):
+            samples = [each.result for each in batch if isinstance(each.result, Sample)]
+            images = iter(_decoded(image_decoder, [sample.files[sample.extension] for sample in samples]))
+            masks = iter(_decoded(mask_decoder, [sample.files[MASK] for sample in samples if sample.mask_kept]))
+            for each in batch:
+                one = each.result
+                if isinstance(one, Sample):
+                    each = judge(each, one, next(images), next(masks) if one.mask_kept else None)
+                judged.append(each)
+        return judged
+
+    return check
+
+
+def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
+    """Decode files. A JPEG whose data ends early is an error, though the decoder only warns of it."""
+    if not files:
+        return []
+    with foreign.overheard() as text:
+        found = decoder(files)
+    if _CUT not in text:
+        return list(found)
+    if len(files) == 1:
+        return [ValueError("truncated JPEG file: its pixel data ends early")]
+    return [
+        pixels if isinstance(pixels, ValueError) else pixels.copy()
+        for data in files
+        for pixels in _decoded(decoder, [data])
+    ]
+
+
+def _fault(sample: Sample, pixels: Found) -> str:
+    """Return what is wrong with a sample as the training decoder sees it, "" if nothing is."""
+    if isinstance(pixels, ValueError):
+        try:
+            opening.from_bytes(sample.files[sample.extension])  # its reason is more exact, if it fails too
+        except ValueError as error:
+            return str(error)
+        return str(pixels)
+    width, height = sample.meta["width"], sample.meta["height"]
+    if pixels.shape[:2] != (height, width):
+        return f"the training decoder sees {wxh(pixels.shape)} pixels, the file says {width}x{height}"
+    return ""
+
+
+def _batches(made: list[Made]) -> Iterator[list[Made]]:
+    """Split results into batches that the training decoder takes at once."""
+    batch: list[Made] = []
+    pixels = 0
+    for each in made:
+        size = each.result.meta["width"] * each.result.meta["height"] if isinstance(each.result, Sample) else 0
+        if batch and (len(batch) == dali.BATCH or pixels + size > _MOST_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(each)
+        pixels += size
+    if batch:
+        yield batch

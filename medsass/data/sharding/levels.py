@@ -1,0 +1,45 @@
+"""The levels of a dataset's masks: with foreground "binary" all masks together may hold two, of which the higher is foreground.
+
+One mask with the levels 0 and 1 and another with 0 and 2 are two classes, whichever is seen first. What is foreground is then
+for the user to say.
+"""
+
+import sqlite3
+
+from medsass.data.formats.mask import Levels
+
+
+class ClassesError(ValueError):
+    """The masks of a dataset hold several classes, and no option says which are foreground."""
+
+
+class DatasetLevels:
+    """The levels that the masks of a dataset have shown so far, kept in the journal's database for a run that is resumed."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("CREATE TABLE IF NOT EXISTS levels (level REAL PRIMARY KEY, mask TEXT, alone INTEGER)")
+        self._known = dict(database.execute("SELECT level, alone FROM levels"))
+
+    def add(self, mask: str, levels: Levels) -> None:
+        """Enter the levels of a mask. Raises `ClassesError` where those of all masks cannot be ground and foreground."""
+        alone = len(levels) == 1 and levels != (0,)  # a mask that is taken for all foreground
+        for level in levels:
+            if alone <= self._known.get(level, -1):
+                continue
+            self._known[level] = max(alone, self._known.get(level, 0))
+            row = level, mask, self._known[level]
+            self._database.execute(
+                "INSERT INTO levels VALUES (?, ?, ?) ON CONFLICT (level) DO UPDATE SET alone = excluded.alone", row
+            )
+        few = sorted(self._known)
+        if len(few) > 2 or (len(few) == 2 and self._known[few[0]]):
+            shown = ", ".join(
+                f"{level:g} ({name})"
+                for level, name in self._database.execute("SELECT level, mask FROM levels ORDER BY level")
+            )
+            foreground = ",".join(f"{level:g}" for level in few[1:])
+            raise ClassesError(
+                f"the masks hold the levels {shown}, so that one rule must say what is foreground in all of them: --foreground "
+                f"{foreground} (levels), nonzero or half"
+            )

@@ -1,0 +1,108 @@
+"""NIfTI of any orientation and type against nibabel."""
+
+import gzip
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medsass.data.formats import volume
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import Selection
+from medsass.data.formats.opening import open_image
+from tests.data.formats.volumes import CODES, affine, frames, grid, save, shown
+
+
+@pytest.mark.parametrize("axis", "zyx")
+@pytest.mark.parametrize("codes", CODES)
+def test_nifti_of_any_orientation_is_shown_as_nibabel_turns_it_and_comes_back(
+    codes: str, axis: str, tmp_path: Path
+) -> None:
+    array = grid()
+    path = save(tmp_path / "a.nii.gz", array, codes)
+    with open_image(path, Selection(axis=axis)) as picture:
+        got = frames(picture)
+        np.testing.assert_array_equal(got, shown(array, codes, axis))
+        np.testing.assert_array_equal(picture.read(1, Box(1, 2, 3, 2)), got[1, 1:4, 2:4])
+        assert (picture.dtype, picture.colour, picture.total, picture.converted) == ("int16", False, len(got), "")
+        assert isinstance(picture, volume.Volume)
+        (tmp_path / "b.nii.gz").write_bytes(picture.encode((got > 90).astype(np.uint8)))
+    back, original = nib.load(tmp_path / "b.nii.gz"), nib.load(path)
+    assert back.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(back.dataobj), array > 90)
+    np.testing.assert_array_equal(back.affine, original.affine)
+    assert back.header.get_zooms() == original.header.get_zooms()
+    assert [int(back.header[name]) for name in ("sform_code", "qform_code")] == [2, 0]
+
+
+@pytest.mark.parametrize(("kind", "rescale", "expected"), [
+    ("uint8", (1, 0), "uint8"),
+    ("int16", (1, -1024), "int32"),
+    ("uint8", (2, -100), "int16"),
+    ("uint16", (0.5, 0), "float32"),
+    ("float64", (1, 0), "float64"),
+    ("float32", (2, 1), "float32"),
+    (">i2", (1, 0), "int16"),
+])  # fmt: skip
+def test_values_are_nibabels_in_the_smallest_type(
+    kind: str, rescale: tuple[float, float], expected: str, tmp_path: Path
+) -> None:
+    array = grid(kind)
+    path = save(tmp_path / "a.nii", array, rescale=rescale)
+    if kind[0] == ">":
+        header = nib.Nifti1Header(endianness=">")
+        header.set_data_dtype(kind)
+        nib.save(nib.Nifti1Image(array, affine("RAS"), header), path)
+    with open_image(path) as picture:
+        assert picture.dtype == expected
+        truth = shown(nib.load(path).get_fdata(), "RAS", "z")
+        np.testing.assert_allclose(frames(picture), truth, rtol=1e-6)
+        assert picture.span[0] <= truth.min() <= truth.max() <= picture.span[1] or picture.dtype.kind == "f"
+
+
+def test_real_volumes_of_nibabel_are_read() -> None:
+    folder = Path(nib.__file__).parent / "tests" / "data"
+    for name in ("anatomical.nii", "standard.nii.gz", "example_nifti2.nii.gz"):
+        image = nib.load(folder / name)
+        with open_image(folder / name, Selection(channels=(1,)) if image.ndim == 4 else Selection()) as picture:
+            values = np.asarray(image.dataobj)
+            values = values[..., 1] if image.ndim == 4 else values
+            truth = shown(values, "".join(nib.aff2axcodes(image.affine)), "z")
+            np.testing.assert_allclose(frames(picture), truth, rtol=1e-6)
+
+
+def test_a_volume_is_known_by_its_content(tmp_path: Path) -> None:
+    array = grid()
+    plain, packed = save(tmp_path / "a.nii", array), save(tmp_path / "a.nii.gz", array)
+    for name, content in (("b.dat", plain.read_bytes()), ("c", packed.read_bytes()), ("d.nii", packed.read_bytes())):
+        (tmp_path / name).write_bytes(content)
+        with open_image(tmp_path / name) as picture:
+            np.testing.assert_array_equal(frames(picture), shown(array, "RAS", "z"))
+    pair = nib.Nifti1Pair(array, affine("RAS"))
+    nib.save(pair, tmp_path / "p.hdr")
+    with open_image(tmp_path / "p.hdr") as picture:
+        np.testing.assert_array_equal(frames(picture), shown(array, "RAS", "z"))
+        assert isinstance(picture, volume.Volume)
+        (tmp_path / "q.nii.gz").write_bytes(picture.encode(frames(picture)))
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "q.nii.gz").dataobj), array)
+    (tmp_path / "p.img").unlink()
+    with pytest.raises(ValueError, match=r"its voxels are missing: p\.img must be beside it"):
+        open_image(tmp_path / "p.hdr")
+
+
+def test_a_volume_without_a_size_or_too_large_is_refused(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(grid(), affine("RAS"))
+    data = bytearray(image.to_bytes())
+    data[296:312] = bytes(16)  # srow_y
+    (tmp_path / "a.nii").write_bytes(data)
+    with pytest.raises(ValueError, match="no size in some direction"):
+        open_image(tmp_path / "a.nii")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header["dim"][:4] = 3, 2000, 2000, 2000
+    header["vox_offset"], header["pixdim"][1:4] = 352, 1
+    header["magic"] = b"n+1"
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
+    with pytest.raises(ValueError, match=r"2000x2000x2000 voxels are more than .* save it as an uncompressed \.nii"):
+        open_image(tmp_path / "b.nii.gz")
