@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-_PROGRAM = "from medsass.data.sharding import forkserver; forkserver.serve({})"
+_PROGRAM = "import sys; from medsass.data.sharding import forkserver; forkserver.serve(int(sys.argv[1]))"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or NumPy starts some as it is imported
 _STATUS = struct.Struct("i")
 
@@ -69,7 +69,7 @@ def _launch() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with theirs:
-            words = [sys.executable, "-P", "-c", _PROGRAM.format(theirs.fileno())]
+            words = [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())]
             environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             null = subprocess.DEVNULL
             process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=null, stdout=null, env=environment)

@@ -20,8 +20,6 @@ from medsass.data.formats import integrity, opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.sharding.source_file import Region, SourceFile
 
-MASK = "mask.png"  # extension of a mask
-
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
 _JPEG_QUALITY = 95  # no chroma subsampling
@@ -37,7 +35,6 @@ class Sample:
         files: by extension.
         extension: that of the image.
         meta: the content of the JSON.
-        mask_kept: whether the mask is the source's own file.
     """
 
     key: str
@@ -45,7 +42,6 @@ class Sample:
     files: dict[str, bytes]
     extension: str
     meta: dict[str, Any]
-    mask_kept: bool = False
 
 
 def encode(file: SourceFile, region: Region) -> Sample:
@@ -78,14 +74,14 @@ def encode(file: SourceFile, region: Region) -> Sample:
             meta["frame"] = region.frame
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
     files = {extension: image}
-    mask, kept = file.mask(region), None
+    mask = file.mask(region)
     if mask is not None:
         mask = _fit_mask(mask, file, read_size, size)
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
-        files[MASK] = kept or _encode(mask * np.uint8(255), "png")
+        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta, bool(kept))
+    return Sample(key, entry.split, files, extension, meta)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:
