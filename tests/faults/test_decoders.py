@@ -18,6 +18,7 @@ from tests.support import deadly
 from tests.support.deadly import ENDLESS, KILLED, LEAVES, SEGFAULT
 from tests.support.faults import command, config, contents, interrupt, one_split, reasons, stored
 
+
 @pytest.fixture(scope="module")
 def armed() -> Iterator[None]:
     with deadly.workers("arm()"):
@@ -79,7 +80,9 @@ def test_a_worker_that_the_kernel_kills_ends_the_run_because_others_would_follow
     mark(source / "images" / "nuclei_0007.png", KILLED)
     code, error = command(source, tmp_path / "out", "--images", "images/*")
     assert code == 2
-    assert error.startswith("medsass: memory ran out (a worker process was killed while it read images/nuclei_0007.png)")
+    assert error.startswith(
+        "medsass: memory ran out (a worker process was killed while it read images/nuclei_0007.png)"
+    )
     assert "take fewer --workers" in error
 
 

@@ -49,7 +49,9 @@ def test_mutants_are_stored_or_left_out_with_a_reason_and_the_command_lives(seed
     samples = sum(split.samples for split in load(out).splits.values())
     assert samples + len({item["file"] for item in listed}) == count == samples + len(listed)
     program = f"from tests.faults import test_fuzz; test_fuzz.decode_again({str(out)!r})"
-    again = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    again = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False
+    )
     assert again.returncode == 0, again.stderr
     assert int(again.stdout) == samples > count // 20
     print(f"{samples} stored, {len(listed)} left out, {sum('died' in item['reason'] for item in listed)} by death")

@@ -64,5 +64,7 @@ def workers(fault: str) -> Iterator[None]:
     """Let `medsass shard` of this process use workers with a fault, such as "fill()", while the block runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forkserver, "_server", None)
-        patch.setattr(forkserver, "_PROGRAM", f"from tests.support import deadly; deadly.{fault}; {forkserver._PROGRAM}")
+        patch.setattr(
+            forkserver, "_PROGRAM", f"from tests.support import deadly; deadly.{fault}; {forkserver._PROGRAM}"
+        )
         yield

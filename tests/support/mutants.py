@@ -31,7 +31,12 @@ def seeds() -> dict[str, list[bytes]]:
         found["png"].append(_saved(array, "PNG"))
         found["jpg"] += [_saved(array, "JPEG", quality=80), _saved(array, "JPEG", progressive=True)]
         found["jp2"].append(bytes(imagecodecs.jpeg2k_encode(array, level=0, codecformat="jp2", reversible=True)))
-        found["tif"] += [_tiff(array, None), _tiff(array, "zlib"), _tiff(array, "lzw"), _tiff(array, None, tile=(16, 16))]
+        found["tif"] += [
+            _tiff(array, None),
+            _tiff(array, "zlib"),
+            _tiff(array, "lzw"),
+            _tiff(array, None, tile=(16, 16)),
+        ]
         found["dcm"].append(_dicom(array))
     found["png"].append(_saved(arrays[0].astype(np.uint16) * 257, "PNG"))
     found["png"].append(_saved(np.dstack([arrays[1], arrays[0]]), "PNG"))
@@ -100,7 +105,9 @@ def number(data: bytes, rng: random.Random) -> bytes:
     """Replace a 16 or 32-bit number, in the first bytes as a rule, by one of the values at which programs stumble."""
     size = rng.choice([2, 4])
     at = rng.randrange(max(1, min(len(data), 400 if rng.random() < 0.7 else len(data)) - size))
-    value = rng.choice([0, 1, 2, 255, 256, 32767, 32768, 65535, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]) % (1 << 8 * size)
+    value = rng.choice([0, 1, 2, 255, 256, 32767, 32768, 65535, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]) % (
+        1 << 8 * size
+    )
     return data[:at] + value.to_bytes(size, rng.choice(["big", "little"])) + data[at + size :]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import imagecodecs
 import numpy as np
 
-from medsass.data.formats.image import readable
+from medsass.data.formats.image import check_size, readable
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -95,8 +95,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     """Return rows and bytes a row (with the filter byte) of each pass of a PNG, and their sum of bytes."""
     width, height, depth, colour, packing, filtering, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if data[8:12] != b"\0\0\0\x0d" or depth not in _DEPTHS.get(colour, ()) or packing or filtering or interlaced > 1:
+    known = depth in _DEPTHS.get(colour, ()) and not packing and not filtering and interlaced < 2
+    if data[8:12] != b"\0\0\0\x0d" or not known or not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
         raise ValueError("broken PNG file: a header that means nothing")
+    check_size(height, width)
     passes = []
     for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
         rows, columns = -(-(height - top) // down), -(-(width - left) // across)

@@ -56,7 +56,11 @@ def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
         return list(found)
     if len(files) == 1:
         return [ValueError("truncated JPEG file: its pixel data ends early")]
-    return [pixels if isinstance(pixels, ValueError) else pixels.copy() for data in files for pixels in _decoded(decoder, [data])]
+    return [
+        pixels if isinstance(pixels, ValueError) else pixels.copy()
+        for data in files
+        for pixels in _decoded(decoder, [data])
+    ]
 
 
 def _fault(sample: Sample, pixels: Found) -> str:

@@ -15,6 +15,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 _PROGRAM = "import sys; from medsass.data.sharding import forkserver; forkserver.serve(int(sys.argv[1]))"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or NumPy starts some as it is imported
@@ -27,7 +28,7 @@ _server: tuple[socket.socket, "subprocess.Popen[bytes]"] | None = None
 class Process:
     """A worker process: the connection to it, and the pipe in which its exit code comes."""
 
-    connection: "Connection[object, object]"
+    connection: "Connection[Any, Any]"
     status: int
 
     def wait(self) -> int:

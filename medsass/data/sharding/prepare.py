@@ -32,9 +32,7 @@ class Preparation:
     def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, workers: int) -> None:
         self._workers, self._by_region = workers, by_region(recipe, config)
         self._source = Source(config.source, copies, by_region=self._by_region)
-        self._pool = Pool(
-            workers, Setup(recipe, config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ))
-        )
+        self._pool = Pool(workers, Setup(recipe, config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ)))
 
     def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[list[Made]]:
         """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on."""
@@ -76,9 +74,7 @@ class Preparation:
                 del ends[item.rank]
                 done = item.rank + 1
 
-    def _answers(
-        self, tasks: Iterable[tuple[Task, Answer | None]], ahead: int
-    ) -> Iterator[tuple[Task, Answer]]:
+    def _answers(self, tasks: Iterable[tuple[Task, Answer | None]], ahead: int) -> Iterator[tuple[Task, Answer]]:
         """Yield tasks with their answers in order, at most `ahead` before the one that is taken. Some are answered already."""
         pending: deque[tuple[Task, Answer | Ticket]] = deque()
         for task, answer in tasks:
@@ -123,7 +119,9 @@ class Preparation:
 def _why(code: int, task: Task) -> str:
     if code == -signal.SIGPROF:
         return f"the decoder did not come to an end within {task.seconds / 60:.0f} minutes"
-    return f"the decoder died (signal {-code}) on it" if code < 0 else f"the decoder ended its process (exit code {code})"
+    return (
+        f"the decoder died (signal {-code}) on it" if code < 0 else f"the decoder ended its process (exit code {code})"
+    )
 
 
 def _grouped(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:

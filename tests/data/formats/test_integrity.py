@@ -57,7 +57,15 @@ def test_interlaced_png_has_the_rows_of_seven_passes() -> None:
     """Each pass by the formula of ISO/IEC 15948, 8.2; the file is one that libpng decodes."""
     for width, height in ((1, 1), (3, 5), (8, 8), (13, 9)):
         raw = b""
-        for x, y, dx, dy in ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)):
+        for x, y, dx, dy in (
+            (0, 0, 8, 8),
+            (4, 0, 8, 8),
+            (0, 4, 4, 8),
+            (2, 0, 4, 4),
+            (0, 2, 2, 4),
+            (1, 0, 2, 2),
+            (0, 1, 1, 2),
+        ):
             columns, rows = len(range(x, width, dx)), len(range(y, height, dy))
             raw += (b"\0" + bytes(columns)) * rows if columns else b""
         data = png(header(width, height, interlaced=1), chunk(b"IDAT", zlib.compress(raw)), END)
@@ -90,7 +98,11 @@ def test_each_broken_rule_has_its_reason(reason: str) -> None:
 
 def test_bytes_behind_the_last_row_or_the_end_are_forgiven_as_by_libpng() -> None:
     more = chunk(b"IDAT", zlib.compress(b"\0abc\4def and more"))
-    for data in (png(header(3, 2), PIXELS, END), png(header(3, 2), more, END), png(header(3, 2), PIXELS, END) + b"tail"):
+    for data in (
+        png(header(3, 2), PIXELS, END),
+        png(header(3, 2), more, END),
+        png(header(3, 2), PIXELS, END) + b"tail",
+    ):
         integrity.check(data, "png")
         assert imagecodecs.png_decode(data).shape == (2, 3)
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,27 +48,28 @@ def task(source: Path, *names: str) -> Task:
 
 def test_each_task_is_answered_or_known_to_have_killed_while_workers_are_killed(pool: Pool, source: Path) -> None:
     rng, names = random.Random(0), sorted(path.name for path in (source / "images").iterdir())
-    answered = died = 0
+    answered, codes = 0, list[int]()
     waiting = [pool.submit(task(source, *names)) for _ in range(counted(60, 600))]
     for number, ticket in enumerate(waiting):
         if number % 5 == 0:
             assert forkserver._server
             for pid in rng.sample(alive := _descendants(forkserver._server[1].pid), min(1, len(alive))):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         try:
             answer = pool.result(ticket)
         except WorkerDiedError as death:
-            assert (death.code, death.killed) == (-signal.SIGKILL, True)
-            died += 1
+            codes.append(death.code)
             continue
         assert isinstance(answer, Answer)
         assert [made.result.key for made in answer.made] == [Path(name).stem for name in names]
         answered += 1
-    assert answered + died == len(waiting)
-    assert died <= len(waiting) // 5
+    assert answered + len(codes) == len(waiting)
+    assert len(codes) <= len(waiting) // 5
+    assert set(codes) <= {-signal.SIGKILL}
 
 
-def test_tasks_of_a_home_go_to_one_worker_and_errors_come_back(pool: Pool, source: Path, tmp_path: Path) -> None:
+def test_tasks_of_a_home_go_to_one_worker_and_errors_come_back(pool: Pool, source: Path) -> None:
     name = "nuclei_0000.png"
     for _ in range(6):
         pool.submit(task(source, name), home=1)
@@ -93,7 +95,11 @@ shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="images/*",
 
 
 def _descendants(pid: int) -> list[int]:
-    children = [int(child) for path in Path(f"/proc/{pid}/task").iterdir() for child in (path / "children").read_text().split()]
+    """Return the processes that descend from one, as far as they have not ended meanwhile."""
+    children: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for path in Path(f"/proc/{pid}/task").iterdir():
+            children += map(int, (path / "children").read_text().split())
     return children + [one for child in children for one in _descendants(child)]
 
 
