@@ -43,6 +43,12 @@ class Process:
         return os.waitstatus_to_exitcode(*_STATUS.unpack(answer))
 
 
+def launch() -> None:
+    """Start the server, unless it runs, so that it imports what it needs while this process does something else."""
+    global _server
+    _server = _server or _launch()
+
+
 def start() -> Process:
     """Start a process that runs `worker.run` on a connection, with stderr where this process has it.
 
@@ -54,8 +60,8 @@ def start() -> Process:
     with theirs:
         message = [b"fork"], [theirs.fileno(), report, 2]
         try:
-            _server = _server or _launch()
-            socket.send_fds(_server[0], *message)
+            launch()
+            socket.send_fds(_server[0], *message)  # type: ignore[index]
         except (BrokenPipeError, ConnectionResetError):  # it was killed
             _server = _launch()
             socket.send_fds(_server[0], *message)

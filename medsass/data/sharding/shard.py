@@ -15,7 +15,7 @@ from typing import Any, cast
 from medsass import __version__, files
 from medsass.config import ShardConfig
 from medsass.data import dali
-from medsass.data.sharding import recipe, staging
+from medsass.data.sharding import forkserver, recipe, staging
 from medsass.data.sharding.catalog import Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
@@ -42,6 +42,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
             held = manifest.load(config.out)
             _compare({"recipe": held.recipe, **asdict(held.options)}, _state(chosen, config))
             return held
+        forkserver.launch()
         journal, catalog = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():
