@@ -261,7 +261,7 @@ def test_odd_names_are_stored_with_their_mask(tmp_path: Path) -> None:
         for kind in ("images", "masks"):
             path = tmp_path / "source" / kind / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), 40 * i + 10).save(path)
+            Image.new("L", (8, 8), 40 * i + 10 if kind == "images" else 255).save(path)
     manifest = shard.write(config(tmp_path / "source", tmp_path / "out"))
     stored = samples(tmp_path / "out", manifest)
     assert manifest.rejected == 0
