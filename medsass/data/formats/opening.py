@@ -53,7 +53,10 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
     if kind == "volume":
         with path.open("rb") as file:
-            return _VOLUMES[volume.kind(file.read(kinds.HEAD))](path, view)
+            reader = _VOLUMES.get(volume.kind(file.read(kinds.HEAD)))
+        if reader is None:
+            raise ValueError("not an image file that can be read, by its content")
+        return reader(path, view)
     if kind == "array":
         return numpy_file.Array(path, view)
     if kind == "slide" or (kind == "tiff" and data is None):

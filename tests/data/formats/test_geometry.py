@@ -217,5 +217,5 @@ def test_one_or_three_channels_need_no_choice_and_others_name_the_remedy() -> No
     assert geometry.pick_channels((), 3) == (0, 1, 2)
     assert geometry.pick_channels((2, -1, 0), 3) == (2, -1, 0)
     for count in (0, 2, 4):
-        with pytest.raises(ValueError, match=rf"^{count} channels: .* in \[\[images\]\] channels = \[i\] for gray"):
+        with pytest.raises(ValueError, match=rf"^{count} channels: .* --channels 0 for gray"):
             geometry.pick_channels((), count)

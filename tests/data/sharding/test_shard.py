@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import webdataset
 from PIL import Image
 
@@ -50,6 +51,38 @@ def test_bytes_do_not_depend_on_where_the_source_is(source: Path, tmp_path: Path
     shutil.move(source, tmp_path / "moved")
     shard.write(config(tmp_path / "moved", tmp_path / "b"))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_slice_of_a_stack_is_stored_between_photographs(workers: int, tmp_path: Path) -> None:
+    rng, images = np.random.default_rng(0), tmp_path / "source"
+    images.mkdir()
+    stacks = {name: rng.integers(0, 256, (5, 16, 24), np.uint8) for name in ("a", "c", "e")}
+    for name, stack in stacks.items():
+        tifffile.imwrite(images / f"{name}.tif", stack, photometric="minisblack")
+    for name in ("b", "d", "f"):
+        Image.fromarray(rng.integers(0, 256, (16, 24), np.uint8)).save(images / f"{name}.png")
+    moving = [Image.new("L", (24, 16), level) for level in (30, 90)]
+    moving[0].save(images / "g.gif", save_all=True, append_images=moving[1:])
+    Image.fromarray(stacks["a"][0]).save(images / "h.tif")
+    shard.write(config(images, tmp_path / "out", images="*", masks="", workers=workers))
+    stored = samples(tmp_path / "out", load(tmp_path / "out"))
+    frames = {f"{name}-f{frame:06d}": stack[frame] for name, stack in stacks.items() for frame in range(5)}
+    assert set(stored) == set(frames) | {"b", "d", "f", "g", "h"}
+    for key, frame in frames.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored[key]["png"]))), frame)
+    assert json.loads(stored["a-f000003"]["json"])["frame"] == 3
+    assert stored["b"]["png"] == (images / "b.png").read_bytes()
+    assert (decoded(stored["g"]["png"]) == 30).all()
+
+
+def test_a_stack_under_the_name_of_a_photograph_is_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    tifffile.imwrite(tmp_path / "source/a.tif", np.ones((5, 16, 24), np.uint8), photometric="minisblack")
+    (tmp_path / "source/a.tif").rename(tmp_path / "source/a.png")
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "source/b.png")
+    shard.write(config(tmp_path / "source", tmp_path / "out", images="*", masks=""))
+    assert reasons(tmp_path / "out")["a.png"].startswith("5 frames under the name of a photograph")
 
 
 def test_every_pair_is_stored_with_its_bytes(nuclei_folder: Path, shards: Path) -> None:
@@ -228,7 +261,7 @@ def test_odd_names_are_stored_with_their_mask(tmp_path: Path) -> None:
         for kind in ("images", "masks"):
             path = tmp_path / "source" / kind / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), 40 * i + 10).save(path)
+            Image.new("L", (8, 8), 40 * i + 10 if kind == "images" else 255).save(path)
     manifest = shard.write(config(tmp_path / "source", tmp_path / "out"))
     stored = samples(tmp_path / "out", manifest)
     assert manifest.rejected == 0
