@@ -79,7 +79,7 @@ def is_image(path: Path) -> bool:
     if not files.is_local(path):
         place: Any = path
         return kind(place.fs.cat_file(place.path, 0, HEAD), path) != ""
-    return is_zarr(path) if path.is_dir() else kind(_head(path), path) != ""
+    return is_zarr(path) if path.is_dir() else kind(head(path), path) != ""
 
 
 def is_photo(path: str) -> bool:
