@@ -11,9 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import coded, depth, itk, kinds, nifti, numpy_file, photo, slide, tiff, volume
+from medsass.data.formats import (
+    coded,
+    depth,
+    hdf5,
+    itk,
+    kinds,
+    nifti,
+    numpy_file,
+    photo,
+    slide,
+    tiff,
+    volume,
+    zarr_file,
+)
 from medsass.data.formats.dicom import Dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.virtual_slide import VirtualSlide
 
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
@@ -52,8 +66,13 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind in kinds.IN_PARTS and not (isinstance(path, Path) and path.exists()):
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
     if kind == "volume":
-        with path.open("rb") as file:
-            return _VOLUMES[volume.kind(file.read(kinds.HEAD))](path, view)
+        return _open_volume(path, view)
+    if kind == "hdf5":
+        return hdf5.Hdf5(path, view)
+    if kind == "zarr":
+        return zarr_file.open_zarr(path, view)
+    if kind == "openslide":
+        return VirtualSlide(path, view)
     if kind == "array":
         return numpy_file.Array(path, view)
     if kind == "slide" or (kind == "tiff" and data is None):
@@ -65,6 +84,14 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind != "photo":
         raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), '')}")
     return open_photo(data or b"", view)
+
+
+def _open_volume(path: Path, view: Selection) -> ImageFile:
+    with path.open("rb") as file:
+        kind = volume.kind(file.read(kinds.HEAD))
+    if kind not in _VOLUMES:
+        raise ValueError("neither NIfTI nor NRRD nor MetaImage by its first bytes")
+    return _VOLUMES[kind](path, view)
 
 
 def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:

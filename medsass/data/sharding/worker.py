@@ -134,6 +134,10 @@ class Maker:
                 with foreign.reading(item.entry.image):
                     file = file or self._opened(item.entry)
                     made = sample.encode(file, region or Region())
+                    if region is None and "frame" in made.meta:
+                        raise ValueError(
+                            f"{file.image.frames} frames under the name of a photograph; give it the suffix of its kind"
+                        )
             except (ValueError, OSError) as error:
                 reason(error)
                 self._check(item)
