@@ -130,17 +130,27 @@ def time_case(case: Case, data: Path) -> dict[str, Any]:
 
 
 _MEASURE = """
-import re, sys
+import os, re, sys
 from pathlib import Path
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
-shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="*.png"))
-print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+def peak(pid):
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
+def below(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [*children, *(one for child in children for one in below(child))]
+def look(done, total):
+    workers.update({pid: peak(pid) for pid in below(os.getpid())} if done > 0.9 * total else {})
+workers = {}
+shard.write(ShardConfig(Path(sys.argv[1]), Path(sys.argv[2]), images="*.png"), look)
+print(peak("self") + max(workers.values()))
 """  # not ru_maxrss, which a new process inherits from the one that started it
 
 
 def memory(samples: int, folder: Path) -> dict[str, Any]:
-    """Return a row: peak resident memory of a process that shards that many small PNG files, no two alike."""
+    """Return a row: peak resident memory of a process that shards that many small PNG files, no two alike, and of its
+    largest worker, together.
+    """
     source = folder / "source"
     source.mkdir()
     image = np.zeros((32, 32), np.uint8)

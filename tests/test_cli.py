@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -15,10 +13,10 @@ from PIL import Image
 from medsass import errors
 from medsass.cli import main
 from medsass.config import TrainConfig
-from medsass.data.formats import image
 from medsass.data.sharding import write
 from medsass.runs import run_directory
 from tests.conftest import facts, tiny
+from tests.support import deadly
 
 COMMANDS = ("shard", "info", "train", "evaluate", "predict", "demo", "doctor")
 TINY = ("--model", "unet-resnet18", "--size", "32", "--epochs", "1", "--device", "cpu", "--threads", "1")
@@ -225,14 +223,10 @@ def test_an_interrupted_sharding_says_what_is_kept(
 
 
 def test_an_image_that_does_not_fit_the_memory_ends_the_command_and_is_not_left_out(
-    nuclei_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nuclei_folder: Path, tmp_path: Path
 ) -> None:
-    @image.readable()
-    def fill(*_: Any) -> None:
-        cv2.resize(np.zeros((1, 1), np.uint8), (1 << 30, 1 << 20))
-
-    monkeypatch.setattr("medsass.data.sharding.sample.encode", fill)
-    result = _run("shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png")
+    with deadly.workers("fill()"):
+        result = _run("shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png")
     _assert_one_line(result, "memory ran out (", "nsufficient memory", "take fewer --workers and go on with --resume")
     assert not (tmp_path / "out").exists()
 

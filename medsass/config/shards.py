@@ -62,7 +62,7 @@ class ShardConfig(Reading):
     max_shard_bytes: Annotated[int, Ge(20480)] = option(
         256 << 20, "start a new tar file when this size would be passed"
     )
-    workers: Count = option(0, "threads that read and encode images; 0 takes all cores")
+    workers: Count = option(0, "processes that read, encode and check images; 0 takes all cores")
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
     dry_run: bool = option(False, "only print what would be written, from the files' names")
     resume: bool = option(False, "go on where an interrupted run with the same options stopped")

@@ -85,10 +85,9 @@ class Labeler:
         pixels inside in place of those outside.
 
         Args:
-            images: (1, H, W) uint8, or uint16 as for a call.
+            images: (1, H, W) uint8, or uint16 for Otsu and GHT without a step before.
             outside: (1, H, W) uint8 in {0, 1}.
         """
-        self._check(images, None)
         inside = outside == 0
         if not inside.any():
             return self(torch.zeros_like(images))

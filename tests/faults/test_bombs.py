@@ -53,16 +53,23 @@ def bombs(folder: Path) -> None:
     (folder / "bomb.jpg").write_bytes(jpeg)
 
 
-# Writes shards of one folder, then of another, and prints how much more memory in KiB the second took at most
+# Writes shards of one folder, then of another, and prints how much more memory in KiB a process of the second took at most
 MEMORY = """
-import resource, sys
+import os, re, sys
 from pathlib import Path
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
+def peak(pid):
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
+def family(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in family(child))]
+def look(done, total):
+    peaks[-1] = max(peaks[-1], *map(peak, family(os.getpid())))
 peaks = []
 for source in sys.argv[1:]:
-    shard.write(ShardConfig(Path(source), Path(source + "-out"), images="images/*", masks="masks/*"))
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    peaks.append(0)
+    shard.write(ShardConfig(Path(source), Path(source + "-out"), images="images/*", masks="masks/*"), look)
 print(peaks[1] - peaks[0])
 """
 

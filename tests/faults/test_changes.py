@@ -10,6 +10,7 @@ from medsass.data.sharding import shard
 from medsass.data.shards import tar
 from medsass.data.shards.manifest import load
 from medsass.data.shards.verify import verify
+from tests.support import deadly
 from tests.support.faults import by_source, config, contents, interrupt, part, reasons
 
 
@@ -91,13 +92,7 @@ def test_source_that_changed_since_the_interruption_is_refused(change: str, copi
     assert contents(part(tmp_path / "out")) == before
 
 
-def test_too_many_open_files_stop_the_run_instead_of_leaving_files_out(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(24, os.strerror(24))
-
-    monkeypatch.setattr("medsass.data.sharding.source_file.open_image", refuse)
-    with pytest.raises(OSError, match="Too many open files"):
+def test_too_many_open_files_stop_the_run_instead_of_leaving_files_out(copied: Path, tmp_path: Path) -> None:
+    with deadly.workers("crowd()"), pytest.raises(OSError, match="Too many open files"):
         shard.write(config(copied, tmp_path / "out"))
     assert not part(tmp_path / "out").exists()

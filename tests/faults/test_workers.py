@@ -1,16 +1,13 @@
 """`medsass shard` by one worker or many, fast or slow: the same bytes."""
 
-import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medsass.data.sharding import shard
-from medsass.data.sharding.prepare import Preparation
-from tests.support.faults import config, contents, decoded, one_split, stored
+from tests.support.faults import config, contents, one_split, stored
 
 
 def test_bytes_of_tiles_do_not_depend_on_the_workers(source: Path, tmp_path: Path) -> None:
@@ -34,24 +31,17 @@ def test_bytes_of_frames_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "7")
 
 
-def test_a_file_stays_open_until_its_slowest_tile_is_done(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first tile of each file starts only after the last one is done."""
-    for path in (source / "images").iterdir():
-        np.save(path.with_suffix(".npy"), decoded(path.read_bytes()))
-        path.unlink()
-    real, done = Preparation._make, {f"images/{path.name}": threading.Event() for path in (source / "images").iterdir()}
-
-    def slow(line: Any, item: Any) -> Any:
-        if item.index == 0:
-            assert done[item.entry.image].wait(20)
-        made = real(line, item)
-        if item.last:
-            done[item.entry.image].set()
-        return made
-
-    shard.write(config(source, tmp_path / "expected", tile=16))
-    monkeypatch.setattr(Preparation, "_make", slow)
-    shard.write(config(source, tmp_path / "out", tile=16, workers=4))
-    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+@pytest.mark.parametrize("suffix", [".npy", ".png"])
+def test_parts_of_a_file_come_in_order_whoever_makes_them(suffix: str, tmp_path: Path) -> None:
+    """A file with more tiles than one worker makes at once: an array is read in parts, a PNG is decoded whole."""
+    rng = np.random.default_rng(6)
+    (tmp_path / "large").mkdir()
+    for number in range(2):
+        array = rng.integers(0, 256, (300, 310), np.uint8)
+        path = tmp_path / "large" / f"{number}{suffix}"
+        np.save(path, array) if suffix == ".npy" else Image.fromarray(array).save(path)
+    for workers in (1, 3):
+        out = tmp_path / f"{workers}"
+        shard.write(config(tmp_path / "large", out, images="*", masks="", workers=workers, tile=16))
+    assert len(stored(tmp_path / "1")) == 2 * 19 * 20
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")

@@ -243,12 +243,14 @@ def _serve() -> None:
     import torch.utils.tensorboard
 
     from medsass.data.dali import import_dali
+    from medsass.data.sharding import forkserver
     from medsass.runs.training import train  # noqa: F401
 
     for name in ("nvidia.dali", "nvidia.dali.fn", "nvidia.dali.types"):
         import_dali(name)
     importlib.import_module("matplotlib.backends.backend_agg")
     importlib.import_module("matplotlib.figure")
+    forkserver.launch()  # all forks share it
     print("ready", flush=True)
     for line in sys.stdin:
         job = json.loads(line)

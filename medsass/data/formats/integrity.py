@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import imagecodecs
 import numpy as np
 
-from medsass.data.formats.image import readable
+from medsass.data.formats.image import check_size, readable
 
-_SIGNATURE = 8  # bytes before the first chunk of a PNG
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -36,6 +36,8 @@ def check(data: bytes, suffix: str) -> None:
 
 def check_png(data: bytes) -> None:
     """Raise `ValueError` where a PNG file breaks a rule that a decoder may rely on."""
+    if not data.startswith(_SIGNATURE):
+        raise ValueError("not a PNG file")
     kinds: list[bytes] = []
     pixels: list[bytes] = []
     for kind, content in _chunks(data):
@@ -78,7 +80,7 @@ def _check_jpeg2000(data: bytes) -> None:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield type and content of each chunk of a PNG up to IEND; their checksums are right."""
-    at, kind = _SIGNATURE, b""
+    at, kind = len(_SIGNATURE), b""
     while kind != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4])
         if end > len(data):
@@ -93,8 +95,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     """Return rows and bytes a row (with the filter byte) of each pass of a PNG, and their sum of bytes."""
     width, height, depth, colour, packing, filtering, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if data[8:12] != b"\0\0\0\x0d" or depth not in _DEPTHS.get(colour, ()) or packing or filtering or interlaced > 1:
+    known = depth in _DEPTHS.get(colour, ()) and not packing and not filtering and interlaced < 2
+    if data[8:12] != b"\0\0\0\x0d" or not known or not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
         raise ValueError("broken PNG file: a header that means nothing")
+    check_size(height, width)
     passes = []
     for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
         rows, columns = -(-(height - top) // down), -(-(width - left) // across)

@@ -10,6 +10,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import Any
+
+from medsass import files
 
 HEAD = 1024  # bytes of a file in which its kind can be told
 KINDS = {  # kind -> its usual suffixes
@@ -57,11 +60,26 @@ def kind(head: bytes, path: PurePath) -> str:
         head: the first `HEAD` bytes, or all of a smaller file.
         path: the file's name.
     """
-    name = path.name.lower()
-    suffix = ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+    suffix = _suffix(path)
     if suffix in _OTHERS:
         return ""
     return _by_content(head, suffix) or SUFFIXES.get(suffix, "")
+
+
+def _suffix(path: PurePath) -> str:
+    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix.lower()
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file or folder, local or at an address, can be an image. It is looked into where its name says
+    nothing; one that cannot be opened may be one, and is reported when it is read.
+    """
+    if _suffix(path) in SUFFIXES:
+        return True
+    if not files.is_local(path):
+        place: Any = path
+        return kind(place.fs.cat_file(place.path, 0, HEAD), path) != ""
+    return is_zarr(path) if path.is_dir() else kind(_head(path), path) != ""
 
 
 def is_photo(path: str) -> bool:

@@ -66,7 +66,11 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind in kinds.IN_PARTS and not (isinstance(path, Path) and path.exists()):
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
     if kind == "volume":
-        return _open_volume(path, view)
+        with path.open("rb") as file:
+            reader = _VOLUMES.get(volume.kind(file.read(kinds.HEAD)))
+        if reader is None:
+            raise ValueError("not an image file that can be read, by its content")
+        return reader(path, view)
     if kind == "hdf5":
         return hdf5.Hdf5(path, view)
     if kind == "zarr":
@@ -84,14 +88,6 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind != "photo":
         raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), '')}")
     return open_photo(data or b"", view)
-
-
-def _open_volume(path: Path, view: Selection) -> ImageFile:
-    with path.open("rb") as file:
-        kind = volume.kind(file.read(kinds.HEAD))
-    if kind not in _VOLUMES:
-        raise ValueError("neither NIfTI nor NRRD nor MetaImage by its first bytes")
-    return _VOLUMES[kind](path, view)
 
 
 def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from medsass.data.formats.kinds import SUFFIXES
+from medsass import files
+from medsass.data.formats import kinds
 from medsass.data.sharding import classes, headers, layout, pairing, splits
 from medsass.data.sharding.listing import Listing
 from medsass.data.sharding.pairing import Pairing
@@ -66,6 +67,7 @@ class Catalog:
         run("CREATE TABLE found (image TEXT PRIMARY KEY, stem, masks, entry INTEGER, label, grp, named)")
         run("CREATE TABLE notes (text)")
         run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
+        self._source = source
         self.listing.fill(source)
         self._pairing = Pairing(self._database, self.listing)
         self._over: Counter[str] = Counter()
@@ -120,7 +122,7 @@ class Catalog:
 
     def _recognised(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the images and masks of the source's layout, where it is a usual one."""
-        tables = layout.recognise(self._database, _can_be_read)
+        tables = layout.recognise(self._database, self._can_be_read)
         for table in tables:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
@@ -140,7 +142,7 @@ class Catalog:
         for image, found in pairing.images(images.path):
             if images.masks and pairing.offered(image, table):
                 continue
-            if reason := _no_image(image, images.path, guessed):
+            if reason := self._no_image(image, images.path, guessed):
                 self._over[reason] += 1
                 continue
             hit += 1
@@ -211,7 +213,7 @@ class Catalog:
         if guessed:
             query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
                        AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""
-            rest = [path for (path,) in self._database.execute(query) if not _no_image(path, "", guessed)]
+            rest = [path for (path,) in self._database.execute(query) if not self._no_image(path, "", guessed)]
             if rest:
                 self._say(
                     f"{len(rest)} images are not a part of this layout (first: '{rest[0]}'); --images reads them too"
@@ -228,17 +230,16 @@ class Catalog:
         """Return what was matched and is not read, counted by its reason."""
         return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common(10))
 
+    def _can_be_read(self, path: str) -> bool:
+        with files.reaching(self._source / path):
+            return kinds.is_image(self._source / path)
 
-def _can_be_read(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in SUFFIXES
-
-
-def _no_image(path: str, pattern: str, guessed: bool) -> str:
-    """Return why a file that matches the glob of images is none, "" where it is one."""
-    folder = layout.masks_folder(path)
-    if not _can_be_read(path):
-        suffix = PurePosixPath(path).suffix
-        return f"'{suffix}' files" if suffix else "files without a suffix"
-    if folder and folder not in pattern.split("/"):
-        return f"in a folder '{folder}', which by its name holds masks (--masks pairs them)"
-    return "named as masks are, such as a_mask.png" if guessed and layout.mask_name(path) else ""
+    def _no_image(self, path: str, pattern: str, guessed: bool) -> str:
+        """Return why a file that matches the glob of images is none, "" where it is one."""
+        folder = layout.masks_folder(path)
+        if not self._can_be_read(path):
+            suffix = PurePosixPath(path).suffix
+            return f"'{suffix}' files" if suffix else "files without a suffix"
+        if folder and folder not in pattern.split("/"):
+            return f"in a folder '{folder}', which by its name holds masks (--masks pairs them)"
+        return "named as masks are, such as a_mask.png" if guessed and layout.mask_name(path) else ""

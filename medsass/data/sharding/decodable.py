@@ -1,6 +1,7 @@
 """Whether the training decoder can read what a shard would store, and what else its pixels tell.
 
-Of an image that is stored it must see the size that the file says. A mask is decoded too where its own bytes are stored.
+It must see the size that the file says. A mask whose own bytes are stored needs no such test: it is a PNG that libpng has
+decoded, by which DALI decodes it too, and that breaks no rule (`formats.integrity`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from medsass.data.dali import Decoder
 from medsass.data.formats import opening
 from medsass.data.formats.image import wxh
 from medsass.data.sharding.phash import perceptual_hash
-from medsass.data.sharding.sample import MASK, Sample
+from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.tasks import Made, Rejected
 
 _MOST_PIXELS = 1 << 24  # decoded at once
@@ -25,13 +26,10 @@ Found = Any  # pixels (H, W, C), or a ValueError
 
 def checker(config: ShardConfig) -> Callable[[list[Made]], list[Made]]:
     """Return a function that refuses the samples that the training decoder cannot read, and hashes the others if asked."""
-    image_decoder, mask_decoder = Decoder(config.depth, 1), Decoder(1, 1)
+    decoder = Decoder(config.depth, 1)
 
-    def judge(each: Made, sample: Sample, pixels: Found, mask: Found) -> Made:
-        fault = _fault(sample, pixels)
-        if not fault and isinstance(mask, ValueError):
-            fault = f"its mask: {mask}"
-        if fault:
+    def judge(each: Made, sample: Sample, pixels: Found) -> Made:
+        if fault := _fault(sample, pixels):
             return replace(each, result=Rejected(sample.meta["source"], sample.split, fault))
         return replace(each, phash=perceptual_hash(pixels)) if config.near_duplicates else each
 
@@ -39,13 +37,10 @@ def checker(config: ShardConfig) -> Callable[[list[Made]], list[Made]]:
         judged: list[Made] = []
         for batch in _batches(made):
             samples = [each.result for each in batch if isinstance(each.result, Sample)]
-            images = iter(_decoded(image_decoder, [sample.files[sample.extension] for sample in samples]))
-            masks = iter(_decoded(mask_decoder, [sample.files[MASK] for sample in samples if sample.mask_kept]))
-            for each in batch:
-                one = each.result
-                if isinstance(one, Sample):
-                    each = judge(each, one, next(images), next(masks) if one.mask_kept else None)
-                judged.append(each)
+            found = iter(_decoded(decoder, [sample.files[sample.extension] for sample in samples]))
+            judged += [
+                judge(each, each.result, next(found)) if isinstance(each.result, Sample) else each for each in batch
+            ]
         return judged
 
     return check

@@ -15,8 +15,9 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
-_PROGRAM = "from medsass.data.sharding import forkserver; forkserver.serve({})"
+_PROGRAM = "import sys; from medsass.data.sharding import forkserver; forkserver.serve(int(sys.argv[1]))"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or NumPy starts some as it is imported
 _STATUS = struct.Struct("i")
 
@@ -27,7 +28,7 @@ _server: tuple[socket.socket, "subprocess.Popen[bytes]"] | None = None
 class Process:
     """A worker process: the connection to it, and the pipe in which its exit code comes."""
 
-    connection: "Connection[object, object]"
+    connection: "Connection[Any, Any]"
     status: int
 
     def wait(self) -> int:
@@ -42,6 +43,12 @@ class Process:
         return os.waitstatus_to_exitcode(*_STATUS.unpack(answer))
 
 
+def launch() -> None:
+    """Start the server, unless it runs, so that it imports what it needs while this process does something else."""
+    global _server
+    _server = _server or _launch()
+
+
 def start() -> Process:
     """Start a process that runs `worker.run` on a connection, with stderr where this process has it.
 
@@ -53,8 +60,8 @@ def start() -> Process:
     with theirs:
         message = [b"fork"], [theirs.fileno(), report, 2]
         try:
-            _server = _server or _launch()
-            socket.send_fds(_server[0], *message)
+            launch()
+            socket.send_fds(_server[0], *message)  # type: ignore[index]
         except (BrokenPipeError, ConnectionResetError):  # it was killed
             _server = _launch()
             socket.send_fds(_server[0], *message)
@@ -69,7 +76,7 @@ def _launch() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         with theirs:
-            words = [sys.executable, "-P", "-c", _PROGRAM.format(theirs.fileno())]
+            words = [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())]
             environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             null = subprocess.DEVNULL
             process = subprocess.Popen(words, pass_fds=[theirs.fileno()], stdin=null, stdout=null, env=environment)

@@ -15,6 +15,7 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from medsass import files
+from medsass.data.formats import kinds
 
 MAGIC = re.compile(r"[*?\[]")
 UNREADABLE = -1  # size of a file that is listed but cannot be read; its stamp says why
@@ -28,8 +29,8 @@ class Listing:
     """The files of a source: path below it in POSIX form, size in bytes, and a stamp that changes with the content (the
     time of the last change, or the object store's tag of the version).
 
-    Hidden files and folders are skipped, and so are the local folders `excluded`, into which the dataset is written. A
-    file that cannot be read has the size `UNREADABLE`.
+    Skipped are hidden files and folders, what systems leave behind, and the local folders `excluded`, into which the dataset
+    is written. A Zarr folder counts as one file. A file that cannot be read has the size `UNREADABLE`.
     """
 
     def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
@@ -108,14 +109,16 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator
     seen = seen | {(status.st_dev, status.st_ino)}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if kinds.is_junk(entry.name):
                 continue
             try:
                 own = entry.stat()
             except OSError:
                 continue  # a broken link, or one to itself
             path = f"{below}{entry.name}"
-            if stat.S_ISDIR(own.st_mode):
+            if stat.S_ISDIR(own.st_mode) and kinds.is_zarr(Path(entry.path)):
+                yield path, own.st_size, str(own.st_mtime_ns)
+            elif stat.S_ISDIR(own.st_mode):
                 yield from _walk_local(entry.path, f"{path}/", seen)
             elif stat.S_ISREG(own.st_mode):
                 text = path.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 cannot be text
@@ -129,7 +132,7 @@ def _walk_remote(source: Any) -> Iterator[tuple[str, int, str]]:
         found = source.fs.find(root, detail=True)
     for path, info in found.items():
         below = path.removeprefix(root).lstrip("/")
-        if any(step.startswith(".") for step in below.split("/")):
+        if any(map(kinds.is_junk, below.split("/"))):
             continue  # also what leads up with ..
         stamps = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash"))
         yield below, int(info.get("size") or 0), next((str(stamp) for stamp in stamps if stamp), "")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from unicodedata import normalize
 
 from braceexpand import braceexpand
+from fsspec.utils import glob_translate
 
 from medsass.data.sharding.listing import MAGIC, Listing
 
@@ -40,7 +41,7 @@ class Pairing:
         globs = [Glob(one) for one in expand(pattern)]
         for at, one in enumerate(globs):
             for path in self._match(one.pattern):
-                if not any(other.wildcards(path) is not None for other in globs[:at]):
+                if not any(other.matches(path) for other in globs[:at]):
                     yield path, one
 
     def offer(self, images: str, masks: str, table: int) -> None:
@@ -132,10 +133,12 @@ class Glob:
 
     Attributes:
         pattern: the glob with `*` for `{stem}`.
+        matches: whether a path matches.
     """
 
     def __init__(self, pattern: str) -> None:
         self._text, self.pattern = pattern, pattern.replace("{stem}", "*")
+        self.matches = re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
         folder, _, name = pattern.rpartition("/")
         name = name if name == "**" else stem(name)
         above = "".join(

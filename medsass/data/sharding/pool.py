@@ -103,23 +103,20 @@ class Pool:
         self._queue = kept
 
     def _send(self, worker: _Worker, what: Any) -> None:
-        try:
+        with suppress(BrokenPipeError):  # it has died, as `_listen` will find
             worker.process.connection.send(what)
-        except BrokenPipeError:
-            pass  # it has died, as `_listen` will find
 
     def _listen(self, seconds: float | None) -> None:
         """Take the answers that are there, or wait for one, and hand out further tasks."""
-        workers = {worker.process.connection: worker for worker in self._workers}
-        for connection in wait(list(workers), seconds):
-            worker = workers[connection]  # type: ignore[index]
+        ready = wait([worker.process.connection for worker in self._workers], seconds)
+        for worker in [worker for worker in self._workers if worker.process.connection in ready]:
             try:
-                answer, error = worker.process.connection.recv()
+                found: Any = worker.process.connection.recv()
             except (EOFError, ConnectionResetError):
                 self._bury(worker)
                 continue
             ticket = worker.tickets.popleft()
-            ticket.answer, ticket.error, ticket.done = answer, error, True
+            (ticket.answer, ticket.error), ticket.done = found, True
         self._hand_out()
 
     def _bury(self, worker: _Worker) -> None:

@@ -21,8 +21,6 @@ from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.formats.mask import Levels
 from medsass.data.sharding.source_file import Region, SourceFile
 
-MASK = "mask.png"  # extension of a mask
-
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
 APART = "mask not turned"  # with an image that was
@@ -39,7 +37,6 @@ class Sample:
         files: by extension.
         extension: that of the image.
         meta: the content of the JSON.
-        mask_kept: whether the mask is the source's own file.
         levels: of the mask files, by name.
     """
 
@@ -48,7 +45,6 @@ class Sample:
     files: dict[str, bytes]
     extension: str
     meta: dict[str, Any]
-    mask_kept: bool = False
     levels: dict[str, Levels] = field(default_factory=dict)
 
 
@@ -90,14 +86,14 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
             meta["frame"] = region.frame
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
     files = {extension: image}
-    found, kept, levels = file.mask(region), None, dict[str, Levels]()
+    found, levels = file.mask(region), dict[str, Levels]()
     if found is not None:
         mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
-        files[MASK] = kept or _encode(mask * np.uint8(255), "png")
+        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta, bool(kept), levels)
+    return Sample(key, entry.split, files, extension, meta, levels)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 from medsass import __version__, files
 from medsass.config import ShardConfig, schema
 from medsass.data import dali
-from medsass.data.sharding import layout, pairing, recipe, staging
+from medsass.data.sharding import forkserver, layout, pairing, recipe, staging
 from medsass.data.sharding.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
@@ -46,6 +46,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
                 state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
             _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
+        forkserver.launch()
         journal, (catalog, chosen) = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
         _write_samples(stage, catalog, chosen, config, progress)
         if not journal.stored():

@@ -8,6 +8,7 @@ import hashlib
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -177,6 +178,10 @@ class SourceFile:
             if not self._digest and self.data is not None:
                 self._digest = hashlib.sha256(self.data).hexdigest()
             elif not self._digest:
-                with self.path.open("rb") as file:
-                    self._digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.sha256()
+                parts = sorted(filter(Path.is_file, self.path.rglob("*"))) if self.path.is_dir() else [self.path]
+                for path in parts:  # several of a Zarr folder
+                    with path.open("rb") as file:
+                        hashlib.file_digest(file, lambda: digest)
+                self._digest = digest.hexdigest()
         return self._digest

@@ -109,5 +109,4 @@ class Setup:
 
 def by_region(recipe: Recipe, config: ShardConfig, entry: Entry) -> bool:
     """Return whether a file may hold several images to store."""
-    frames = recipe.images[entry.table].frames
-    return bool(config.tile) or frames == "all" or (frames == "auto" and not kinds.is_photo(entry.image))
+    return bool(config.tile) or recipe.images[entry.table].frames == "all" or not kinds.is_photo(entry.image)

@@ -9,6 +9,7 @@ import queue
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path, PurePosixPath
@@ -57,22 +58,29 @@ def run(connection: "Connection[Any, Any]") -> NoReturn:
 
     threading.Thread(target=listen, daemon=True).start()
     setup: Setup = inbox.get()
+    make: Callable[[Task], Answer] | None = None
+    while True:
+        task: Task = inbox.get()
+        try:
+            make = make or _set_up(setup)
+            signal.setitimer(signal.ITIMER_PROF, task.seconds)
+            answer: Any = make(task), None
+        except BaseException as error:
+            error.add_note(traceback.format_exc())  # a traceback does not pass from process to process
+            answer = None, error
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        connection.send(answer)
+
+
+def _set_up(setup: Setup) -> Callable[[Task], Answer]:
+    """Make this process like the one that it works for, and return what answers tasks."""
     os.chdir(setup.folder)
     os.environ.clear()
     os.environ.update(setup.environment)
     cv2.setNumThreads(1)  # there is a worker for each core
     heard = foreign.listen() if setup.catch else dict
     maker = Maker(setup.recipe, setup.config, setup.copies)
-    while True:
-        task: Task = inbox.get()
-        signal.setitimer(signal.ITIMER_PROF, task.seconds)
-        try:
-            answer: Any = replace(maker(task), messages=heard()), None
-        except BaseException as error:
-            error.add_note(traceback.format_exc())  # a traceback does not pass from process to process
-            answer = None, error
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        connection.send(answer)
+    return lambda task: replace(maker(task), messages=heard())
 
 
 class Maker:
@@ -133,11 +141,7 @@ class Maker:
             try:
                 with foreign.reading(item.entry.image):
                     file = file or self._opened(item.entry)
-                    made = sample.encode(file, region or Region())
-                    if region is None and "frame" in made.meta:
-                        raise ValueError(
-                            f"{file.image.frames} frames under the name of a photograph; give it the suffix of its kind"
-                        )
+                    made = sample.encode(file, region)
             except (ValueError, OSError) as error:
                 reason(error)
                 self._check(item)

@@ -28,11 +28,11 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_whole_files_come_as_bytes_and_others_as_their_path(source: Path, tmp_path: Path) -> None:
-    reader = Source(source, tmp_path / "copies", by_region=False)
-    assert reader.fetch("x/a.png") == (Path("x/a.png"), b"pixels")
-    assert reader.fetch("b.svs") == (source / "b.svs", None)
-    assert reader.fetch("c.png") == (source / "c.png", None)  # an array under another name
-    assert Source(source, tmp_path / "copies", by_region=True).fetch("x/a.png") == (source / "x" / "a.png", None)
+    reader = Source(source, tmp_path / "copies")
+    assert reader.fetch("x/a.png", whole=True) == (Path("x/a.png"), b"pixels")
+    assert reader.fetch("b.svs", whole=True) == (source / "b.svs", None)
+    assert reader.fetch("c.png", whole=True) == (source / "c.png", None)  # an array under another name
+    assert Source(source, tmp_path / "copies").fetch("x/a.png", whole=False) == (source / "x" / "a.png", None)
     assert not (tmp_path / "copies").exists()
 
 
@@ -42,17 +42,17 @@ def test_remote_file_that_is_read_by_region_is_copied_until_it_is_released(sourc
     for path in ("x/a.png", "b.svs"):
         (remote / path).parent.mkdir(parents=True, exist_ok=True)
         (remote / path).write_bytes((source / path).read_bytes())
-    reader = Source(remote, tmp_path / "copies", by_region=False)
-    assert reader.fetch("x/a.png") == (Path("x/a.png"), b"pixels")
-    copy, data = reader.fetch("b.svs")
+    reader = Source(remote, tmp_path / "copies")
+    assert reader.fetch("x/a.png", whole=True) == (Path("x/a.png"), b"pixels")
+    copy, data = reader.fetch("b.svs", whole=True)
     assert (copy.parent, copy.suffix, copy.read_bytes(), data) == (tmp_path / "copies", ".svs", b"slide", None)
-    assert reader.fetch("b.svs")[0] == copy
+    assert reader.fetch("b.svs", whole=True)[0] == copy
     reader.release("x/a.png", "b.svs")
     assert list((tmp_path / "copies").iterdir()) == []
 
 
 def test_a_file_that_is_not_what_was_listed_is_refused(source: Path, tmp_path: Path) -> None:
-    reader, path = Source(source, tmp_path, by_region=False), source / "x" / "a.png"
+    reader, path = Source(source, tmp_path), source / "x" / "a.png"
     listed = stat(path)
     reader.check("x/a.png", listed)
     path.write_bytes(b"other!!")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.write import MOST_BITS, near_duplicate, perceptual_hash
+from medsass.data.sharding.phash import MOST_BITS, near_duplicate, perceptual_hash
 
 
 def found(known: np.ndarray, asked: np.ndarray) -> tuple[str, int] | None:

@@ -1,0 +1,138 @@
+"""The usual layouts, as datasets are published, recognised without any option: only names count."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medsass.data.sharding import recipe
+from tests.support.catalogued import by_image, find, make
+
+FOLDER = recipe.load("folder")
+
+
+def product(pattern: str, *values: str) -> list[str]:
+    return [pattern.format(value) for value in values]
+
+
+def pairs(source: Path, *names: str) -> dict[str, tuple[str, ...]]:
+    return {image: entry.masks for image, entry in by_image(make(source, *names), FOLDER).items()}
+
+
+LAYOUTS = {
+    "images and masks": (product("images/{}.jpg", "a", "b") + product("masks/{}.png", "a", "b"), {"images/a.jpg": ("masks/a.png",)}),
+    "images and labels": (product("x/images/{}.jpg", "a", "b") + product("x/labels/{}.png", "a", "b"), {"x/images/b.jpg": ("x/labels/b.png",)}),
+    "CVC-ClinicDB": (product("Original/{}.tif", "1", "2") + product("Ground Truth/{}.tif", "1", "2"), {"Original/1.tif": ("Ground Truth/1.tif",)}),
+    "masks below the images": (product("{}.png", "1", "2") + product("masks/{}.png", "1", "2"), {"1.png": ("masks/1.png",), "2.png": ("masks/2.png",)}),
+    "nnU-Net": (
+        product("imagesTr/c_{}_0000.nii.gz", "01", "02") + product("imagesTr/c_{}_0001.nii.gz", "01", "02") + product("labelsTr/c_{}.nii.gz", "01", "02")
+        + ["imagesTs/c_03_0000.nii.gz", "dataset.json"],
+        {"imagesTr/c_01_0000.nii.gz": ("labelsTr/c_01.nii.gz",), "imagesTr/c_02_0000.nii.gz": ("labelsTr/c_02.nii.gz",), "imagesTs/c_03_0000.nii.gz": ()},
+    ),
+    "DRIVE": (
+        product("training/images/{}_training.tif", "21", "22") + product("training/1st_manual/{}_manual1.gif", "21", "22")
+        + product("training/mask/{}_training_mask.gif", "21", "22") + product("test/images/{}_test.tif", "01", "02"),
+        {"training/images/21_training.tif": ("training/1st_manual/21_manual1.gif",), "test/images/01_test.tif": ()},
+    ),
+    "three patients": (
+        [f"{kind}/p{patient}/{i}.png" for kind in ("images", "masks") for patient in range(3) for i in range(2)],
+        {f"images/p{patient}/{i}.png": (f"masks/p{patient}/{i}.png",) for patient in range(3) for i in range(2)},
+    ),
+    "a folder a patient": (
+        [f"p{patient}/{kind}/{i}.png" for kind in ("images", "masks") for patient in range(3) for i in range(2)],
+        {f"p{patient}/images/{i}.png": (f"p{patient}/masks/{i}.png",) for patient in range(3) for i in range(2)},
+    ),
+    "Data Science Bowl": (
+        [f"s/{case}/images/{case}.png" for case in "abc"] + [f"s/{case}/masks/{i}.png" for case in "abc" for i in range(3)],
+        {"s/a/images/a.png": ("s/a/masks/0.png", "s/a/masks/1.png", "s/a/masks/2.png")},
+    ),
+    "MoNuSeg": (["images/A.tif", "images/B.tif", "masks/A/1.png", "masks/A/2.png", "masks/B/1.png"], {"images/A.tif": ("masks/A/1.png", "masks/A/2.png")}),
+    "numbered objects": (
+        product("images/im{}.png", "1", "2") + [f"masks/im{i}_{k}.png" for i in (1, 2) for k in range(3)],
+        {"images/im1.png": ("masks/im1_0.png", "masks/im1_1.png", "masks/im1_2.png")},
+    ),
+    "Cellpose": (product("{}_img.tif", "01", "02") + product("{}_masks.tif", "01", "02"), {"01_img.tif": ("01_masks.tif",)}),
+    "BUSI": (
+        product("benign/benign ({}).png", "1", "2") + product("benign/benign ({})_mask.png", "1", "2") + ["benign/benign (1)_mask_1.png"],
+        {"benign/benign (1).png": ("benign/benign (1)_mask.png", "benign/benign (1)_mask_1.png"), "benign/benign (2).png": ("benign/benign (2)_mask.png",)},
+    ),
+    "CHASE": (
+        product("Image_{}.jpg", "01L", "01R") + product("Image_{}_1stHO.png", "01L", "01R") + product("Image_{}_2ndHO.png", "01L", "01R"),
+        {"Image_01L.jpg": ("Image_01L_1stHO.png",), "Image_01R.jpg": ("Image_01R_1stHO.png",)},
+    ),
+    "a folder a case": (product("c{}/image.png", "1", "2") + product("c{}/mask.png", "1", "2"), {"c1/image.png": ("c1/mask.png",), "c2/image.png": ("c2/mask.png",)}),
+    "images alone": (product("scans/{}.png", "1", "2"), {"scans/1.png": (), "scans/2.png": ()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_usual_layout(name: str, tmp_path: Path) -> None:
+    names, expected = LAYOUTS[name]
+    found = pairs(tmp_path, *names)
+    assert {image: found.get(image) for image in expected} == expected
+    truths = {mask for masks in found.values() for mask in masks}
+    assert not truths & set(found)
+    if masks := any(expected.values()):
+        assert any(note.startswith("layout: --images '") for note in find(tmp_path, FOLDER).notes) == masks
+
+
+def test_isic_keeps_the_splits_of_its_owners(tmp_path: Path) -> None:
+    parts = {"Training": "train", "Validation": "val", "Test_v2": "test"}
+    make(tmp_path, *(f"ISIC-2017_{part}_Data/ISIC_{part}{i}.jpg" for part in parts for i in range(3)))
+    make(
+        tmp_path,
+        *(
+            f"ISIC-2017_{part}_Part1_GroundTruth/ISIC_{part}{i}_segmentation.png"
+            for part in list(parts)[:2]
+            for i in range(3)
+        ),
+    )
+    found = by_image(tmp_path, FOLDER)
+    assert len(found) == 9
+    for image, entry in found.items():
+        part = next(part for part in parts if f"_{part}_Data" in image)
+        assert entry.split == parts[part]
+        stem = image.rpartition("/")[2].removesuffix(".jpg")
+        assert entry.masks == (
+            (f"ISIC-2017_{part}_Part1_GroundTruth/{stem}_segmentation.png",) if part != "Test_v2" else ()
+        )
+
+
+def test_named_splits_are_kept_and_the_rest_is_shared(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(
+            f"{split}/{kind}/{split}{i}.png"
+            for split in ("train", "test")
+            for kind in ("images", "masks")
+            for i in range(20)
+        ),
+    )
+    splits = {image: entry.split for image, entry in by_image(tmp_path, FOLDER).items()}
+    assert all((split == "test") == image.startswith("test/") for image, split in splits.items())
+    assert set(splits.values()) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    "folder", ["masks", "Labels", "GroundTruth", "x/ground_truth/y", "ISIC_Part1_GroundTruth", "labelsTr"]
+)
+def test_a_folder_of_masks_is_never_read_as_images(folder: str, tmp_path: Path) -> None:
+    make(tmp_path, "scan/a.png", "scan/b.png", f"{folder}/other.png")
+    assert pairs(tmp_path) == {"scan/a.png": (), "scan/b.png": ()}
+    (note,) = [note for note in find(tmp_path, FOLDER).notes if note.startswith("passed over")]
+    assert "1 in a folder" in note
+    chosen = replace(FOLDER, images=(recipe.Images("**/*.png"),))
+    assert set(by_image(tmp_path, chosen)) == {"scan/a.png", "scan/b.png"}
+
+
+def test_folder_whose_name_only_mentions_masks_is_read(tmp_path: Path) -> None:
+    assert set(pairs(tmp_path, "without_masks/a.png", "images_and_masks/a.png")) == {
+        "without_masks/a.png",
+        "images_and_masks/a.png",
+    }
+
+
+def test_images_that_are_not_a_part_of_the_layout_are_counted(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", "masks/a.png", "images_16bit/a.tif", "more/b.png")
+    (note,) = [note for note in find(tmp_path, FOLDER).notes if "not a part of this layout" in note]
+    assert note.startswith("2 images are not a part of this layout (first: 'images_16bit/a.tif')")

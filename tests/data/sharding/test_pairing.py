@@ -1,0 +1,105 @@
+"""Pairs of images and masks as people name them."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medsass.data.sharding.pairing import Glob, expand, stem
+from tests.support.catalogued import find, make, masks, plain
+from tests.support.effort import examples
+
+
+@pytest.mark.parametrize(("images", "pattern", "image", "mask"), [
+    ("*_img.tif", "*_masks.tif", "001_img.tif", "001_masks.tif"),
+    ("{stem}_img.tif", "{stem}_masks.tif", "001_img.tif", "001_masks.tif"),
+    ("imagesTr/*_0000.png", "labelsTr/*.png", "imagesTr/case_001_0000.png", "labelsTr/case_001.png"),
+    ("images/*_training.tif", "1st_manual/*_manual1.gif", "images/21_training.tif", "1st_manual/21_manual1.gif"),
+    ("images/**/*", "masks/**/*", "images/p1/q/001.jpg", "masks/p1/q/001.png"),
+    ("*/images/*", "*/masks/*_seg.*", "p1/images/001.jpg", "p1/masks/001_seg.png"),
+    ("images/im?_[ab].png", "masks/ma?_[ab].png", "images/im1_a.png", "masks/ma1_a.png"),
+    ("*.nii.gz", "seg/*.nii", "a.nii.gz", "seg/a.nii"),
+    ("{a,b}/*.{png,jpg}", "{a,b}_masks/*.png", "b/1.jpg", "b_masks/1.png"),
+    ("images/*.ome.tif", "masks/*.tif", "images/a.ome.tif", "masks/a.tif"),
+])  # fmt: skip
+def test_pairs(images: str, pattern: str, image: str, mask: str, tmp_path: Path) -> None:
+    assert masks(make(tmp_path, image, mask), plain(images, pattern)) == {image: (mask,)}
+
+
+def test_parallel_trees_do_not_mix_patients(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(f"{kind}/p{patient}/{i}.png" for kind in ("images", "masks") for patient in range(3) for i in range(2)),
+    )
+    found = masks(tmp_path, plain("images/**/*.png", "masks/**/*.png"))
+    assert found == {
+        f"images/p{patient}/{i}.png": (f"masks/p{patient}/{i}.png",) for patient in range(3) for i in range(2)
+    }
+
+
+@pytest.mark.parametrize("pattern", ["*/masks/{stem}.png", "{dir}/../../*/masks/{name}"])
+def test_mask_that_two_images_would_share_is_refused(pattern: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"p{patient}/{kind}/1.png" for kind in ("images", "masks") for patient in range(2)))
+    with pytest.raises(
+        ValueError,
+        match=r"mask 'p0/masks/1.png' would belong to both 'p0/images/1.png' and 'p1/images/1.png'; .*\{dir\}",
+    ):
+        masks(tmp_path, plain("*/images/*.png", pattern))
+
+
+def test_one_mask_a_folder_may_be_shared(tmp_path: Path) -> None:
+    make(tmp_path, "c/t1.png", "c/t2.png", "c/mask.png")
+    assert masks(tmp_path, plain("*/t*.png", "{dir}/mask.png")) == {
+        "c/t1.png": ("c/mask.png",),
+        "c/t2.png": ("c/mask.png",),
+    }
+
+
+@pytest.mark.parametrize("pattern", ["masks/*.png", "masks/{stem}.png", "masks/{name}"])
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_in_either_form_are_the_same_name(forms: tuple[str, str], pattern: str, tmp_path: Path) -> None:
+    image, mask = (unicodedata.normalize(form, "Übung é.png") for form in forms)  # type: ignore[arg-type]
+    make(tmp_path, f"images/{image}", f"masks/{mask}", "images/b.png", "masks/b.png")
+    assert masks(tmp_path, plain("images/*.png", pattern))[f"images/{image}"] == (f"masks/{mask}",)
+
+
+def test_error_names_the_file_that_was_looked_for_and_two_that_are_there(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", "images/b.png", "masks/x_seg.png", "masks/y_seg.png", "masks/z_seg.png")
+    for pattern, looked_for in (("masks/{stem}_segm.png", "masks/a_segm.png"), ("masks/*_seg.png", "masks/a_seg.png")):
+        with pytest.raises(
+            ValueError,
+            match=f"no image has a mask: for 'images/a.png' '{looked_for}' was looked for; there are 'masks/x_seg.png' and 'masks/y_seg.png'",
+        ):
+            find(tmp_path, plain("images/*.png", pattern))
+
+
+def test_images_without_a_mask_are_kept_and_counted(tmp_path: Path) -> None:
+    make(tmp_path, "images/a.png", "images/b.png", "images/c.png", "masks/b.png")
+    found = find(tmp_path, plain("images/*", "masks/*"))
+    assert len(found.entries) == 3
+    assert "2 of 3 images have no mask and are kept (first: 'images/a.png'; 'masks/a' was looked for)" in found.notes
+
+
+@given(st.lists(st.sampled_from(["a", "é", "_", "1", "[", "]", "{", "-", " "]), min_size=1, max_size=8).map("".join))
+@examples(50)
+def test_wildcards_of_any_name(name: str) -> None:
+    path = f"d/{name}_img.png"
+    assert Glob("*/*_img.png").wildcards(path) == unicodedata.normalize("NFC", f"d\0{name}")
+    assert Glob("*/{stem}_img.png").stem(path) == name
+    assert Glob("*/*.tif").wildcards("d/e/x.tif") is None
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("a.png", "a"), ("a.b.png", "a.b"), ("a.nii.gz", "a"), ("x/a.OME.TIF", "a"), (".png", ".png"), ("a", "a"), ("a.", "a."),
+])  # fmt: skip
+def test_stem(name: str, expected: str) -> None:
+    assert stem(name) == expected
+
+
+def test_unbalanced_brace_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"'\{a,b/\*.png': .*; a brace that is a part of a name is written as a wildcard, \?"
+    ):
+        expand("{a,b/*.png")

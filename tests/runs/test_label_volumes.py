@@ -1,0 +1,74 @@
+"""`medsass label` on volumes, stacks and padding, against OpenCV slice by slice."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from medsass.config import LabelConfig
+from medsass.data.formats.depth import scaled
+from medsass.runs.label import label
+from tests.data.formats.dicoms import dataset, saved
+from tests.data.formats.volumes import save, shown
+
+RNG = np.random.default_rng(0)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "labels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def otsu(levels: np.ndarray) -> tuple[float, np.ndarray]:
+    level, mask = cv2.threshold(np.ascontiguousarray(levels), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return level, np.asarray(mask)
+
+
+@pytest.mark.parametrize("window", [None, "-100,900"])
+def test_each_slice_has_its_threshold_and_the_mask_lies_upon_the_volume(window: str | None, tmp_path: Path) -> None:
+    array = (RNG.normal(size=(30, 24, 4)) * 300 + RNG.integers(0, 2, (30, 24, 4)) * 900).astype(np.int16)
+    (tmp_path / "in").mkdir()
+    path = save(tmp_path / "in" / "a.nii.gz", array, "LAS")
+    assert label(LabelConfig(tmp_path / "in", tmp_path / "out", polarity="bright", window=window, device="cpu")) == []
+    mask, original = nib.load(tmp_path / "out" / "a.nii.gz"), nib.load(path)
+    np.testing.assert_array_equal(mask.affine, original.affine)
+    got, found = shown(np.asarray(mask.dataobj), "LAS", "z"), rows(tmp_path / "out")
+    limits = (-100, 900) if window else (array.min(), array.max())
+    levels = scaled(shown(array, "LAS", "z"), [limits], 8)
+    for frame, image in enumerate(levels):
+        level, truth = otsu(image)
+        np.testing.assert_array_equal(got[frame], truth)
+        assert (found[frame]["mask"], found[frame]["source"], found[frame]["frame"]) == ("a.nii.gz",) * 2 + (
+            str(frame),
+        )
+        assert float(found[frame]["threshold"]) == level
+
+
+def test_a_stack_becomes_a_stack(tmp_path: Path) -> None:
+    stack = RNG.integers(0, 256, (5, 40, 32), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    label(LabelConfig(tmp_path, tmp_path / "out", polarity="bright", every=2, device="cpu"))
+    got = tifffile.imread(tmp_path / "out" / "a.tif")
+    np.testing.assert_array_equal(got, np.stack([otsu(page)[1] * 255 for page in stack[::2]]))
+    assert [row["frame"] for row in rows(tmp_path / "out")] == ["0", "2", "4"]
+
+
+@pytest.mark.parametrize("value", [-2000, 3000])
+def test_padding_is_no_class(value: int, tmp_path: Path) -> None:
+    y, x = np.mgrid[:128, :128]
+    field, disc = np.hypot(y - 64, x - 64) <= 60, np.hypot(y - 50, x - 70) < 12
+    made = dataset(np.where(~field, value, np.where(disc, 300, 40)).astype(np.int16))
+    made.add_new(0x00280120, "SS", value)
+    (tmp_path / "a.dcm").write_bytes(saved(made))
+    label(LabelConfig(tmp_path, tmp_path / "out", device="cpu"))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")) > 0, disc)
+
+
+def test_options_for_files_are_refused_for_shards(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--window are for files, and these are shards"):
+        label(LabelConfig(shards, tmp_path / "out", axis="y", device="cpu"))
