@@ -49,7 +49,7 @@ def task(source: Path, *names: str) -> Task:
 def test_each_task_is_answered_or_known_to_have_killed_while_workers_are_killed(pool: Pool, source: Path) -> None:
     rng, names = random.Random(0), sorted(path.name for path in (source / "images").iterdir())
     answered, codes = 0, list[int]()
-    waiting = [pool.submit(task(source, *names)) for _ in range(counted(60, 600))]
+    waiting = [pool.submit(task(source, *names)) for _ in range(counted(30, 600))]
     for number, ticket in enumerate(waiting):
         if number % 5 == 0:
             assert forkserver._server
