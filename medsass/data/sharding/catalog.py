@@ -94,6 +94,9 @@ class Catalog:
                     f"{source / images.classes} is missing: it holds the class labels of '{images.path}'; put it there, "
                     "or take 'classes' out of a copy of the recipe"
                 )
+        for tar, split in self._splits.items():
+            own = split, f"{tar}/", f"{tar}0"  # 0 comes after /
+            run("UPDATE found SET given = ? WHERE given = '' AND image > ? AND image < ?", own)
         headers.group(self._database, self.listing, source, recipe, group_by)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)
@@ -139,7 +142,7 @@ class Catalog:
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
         """Store each image of one [[images]] table with its masks. Returns whether there is any."""
         images, pairing, known = recipe.images[table], self._pairing, splits.known(recipe)
-        hit, alone, missing, stats = 0, 0, None, self.listing.stats
+        hit, alone, missing = 0, 0, None
         if images.masks:
             pairing.offer(images.path, images.masks, table)
         rule = pairing.rule(images.path, images.masks, table) if images.masks else ""
@@ -166,8 +169,7 @@ class Catalog:
                 label = self.listing.label(f"{image.rpartition('/')[0]}/{name}.{recipe.classes.extension}")
             if recipe.classes.pattern and (match := re.search(recipe.classes.pattern, image)):
                 label = match["class"] or label
-            split = images.split or self._splits.get(stats([image])[0].tar, "") if self._splits else images.split
-            row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), split, sample
+            row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), images.split, sample
             try:
                 self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
@@ -190,6 +192,7 @@ class Catalog:
         run = self._database.execute
         sizes = run("SELECT grp, count(*) FROM found WHERE given = '' GROUP BY grp")
         choice, notes = splits.choose(sizes, lambda: run("SELECT image, 1 FROM found WHERE given = ''"), recipe)
+        sizes.close()  # of many groups not all are read, and an open query locks the tables
         named = (images.split for images in recipe.images if images.split)
         order = [*dict.fromkeys([*named, *recipe.splits, *self._splits.values()])]
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
@@ -245,11 +248,12 @@ class Catalog:
         return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common(10))
 
     def _can_be_read(self, path: str) -> bool:
+        if kinds.is_photo(path):
+            return True
         (stat,) = self.listing.stats([path])
         if stat.tar:
             head = tars.pieces(self._source / stat.tar, stat.place, min(stat.size, kinds.HEAD))
-            name = PurePosixPath(path)
-            return bool(kinds.kind(b"", name) or kinds.kind(next(head, b""), name))
+            return kinds.kind(next(head, b""), PurePosixPath(path)) != ""
         with files.reaching(self._source / path):
             return kinds.is_image(self._source / path)
 
