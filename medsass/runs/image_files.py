@@ -90,6 +90,8 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
     suffix = source.path.suffix.lower()
     if kinds.is_photo(source.path.name) and view.frames != "all":
         return "image", ".png"
+    if source.slices and view.frames in ("auto", "all"):
+        return "stack", dicom_series.Series.suffix
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if file.stack:
