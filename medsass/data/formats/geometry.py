@@ -127,6 +127,17 @@ def without_alpha(array: NDArray[Any]) -> NDArray[Any]:
     return found if found.shape[2] == 3 else found[..., 0]
 
 
+def cut(axis: str, stack: int, y: int, x: int) -> tuple[int, int, int]:
+    """Return which axes of a stored stack count its slices, their rows and their columns, cut along "z", "y" or "x".
+
+    stack, y, x: the axes of the array that count the stored images, their rows and their columns.
+    """
+    cuts = {"z": (stack, y, x), "y": (y, stack, x), "x": (x, stack, y)}
+    if axis not in cuts:
+        raise ValueError(f"axis must be z, y or x; got '{axis}'")
+    return cuts[axis]
+
+
 def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Return the channels of a file with `count` to read: those that are asked for, or the only one or three.
 

@@ -1,8 +1,4 @@
-"""NumPy files: .npy, read through a memory map, and members of .npz, unpacked into a temporary file once.
-
-The meaning of an axis follows from a rule: (H, W); (H, W, C) where the last axis is at most 4 long or channels are
-chosen; (N, H, W) where all frames are asked for; (N, H, W, C). Anything else is ambiguous and refused.
-"""
+"""NumPy files: .npy, read through a memory map, and members of .npz, unpacked into a temporary file once."""
 
 import shutil
 import tempfile
@@ -15,62 +11,24 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from medsass.data.formats.geometry import Box, compose, pick_channels
-from medsass.data.formats.image import ImageFile, Selection, check_level, readable
-
-_ALPHA = 4  # channels, of which the last is alpha
+from medsass.data.formats.grid import Grid, axes_of, can_be_image
+from medsass.data.formats.image import Selection, check_level, readable
 
 
-class Array(ImageFile):
+class Array(Grid):
     """An array file at `path`, memory-mapped. Raises `ValueError` for a shape or type that cannot be images."""
 
     def __init__(self, path: Path, view: Selection) -> None:
         check_level(view, 1)
         if zipfile.is_zipfile(path):
-            self._array = _unpacked(path, view.array)
+            array = _unpacked(path, view.array)
         elif view.array:
             raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
         else:
             with path.open("rb") as file, readable():
                 _header(file, path.name)
-                self._array = npy.open_memmap(path, mode="r")
-        several, last = _axes(self._array.shape, view)
-        count = self._array.shape[-1] if last else 1
-        alpha = count == _ALPHA and not view.channels
-        self._channels = (0, 1, 2) if alpha else pick_channels(view.channels, count)
-        self._several, self._last, self._bool, self._raw = several, last, self._array.dtype == np.bool_, view.raw
-        height, width = self._array.shape[int(several) :][:2]
-        dtype = np.dtype(np.uint8) if self._bool else self._array.dtype
-        super().__init__(height, width, len(self._channels) == 3, dtype, view, streams=True)
-        self._grain = (1, width) if self._array.flags.c_contiguous else (1, 1)
-        notes = [self._select(view, self._array.shape[0] if several else 1), "alpha dropped" if alpha else ""]
-        self.converted = ", ".join(filter(None, [*notes, "bilevel to gray" if self._bool else ""]))
-
-    def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
-        part = (self._array[frame] if self._several else self._array)[box.slices]
-        part = compose(self._channels, lambda i: part[..., i]) if self._last else np.asarray(part)
-        return part * np.uint8(1 if self._raw else 255) if self._bool else np.array(part, self.dtype)
-
-    def close(self) -> None:
-        """Give the memory map back."""
-        super().close()
-        self._array = np.zeros((0, 0))
-
-
-def _axes(shape: tuple[int, ...], view: Selection) -> tuple[bool, bool]:
-    """Return whether the first axis of `shape` counts frames, and whether the last one counts channels."""
-    if 0 in shape or len(shape) not in (2, 3, 4):
-        raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
-    if len(shape) != 3:
-        return len(shape) == 4, len(shape) == 4
-    if shape[-1] <= _ALPHA or (view.channels and view.frames != "all"):
-        return False, True
-    if view.frames == "all" and not view.channels:
-        return True, False
-    raise ValueError(
-        f"an array of shape {shape} can be {shape[0]} frames or {shape[2]} channels; "
-        "say which: --frames all, or --channels 0 (in [[images]] of a recipe: frames, channels)"
-    )
+                array = npy.open_memmap(path, mode="r")
+        super().__init__([array], axes_of(array.shape, view), view, own=True)
 
 
 def _unpacked(path: Path, asked: str) -> NDArray[Any]:
@@ -99,7 +57,7 @@ def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
             shape, dtype = _header(packed, member)
         except ValueError:
             return False
-    return len(shape) in (2, 3, 4) and 0 not in shape and dtype.kind in "buif"
+    return can_be_image(shape, dtype)
 
 
 def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

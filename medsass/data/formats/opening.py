@@ -11,9 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import coded, depth, itk, kinds, nifti, numpy_file, photo, slide, tiff, volume
+from medsass.data.formats import (
+    coded,
+    depth,
+    hdf5,
+    itk,
+    kinds,
+    nifti,
+    numpy_file,
+    photo,
+    slide,
+    tiff,
+    volume,
+    zarr_file,
+)
 from medsass.data.formats.dicom import Dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.virtual_slide import VirtualSlide
 
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
@@ -57,6 +71,12 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         if reader is None:
             raise ValueError("not an image file that can be read, by its content")
         return reader(path, view)
+    if kind == "hdf5":
+        return hdf5.Hdf5(path, view)
+    if kind == "zarr":
+        return zarr_file.open_zarr(path, view)
+    if kind == "openslide":
+        return VirtualSlide(path, view)
     if kind == "array":
         return numpy_file.Array(path, view)
     if kind == "slide" or (kind == "tiff" and data is None):

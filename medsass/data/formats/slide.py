@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.tiff import Tiff, open_tiff
+from medsass.data.formats.virtual_slide import VirtualSlide
 
 _SAMPLE = 64  # pixels of each side of the region that both readers decode at first
 _HEADER = 4096  # bytes of a tile in which its header ends
@@ -30,6 +31,9 @@ def open_slide(path: Path, view: Selection) -> ImageFile:
     picture = open_tiff(path, view)
     if not isinstance(picture, Tiff):
         return picture
+    if picture.tiff.is_bif:  # its tiles overlap, which tifffile does not mend
+        picture.close()
+        return VirtualSlide(path, view)
     page, levels = picture.page, len(picture.levels)
     usual = picture.colour and picture.dtype == np.uint8 and picture.total == 1 and not picture.converted
     scanned = picture.tiff.is_svs or (levels > 1 and not picture.tiff.is_ndpi)

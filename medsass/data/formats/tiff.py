@@ -94,6 +94,7 @@ class Tiff(ImageFile):
             first, second, grain = second, first, grain[::-1]
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
         self.per_channel |= self._apart and colour
+        self.common = bool(self._counted)
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
         self._grain, self.turn = grain, self._turn
         self.common = True
@@ -128,6 +129,10 @@ class Tiff(ImageFile):
         self._channel = at if at >= 0 else None
         if self._channel is not None:
             self._counted.remove(self._channel)
+        if self._counted:
+            if view.axis != "z" and self._turn != 1:
+                raise ValueError("a stack with an orientation tag is cut along z only; omit --axis")
+            self._counted[-1], self._y, self._x = geometry.cut(view.axis, self._counted[-1], self._y, self._x)
         self._sizes = tuple(shape[axis] for axis in self._counted)
 
     def _choose(self, view: Selection, shape: tuple[int, ...]) -> tuple[bool, list[str]]:

@@ -66,7 +66,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
     else:
         if alone and file.several:
             raise ValueError(
-                f"{file.image.frames} images in a file with the name of a photograph; name it as what it is"
+                f"{file.image.frames} frames under the name of a photograph; name it as what it is, such as .tif"
             )
         key = file.key(region)
         array, limits = file.read(region)

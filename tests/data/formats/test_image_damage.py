@@ -92,9 +92,9 @@ def test_a_damaged_file_of_any_format_is_read_or_a_value_error(suffix: str, tmp_
     ("tif", "tiff.Tiff._choose"),
     ("flat.tif", "tiff.Tiff._natural"),
     ("palette.tif", "tiff.Tiff._coloured"),
-    ("npy", "numpy_file._axes"),
+    ("npy", "numpy_file.axes_of"),
     ("npz", "numpy_file._unpacked"),
-    ("npz", "numpy_file.compose"),
+    ("npz", "grid.compose"),
     ("dcm", "dicom.Dicom._values"),
     ("dcm", "dicom.Dicom._gray"),
 ])  # fmt: skip

@@ -35,6 +35,19 @@ def test_frames_are_read_one_or_all(form: str, store: str, tmp_path: Path) -> No
         check(picture, STACK[3, 2], 11)
 
 
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("axis", ["y", "x"])
+def test_a_stack_is_cut_along_any_axis(axis: str, store: str, tmp_path: Path) -> None:
+    data = tiff(STACK, photometric="minisblack", ome=True, metadata={"axes": "TZYX"}, **STORES[store])
+    slices = np.moveaxis(STACK, {"y": 2, "x": 3}[axis], 1).reshape(-1, 3, {"y": 90, "x": 70}[axis])
+    with opened(data, tmp_path, Selection(axis=axis, every=40)) as picture:
+        assert (picture.height, picture.width, picture.total, picture.common) == (*slices.shape[1:], len(slices), True)
+        for frame, truth in enumerate(slices[::40]):
+            check(picture, truth, frame)
+    with pytest.raises(ValueError, match="axis must be z, y or x; got 'w'"):
+        opened(data, tmp_path, Selection(axis="w"))
+
+
 def test_pages_that_pillow_wrote_are_frames(tmp_path: Path) -> None:
     pages = [Image.fromarray(np.roll(RGB, i)) for i in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")

@@ -18,18 +18,13 @@ from medsass.config import ShardConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
-from medsass.data.shards.manifest import Manifest, load
-from tests.support.faults import contents, decoded, reasons
+from medsass.data.shards.manifest import load
+from tests.support.faults import contents, decoded, reasons, samples
 
 
 def config(source: Path, out: Path, **changes: object) -> ShardConfig:
     options = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 100_000}
     return ShardConfig(source, out, **{**options, **changes})  # type: ignore[arg-type]
-
-
-def samples(folder: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
-    files = [folder / item.file for split in manifest.splits.values() for item in split.shards]
-    return {key: content for path in files for key, content in tar.read(path)}
 
 
 @pytest.fixture
@@ -82,7 +77,7 @@ def test_a_stack_under_the_name_of_a_photograph_is_left_out_and_said(tmp_path: P
     (tmp_path / "source/a.tif").rename(tmp_path / "source/a.png")
     Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "source/b.png")
     shard.write(config(tmp_path / "source", tmp_path / "out", images="*", masks=""))
-    assert reasons(tmp_path / "out")["a.png"].startswith("5 frames under the name of a photograph")
+    assert reasons(tmp_path / "out")["a.png"].startswith("5 images in a file with the name of a photograph")
 
 
 def test_every_pair_is_stored_with_its_bytes(nuclei_folder: Path, shards: Path) -> None:

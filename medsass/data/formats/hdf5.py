@@ -1,0 +1,50 @@
+"""HDF5 files (Imaris and MATLAB 7.3 among them) by h5py, read in parts.
+
+The axes of a dataset follow the rule of NumPy files, `grid.axes_of`. One image or stack is expected in a file; where there are several
+datasets that can be images, `Selection.array` must name one.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from medsass.data.formats.grid import Grid, axes_of, can_be_image
+from medsass.data.formats.image import Selection, readable
+
+_NAMED = 8  # datasets in a message
+
+
+class Hdf5(Grid):
+    """A dataset of the HDF5 file at `path`. Raises `ValueError` where it is not said which, or none can be images."""
+
+    def __init__(self, path: Path, view: Selection) -> None:
+        import h5py  # takes a tenth of a second
+
+        with readable():
+            self._file = h5py.File(path, "r")
+            held: dict[str, Any] = {}
+            self._file.visititems(
+                lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
+            )
+        try:
+            dataset = held[_chosen(held, view.array.strip("/"))]
+            super().__init__([dataset], axes_of(dataset.shape, view), view, own=True)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        self._file.close()
+
+
+def _chosen(held: dict[str, Any], asked: str) -> str:
+    """Return the name of the dataset that is asked for, or of the only one that can be images."""
+    if asked in held:
+        return asked
+    found = [name for name, item in held.items() if can_be_image(item.shape or (), item.dtype)]
+    if asked or len(found) != 1:
+        names = ", ".join(f"{name} {held[name].shape}" for name in (found or list(held))[:_NAMED]) or "none"
+        what = f"no dataset '{asked}'" if asked else f"{len(found) or 'no'} datasets that can be images"
+        raise ValueError(f"{what} in the file; say which by array in [[images]] of a recipe: {names}")
+    return found[0]

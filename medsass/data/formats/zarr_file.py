@@ -1,0 +1,55 @@
+"""OME-Zarr (NGFF 0.1 to 0.5, Zarr 2 and 3): a folder that is one image, with its axes and its pyramid. A bare Zarr array is
+read by the rule of NumPy files.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medsass.data.formats.grid import Grid, axes_of
+from medsass.data.formats.image import Selection, readable
+
+_OLD_AXES = "tczyx"  # of NGFF 0.1 and 0.2, which name none
+
+
+def open_zarr(path: Path, view: Selection) -> Grid:
+    """Open the Zarr image in a folder.
+
+    Raises:
+        ValueError: where it is no image, or a plate of several.
+    """
+    import zarr  # takes half a second
+
+    with readable():
+        node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return Grid([node], axes_of(node.shape, view), view, own=True)
+    described = _described(node)
+    if described.get("bioformats2raw.layout") and "0" in node:
+        if "1" in node:
+            raise ValueError(f"several images in one folder; name one of them, such as {path.name}/0")
+        node = node["0"]
+        described = _described(node)
+    if "plate" in described or "well" in described:
+        raise ValueError(f"a plate of wells; name an image in it, such as {path.name}/A/1/0")
+    images = described.get("multiscales")
+    if not images:
+        raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+    with readable():
+        levels = [node[item["path"]] for item in images[0]["datasets"]]
+        axes = _letters(images[0].get("axes"), levels[0].ndim)
+    if not {"Y", "X"} <= set(axes) or len(axes) != levels[0].ndim:
+        raise ValueError(f"axes {axes} for an array of shape {levels[0].shape}; an image has y and x")
+    return Grid(levels, axes, view)
+
+
+def _described(node: Any) -> Mapping[str, Any]:
+    """Return the metadata of NGFF, which 0.5 puts under a name of its own."""
+    attributes = dict(node.attrs)
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, Mapping) else attributes
+
+
+def _letters(axes: Any, count: int) -> str:
+    names = axes or list(_OLD_AXES)[-count:]
+    return "".join((name if isinstance(name, str) else name["name"])[0].upper() for name in names)
