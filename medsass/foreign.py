@@ -27,6 +27,7 @@ _END = b"\0medsass\0"  # the line after which the sieve reports
 _LINES = (
     (re.compile(rb"(lib)?png (?:warning|error): (.*)", re.IGNORECASE), "libpng"),
     (re.compile(rb"()((?:Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Warning: unknown JFIF).*)"), "libjpeg"),
+    (re.compile(rb"()((?:Meta(?:Image|Object): |Uncompress failed| +ideal = |\w+ (?:required and not|defined prior)).*)"), "ITK"),
     (re.compile(rb"()(TIFF\w+: .*)"), "libtiff"),
     (re.compile(rb"\[ ?(WARN|ERROR|INFO|FATAL):\d+@[\d.]+\] (.*)"), "OpenCV"),
     (re.compile(rb"(\[/opt/dali|/opt/dali|\[nvimgcodec|\[nvJPEG|Warning in thread \d+: )(.*)"), "DALI"),
