@@ -130,6 +130,8 @@ def test_tracebacks_and_our_own_lines_are_left_alone() -> None:
         (b"[ WARN:0@0.031] global loadsave.cpp:268 findDecoder imread_: can't open", "OpenCV"),
         (b"[ERROR:0@1.5] global grfmt_jpeg2000.cpp:1 readData", "OpenCV"),
         (b"[/opt/dali/dali/operators/x.cc:12] a warning", "DALI"),
+        (b"\x1b[0;31m[ERROR] \x1b[0m[jpeg_parser] Invalid marker", "DALI"),
+        (b"Bogus Huffman table definition", "libjpeg"),
         (b"free(): invalid pointer", None),
         (b"Traceback (most recent call last):", None),
         (b"medsass: libpng warning: a file of that name", None),

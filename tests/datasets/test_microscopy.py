@@ -85,7 +85,7 @@ for name in sys.argv[1:]:
     peak = [0]
     def watch(done, total):
         peak[0] = max(peak[0], anonymous(os.getpid()))
-    config = ShardConfig(Path(name), Path(name) / "out", recipe="tissuenet", workers=2)
+    config = ShardConfig(Path(name), Path(name) / "out", recipe="tissuenet", workers=1)
     print(shard.write(config, watch).splits["train"].samples, peak[0])
 """
 
@@ -119,7 +119,7 @@ def test_tissuenet_memory_does_not_grow_with_the_number_of_images(tmp_path: Path
     )
     (few, small), (many, large) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (8, 56)
-    assert large - small < 64 << 10  # KiB; 48 more images are 192 MiB
+    assert large - small < 32 << 10  # KiB; 48 more images are 192 MiB
 
 
 def test_dermatomyositis_slide_of_true_size_is_twelve_tiles(tmp_path: Path) -> None:
