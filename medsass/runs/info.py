@@ -70,7 +70,7 @@ def show_plan(dataset: Manifest, pairs: Sequence[tuple[str, tuple[str, ...]]]) -
     console.out.print(console.table(["split", "image files"], rows))
     for image, masks in pairs:
         more = f" and {len(masks) - 1} more" if masks[1:] else ""
-        console.out.print(f"{image} -> {masks[0] if masks else 'no mask'}{more}", soft_wrap=True, markup=False)
+        console.out.print(f"{image} -> {masks[0] if masks else 'no mask'}{more}")
     for note in dataset.notes:
         console.out.print(f"note: {note}")
     if dataset.rejected:
