@@ -130,6 +130,8 @@ def test_tracebacks_and_our_own_lines_are_left_alone() -> None:
         (b"[ WARN:0@0.031] global loadsave.cpp:268 findDecoder imread_: can't open", "OpenCV"),
         (b"[ERROR:0@1.5] global grfmt_jpeg2000.cpp:1 readData", "OpenCV"),
         (b"[/opt/dali/dali/operators/x.cc:12] a warning", "DALI"),
+        (b"\x1b[0;31m[ERROR] \x1b[0m[jpeg_parser] Invalid marker", "DALI"),
+        (b"Bogus Huffman table definition", "libjpeg"),
         (b"free(): invalid pointer", None),
         (b"Traceback (most recent call last):", None),
         (b"medsass: libpng warning: a file of that name", None),
@@ -151,6 +153,40 @@ def test_warnings_and_records_name_the_file_and_count_once(capsys: pytest.Captur
     assert warnings.showwarning is before
     said = "warning: a step was not recorded\npydicom: 2 messages (first: a.dcm: odd length)\n"
     assert capsys.readouterr().err == said
+
+
+def test_what_a_worker_process_hears_is_counted_where_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not foreign.catching()
+    with foreign.caught():
+        assert foreign.catching()
+        logging.getLogger("pydicom").warning("first")
+        foreign.add({"pydicom": (2, "a.dcm: odd"), "Pillow": (1, "b.png: odd")})
+    foreign.add({"pydicom": (2, "nobody listens")})
+    said = "pydicom: 3 messages (first: first)\nPillow: 1 message (first: b.png: odd)\n"
+    assert capsys.readouterr().err == said
+
+
+LISTEN = """
+import logging
+from medsass import foreign
+heard = foreign.listen()
+with foreign.reading("a.dcm"):
+    logging.getLogger("pydicom").warning("odd")
+    print(heard(), heard())
+"""
+
+
+def test_a_worker_process_gives_its_counts_once() -> None:
+    assert _run("-c", LISTEN).stdout == "{'pydicom': (1, 'a.dcm: odd')} {}\n"
+
+
+def test_overheard_text_is_handed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    with foreign.overheard() as text:
+        os.write(2, b"libpng warning: odd\n")
+        assert text == b""
+    os.write(2, b"more\n")
+    assert text == b"libpng warning: odd\n"
+    assert capfd.readouterr().err == "libpng warning: odd\nmore\n"
 
 
 def test_nothing_is_caught_where_everything_is_asked_for(

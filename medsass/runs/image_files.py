@@ -1,6 +1,7 @@
 """The images that `label` and `predict` read, and the files that they write for each."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Literal
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
-from medsass.data.formats import kinds, opening
-from medsass.data.formats.image import MOST_PIXELS, Selection
+from medsass.data.formats import dicom_series, kinds, opening
+from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
 
@@ -23,13 +24,30 @@ _STREAMED = _PYRAMIDS | {".npy"}  # files beside slides that may hold an image o
 
 
 @dataclass(frozen=True)
+class Input:
+    """An image file, or the files of a DICOM series in order with their folder; `stem` names what is made of it."""
+
+    path: Path
+    stem: str
+    slices: tuple[Path, ...] = ()
+
+    def open(self, view: Selection) -> ImageFile:
+        """Open it. Raises as `open_image` does."""
+        return dicom_series.Series(self.slices, view) if self.slices else opening.open_image(self.path, view)
+
+
+@dataclass(frozen=True)
 class Item:
-    """An image, volume or stack to label: its name, the file for its mask, and its own file or, from a tar, its bytes."""
+    """An image, volume or stack to label: its name, the file for its mask, and its source or, from a tar, its bytes."""
 
     name: str
     mask: Path
-    path: Path | None = None
-    data: bytes | None = None
+    source: Input | None = None
+    data: bytes = b""
+
+    def open(self, view: Selection) -> ImageFile:
+        """Open it. Raises as `open_image` does."""
+        return self.source.open(view) if self.source else opening.open_image(Path(), data=self.data)
 
 
 @dataclass(frozen=True)
@@ -37,17 +55,22 @@ class Outputs:
     """An image to predict, and the files that are written for it: a mask and, beside that, overlay and probability.
 
     Attributes:
-        image: the file.
+        source: the file or files.
         mask: the file for the mask.
         view: the part of the file that is read.
         form: whether that is one "image", a "large" one, whose mask and probability are TIFF files and whose overlay is an
             overview, or a "stack" of slices.
     """
 
-    image: Path
+    source: Input
     mask: Path
     view: Selection
     form: Form = "image"
+
+    @property
+    def image(self) -> Path:
+        """Path of the image, or of the folder of a series."""
+        return self.source.path
 
     def beside(self, kind: str) -> Path:
         """Return the path of the "overlay" or the "probability"."""
@@ -62,13 +85,13 @@ def _stem(path: Path) -> str:
     return Path(path.stem).stem if path.name.lower().endswith(".nii.gz") else path.stem
 
 
-def _form(path: Path, view: Selection) -> tuple[Form, str]:
+def _form(source: Input, view: Selection) -> tuple[Form, str]:
     """Return the form of what `view` selects in a file, and the suffix of its mask."""
-    suffix = path.suffix.lower()
-    if kinds.is_photo(path.name) and view.frames != "all":
+    suffix = source.path.suffix.lower()
+    if kinds.is_photo(source.path.name) and view.frames != "all":
         return "image", ".png"
     # An error is reported when that image is processed.
-    with suppress(ValueError, OSError, ImportError), opening.open_image(path, view) as file:
+    with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if file.stack:
             return "stack", file.suffix
         if suffix in kinds.SLIDES or (suffix in _STREAMED and file.height * file.width > MOST_PIXELS):
@@ -77,8 +100,10 @@ def _form(path: Path, view: Selection) -> tuple[Form, str]:
     return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
 
 
-def in_folder(folder: Path) -> list[Path]:
+def in_folder(folder: Path) -> list[Input]:
     """Return the images in a folder and its sub-folders, sorted, and say how many other files there are.
+
+    DICOM slices of one series are one volume.
 
     Raises `FileNotFoundError` where there is no image.
     """
@@ -89,7 +114,22 @@ def in_folder(folder: Path) -> list[Path]:
         raise FileNotFoundError(f"{folder}: no image in this folder; known: {known}{'; ' * bool(told)}{told}")
     if told:
         warnings.warn(f"{folder}: {told}", stacklevel=2)
-    return found
+    return _inputs(found)
+
+
+def _inputs(paths: list[Path]) -> list[Input]:
+    """Return images of these files, with DICOM slices of one series together; a folder's only series takes its name."""
+    groups = dicom_series.grouped(paths)
+    folders = Counter(slices[0].parent for slices in groups if len(slices) > 1)
+
+    def made(slices: tuple[Path, ...]) -> Input:
+        if len(slices) == 1:
+            return Input(slices[0], _stem(slices[0]))
+        folder = slices[0].parent
+        number = f"-{dicom_series.number(slices[0])}" if folders[folder] > 1 else ""
+        return Input(folder, folder.resolve().name + number, slices)
+
+    return [made(slices) for slices in groups]
 
 
 def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
@@ -105,7 +145,7 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
         other = masks.setdefault(item.mask, item.name)
         if other != item.name:
             raise ValueError(f"{other} and {item.name} would both write {item.mask}; label them into different folders")
-        if item.path and item.mask.resolve() == item.path.resolve():
+        if item.source and item.mask.resolve() == item.source.path.resolve():
             raise ValueError(f"{item.mask} is an input image and would be replaced by its mask; choose another OUT")
         files.check_new(item.mask, "OUT", config.overwrite)
     return items
@@ -115,10 +155,10 @@ def _in_source(config: LabelConfig) -> Iterator[Item]:
     if not config.source.is_dir():
         raise FileNotFoundError(f"{config.source}: no such folder; SOURCE is a folder of images or of shards")
     view = Selection(**config.selected())
-    for path in in_folder(config.source):
-        name = path.relative_to(config.source)
-        mask = (config.out / name).with_name(_stem(path) + _form(path, view)[1])
-        yield Item(name.as_posix(), mask, path)
+    for source in in_folder(config.source):
+        name = source.path.relative_to(config.source)
+        name = name.parent / source.stem if source.slices else name
+        yield Item(name.as_posix(), config.out / name.parent / (source.stem + _form(source, view)[1]), source)
 
 
 def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
@@ -141,20 +181,23 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
     """
     if not config.images:
         raise ValueError("no image given: medsass predict RUN IMAGE|FOLDER...")
-    found: list[tuple[Path, Path]] = []
+    for path in config.images:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such image or folder")
+    files_given = [path for path in config.images if not path.is_dir()]
+    alone = {path: one for one in _inputs(files_given) for path in one.slices or (one.path,)}
+    found: list[tuple[Input, Path]] = []
     for path in config.images:
         if path.is_dir():
-            found += [(item, config.out / item.relative_to(path).parent) for item in in_folder(path)]
-        elif path.is_file():
-            found.append((path, config.out))
+            found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
         else:
-            raise FileNotFoundError(f"{path}: no such image or folder")
+            found.append((alone[path], config.out))
     outputs = []
-    for path, out in found:
-        pyramid = path.suffix.lower() in kinds.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
+    for source, out in dict.fromkeys(found):  # each slice names its series
+        pyramid = source.path.suffix.lower() in kinds.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
         view = Selection(level=config.level or 0 if pyramid else 0, **config.selected())
-        form, suffix = _form(path, view)
-        outputs.append(Outputs(path, out / (_stem(path) + suffix), view, form))
+        form, suffix = _form(source, view)
+        outputs.append(Outputs(source, out / (source.stem + suffix), view, form))
     _check_outputs(outputs, config)
     return outputs
 

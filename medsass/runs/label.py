@@ -44,7 +44,7 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
     labeler = Labeler(config.method, polarity, numbers(config.ght, "--ght"), config.block_size, config.offset, steps)
     deep = not config.method.startswith("adaptive") and not refine.before(refine.parse(labeler.refine))
     total = sum(split.samples for split in dataset.splits.values()) if dataset else len(images)
-    window = config.bounds()
+    view, window = Selection(**config.selected()), config.bounds()
     rows: list[tuple[object, ...]] = []
     failed: list[tuple[Path, str]] = []
     with console.progress("label", total) as bar:
@@ -53,7 +53,7 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
             try:
                 with (
                     foreign.reading(item.name),
-                    opening.open_image(item.path or Path(), Selection(**config.selected()), item.data) as file,
+                    item.open(view) as file,
                 ):
                     read = (opening.pixels(file, frame, deep, window) for frame in range(file.frames))
                     labels = [_labelled(labeler, pixels, where) for pixels in read]

@@ -14,6 +14,7 @@ from medsass.config import LabelConfig
 from medsass.data.formats.depth import scaled
 from medsass.runs.label import label
 from tests.data.formats.dicoms import dataset, saved
+from tests.data.formats.test_dicom_series import save_series
 from tests.data.formats.volumes import save, shown
 
 RNG = np.random.default_rng(0)
@@ -67,6 +68,15 @@ def test_padding_is_no_class(value: int, tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_bytes(saved(made))
     label(LabelConfig(tmp_path, tmp_path / "out", device="cpu"))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "a.png")) > 0, disc)
+
+
+def test_a_dicom_series_is_one_volume(tmp_path: Path) -> None:
+    array = save_series(tmp_path / "in" / "P1")
+    label(LabelConfig(tmp_path / "in", tmp_path / "out", polarity="bright", device="cpu"))
+    mask = nib.load(tmp_path / "out" / "P1.nii.gz")
+    levels = scaled(array, [(array.min(), array.max())], 8)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj).T, np.stack([otsu(image)[1] for image in levels]))
+    assert [row["source"] for row in rows(tmp_path / "out")] == ["P1"] * 6
 
 
 def test_options_for_files_are_refused_for_shards(shards: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from medsass.cli import main
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
-from medsass.data.shards.manifest import REJECTED, load
+from medsass.data.shards import tar
+from medsass.data.shards.manifest import REJECTED, Manifest, load
 
 OPTIONS: dict[str, Any] = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 20_480}
 
@@ -78,3 +79,9 @@ def one_split(folder: Path, frames: str = "all") -> str:
     path = folder / "all.toml"
     path.write_text(f'name = "all"\n[[images]]\npath = "**/*"\nframes = "{frames}"\n[splits]\ntrain = 1.0\n')
     return str(path)
+
+
+def samples(folder: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
+    """Return the files of every sample in a shard folder, by key and extension."""
+    files = [folder / item.file for split in manifest.splits.values() for item in split.shards]
+    return {key: content for path in files for key, content in tar.read(path)}

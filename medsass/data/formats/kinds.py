@@ -79,7 +79,7 @@ def is_image(path: Path) -> bool:
     if not files.is_local(path):
         place: Any = path
         return kind(place.fs.cat_file(place.path, 0, HEAD), path) != ""
-    return is_zarr(path) if path.is_dir() else kind(_head(path), path) != ""
+    return is_zarr(path) if path.is_dir() else kind(head(path), path) != ""
 
 
 def is_photo(path: str) -> bool:
@@ -171,7 +171,7 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
     """
     found, others = set(), []
     for path in _walk(folder, frozenset()):
-        if path.is_dir() or kind(_head(path), path):
+        if path.is_dir() or kind(head(path), path):
             found.add(path)
         else:
             others.append(path)
@@ -193,7 +193,8 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
             yield from _walk(path, above | {own})
 
 
-def _head(path: Path) -> bytes:
+def head(path: Path) -> bytes:
+    """Return the first `HEAD` bytes of a file, none of one that cannot be opened."""
     try:
         with path.open("rb") as file:
             return file.read(HEAD)

@@ -1,7 +1,8 @@
-"""NIfTI 1 and 2 by nibabel: single files and pairs, compressed or not."""
+"""NIfTI 1 and 2, and ANALYZE 7.5, by nibabel: single files and pairs, compressed or not."""
 
 import gzip
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from numpy.typing import NDArray
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.volume import GZIP, NIFTI, Volume, check_voxels
 
+_READERS = {  # by their magic
+    b"n+1\0": "Nifti1Image",
+    b"ni1\0": "Nifti1Pair",
+    b"n+2\0": "Nifti2Image",
+    b"ni2\0": "Nifti2Pair",
+    b"": "AnalyzeImage",
+}
+
 
 class Nifti(Volume):
     """A NIfTI file, or the header of a pair, at `path`; memory-mapped unless it is compressed."""
@@ -18,25 +27,23 @@ class Nifti(Volume):
     def __init__(self, path: Path, view: Selection) -> None:
         nibabel = importlib.import_module("nibabel")
         nibabel.imageglobals.logger.handlers.clear()  # it writes to stderr by itself, beside the root logger
-        with readable():
-            header, packed = _opened(path)
+        with ExitStack() as files, readable():
+            header, packed = _opened(path, files)
             start = header.read(512)
             header.seek(0)
-            magic = next(magic for magic, place in NIFTI.items() if start[place : place + 4] == magic)
-            second, pair = magic[2:3] == b"2", magic[:2] == b"ni"
-            holder, voxels = nibabel.FileHolder, header
-            if pair:
+            magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
+            held, kind = {"image": nibabel.FileHolder(fileobj=header)}, _READERS[magic]
+            if kind not in ("Nifti1Image", "Nifti2Image"):
                 stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-                place = next((p for s in (".img", ".img.gz", ".IMG") if (p := stem.with_suffix(s)).is_file()), None)
-                if place is None:
+                voxels = (stem.with_suffix(suffix) for suffix in (".img", ".IMG", ".img.gz"))
+                if (place := next((voxel for voxel in voxels if voxel.is_file()), None)) is None:
                     raise ValueError(f"its voxels are missing: {stem.with_suffix('.img').name} must be beside it")
-                voxels, packed = _opened(place)
-            kind = getattr(nibabel, f"Nifti{1 + second}{'Pair' if pair else 'Image'}")
-            held = {"image": holder(fileobj=voxels)} | ({"header": holder(fileobj=header)} if pair else {})
-            self._image = image = kind.from_file_map(held)
-            self._files = header, voxels
+                file, packed = _opened(place, files)
+                held = {"header": held["image"], "image": nibabel.FileHolder(fileobj=file)}
+            self._image = image = getattr(nibabel, kind).from_file_map(held)
             stored, shape = image.get_data_dtype(), image.shape
             rescale = float(image.dataobj.slope), float(image.dataobj.inter)
+            self._files = files.pop_all()
         if packed:
             check_voxels(shape)
         self._colour = stored.names
@@ -47,7 +54,7 @@ class Nifti(Volume):
         grid = (*shape[:3], 1, 1)[:3]
         super().__init__(
             view, (*grid, count), image.affine, np.dtype(np.uint8) if self._colour else stored, rescale,
-            times=len(shape) > 3 and shape[3] > 1,
+            times=len(shape) > 3 and shape[3] > 1, streams=not packed,
         )  # fmt: skip
 
     def _load(self) -> NDArray[Any]:
@@ -69,13 +76,12 @@ class Nifti(Volume):
     def close(self) -> None:
         """Close the files."""
         super().close()
-        for file in self._files:
-            file.close()
+        self._files.close()
 
 
-def _opened(path: Path) -> tuple[Any, bool]:
-    """Open a file that gzip may have packed, and say whether it has."""
-    file: Any = path.open("rb")
+def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:
+    """Open a file that gzip may have packed, until `files` is closed, and say whether it has."""
+    file: Any = files.enter_context(path.open("rb"))
     packed = file.read(2) == GZIP
     file.seek(0)
-    return (gzip.GzipFile(fileobj=file), True) if packed else (file, False)
+    return (files.enter_context(gzip.GzipFile(fileobj=file)), True) if packed else (file, False)

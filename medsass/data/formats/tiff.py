@@ -97,6 +97,7 @@ class Tiff(ImageFile):
         self.common = bool(self._counted)
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
         self._grain, self.turn = grain, self._turn
+        self.common = True
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))

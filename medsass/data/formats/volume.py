@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
-SUFFIXES = frozenset({".nii", ".gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"})
 MOST_VOXELS = 1 << 31  # of a volume that is read into memory
 
 GZIP = b"\x1f\x8b"
@@ -30,6 +29,7 @@ _VIEWS = {  # axis -> where slices, rows and columns go: the axis of RAS (right,
     "y": ((1, -1), (2, -1), (0, -1)),
     "x": ((0, -1), (2, -1), (1, -1)),
 }
+ANALYZE = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, the length of the header of ANALYZE 7.5, which NIFTI 1 extends
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # turns coordinates of SimpleITK and DICOM into those of NIfTI, and back
 
 
@@ -40,7 +40,7 @@ def kind(head: bytes) -> str:
             head = zlib.decompressobj(31).decompress(head, 512)
         except zlib.error:
             return ""
-    if any(head[place : place + 4] == magic for magic, place in NIFTI.items()):
+    if any(head[place : place + 4] == magic for magic, place in NIFTI.items()) or head.startswith(ANALYZE):
         return "nifti"
     if head.startswith(b"NRRD000"):
         return "nrrd"
@@ -106,6 +106,7 @@ class Volume(ImageFile):
         shape: (I, J, K, N) of the grid, with N channels, or time points where `times`.
         affine: (4, 4), from the indices of voxels to millimetres in RAS.
         dtype, rescale: of the stored values, and slope and intercept that make physical values of them.
+        streams: whether the voxels are memory-mapped.
 
     """
 
@@ -113,7 +114,7 @@ class Volume(ImageFile):
 
     def __init__(
         self, view: Selection, shape: tuple[int, ...], affine: NDArray[np.float64], dtype: np.dtype[Any],
-        rescale: tuple[float, float] = (1.0, 0.0), times: bool = False,
+        rescale: tuple[float, float] = (1.0, 0.0), times: bool = False, streams: bool = False,
     ) -> None:  # fmt: skip
         check_level(view, 1)
         self.view, self._shape, self._rescale = view, shape, rescale
@@ -130,7 +131,7 @@ class Volume(ImageFile):
         self._channels = (0,) if self._movie else pick_channels(view.channels, shape[3])
         self.cut = Cut.of(affine, shape[:3], view.axis)
         count, height, width = (shape[axis] for axis in self.cut.axes)
-        super().__init__(height, width, len(self._channels) == 3, _type(dtype, rescale), view, streams=True)
+        super().__init__(height, width, len(self._channels) == 3, _type(dtype, rescale), view, streams=streams)
         self.common, self.padding = True, (np.nan, np.nan) if self.dtype.kind == "f" else None
         if dtype.kind in "ui" and self.dtype.kind in "ui":
             ends = [int(end) * int(rescale[0]) + int(rescale[1]) for end in (np.iinfo(dtype).min, np.iinfo(dtype).max)]

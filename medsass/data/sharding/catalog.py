@@ -210,6 +210,11 @@ class Catalog:
                 self._say(f"no file matches {globs}" + (f": split '{split}' left out" if split else ""))
         if self._over:
             self._say(self._passed_over())
+        if guessed and (twins := layout.twins(self._database)):
+            self._say(
+                f"WARNING: the folders '{twins[0]}' and '{twins[1]}' hold files of the same names; if one holds masks, say so: "
+                f"--images '{twins[0]}/*' --masks '{twins[1]}/*'"
+            )
         if guessed:
             query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
                        AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import filter as matching
+from itertools import combinations
 from os.path import commonprefix
 
 from medsass.data.sharding.pairing import stem
@@ -31,6 +32,7 @@ _SPLITS = {
     "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?(?![a-z]))|(?<=[a-z])Va\b"),
     "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?(?![a-z]))|(?<=[a-z])Ts\b"),
 }
+_FOLDERS = 50  # that are compared with one another
 _TRIED, _KNOWN = 200, 5000  # images and masks on which ends of names are tried
 
 Names = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
@@ -73,6 +75,16 @@ def recognise(database: sqlite3.Connection, readable: Callable[[str], bool]) -> 
         return _side_by_side([path for (path,) in database.execute(every) if readable(path)])
     tables = [table for some in _alike(masked) if (table := _beside(some, folders, names))]
     return _with_splits(_best(tables), folders, names)
+
+
+def twins(database: sqlite3.Connection) -> tuple[str, str] | None:
+    """Return two folders of images without masks of which most files have the same stems; one may hold the masks."""
+    own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
+    held: dict[str, set[str]] = defaultdict(set)
+    for folder, name in database.execute(f"{own} ORDER BY folder LIMIT {_KNOWN}"):
+        held[folder].add(stem(name))
+    pairs = combinations(list(held)[:_FOLDERS], 2)
+    return next(((a, b) for a, b in pairs if 2 * len(held[a] & held[b]) > max(len(held[a]), len(held[b]), 2)), None)
 
 
 def _role(folder: str) -> str:

@@ -7,7 +7,7 @@ one that kills its worker again is left out.
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -36,8 +36,10 @@ class Preparation:
         self._several = partial(by_region, recipe, config)
         self._pool = Pool(workers, Setup(recipe, config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ)))
 
-    def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[list[Made]]:
-        """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on."""
+    def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Generator[list[Made], None, None]:
+        """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on. Its end,
+        or that of the generator, ends the workers.
+        """
         try:
             yield from self._parts((WorkItem(*item) for item in listed), position)
         finally:

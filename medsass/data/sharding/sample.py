@@ -66,7 +66,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
     else:
         if alone and file.several:
             raise ValueError(
-                f"{file.image.frames} images in a file with the name of a photograph; name it as what it is"
+                f"{file.image.frames} frames under the name of a photograph; name it as what it is, such as .tif"
             )
         key = file.key(region)
         array, limits = file.read(region)
@@ -90,7 +90,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
     if found is not None:
         mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
-        files["mask.png"] = kept or _encode(mask * np.uint8(255), "png")
+        files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return Sample(key, entry.split, files, extension, meta, levels)
@@ -145,3 +145,8 @@ def _encode(array: NDArray[Any], extension: str) -> bytes:
     else:
         Image.fromarray(array).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
+
+
+def _encode_mask(mask: NDArray[np.uint8]) -> bytes:
+    """Return a mask in {0, 1} as a PNG of 0 and 255, without filters: a quarter of the time, a tenth more bytes."""
+    return bytes(imagecodecs.png_encode(mask * np.uint8(255), level=3, filter=imagecodecs.PNG.FILTER.NONE))

@@ -8,6 +8,7 @@ how often the run was killed, and memory is bounded by what is in flight, not by
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -180,10 +181,11 @@ def _write_samples(
     stats = catalog.listing.stats
     listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(rank))
     try:
-        for made in preparation.prepare(listed, (rank, region)):
-            writer.write(made)
-            if progress and made:
-                progress(made[-1].rank + 1, total)
+        with closing(preparation.prepare(listed, (rank, region))) as prepared:  # or workers would outlast an error
+            for made in prepared:
+                writer.write(made)
+                if progress and made:
+                    progress(made[-1].rank + 1, total)
         writer.finish((total, 0))
     except BaseException:
         writer.abort()

@@ -97,7 +97,7 @@ def choose(
         ]
     chosen = exact(dict(few), recipe)
     note = f"{total} images in {len(few)} groups are few: shares are met as nearly as whole groups allow, not by hash"
-    return lambda group, _: chosen[group], [] if recipe.exact_splits else [note]
+    return lambda group, _: chosen[group], [] if recipe.exact_splits or total == 1 else [note]
 
 
 def known(recipe: Recipe) -> Rule:

@@ -10,6 +10,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -27,6 +28,7 @@ SIDE = "copy it again from where it came; only medsass verify reads it, training
 _PIECE = 1 << 20  # bytes read at a time
 _MOST = 8  # samples or flaws of a tar file that are named; the others are counted
 _MASK, _JSON = "mask.png", "json"
+_KNOWN = (*IMAGES, _MASK, _JSON)  # extensions of a sample's files
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Contents:
         self.counts["masks",] += _MASK in extensions
         if len(images) != 1:
             self.flaws.append(f"sample {key} has {len(images) or 'no'} image{'s' * bool(images)}")
-        for member in members:
-            if member.extension not in (*IMAGES, _MASK, _JSON):
-                self.flaws.append(f"{member.name} is not a file that a sample has")
+        for extension in extensions:
+            if extension not in _KNOWN:
+                self.flaws.append(f"{key}.{extension} is not a file that a sample has")
         if _JSON not in extensions:
             self.flaws.append(f"sample {key} has no .json")
             return
@@ -115,23 +117,23 @@ def read(file: io.BufferedReader) -> Contents:
     """Read a tar file to its end, past the header that is broken if there is one."""
     found = Contents()
     sample: list[Member] = []
-    at, text = 0, b""
+    extensions: set[str] = set()
+    at, key, text = 0, "", b""
     while any(block := file.read(tarfile.BLOCKSIZE)):
-        try:
-            info: tarfile.TarInfo | None = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            info = None
-        if not info or not info.isreg():
+        member = _member(block, at)
+        if not member:
             found.broken = at
             break
-        member = Member(info.name, at + tarfile.BLOCKSIZE, info.size)
-        if sample and (sample[0].key != member.key or member.extension in [each.extension for each in sample]):
+        own, extension = member.key, member.extension
+        if sample and (key != own or extension in extensions):
             found.add(sample, text)
-            sample, text = [], b""
+            sample, extensions, text = [], set(), b""
+        key = own
         sample.append(member)
+        extensions.add(extension)
         at = member.end
         left = at - member.offset
-        if member.extension == _JSON:
+        if extension == _JSON:
             text = file.read(left)[: member.size]
         else:
             while left and (piece := file.read(min(left, _PIECE))):
@@ -141,6 +143,19 @@ def read(file: io.BufferedReader) -> Contents:
     while file.read(_PIECE):
         pass
     return found
+
+
+def _member(block: bytes, at: int) -> Member | None:
+    """Return the member whose header the 512 bytes at `at` are, None if they are none."""
+    with suppress(ValueError):
+        member = Member(block[: tar.NAME].rstrip(b"\0").decode(), at + tarfile.BLOCKSIZE, int(block[124:135], 8))
+        if tar.header(member.name, member.size) == block:  # as medsass writes it: a quarter of tarfile's time
+            return member
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+    return Member(info.name, at + tarfile.BLOCKSIZE, info.size) if info.isreg() else None
 
 
 def find(

@@ -31,7 +31,7 @@ IMAGES: tuple[str, ...] = get_args(Extension)
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 BLOCK = 4096  # bytes that have one checksum
 
-_NAME = 100  # bytes
+NAME = 100  # bytes of a name
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
@@ -80,9 +80,8 @@ class Checksums:
     def update(self, data: bytes) -> None:
         """Append `data` to the stream."""
         self._rest += data
-        whole = len(self._rest) // BLOCK * BLOCK
-        for at in range(0, whole, BLOCK):
-            self._done += zlib.crc32(self._rest[at : at + BLOCK]).to_bytes(4, "little")
+        whole, view = len(self._rest) // BLOCK * BLOCK, memoryview(self._rest)
+        self._done += b"".join(zlib.crc32(view[at : at + BLOCK]).to_bytes(4, "little") for at in range(0, whole, BLOCK))
         self._rest = self._rest[whole:]
 
     def pack(self) -> bytes:
@@ -212,10 +211,10 @@ def header(name: str, size: int) -> bytes:
     Raises `ValueError` for a name of more than 100 bytes and for a size that the format cannot hold.
     """
     text = name.encode()
-    if len(text) > _NAME or size >> 33:
-        raise ValueError(f"{name}: {size} bytes do not fit into a tar file, whose names have at most {_NAME} bytes")
+    if len(text) > NAME or size >> 33:
+        raise ValueError(f"{name}: {size} bytes do not fit into a tar file, whose names have at most {NAME} bytes")
     block = bytearray(_HEADER)
-    block[:_NAME] = text.ljust(_NAME, b"\0")
+    block[:NAME] = text.ljust(NAME, b"\0")
     block[124:135] = b"%011o" % size
     block[148:156] = b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * ord(" "))
     return bytes(block)

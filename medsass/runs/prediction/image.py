@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection
-from medsass.data.formats.opening import open_image
+from medsass.runs.image_files import Input
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,14 @@ def _rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 @contextmanager
 def open_input(
-    path: Path, view: Selection, rule: str, bits: int, window: depth.Limits | None = None
+    source: Input, view: Selection, rule: str, bits: int, window: depth.Limits | None = None
 ) -> Iterator[list[InputImage]]:
-    """Open the images that `view` selects in the file `path`; `rule`, `bits` and `window` as in `InputImage`.
+    """Open the images that `view` selects in `source`; `rule`, `bits` and `window` as in `InputImage`.
 
     An image that is not 8-bit is read once for its limits, a volume once for all of its slices.
     """
     with _readable():
-        file = open_image(path, view)
+        file = source.open(view)
     with file:
         yield [InputImage(file, rule, window, bits, frame) for frame in range(file.frames)]
 

@@ -51,9 +51,8 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     with console.progress("predict", len(inputs)) as bar:
         for outputs in inputs:
             try:
-                place = outputs.image
-                opened = open_input(place, outputs.view, facts.range, facts.depth, window)
-                with foreign.reading(place.name), opened as images:
+                opened = open_input(outputs.source, outputs.view, facts.range, facts.depth, window)
+                with foreign.reading(outputs.image.name), opened as images:
                     outputs.mask.parent.mkdir(parents=True, exist_ok=True)
                     if outputs.form == "stack":
                         _write_stack(outputs, images, network, tile, config, bar)

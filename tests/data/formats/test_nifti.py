@@ -106,3 +106,16 @@ def test_a_volume_without_a_size_or_too_large_is_refused(tmp_path: Path) -> None
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(header.binaryblock + bytes(4)))
     with pytest.raises(ValueError, match=r"2000x2000x2000 voxels are more than .* save it as an uncompressed \.nii"):
         open_image(tmp_path / "b.nii.gz")
+
+
+def test_analyze_is_read_and_becomes_nifti(tmp_path: Path) -> None:
+    array = grid()
+    nib.save(nib.AnalyzeImage(array, np.diag([-2, 2, 3, 1])), tmp_path / "a.hdr")
+    original = nib.load(tmp_path / "a.hdr")
+    with open_image(tmp_path / "a.hdr") as picture:
+        np.testing.assert_array_equal(frames(picture), shown(array, "LAS", "z"))
+        assert isinstance(picture, volume.Volume)
+        (tmp_path / "b.nii.gz").write_bytes(picture.encode(frames(picture)))
+    back = nib.load(tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(np.asarray(back.dataobj), array)
+    np.testing.assert_allclose(back.affine, original.affine)

@@ -49,7 +49,7 @@ def task(source: Path, *names: str) -> Task:
 def test_each_task_is_answered_or_known_to_have_killed_while_workers_are_killed(pool: Pool, source: Path) -> None:
     rng, names = random.Random(0), sorted(path.name for path in (source / "images").iterdir())
     answered, codes = 0, list[int]()
-    waiting = [pool.submit(task(source, *names)) for _ in range(counted(60, 600))]
+    waiting = [pool.submit(task(source, *names)) for _ in range(counted(30, 600))]
     for number, ticket in enumerate(waiting):
         if number % 5 == 0:
             assert forkserver._server
@@ -103,19 +103,26 @@ def _descendants(pid: int) -> list[int]:
     return children + [one for child in children for one in _descendants(child)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_the_command_that_started_it(number: int, source: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(forks.ROOT)}
     words = [sys.executable, "-c", ENDING, str(source), str(tmp_path / "out")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(words, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
         assert process.stdout.readline() == "ready\n"
         server, *others = _descendants(process.pid)
         assert others
         assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1  # so that it may be forked
         alive = [os.pidfd_open(pid) for pid in (server, *others)]
-        process.send_signal(number)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does, to all of them
+        else:
+            process.send_signal(number)
         process.wait()
         for one in alive:
             assert select.select([one], [], [], 20)[0]
             os.close(one)
+        said = process.stderr.read()
+        assert ("KeyboardInterrupt" in said) == (number == signal.SIGINT)
+        assert "worker.py" not in said  # they end without a word
+        assert "forkserver.py" not in said

@@ -18,18 +18,13 @@ from medsass.config import ShardConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
-from medsass.data.shards.manifest import Manifest, load
-from tests.support.faults import contents, decoded, reasons
+from medsass.data.shards.manifest import load
+from tests.support.faults import contents, decoded, reasons, samples
 
 
 def config(source: Path, out: Path, **changes: object) -> ShardConfig:
     options = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 100_000}
     return ShardConfig(source, out, **{**options, **changes})  # type: ignore[arg-type]
-
-
-def samples(folder: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
-    files = [folder / item.file for split in manifest.splits.values() for item in split.shards]
-    return {key: content for path in files for key, content in tar.read(path)}
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
+from tests.data.formats.test_dicom_series import by_simpleitk, save_series
 from tests.data.formats.volumes import save, save_itk, shown
-from tests.support.predicted import files_in, noise, read, run_predict, save_run
+from tests.support.predicted import files_in, noise, read, run_predict, save_image, save_run
 
 pytestmark = pytest.mark.usefixtures("light_file")
 SHAPE = (40, 36, 5)
@@ -106,3 +107,29 @@ def test_volumes_with_one_mask_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"would both write .*a\.nii\.gz; predict them into different folders"):
         run_predict(trained, tmp_path / "out", *images)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dicom_series_gets_one_volume_on_its_own_place(trained: Path, tmp_path: Path) -> None:
+    for patient, plane in (("P1", "axial"), ("P2", "sagittal")):
+        save_series(tmp_path / "in" / patient, plane, slices=4)
+    save_image(tmp_path / "in" / "P2" / "photo.png")
+    assert run_predict(trained, tmp_path / "out", tmp_path / "in") == []
+    assert files_in(tmp_path / "out") == {"P1.nii.gz", "P2.nii.gz", "P2/photo.png"}
+    run_predict(trained, tmp_path / "alone", tmp_path / "in" / "P1")
+    run_predict(trained, tmp_path / "files", *sorted((tmp_path / "in" / "P1").iterdir()))
+    theirs = by_simpleitk(tmp_path / "in" / "P1")
+    masks = [sitk.ReadImage(str(tmp_path / out / "P1.nii.gz")) for out in ("out", "alone", "files")]
+    for mask in masks:
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(masks[0]))
+        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(mask, name)(), getattr(theirs, name)(), rtol=1e-5, atol=1e-5)
+
+
+def test_series_of_one_folder_are_told_apart_by_their_numbers(trained: Path, tmp_path: Path) -> None:
+    for number, plane in ((2, "axial"), (5, "coronal")):
+        save_series(tmp_path / str(number), plane, slices=2, SeriesNumber=number)
+        for path in (tmp_path / str(number)).iterdir():
+            path.rename(tmp_path / f"{number}-{path.name}")
+        (tmp_path / str(number)).rmdir()
+    run_predict(trained, tmp_path / "out", *sorted(tmp_path.glob("*.dcm")))
+    assert files_in(tmp_path / "out") == {f"{tmp_path.name}-2.nii.gz", f"{tmp_path.name}-5.nii.gz"}

@@ -1,0 +1,149 @@
+"""A DICOM series as a volume: the slices of one SeriesInstanceUID, in order of their positions.
+
+The geometry is that of DICOM PS3.3, C.7.6.2 (image plane): the position of the first voxel, the directions of rows and
+columns, and the distance between pixels and between slices.
+"""
+
+import gzip
+import importlib
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.data.formats import kinds
+from medsass.data.formats.dicom import Dicom
+from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.volume import LPS, Volume, check_voxels
+
+_SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")  # CT, MR and PET
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
+_TAGS = ("SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", *_PLACE,
+         "PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")  # fmt: skip
+_EVEN = 0.01  # of the distance between slices, by which it may vary
+
+
+def grouped(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """Put files that are slices of one volume together: of one folder, series, size and orientation.
+
+    Slices come in order, at the place of the first of them. Other files stay alone, and so do slices that lie in one place,
+    of which a warning tells.
+    """
+    series = defaultdict[Any, list[tuple[float, Path]]](list)
+    for path in paths:
+        if found := _slice(path):
+            series[found[0]].append((found[1], path))
+    volumes: dict[Path, tuple[Path, ...]] = {}
+    for slices in series.values():
+        places = sorted(slices)
+        if len({round(place, 3) for place, _ in places}) < len(places):
+            warnings.warn(
+                f"{slices[0][1].parent}: {len(slices)} slices of one series, of which some lie in one place; each is an image",
+                stacklevel=2,
+            )
+        elif len(slices) > 1:
+            order = tuple(path for _, path in places)
+            volumes |= dict.fromkeys(order, order)
+    seen, groups = set[Path](), []
+    for path in paths:
+        if path not in seen:
+            groups.append(volumes.get(path, (path,)))
+            seen.update(groups[-1])
+    return groups
+
+
+def number(path: Path) -> str:
+    """Return what tells the series of a file from others: its number, else its UID."""
+    header = _header(path)
+    return str(header.get("SeriesNumber") or header.get("SeriesInstanceUID"))
+
+
+def _slice(path: Path) -> tuple[Any, float] | None:
+    """Return the key of a slice's series, and its place along it in mm, or its number; None for other files."""
+    if path.is_dir() or kinds.kind(kinds.head(path), path) != "dicom" or (header := _header(path)) is None:
+        return None
+    placed = all(header.get(name) for name in _PLACE)
+    if not header.get("SeriesInstanceUID") or int(header.get("NumberOfFrames") or 1) > 1:
+        return None
+    if not placed and (header.get("SOPClassUID") not in _SECTIONS or header.get("InstanceNumber") is None):
+        return None
+    try:
+        turned = np.array(header.ImageOrientationPatient if placed else (), float)
+        place = (
+            float(_normal(turned) @ np.array(header.ImagePositionPatient, float)) if placed else header.InstanceNumber
+        )
+        return (path.parent, header.SeriesInstanceUID, header.Rows, header.Columns, *np.round(turned, 3)), float(place)
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return None  # what is wrong with it is told when it is read
+
+
+def _header(path: Path) -> Any:
+    try:
+        return importlib.import_module("pydicom").dcmread(
+            path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True
+        )
+    except Exception:  # as above
+        return None
+
+
+def _normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.cross(orientation[:3], orientation[3:6])
+
+
+class Series(Volume):
+    """The slices in the files `paths`, in order, with the values that `Dicom` reads. Warns of doubts about their places."""
+
+    def __init__(self, paths: Sequence[Path], view: Selection) -> None:
+        self._slices_read = slices = [Dicom(path, WHOLE_FILE) for path in paths]
+        self._affine = _affine([_header(path) for path in paths], paths[0].parent)
+        if any(one.colour for one in slices):
+            raise ValueError("slices in colour are no volume")
+        shape = slices[0].width, slices[0].height, len(slices), 1
+        check_voxels(shape)
+        super().__init__(view, shape, self._affine, np.result_type(*(one.dtype for one in slices)))
+        spans, windows, padding = ({getattr(one, name) for one in slices} for name in ("span", "limits", "padding"))
+        self.span = min(low for low, _ in spans), max(high for _, high in spans)
+        self.limits = windows.pop() if len(windows) == 1 else None
+        self.padding = (padding.pop() if len(padding) == 1 else None) or self.padding
+        self.converted = ", ".join(filter(None, (self.converted, slices[0].converted)))
+
+    def _load(self) -> NDArray[Any]:
+        grid = np.empty(self._shape[2::-1], self.dtype)
+        for place, one in enumerate(self._slices_read):
+            grid[place] = one.read()
+            one.close()
+        return grid.T[..., None]
+
+    def _file(self, grid: NDArray[Any], index: tuple[slice, ...]) -> bytes:
+        nibabel = importlib.import_module("nibabel")
+        whole = nibabel.Nifti1Image(np.empty(self._shape[:3], np.uint8), self._affine)
+        image = nibabel.Nifti1Image(grid, whole.slicer.slice_affine(index))
+        image.header.set_xyzt_units("mm")
+        return gzip.compress(image.to_bytes(), 6, mtime=0)
+
+
+def _affine(headers: Sequence[Any], folder: Path) -> NDArray[np.float64]:
+    """Return the (4, 4) affine from columns, rows and slices to millimetres in RAS; warn where places are in doubt."""
+    first = headers[0]
+    down, across = (float(size) for size in first.get("PixelSpacing") or first.get("ImagerPixelSpacing") or (1, 1))
+    affine = np.eye(4)
+    if all(header.get(name) for header in headers for name in _PLACE):
+        turned = np.array(first.ImageOrientationPatient, float)
+        places = np.array([header.ImagePositionPatient for header in headers], float)
+        steps = np.diff(places @ _normal(turned))
+        if np.ptp(steps) > _EVEN * steps.mean():
+            warnings.warn(
+                f"{folder}: slices lie {steps.min():g} to {steps.max():g} mm apart; the volume's are {steps.mean():g} mm apart",
+                stacklevel=2,
+            )
+        step, affine[:3, 3] = (places[-1] - places[0]) / len(steps), places[0]
+    else:
+        warnings.warn(f"{folder}: slices without positions, taken in the order of their InstanceNumber", stacklevel=2)
+        turned = np.array([1.0, 0, 0, 0, 1, 0])
+        step = np.array([0, 0, float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1)])
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = turned[:3] * across, turned[3:] * down, step
+    return np.asarray(LPS @ affine)

@@ -1,0 +1,120 @@
+"""DICOM series as volumes: pixels, order and geometry against what SimpleITK reads."""
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from medsass.data.formats import depth
+from medsass.data.formats.dicom_series import Series, grouped
+from medsass.data.formats.image import Selection
+from tests.data.formats.dicoms import RNG, dataset, saved
+from tests.data.formats.volumes import frames
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+PLANES = {  # directions of rows and columns
+    "axial": [1, 0, 0, 0, 1, 0],
+    "coronal": [1, 0, 0, 0, 0, -1],
+    "sagittal": [0, 1, 0, 0, 0, -1],
+    "oblique": [0.8, 0.6, 0, -0.6, 0.8, 0],
+}
+
+
+def save_series(
+    folder: Path, plane: str = "axial", slices: int = 6, placed: bool = True, **elements: Any
+) -> np.ndarray:
+    """Write slices (n, 12, 16) int16 whose names say nothing of their order, and return them in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    array = RNG.integers(0, 2000, (slices, 12, 16)).astype(np.int16)
+    turned = np.array(PLANES[plane], float)
+    normal = np.cross(turned[:3], turned[3:])
+    for place in range(slices):
+        made = dataset(
+            array[place], SeriesInstanceUID="1.2.9", Modality="CT", InstanceNumber=slices - place, **elements
+        )
+        made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = CT
+        made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = f"1.2.9.{place + 1}"
+        made.PixelSpacing, made.SliceThickness = [0.75, 0.5], 3
+        if placed:
+            made.ImageOrientationPatient = turned.tolist()
+            made.ImagePositionPatient = (np.array([-40.5, 11, 200]) + 2.5 * place * normal).tolist()
+        (folder / f"{(place * 7) % slices:02d}.dcm").write_bytes(saved(made))
+    return array
+
+
+def by_simpleitk(folder: Path) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    return reader.Execute()
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_series_is_what_simpleitk_reads(plane: str, tmp_path: Path) -> None:
+    array = save_series(tmp_path / "s", plane, RescaleSlope=1, RescaleIntercept=-1024)
+    (paths,) = grouped(sorted((tmp_path / "s").iterdir()))
+    theirs = by_simpleitk(tmp_path / "s")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(theirs), array - 1024)
+    lps = sitk.GetArrayFromImage(sitk.DICOMOrient(theirs, "LPS"))
+    for axis, truth in (("z", lps), ("y", lps.transpose(1, 0, 2)[:, ::-1]), ("x", lps.transpose(2, 0, 1)[:, ::-1])):
+        with Series(paths, Selection(axis=axis)) as picture:
+            np.testing.assert_array_equal(frames(picture), truth)
+            (tmp_path / "mask.nii.gz").write_bytes(picture.encode((frames(picture) > 0).astype(np.uint8)))
+        mask = sitk.ReadImage(str(tmp_path / "mask.nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(theirs) > 0)
+        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(mask, name)(), getattr(theirs, name)(), rtol=1e-5, atol=1e-5)
+
+
+def test_each_nth_slice_keeps_its_place(tmp_path: Path) -> None:
+    save_series(tmp_path, "coronal")
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    theirs = by_simpleitk(tmp_path)[:, :, ::2]
+    with Series(paths, Selection(axis="y", every=2)) as picture:
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(picture.encode(frames(picture))))
+    affine = np.diag([-1, -1, 1, 1]) @ image.affine
+    np.testing.assert_allclose(affine[:3, 3], theirs.GetOrigin(), atol=1e-4)
+    assert image.shape == theirs.GetSize()
+
+
+def test_window_padding_and_range_are_those_of_the_series(tmp_path: Path) -> None:
+    array = save_series(tmp_path / "a")
+    save_series(tmp_path / "b", WindowCenter=40.5, WindowWidth=401)
+    (a,), (b,) = (grouped(sorted((tmp_path / name).iterdir())) for name in "ab")
+    with Series(a, Selection()) as picture:
+        assert depth.limits(picture, 3, "minmax") == [(array.min(), array.max())]
+        assert picture.padding is None
+    with Series(b, Selection()) as picture:
+        assert depth.limits(picture, 3, "minmax") == [(-160, 240)]
+
+
+def test_slices_without_positions_follow_their_numbers(tmp_path: Path) -> None:
+    array = save_series(tmp_path, placed=False)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    with pytest.warns(UserWarning, match="without positions, taken in the order of their InstanceNumber"):
+        picture = Series(paths, Selection())
+    with picture:
+        np.testing.assert_array_equal(frames(picture), array[::-1])  # the last has number 1
+
+
+def test_a_gap_between_slices_is_told(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    with pytest.warns(UserWarning, match=r"slices lie 2\.5 to 5 mm apart; the volume's are 3\.125 mm apart"):
+        Series([*paths[:2], *paths[3:]], Selection()).close()
+
+
+def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
+    save_series(tmp_path / "a")
+    save_series(tmp_path / "b", "sagittal", slices=2, SeriesNumber=7)
+    (tmp_path / "x.dcm").write_bytes(saved(dataset(RNG.integers(0, 9, (8, 8), np.uint8), SeriesInstanceUID="1.2.9")))
+    (tmp_path / "t.png").write_bytes(b"\x89PNG and no more")
+    paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [len(group) for group in grouped(paths)] == [6, 2, 1, 1]
+    shutil.copy(tmp_path / "a" / "00.dcm", tmp_path / "a" / "copy.dcm")
+    with pytest.warns(UserWarning, match="7 slices of one series, of which some lie in one place; each is an image"):
+        assert [len(group) for group in grouped(sorted((tmp_path / "a").iterdir()))] == [1] * 7

@@ -1,0 +1,58 @@
+"""The check by the training decoder: what it sees, what it forgives, and what it says on stderr."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsass.config import ShardConfig
+from medsass.data.sharding.decodable import checker
+from medsass.data.sharding.phash import perceptual_hash
+from medsass.data.sharding.sample import Sample
+from medsass.data.sharding.tasks import Made, Rejected
+
+
+def jpeg(seed: int) -> bytes:
+    array = np.random.default_rng(seed).integers(0, 256, (40, 56, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def made(data: bytes, width: int = 56) -> Made:
+    meta = {"source": "a.jpg", "width": width, "height": 40}
+    return Made(0, 0, Sample("a", "train", {"jpg": data}, "jpg", meta))
+
+
+def checked(*samples: Made, near_duplicates: bool = False) -> list[Made]:
+    return checker(ShardConfig(Path(), Path(), near_duplicates=near_duplicates))(list(samples))
+
+
+def reason(one: Made) -> str:
+    assert isinstance(one.result, Rejected)
+    return one.result.reason
+
+
+def test_good_samples_pass_beside_bad_ones(capfd: pytest.CaptureFixture[str]) -> None:
+    cut = jpeg(1)[:-900] + b"\xff\xd9"  # libjpeg paints the rest gray, and warns
+    assert Image.open(io.BytesIO(cut)).convert("RGB").size == (56, 40)
+    rubbish = jpeg(2)[:-2] + b"\0\0rubbish\xff\xd9"  # a harmless warning
+    samples = [made(jpeg(0)), made(cut), made(rubbish), made(b"no image"), made(jpeg(3), width=50), Made(1, 0, None)]
+    found = checked(*samples)
+    assert [found[0], found[2], found[5]] == [samples[0], samples[2], samples[5]]
+    assert reason(found[1]) == "truncated JPEG file: its pixel data ends early"
+    assert reason(found[3]) == "not an image file that can be read"
+    assert reason(found[4]) == "the training decoder sees 56x40 pixels, the file says 50x40"
+    assert "premature end of data segment" in capfd.readouterr().err  # handed on
+
+
+def test_more_images_than_the_decoder_takes_at_once_keep_their_order() -> None:
+    samples = [made(jpeg(seed)) for seed in range(70)]
+    for one, sample in zip(checked(*samples, near_duplicates=True), samples, strict=True):
+        assert one.result is sample.result
+        assert isinstance(sample.result, Sample)
+        pixels = np.asarray(Image.open(io.BytesIO(sample.result.files["jpg"])))
+        assert one.phash is not None
+        assert np.bitwise_count(np.int64(one.phash) ^ np.int64(perceptual_hash(pixels))) <= 2

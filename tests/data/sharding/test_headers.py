@@ -1,0 +1,53 @@
+"""Patients and series from the headers of DICOM files."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from medsass.data.sharding import recipe
+from tests.support.catalogued import find
+
+FOLDER = recipe.load("folder")
+
+
+def dicom(path: Path, **tags: str) -> None:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"1.2.{abs(hash(path.name)) % 10**6}"
+    for name, value in tags.items():
+        setattr(data, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".IMA", ""])
+def test_slices_of_a_patient_stay_in_one_split(suffix: str, tmp_path: Path) -> None:
+    for i in range(60):
+        dicom(tmp_path / f"{i % 7}/IM{i}{suffix}", PatientID=f"Doe {i % 6}", SeriesInstanceUID=f"1.2.{i % 12}")
+    found, where = find(tmp_path, FOLDER), defaultdict(set)
+    for entry in found.entries:
+        where[int(entry.image.partition("IM")[2].partition(".")[0]) % 6].add((entry.group, entry.split))
+    assert all(len(places) == 1 for places in where.values())
+    assert len({entry.split for entry in found.entries}) == 3
+    assert not any("Doe" in entry.group for entry in found.entries)  # an ID is not passed on
+    assert Counter(entry.group for entry in find(tmp_path, FOLDER, "series").entries).most_common()[-1][1] == 5
+
+
+def test_files_without_an_id_count_by_their_study(tmp_path: Path) -> None:
+    for i in range(12):
+        dicom(tmp_path / f"{i}.dcm", StudyInstanceUID=f"1.3.{i % 3}", SeriesInstanceUID=f"1.2.{i % 6}")
+    (tmp_path / "broken.dcm").write_bytes(b"text")
+    groups = Counter(entry.group for entry in find(tmp_path, FOLDER).entries)
+    assert sorted(groups.values()) == [1, 4, 4, 4]
+
+
+def test_patient_in_two_splits_is_warned_of_where_images_are_their_own_groups(tmp_path: Path) -> None:
+    for i in range(30):
+        dicom(tmp_path / f"{i}.dcm", PatientID=f"{i % 2}")
+    assert any(
+        note.startswith("WARNING: 2 of 2 groups have images in several splits")
+        for note in find(tmp_path, FOLDER, "image").notes
+    )

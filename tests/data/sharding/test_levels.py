@@ -1,0 +1,133 @@
+"""One rule of foreground for all masks of a dataset: levels that contradict one another end the run and are named."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from medsass.config import ShardConfig
+from medsass.data.sharding import shard
+from medsass.data.sharding.journal import Journal
+from medsass.data.sharding.levels import ClassesError, DatasetLevels
+from tests.support.effort import examples
+from tests.support.faults import samples
+
+GRAY = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint8)
+
+
+def dataset(folder: Path, *masks: np.ndarray, image: np.ndarray = GRAY) -> Path:
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i, mask in enumerate(masks):
+        Image.fromarray(np.roll(image, i)).save(folder / f"images/{i}.png")
+        Image.fromarray(mask).save(folder / f"masks/{i}.png")
+    return folder
+
+
+def square(*levels: int, ground: int = 0) -> np.ndarray:
+    mask = np.full((24, 32), ground, np.uint8)
+    for i, level in enumerate(levels):
+        mask[4:10, 4 + 8 * i : 10 + 8 * i] = level
+    return mask
+
+
+def write(source: Path, **options: object) -> dict[str, float]:
+    """Shard a source and return the coverage of each image's mask."""
+    out = source.parent / "out"
+    manifest = shard.write(ShardConfig(source, out, split="0.4,0.3,0.3", overwrite=True, **options))  # type: ignore[arg-type]
+    stored = samples(out, manifest).values()
+    found = (json.loads(content["json"]) for content in stored)
+    return {meta["key"]: meta["mask_coverage"] for meta in found}
+
+
+@pytest.mark.parametrize("masks", [
+    (square(1), square(2), square(1)),  # an organ in some images, a tumour in others
+    (square(1, 2), square(1), square()),
+    (square(2, ground=1), square(2), square(1)),
+    (square(ground=1), square(2, ground=1), square(2, ground=1)),  # what is all ground looks like all foreground
+])  # fmt: skip
+def test_classes_are_refused_with_their_levels_and_the_option(masks: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", *masks)
+    with pytest.raises(
+        ValueError, match=r"^the masks hold the levels .*1 \(.*2 \(.*--foreground .*2 \(levels\), nonzero or half$"
+    ):
+        write(source)
+    assert not list(tmp_path.glob("out*"))
+    expected = {str(i): round(float(np.isin(mask, (2,)).mean()), 6) for i, mask in enumerate(masks)}
+    assert write(source, foreground="2") == expected
+
+
+def test_two_levels_of_the_dataset_need_no_rule(tmp_path: Path) -> None:
+    masks = (square(255), square(), square(ground=255))
+    assert write(dataset(tmp_path / "source", *masks)) == {
+        str(i): round(float((mask > 0).mean()), 6) for i, mask in enumerate(masks)
+    }
+
+
+def test_mask_of_many_levels_alone_is_left_out(tmp_path: Path) -> None:
+    soft = np.linspace(0, 255, 24 * 32).astype(np.uint8).reshape(24, 32)
+    assert set(write(dataset(tmp_path / "source", square(255), soft, square(255)))) == {"0", "2"}
+
+
+@given(st.lists(st.sets(st.sampled_from([0.0, 1.0, 2.0, 255.0]), min_size=1, max_size=2), min_size=1, max_size=6))
+@examples(100)
+def test_all_masks_are_by_one_rule_or_refused(masks: list[set[float]]) -> None:
+    """By the definition: at most two levels in all, and no mask whose only level is the ground of another."""
+    held = sorted(set.union(*masks))
+    fits = len(held) <= 2 and not any(
+        len(mask) == 1 and mask == {held[0]} and held[0] > 0 for mask in masks if len(held) == 2
+    )
+    found = DatasetLevels(Journal(None).database)
+    try:
+        for i, mask in enumerate(masks):
+            found.add(f"{i}.png", tuple(sorted(mask)))
+    except ClassesError:
+        assert not fits
+    else:
+        assert fits
+
+
+def test_levels_are_known_to_a_run_that_goes_on() -> None:
+    journal = Journal(None)
+    DatasetLevels(journal.database).add("a.png", (0, 1))
+    with pytest.raises(ClassesError, match=r"0 \(a.png\), 1 \(a.png\), 2 \(b.png\)"):
+        DatasetLevels(journal.database).add("b.png", (0, 2))
+
+
+def test_nearly_empty_and_nearly_full_masks_are_warned_of(tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", square(), square(ground=255), square(255))
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", split="0.4,0.3,0.3"))
+    warnings = [note for note in manifest.notes if note.startswith("WARNING")]
+    assert any(note.startswith("WARNING: 1 masks are below 0.1 % foreground, such as that of 0;") for note in warnings)
+    assert any(note.startswith("WARNING: 1 masks are above 90 % foreground, such as that of 1;") for note in warnings)
+    assert sum("in the mean" in note for note in warnings) == 2  # each split holds one image
+
+
+def test_mask_of_another_size_names_the_option_that_resizes_it(tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", square(255), square(255), square(255)[::2, ::2])
+    assert set(write(source)) == {"0", "1"}
+    rejected = json.loads((tmp_path / "out/rejected.jsonl").read_text().splitlines()[0])
+    assert rejected["reason"] == "mask 2.png: size 16x12 differs from the image's 32x24; --resize-masks resizes it"
+    assert set(write(source, resize_masks=True)) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_mask_without_a_tag_is_turned_as_its_image_by_option(orientation: int, tmp_path: Path) -> None:
+    image, mask = np.roll(square(200), 3, axis=1)[:, :24], np.roll(square(255), 3, axis=1)[:, :24]
+    source = dataset(tmp_path / "source", mask, mask, mask, image=image)
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(image).save(source / "images/0.png", exif=exif)
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", split="0.4,0.3,0.3"))
+    assert any(note.startswith("WARNING: 1 images are turned by their orientation tag") for note in manifest.notes)
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", split="0.4,0.3,0.3", turn_masks=True, overwrite=True))
+    assert not any("turned" in note for note in manifest.notes)
+    stored = samples(tmp_path / "out", manifest)["0"]
+    pixels = [np.asarray(Image.open(io.BytesIO(stored[name]))) for name in ("png", "mask.png")]
+    np.testing.assert_array_equal(pixels[0] == 200, pixels[1] == 255)
+    np.testing.assert_array_equal(pixels[1], np.rot90(mask, {3: 2, 6: -1}[orientation]))

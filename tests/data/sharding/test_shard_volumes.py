@@ -1,0 +1,111 @@
+"""Volumes into shards: each slice a sample, cut, windowed and masked as the options and the recipe say."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import tifffile
+from PIL import Image
+
+from medsass.config import ShardConfig
+from medsass.data.formats.depth import scaled
+from medsass.data.sharding import shard
+from medsass.data.shards import tar
+from medsass.data.shards.manifest import load
+from tests.data.formats.volumes import save, save_itk, shown
+
+RNG = np.random.default_rng(0)
+SHAPE = (20, 24, 6)
+RECIPE = """
+name = "ct"
+window = [-160, 240]
+[[images]]
+path = "images/*"
+masks = "masks/*"
+axis = "y"
+every = 4
+[splits]
+train = 1.0
+"""
+
+
+def samples(out: Path) -> dict[str, dict[str, bytes]]:
+    files = [out / item.file for split in load(out).splits.values() for item in split.shards]
+    return {key: content for path in files for key, content in tar.read(path)}
+
+
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A folder with one CT volume, and its mask in another orientation of the grid."""
+    array = RNG.integers(-1000, 1000, SHAPE).astype(np.int16)
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    save(tmp_path / "source" / "images" / "a.nii.gz", array, "RAS")
+    save_itk(tmp_path / "source" / "masks" / "a.nrrd", (shown(array, "RAS", "z") > 500).astype(np.uint8))
+    return tmp_path / "source", array
+
+
+def test_slices_are_cut_windowed_and_paired_with_those_of_the_mask(
+    source: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, array = source
+    (tmp_path / "ct.toml").write_text(RECIPE)
+    shard.write(ShardConfig(folder, tmp_path / "out", recipe=str(tmp_path / "ct.toml"), workers=1))
+    found, truth = samples(tmp_path / "out"), shown(array, "RAS", "y")[::4]
+    assert sorted(found) == [f"a-f{frame:06d}" for frame in range(len(truth))]
+    for frame, slice_ in enumerate(truth):
+        content = found[f"a-f{frame:06d}"]
+        np.testing.assert_array_equal(decoded(content["png"]), scaled(slice_, [(-160, 240)], 8))
+        np.testing.assert_array_equal(decoded(content["mask.png"]) > 0, slice_ > 500)
+        assert json.loads(content["json"])["range"] == [[-160, 240]]
+    options = load(tmp_path / "out").options
+    assert (options.axis, options.every, options.window) == ("y", 4, "-160,240")
+    assert (options.channels, options.frames) == (None, "auto")
+
+
+def test_options_go_before_the_recipe_and_the_range_is_that_of_the_volume(
+    source: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, array = source
+    (tmp_path / "ct.toml").write_text(RECIPE.replace("window = [-160, 240]\n", ""))
+    config = ShardConfig(
+        folder, tmp_path / "out", recipe=str(tmp_path / "ct.toml"), axis="z", every=1, frames="middle", workers=1
+    )
+    shard.write(config)
+    ((key, content),) = samples(tmp_path / "out").items()
+    assert key == "a"
+    np.testing.assert_array_equal(
+        decoded(content["png"]), scaled(shown(array, "RAS", "z")[3], [(array.min(), array.max())], 8)
+    )
+    with pytest.raises(ValueError, match="recipe differs"):
+        shard.write(ShardConfig(**{**vars(config), "axis": "x", "resume": True}))
+
+
+def test_pages_of_a_tiff_have_one_range(tmp_path: Path) -> None:
+    stack = RNG.integers(0, 4000, (5, 32, 32)).astype(np.uint16)
+    stack[1] //= 8
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", stack, photometric="minisblack")
+    shard.write(ShardConfig(tmp_path / "in", tmp_path / "out", images="*", workers=1))
+    found = samples(tmp_path / "out")
+    for frame in range(5):
+        levels = scaled(stack[frame], [(stack.min(), stack.max())], 8)
+        np.testing.assert_array_equal(decoded(found[f"a-f{frame:06d}"]["png"]), levels)
+
+
+def test_a_vector_volume_needs_channels(tmp_path: Path) -> None:
+    array = RNG.integers(0, 256, (4, 20, 24, 2)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    save_itk(tmp_path / "in" / "a.mha", array, vector=True)
+    with pytest.raises(ValueError, match=r"2 channels: .*--channels"):
+        shard.write(ShardConfig(tmp_path / "in", tmp_path / "out", images="*", workers=1))
+    shard.write(ShardConfig(tmp_path / "in", tmp_path / "out", images="*", channels="1", workers=1))
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "in" / "a.mha")))[..., 1]
+    np.testing.assert_array_equal(decoded(samples(tmp_path / "out")["a-f000002"]["png"]), theirs[2])

@@ -1,0 +1,102 @@
+"""Groups, leaks between splits, and small datasets."""
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medsass.config import ShardConfig
+from medsass.data.sharding import recipe, shard, splits
+from medsass.data.sharding.recipe import Images
+from tests.support.catalogued import by_image, find, make, plain
+from tests.support.effort import examples
+
+FOLDER = recipe.load("folder")
+
+
+@pytest.mark.parametrize(("path", "expected"), [
+    ("patient_12/scan/3.png", "patient_12"), ("x/sub-01/ses-1/anat.nii.gz", "sub-01"), ("case7_slice_3.png", "case7"),
+    ("PAT0/001.dcm", "PAT0"), ("Subject 3/a.png", "Subject 3"), ("P012/a.png", "P012"), ("LIDC-IDRI-0001/1/2.dcm", "LIDC-IDRI-0001"),
+    ("x/TCGA-A7-A13E-01Z-00-DX1.png", "TCGA-A7-A13E"), ("slide_a_x512_y1024.png", "slide_a"), ("T1-tile-17.jpg", "T1"),
+    ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
+])  # fmt: skip
+def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
+    assert splits.named(path) == expected
+
+
+def test_a_patients_images_stay_in_one_split_without_any_option(tmp_path: Path) -> None:
+    found = find(make(tmp_path, *(f"patient_{i % 20}/{i}.png" for i in range(200))), FOLDER)
+    held = defaultdict(set)
+    for entry in found.entries:
+        held[entry.image.split("/")[0]].add(entry.split)
+    assert all(len(where) == 1 for where in held.values())
+    assert "200 images are grouped by their names or headers: 20 groups, such as 'patient_0'" in found.notes
+
+
+@pytest.mark.parametrize(("group_by", "count"), [
+    ("folder", 4), ("image", 40), ("patient", 4), ("series", 4), (r"/(?P<group>\d)\d*\.png", 10),
+])  # fmt: skip
+def test_group_by(group_by: str, count: int, tmp_path: Path) -> None:
+    make(tmp_path, *(f"case{i % 4}/{i}.png" for i in range(40)))
+    assert len({entry.group for entry in find(tmp_path, FOLDER, group_by).entries}) == count
+
+
+def test_one_patient_in_two_splits_is_warned_of(tmp_path: Path) -> None:
+    make(tmp_path, *(f"case{i % 4}/{i}.png" for i in range(40)))
+    (warning,) = [note for note in find(tmp_path, FOLDER, "image").notes if note.startswith("WARNING")]
+    assert warning.startswith("WARNING: 4 of 4 groups have images in several splits, such as 'case0' in ")
+    make(tmp_path / "given", "train/patient1_a.png", "test/patient1_b.png", "test/patient2_a.png")
+    given_splits = replace(FOLDER, images=(Images("train/*", split="train"), Images("test/*", split="test")))
+    (warning,) = [note for note in find(tmp_path / "given", given_splits).notes if note.startswith("WARNING")]
+    assert "1 of 2 groups have images in several splits, such as 'patient1' in " in warning
+
+
+@given(st.integers(3, 40))
+@examples(15)
+def test_few_images_leave_no_split_empty(count: int) -> None:
+    sizes = [(f"{i}.png", 1) for i in range(count)]
+    choice, _ = splits.choose(iter(sizes), lambda: iter(sizes), FOLDER)
+    assert set(Counter(choice(name, name) for name, _ in sizes)) == {"train", "val", "test"}
+
+
+def test_two_images_are_for_training_and_validation(tmp_path: Path) -> None:
+    assert Counter(entry.split for entry in find(make(tmp_path, "a.png", "b.png"), FOLDER).entries) == {
+        "train": 1,
+        "val": 1,
+    }
+
+
+def test_images_of_one_group_are_spread_and_that_is_said(tmp_path: Path) -> None:
+    found = find(make(tmp_path, *(f"case1/{i}.png" for i in range(10))), FOLDER)
+    assert Counter(entry.split for entry in found.entries) == {"train": 7, "val": 1, "test": 2}
+    assert any(
+        "all 10 images are of one group, 'case1', and are spread over the splits" in note for note in found.notes
+    )
+    assert any(note.startswith("WARNING: 1 of 1 groups have images in several splits") for note in found.notes)
+
+
+def test_split_option_gives_exact_shares(tmp_path: Path) -> None:
+    source = make(tmp_path / "source", *(f"{i}.png" for i in range(50)))
+    for text, expected in (("0.8,0.1,0.1", {"train": 40, "val": 5, "test": 5}), ("0.5,0.5", {"train": 25, "val": 25})):
+        manifest, _ = shard.plan(ShardConfig(source, tmp_path / "out", split=text))
+        assert {name: split.samples for name, split in manifest.splits.items()} == expected
+
+
+@pytest.mark.parametrize("text", ["0.8", "0.8,0.3", "0.5,0.5,0", "a,b", "0.7,0.1,0.1,0.1"])
+def test_split_option_that_is_no_shares_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--split must be"):
+        shard.plan(ShardConfig(make(tmp_path / "s", "a.png"), tmp_path / "out", split=text))
+
+
+def test_split_option_does_not_change_official_splits(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--split: recipe 'isic2017' has the splits of its owners; drop the option"):
+        shard.plan(ShardConfig(tmp_path, tmp_path / "out", recipe="isic2017", split="0.8,0.2"))
+
+
+def test_groups_of_a_recipe_go_before_names(tmp_path: Path) -> None:
+    make(tmp_path, *(f"slide{i % 3}/case{i}.png" for i in range(12)))
+    chosen = plain(groups={"slide": "(?P<group>slide.)/"})
+    assert {entry.group for entry in by_image(tmp_path, chosen).values()} == {"slide0", "slide1", "slide2"}
