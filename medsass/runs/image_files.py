@@ -19,8 +19,7 @@ CSV = "labels.csv"
 
 Form = Literal["image", "large", "stack"]
 
-_PYRAMIDS = frozenset({".tif", ".tiff"})
-_STREAMED = _PYRAMIDS | {".npy"}  # files beside slides that may hold an image of more than MOST_PIXELS
+_PYRAMIDS = kinds.SLIDES | {suffix for suffix, kind in kinds.SUFFIXES.items() if kind == "tiff"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if file.stack:
             return "stack", file.suffix
-        if suffix in kinds.SLIDES or (suffix in _STREAMED and file.height * file.width > MOST_PIXELS):
+        if suffix in kinds.SLIDES or file.height * file.width > MOST_PIXELS:
             return "large", ".tif"
         return "image", ".png"
     return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
@@ -184,17 +183,19 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
     for path in config.images:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such image or folder")
-    files_given = [path for path in config.images if not path.is_dir()]
+    files_given = [path for path in config.images if not path.is_dir() or kinds.is_zarr(path)]
     alone = {path: one for one in _inputs(files_given) for path in one.slices or (one.path,)}
     found: list[tuple[Input, Path]] = []
     for path in config.images:
-        if path.is_dir():
+        if path.is_dir() and not kinds.is_zarr(path):
             found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
         else:
             found.append((alone[path], config.out))
     outputs = []
     for source, out in dict.fromkeys(found):  # each slice names its series
-        pyramid = source.path.suffix.lower() in kinds.SLIDES | _PYRAMIDS  # of photographs beside slides the level is 0
+        pyramid = source.path.suffix.lower() in _PYRAMIDS or kinds.is_zarr(
+            source.path
+        )  # of photographs beside slides the level is 0
         view = Selection(level=config.level or 0 if pyramid else 0, **config.selected())
         form, suffix = _form(source, view)
         outputs.append(Outputs(source, out / (source.stem + suffix), view, form))

@@ -6,7 +6,7 @@ The formulas are those of DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (modality LUT) a
 import importlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -37,12 +37,13 @@ class Dicom(ImageFile):
 
     Args:
         source: the file.
-        header: its data set without the pixels.
         view: the part that is read.
+        header: the file's data set without the pixels, where it is at hand.
     """
 
-    def __init__(self, source: Path | bytes, header: Any, view: Selection) -> None:
+    def __init__(self, source: Path | bytes, view: Selection, header: Any = None) -> None:
         check_level(view, 1)
+        header = header if header is not None else read_header(source)[0]
         self._source, self._header, self._channels = source, header, view.channels
         with readable():
             if "Rows" not in header or "Columns" not in header:
@@ -185,6 +186,17 @@ class Dicom(ImageFile):
             top = sum(self.span)
             array = (int(top) - array.astype(np.int64)) if self.dtype.kind in "ui" else top - array
         return array
+
+
+def opened(source: Path | bytes) -> BinaryIO:
+    """Return a file, a path or its bytes, to be read."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def read_header(source: Path | bytes) -> tuple[Any, int]:
+    """Return a file's data set without the pixels, and where in the file the pixel data begin, with their tag."""
+    with readable(), opened(source) as file:
+        return import_dicom("pydicom").dcmread(file, stop_before_pixels=True, force=True), file.tell()
 
 
 def import_dicom(module: str) -> Any:

@@ -8,12 +8,12 @@ import io
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.dicom import Dicom, import_dicom
+from medsass.data.formats.dicom import Dicom, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.grid import Grid
 from medsass.data.formats.image import ImageFile, Selection, readable
@@ -29,15 +29,13 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         ValueError: where it holds no such image.
         ImportError: without pydicom.
     """
-    with readable(), _opened(source) as file:
-        header = import_dicom("pydicom").dcmread(file, stop_before_pixels=True, force=True)
-        place = file.tell()
+    header, place = read_header(source)
     total = int(header.get("NumberOfFrames") or 1)
     if header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header:
-        return DicomSlide(source, header, view, place)
+        return DicomSlide(source, view, header, place)
     if view.axis != "z" and total > 1:
-        return _cut(Dicom(source, header, replace(view, axis="z", frames="all", every=1)), view)
-    return Dicom(source, header, view)
+        return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), header), view)
+    return Dicom(source, view, header)
 
 
 def _cut(stack: Dicom, view: Selection) -> Grid:
@@ -59,12 +57,12 @@ class DicomSlide(Dicom):
     frames.
 
     Args:
-        source, header, view: as of `Dicom`.
+        source, view, header: as of `Dicom`.
         place: where in the file the pixel data begin, with their tag.
     """
 
-    def __init__(self, source: Path | bytes, header: Any, view: Selection, place: int) -> None:
-        super().__init__(source, header, replace(view, frames="first", every=1, axis="z"))
+    def __init__(self, source: Path | bytes, view: Selection, header: Any, place: int) -> None:
+        super().__init__(source, replace(view, frames="first", every=1, axis="z"), header)
         self._tile = self.height, self.width
         with readable():
             size = int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns)
@@ -97,7 +95,7 @@ class DicomSlide(Dicom):
         """Decode a tile as the only frame of a data set: pydicom would search the file from its beginning for each."""
         pydicom = import_dicom("pydicom")
         with readable(), ExitStack() as stack:
-            data, file = b"", stack.enter_context(_opened(self._source))
+            data, file = b"", stack.enter_context(opened(self._source))
             for start, length in self._frames[frame]:
                 file.seek(start)
                 data += file.read(length)
@@ -136,14 +134,10 @@ def _layers(header: Any, tile: tuple[int, int], size: tuple[int, int]) -> list[d
     return [layers[key] for key in sorted(layers)]
 
 
-def _opened(source: Path | bytes) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
 def _frames(source: Path | bytes, header: Any, place: int) -> list[list[tuple[int, int]]]:
     """Return the pieces of each frame: where in the file they begin and how many bytes they have."""
     total = int(header.get("NumberOfFrames") or 1)
-    with _opened(source) as file:
+    with opened(source) as file:
         file.seek(place + (8 if header.file_meta.TransferSyntaxUID.is_implicit_VR else 12))
         start = file.tell()
         if not header.file_meta.TransferSyntaxUID.is_encapsulated:
