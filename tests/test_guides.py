@@ -73,7 +73,7 @@ def test_the_tables_name_every_bundled_recipe_refinement_step_method_and_suffix(
 LAYOUTS = {  # options of the guides' tables -> the files that they are for, images first, and the number of images
     "": (["photos/a.png"], 1),
     "--images 'images/*' --masks 'masks/*'": (["images/a.png", "masks/a.png"], 1),
-    "--images 'images/**/*' --masks 'truth/**/*'": (["images/p1/001.png", "truth/p1/001.png"], 1),
+    "--images 'images/**/*' --masks 'outlines/**/*'": (["images/p1/001.png", "outlines/p1/001.png"], 1),
     "--images '*_img.tif' --masks '*_truth.tif'": (["001_img.tif", "001_truth.tif"], 1),
     "--images '*/image.png' --masks '{dir}/outline.png'": (["case1/image.png", "case1/outline.png"], 1),
     "--images '*/t*.png' --masks '{dir}/truth.png'": (["case1/t1.png", "case1/t2.png", "case1/truth.png"], 2),

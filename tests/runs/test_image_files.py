@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zarr
 
+from medsass.config import PredictConfig
 from medsass.runs import image_files
 
 
@@ -24,3 +27,14 @@ def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.warns(UserWarning, match=r"1 files passed over, because they are no images that can be read: 1 \.txt$"):
         assert [one.path for one in image_files.in_folder(tmp_path)] == [tmp_path / "a.jpg"]
+
+
+def test_a_zarr_folder_is_an_image_with_levels(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", zarr_format=2)
+    for name, size in (("0", 64), ("1", 32)):
+        group.create_array(name, data=np.ones((size, size), np.uint8))
+    group.attrs["multiscales"] = [{"axes": ["y", "x"], "datasets": [{"path": "0"}, {"path": "1"}]}]
+    for given in (tmp_path / "a.ome.zarr", tmp_path):
+        (made,) = image_files.to_predict(PredictConfig(tmp_path / "run", (given,), out=tmp_path / "out", level=1))
+        assert (made.image, made.view.level, made.form) == (tmp_path / "a.ome.zarr", 1, "image")
+        assert made.mask == tmp_path / "out/a.ome.png"

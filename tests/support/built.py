@@ -44,7 +44,7 @@ def build(folder: Path, depth: int = 8, extension: str = "png", splits: Mapping[
         parts = [keys[start : start + 10] for start in range(0, count, 10)]
         shards = [_tar(folder, f"{name}-{i:06d}", part, depth, extension) for i, part in enumerate(parts)]
         table[name] = Split(shards, samples=count, masks=count)
-    options = Options(depth=depth, tile=64, level=1)
+    options = Options(depth=depth, tile=64, level=1, axis="x")
     Manifest({"name": "built", "polarity": "bright"}, table, options).save(folder)
     return folder
 

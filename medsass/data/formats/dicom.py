@@ -1,4 +1,4 @@
-"""DICOM images by pydicom, an optional dependency: modality values, zero is black, colours as RGB.
+"""DICOM images by pydicom: modality values, zero is black, colours as RGB.
 
 The formulas are those of DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (modality LUT) and C.11.2 (window).
 """
@@ -6,8 +6,9 @@ The formulas are those of DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (modality LUT) a
 import importlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,14 @@ from medsass.data.formats.image import ImageFile, Selection, check_level, chosen
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_JPEG = "1.2.840.10008.1.2.4."
+_CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -> imagecodecs' function
+    **{f"{_JPEG}{number}": "jpeg8_decode" for number in (51, 57, 70)},
+    **{f"{_JPEG}{number}": "jpegls_decode" for number in (80, 81)},
+    **{f"{_JPEG}{number}": "jpeg2k_decode" for number in (90, 91)},
+    **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
+}
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class Dicom(ImageFile):
@@ -24,19 +33,23 @@ class Dicom(ImageFile):
 
     Gray values are those after the rescale slope and intercept or the modality LUT, of the smallest integer type that
     holds them exactly, else float32; MONOCHROME1 is inverted. `limits` are the ends of the first window, where all
-    frames have the same. Raises `ImportError` without pydicom, `ValueError` where the file holds no such image.
+    frames have the same. Raises `ValueError` where the file holds no such image.
+
+    Args:
+        source: the file.
+        view: the part that is read.
+        header: the file's data set without the pixels, where it is at hand.
     """
 
-    def __init__(self, source: Path | bytes, view: Selection) -> None:
+    def __init__(self, source: Path | bytes, view: Selection, header: Any = None) -> None:
         check_level(view, 1)
-        self._source, self._channels = source, view.channels
-        pydicom = _import("pydicom")
+        header = header if header is not None else read_header(source)[0]
+        self._source, self._header, self._channels = source, header, view.channels
         with readable():
-            file = io.BytesIO(source) if isinstance(source, bytes) else source
-            header = self._header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
-            self._kind = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+            several = int(header.get("SamplesPerPixel") or 1) > 1
+            self._kind = str(header.get("PhotometricInterpretation") or ("RGB" if several else "MONOCHROME2")).strip()
             self._allocated = int(header.get("BitsAllocated") or 8)
             self._bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 0)
             self._signed = bool(header.get("PixelRepresentation", 0))
@@ -91,7 +104,7 @@ class Dicom(ImageFile):
             with readable():
                 count, first, bits = (int(value) for value in self._modality.LUTDescriptor)
                 self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
-                kind = _import("pydicom.pixels").apply_modality_lut(np.arange(1), self._header).dtype
+                kind = import_dicom("pydicom.pixels").apply_modality_lut(np.arange(1), self._header).dtype
             return kind, (0.0, float(2**bits - 1))
         ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale.values())
         exact = all(number.is_integer() for pair in self._rescale.values() for number in pair)
@@ -99,13 +112,39 @@ class Dicom(ImageFile):
         return (next(fits, np.dtype(np.float32)) if exact else np.dtype(np.float32)), (ends[0], ends[-1])
 
     def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
-        pydicom, pixels = _import("pydicom"), _import("pydicom.pixels")
+        return self._shown(self._stored(frame), frame)
+
+    def _stored(self, frame: int) -> NDArray[Any]:
+        """Return the stored values of a frame, colours as RGB."""
+        pydicom, pixels = import_dicom("pydicom"), import_dicom("pydicom.pixels")
+        syntax = getattr(self._header, "file_meta", {}).get("TransferSyntaxUID")
         with readable():
             source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            if "TransferSyntaxUID" not in getattr(self._header, "file_meta", ()):
+            if syntax in (None, _DEFLATED) or "PhotometricInterpretation" not in self._header:
                 source = pydicom.dcmread(source, force=True)
-                source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
-            array = pixels.pixel_array(source, index=frame)
+                if syntax is None:
+                    source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
+                source.PhotometricInterpretation = self._kind
+            try:
+                return np.asarray(pixels.pixel_array(source, index=frame))
+            except (RuntimeError, NotImplementedError):  # by none of the libraries that pydicom uses
+                if syntax not in _CODECS:
+                    raise
+        return self._by_imagecodecs(_CODECS[syntax], frame)
+
+    def _by_imagecodecs(self, codec: str, frame: int) -> NDArray[Any]:
+        with readable():
+            source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
+            data, total = (
+                import_dicom("pydicom").dcmread(source).PixelData,
+                int(self._header.get("NumberOfFrames") or 1),
+            )
+            one = import_dicom("pydicom.encaps").get_frame(data, frame, number_of_frames=total)
+            return np.asarray(getattr(imagecodecs, codec)(one))
+
+    def _shown(self, array: NDArray[Any], frame: int) -> NDArray[Any]:
+        """Turn the stored values of a frame into those that are read."""
+        pixels = import_dicom("pydicom.pixels")
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if self._palette:
             with readable():
@@ -139,7 +178,7 @@ class Dicom(ImageFile):
             slope, shift = rescale
             if self._modality:
                 with readable():
-                    array = _import("pydicom.pixels").apply_modality_lut(array, self._header)
+                    array = import_dicom("pydicom.pixels").apply_modality_lut(array, self._header)
             elif rescale != (1.0, 0.0):
                 whole = self.dtype.kind in "ui"
                 array = array.astype(np.int64) * int(slope) + int(shift) if whole else array * slope + shift
@@ -149,11 +188,23 @@ class Dicom(ImageFile):
         return array
 
 
-def _import(module: str) -> Any:
+def opened(source: Path | bytes) -> BinaryIO:
+    """Return a file, a path or its bytes, to be read."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def read_header(source: Path | bytes) -> tuple[Any, int]:
+    """Return a file's data set without the pixels, and where in the file the pixel data begin, with their tag."""
+    with readable(), opened(source) as file:
+        return import_dicom("pydicom").dcmread(file, stop_before_pixels=True, force=True), file.tell()
+
+
+def import_dicom(module: str) -> Any:
+    """Import pydicom or a module of it. Raises `ImportError` with the remedy."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"DICOM files need pydicom: pip install 'medsass[dicom]' ({error})") from error
+        raise ImportError(f"DICOM files need pydicom: pip install pydicom python-gdcm ({error})") from error
 
 
 def _group(header: Any, frame: int, sequence: str) -> Any:

@@ -1,6 +1,6 @@
 """Open image files by the reader of their content, whatever they are named, and read them as 8 bits.
 
-No reader decodes more than MOST_PIXELS pixels at once.
+No reader decodes more than MOST_PIXELS pixels at once, or MOST_VOXELS of a volume.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from medsass.data.formats import (
     volume,
     zarr_file,
 )
-from medsass.data.formats.dicom import Dicom
+from medsass.data.formats.dicom_slide import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 from medsass.data.formats.virtual_slide import VirtualSlide
 
@@ -60,7 +60,6 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     Raises:
         ValueError: with the reason, where the file is not an image that can be read as `view` asks.
         OSError: where it cannot be opened.
-        ImportError: for DICOM without pydicom.
     """
     kind, data = _look(path, data)
     if kind in kinds.IN_PARTS and not (isinstance(path, Path) and path.exists()):
@@ -84,7 +83,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind == "tiff":
         return tiff.open_tiff(path, view, data)
     if kind == "dicom":
-        return Dicom(path if data is None else data, view)
+        return open_dicom(path if data is None else data, view)
     if kind != "photo":
         raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), '')}")
     return open_photo(data or b"", view)

@@ -34,7 +34,12 @@ def open_zarr(path: Path, view: Selection) -> Grid:
         raise ValueError(f"a plate of wells; name an image in it, such as {path.name}/A/1/0")
     images = described.get("multiscales")
     if not images:
-        raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+        with readable():
+            arrays = [node[name] for name in node.array_keys()]
+        if len(arrays) != 1:
+            raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+        axes = _OLD_AXES.upper() if arrays[0].ndim == len(_OLD_AXES) else axes_of(arrays[0].shape, view)
+        return Grid(arrays, axes, view, own=True)
     with readable():
         levels = [node[item["path"]] for item in images[0]["datasets"]]
         axes = _letters(images[0].get("axes"), levels[0].ndim)

@@ -149,4 +149,5 @@ def _encode(array: NDArray[Any], extension: str) -> bytes:
 
 def _encode_mask(mask: NDArray[np.uint8]) -> bytes:
     """Return a mask in {0, 1} as a PNG of 0 and 255, without filters: a quarter of the time, a tenth more bytes."""
-    return bytes(imagecodecs.png_encode(mask * np.uint8(255), level=3, filter=imagecodecs.PNG.FILTER.NONE))
+    pixels = np.ascontiguousarray(mask) * np.uint8(255)  # a turned mask is a view
+    return bytes(imagecodecs.png_encode(pixels, level=3, filter=imagecodecs.PNG.FILTER.NONE))

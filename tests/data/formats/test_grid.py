@@ -124,6 +124,13 @@ def test_old_metadata_and_chunks_written_by_hand_are_read(tmp_path: Path) -> Non
         np.testing.assert_array_equal(picture.read(1), VOLUME[1])
 
 
+def test_group_of_a_single_array_is_that_image(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("0", data=VOLUME[None, :1, None], chunks=(1, 1, 1, *VOLUME.shape[1:]))
+    with open_image(tmp_path / "a.zarr") as picture:
+        np.testing.assert_array_equal(picture.read(), VOLUME[0])
+
+
 def test_folders_that_are_no_one_image_are_refused(tmp_path: Path) -> None:
     for name, attributes, message in (
         ("a", {}, "a Zarr group without an image"), ("b", {"plate": {}}, "a plate of wells; name an image in it"),

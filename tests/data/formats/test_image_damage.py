@@ -4,6 +4,7 @@ import errno
 import io
 import lzma
 import random
+import tempfile
 from pathlib import Path
 
 import imagecodecs
@@ -14,6 +15,7 @@ from PIL import Image
 
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.opening import open_image, storable
+from tests.data.formats.volumes import save, save_itk
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 3), np.uint16)
@@ -25,6 +27,10 @@ def encoded(suffix: str) -> bytes:
         from tests.data.formats.dicoms import dataset, saved
 
         return saved(dataset(DEEP[..., 0].copy(), RescaleSlope=2, RescaleIntercept=1, WindowCenter=4, WindowWidth=9))
+    if suffix in ("nii", "nii.gz", "nrrd", "mha"):
+        with tempfile.TemporaryDirectory() as folder:
+            path, array = Path(folder, f"a.{suffix}"), DEEP[..., :2].astype(np.int16)
+            return (save if "nii" in suffix else save_itk)(path, array).read_bytes()
     if suffix == "deep.png":
         return imagecodecs.png_encode(DEEP)
     buffer = io.BytesIO()
@@ -45,7 +51,7 @@ def encoded(suffix: str) -> bytes:
 
 
 SUFFIXES = ("png", "deep.png", "jpg", "bmp", "gif", "webp", "jp2", "ppm",
-            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm")  # fmt: skip
+            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm", "nii", "nii.gz", "nrrd", "mha")  # fmt: skip
 
 
 def damaged(data: bytes, seed: int) -> bytes:
@@ -97,6 +103,8 @@ def test_a_damaged_file_of_any_format_is_read_or_a_value_error(suffix: str, tmp_
     ("npz", "grid.compose"),
     ("dcm", "dicom.Dicom._values"),
     ("dcm", "dicom.Dicom._gray"),
+    ("nii", "volume.Volume._physical"),
+    ("mha", "itk.Itk._affine"),
 ])  # fmt: skip
 def test_a_bug_of_ours_is_not_a_broken_file(
     suffix: str, ours: str, bug: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,6 +68,6 @@ def test_ght_labels_of_16_bit_shards_train(deep: Path, tmp_path: Path) -> None:
 
 def test_a_run_stores_the_form_of_its_shards(deep_run: Path) -> None:
     content = json.loads((deep_run / "config.json").read_text())
-    assert {name: content[name] for name in ("tile", "level", "depth", "range")} == {
-        "tile": 64, "level": 1, "depth": 16, "range": "minmax"
+    assert {name: content[name] for name in ("tile", "level", "depth", "range", "axis")} == {
+        "tile": 64, "level": 1, "depth": 16, "range": "minmax", "axis": "x"
     }  # fmt: skip

@@ -1,0 +1,160 @@
+"""DICOM slides (VL Whole Slide Microscopy): tiles in frames, put together and read by region; and stacks cut along any axis.
+
+A slide's tiles lie in the order of DICOM PS3.3, C.7.6.17.3 (TILED_FULL), or where each frame says (TILED_SPARSE). Each
+resolution is a file of its own, and so an image of its own here.
+"""
+
+import io
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.data.formats.dicom import Dicom, import_dicom, opened, read_header
+from medsass.data.formats.geometry import Box
+from medsass.data.formats.grid import Grid
+from medsass.data.formats.image import ImageFile, Selection, readable
+
+_MOST_VALUES = 1 << 31  # of a stack that is read whole to be cut
+_WHITE = 255  # of tiles that are not there
+
+
+def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
+    """Open a DICOM file, a path or its bytes: an image, a stack of frames, or a slide.
+
+    Raises:
+        ValueError: where it holds no such image.
+        ImportError: without pydicom.
+    """
+    header, place = read_header(source)
+    total = int(header.get("NumberOfFrames") or 1)
+    if header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header:
+        return DicomSlide(source, view, header, place)
+    if view.axis != "z" and total > 1:
+        return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), header), view)
+    return Dicom(source, view, header)
+
+
+def _cut(stack: Dicom, view: Selection) -> Grid:
+    """Cut a stack along another axis than its own; it is decoded whole."""
+    with stack:
+        if stack.total * stack.height * stack.width > _MOST_VALUES:
+            raise ValueError(
+                f"{stack.total} frames of {stack.width}x{stack.height} pixels are too many for --axis {view.axis}"
+            )
+        array = np.stack([stack.read(frame) for frame in range(stack.frames)])
+    cut = Grid([array], "ZYXC" if stack.colour else "ZYX", replace(view, channels=()))
+    cut.limits, cut.padding, cut.span, cut.common = stack.limits, stack.padding, stack.span, True
+    cut.converted = ", ".join(filter(None, (cut.converted, stack.converted)))
+    return cut
+
+
+class DicomSlide(Dicom):
+    """A slide whose tiles are the frames of a DICOM file. Focal planes and optical paths, where there are several, are its
+    frames.
+
+    Args:
+        source, view, header: as of `Dicom`.
+        place: where in the file the pixel data begin, with their tag.
+    """
+
+    def __init__(self, source: Path | bytes, view: Selection, header: Any, place: int) -> None:
+        super().__init__(source, replace(view, frames="first", every=1, axis="z"), header)
+        self._tile = self.height, self.width
+        with readable():
+            size = int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns)
+            self._layers = _layers(header, self._tile, size)
+            self._frames = _frames(source, header, place)
+        last = max((frame for layer in self._layers for frame in layer.values()), default=-1)
+        if last >= len(self._frames):
+            raise ValueError(f"tiles in {last + 1} frames, of which the file holds {len(self._frames)}")
+        converted = self.converted.removeprefix(f"first of {self.total} frames").removeprefix(", ")
+        ImageFile.__init__(self, *size, self.colour, self.dtype, view, streams=True)
+        self.converted = ", ".join(filter(None, (self._select(view, len(self._layers)), converted)))
+        self._grain = self._tile
+
+    def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
+        height, width = self._tile
+        rows = range(box.y // height * height, box.y + box.height, height)
+        columns = range(box.x // width * width, box.x + box.width, width)
+        shape = (len(rows) * height, len(columns) * width)
+        ground = np.full((*shape, 3) if self.colour else shape, _WHITE if self.colour else 0, self.dtype)
+        for y, x in self._layers[frame]:
+            if -height < y - rows[0] < shape[0] and -width < x - columns[0] < shape[1]:
+                tile = self._shown(self._one(self._layers[frame][y, x]), 0)
+                top, left = max(0, rows[0] - y), max(0, columns[0] - x)
+                at = ground[max(0, y - rows[0]) :, max(0, x - columns[0]) :]
+                part = tile[top : top + at.shape[0], left : left + at.shape[1]]
+                at[: part.shape[0], : part.shape[1]] = part
+        return ground[box.y - rows[0] :, box.x - columns[0] :][: box.height, : box.width]
+
+    def _one(self, frame: int) -> NDArray[Any]:
+        """Decode a tile as the only frame of a data set: pydicom would search the file from its beginning for each."""
+        pydicom = import_dicom("pydicom")
+        with readable(), ExitStack() as stack:
+            data, file = b"", stack.enter_context(opened(self._source))
+            for start, length in self._frames[frame]:
+                file.seek(start)
+                data += file.read(length)
+            one = pydicom.Dataset()
+            one.file_meta = self._header.file_meta
+            one.update({element.tag: element for element in self._header.group_dataset(0x0028)})
+            one.NumberOfFrames = 1
+            compressed = one.file_meta.TransferSyntaxUID.is_encapsulated
+            one.PixelData = (
+                import_dicom("pydicom.encaps").encapsulate([data]) if compressed else data + b"\0" * (len(data) % 2)
+            )
+            one["PixelData"].VR = "OB" if compressed or self._allocated <= 8 else "OW"
+            return np.asarray(import_dicom("pydicom.pixels").pixel_array(one, index=0))
+
+
+def _layers(header: Any, tile: tuple[int, int], size: tuple[int, int]) -> list[dict[tuple[int, int], int]]:
+    """Return for each focal plane and optical path the frame of the tile at each (row, column) of the slide."""
+    total, groups = int(header.get("NumberOfFrames") or 1), header.get("PerFrameFunctionalGroupsSequence")
+    if header.get("DimensionOrganizationType") == "TILED_FULL" or not groups:
+        places = [(y, x) for y in range(0, size[0], tile[0]) for x in range(0, size[1], tile[1])]
+        count = max(1, total // len(places))
+        return [{place: layer * len(places) + i for i, place in enumerate(places)} for layer in range(count)]
+    layers: dict[tuple[float, str], dict[tuple[int, int], int]] = {}
+    for frame, group in enumerate(groups):
+        position = group.PlanePositionSlideSequence[0]
+        path = group.get("OpticalPathIdentificationSequence")
+        key = (
+            float(position.get("ZOffsetInSlideCoordinateSystem") or 0),
+            str(path[0].OpticalPathIdentifier if path else ""),
+        )
+        place = (
+            int(position.RowPositionInTotalImagePixelMatrix) - 1,
+            int(position.ColumnPositionInTotalImagePixelMatrix) - 1,
+        )
+        layers.setdefault(key, {})[place] = frame
+    return [layers[key] for key in sorted(layers)]
+
+
+def _frames(source: Path | bytes, header: Any, place: int) -> list[list[tuple[int, int]]]:
+    """Return the pieces of each frame: where in the file they begin and how many bytes they have."""
+    total = int(header.get("NumberOfFrames") or 1)
+    with opened(source) as file:
+        file.seek(place + (8 if header.file_meta.TransferSyntaxUID.is_implicit_VR else 12))
+        start = file.tell()
+        if not header.file_meta.TransferSyntaxUID.is_encapsulated:
+            bits = int(header.Rows) * int(header.Columns) * int(header.SamplesPerPixel) * int(header.BitsAllocated)
+            held = (file.seek(0, io.SEEK_END) - start) // (bits // 8)
+            return [[(start + i * bits // 8, bits // 8)] for i in range(min(total, held))]
+        fragments, offsets = [], import_dicom("pydicom.encaps").parse_basic_offsets(file)
+        first = file.tell()
+        while (tag := file.read(8))[:4] == b"\xfe\xff\x00\xe0":
+            fragments.append((file.tell(), int.from_bytes(tag[4:], "little")))
+            file.seek(fragments[-1][1], io.SEEK_CUR)
+    if len(fragments) == total:
+        return [[fragment] for fragment in fragments]
+    if len(offsets) != total:
+        raise ValueError(f"{len(fragments)} fragments for {total} frames, and no table that says which belong together")
+    ends = [*offsets[1:], fragments[-1][0]]
+    return [
+        [(at, length) for at, length in fragments if start <= at - 8 - first < end]
+        for start, end in zip(offsets, ends, strict=True)
+    ]
