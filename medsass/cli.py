@@ -158,13 +158,9 @@ def _read_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
 
 
 config_file = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    callback=_read_config,
-    is_eager=True,
-    expose_value=False,
+    "--config", type=click.Path(path_type=Path), callback=_read_config, is_eager=True, expose_value=False,
     help="TOML file of these options, such as epochs = 20; the command line overrides it",
-)
+)  # fmt: skip
 
 
 @command(configs.ShardConfig)

@@ -27,6 +27,7 @@ _END = b"\0medsass\0"  # the line after which the sieve reports
 _LINES = (
     (re.compile(rb"(lib)?png (?:warning|error): (.*)", re.IGNORECASE), "libpng"),
     (re.compile(rb"()((?:Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Warning: unknown JFIF).*)"), "libjpeg"),
+    (re.compile(rb"()((?:Meta(?:Image|Object): |Uncompress failed| +ideal = |\w+ (?:required and not|defined prior)).*)"), "ITK"),
     (re.compile(rb"()((?:Bogus|Quantization table|Huffman table|Invalid JPEG file structure).*)"), "libjpeg"),
     (re.compile(rb"(?:\x1b\[[\d;]*m)*\[()(?:ERROR|WARNING)\] (?:\x1b\[[\d;]*m)*(\[\w+\] .*)"), "DALI"),
     (re.compile(rb"()(TIFF\w+: .*)"), "libtiff"),

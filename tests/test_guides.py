@@ -70,28 +70,30 @@ def test_the_tables_name_every_bundled_recipe_refinement_step_method_and_suffix(
         assert suffix[1:].upper() in formats, suffix
 
 
-LAYOUTS = {  # options of the guides' tables -> the files that they are for
-    "": ["photos/a.png"],
-    "--images 'images/*' --masks 'masks/*'": ["images/a.jpg", "masks/a.png"],
-    "--images '*.png' --masks '{dir}/{stem}_mask.png'": ["a1.png", "a1_mask.png"],
-    "--images 'scans/*.png' --masks '{dir}/{stem}_mask.png'": ["scans/disk.png", "scans/disk_mask.png"],
-    "--images '*/image.png' --masks '{dir}/mask.png'": ["case1/image.png", "case1/mask.png"],
+LAYOUTS = {  # options of the guides' tables -> the files that they are for, images first, and the number of images
+    "": (["photos/a.png"], 1),
+    "--images 'images/*' --masks 'masks/*'": (["images/a.png", "masks/a.png"], 1),
+    "--images 'images/**/*' --masks 'outlines/**/*'": (["images/p1/001.png", "outlines/p1/001.png"], 1),
+    "--images '*_img.tif' --masks '*_truth.tif'": (["001_img.tif", "001_truth.tif"], 1),
+    "--images '*/image.png' --masks '{dir}/outline.png'": (["case1/image.png", "case1/outline.png"], 1),
+    "--images '*/t*.png' --masks '{dir}/truth.png'": (["case1/t1.png", "case1/t2.png", "case1/truth.png"], 2),
 }
 
 
 @pytest.mark.parametrize("options", LAYOUTS)
 def test_folder_layouts_pair_as_the_tables_say(options: str, tmp_path: Path) -> None:
     assert not options or f"`{options}`" in TEXTS["README.md"] + FORMATS
-    for name in LAYOUTS[options]:
+    names, count = LAYOUTS[options]
+    for i, name in enumerate(names):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        level = 255 if "mask" in name else 90
+        level = 255 if i >= count else 90 + i
         cv2.imwrite(str(path), np.pad(np.full((8, 8), level, np.uint8), 4))
     images, masks = (re.search(rf"--{name} '(.*?)'", options) for name in ("images", "masks"))
     given = {"images": images[1] if images else "", "masks": masks[1] if masks else ""}
     made = shard.write(ShardConfig(tmp_path, tmp_path / "out", **given))
-    (split,) = (split for split in made.splits.values() if split.samples)
-    assert (split.samples, split.masks) == (1, int(bool(masks)))
+    assert sum(split.samples for split in made.splits.values()) == count
+    assert sum(split.masks for split in made.splits.values()) == (count if masks else 0)
 
 
 def test_the_python_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

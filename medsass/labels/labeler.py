@@ -90,7 +90,8 @@ class Labeler:
         """
         inside = outside == 0
         if not inside.any():
-            return self(torch.zeros_like(images))
+            nothing = torch.zeros(1, device=images.device)
+            return Labels(torch.zeros_like(outside), nothing, nothing)
         options = (list(self.ght), self.block_size, self.offset)
         if self._before or self.method.startswith("adaptive"):
             gray = vignette.filled(images, outside)

@@ -19,7 +19,7 @@ CSV = "labels.csv"
 
 Form = Literal["image", "large", "stack"]
 
-_PYRAMIDS = kinds.SLIDES | {suffix for suffix, kind in kinds.SUFFIXES.items() if kind == "tiff"}
+_PYRAMIDS = ("tiff", "slide", "openslide", "zarr", "hdf5")  # kinds that are read at the level that is asked for
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,26 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
     suffix = source.path.suffix.lower()
     if kinds.is_photo(source.path.name) and view.frames != "all":
         return "image", ".png"
+    if source.slices and view.frames in ("auto", "all"):
+        return "stack", dicom_series.Series.suffix
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if file.stack:
             return "stack", file.suffix
-        if suffix in kinds.SLIDES or file.height * file.width > MOST_PIXELS:
+        if suffix in kinds.SLIDES or (file.streams and file.height * file.width > MOST_PIXELS):
             return "large", ".tif"
         return "image", ".png"
     return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
+
+
+def _level(source: Input, level: int) -> int:
+    """Return the pyramid level to read: of photographs and other files without a pyramid, beside slides, it is 0."""
+    kind = "zarr" if source.path.is_dir() else kinds.SUFFIXES.get(source.path.suffix.lower(), "")
+    if not level or source.slices or kind in _PYRAMIDS:
+        return 0 if source.slices else level
+    with suppress(ValueError, OSError, ImportError), source.open(Selection()) as file:
+        return level if len(file.levels) > 1 else 0
+    return 0
 
 
 def in_folder(folder: Path) -> list[Input]:
@@ -157,7 +169,9 @@ def _in_source(config: LabelConfig) -> Iterator[Item]:
     for source in in_folder(config.source):
         name = source.path.relative_to(config.source)
         name = name.parent / source.stem if source.slices else name
-        yield Item(name.as_posix(), config.out / name.parent / (source.stem + _form(source, view)[1]), source)
+        form, suffix = _form(source, view)
+        mask = source.stem + (suffix if form == "stack" else ".png")
+        yield Item(name.as_posix(), config.out / name.parent / mask, source)
 
 
 def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
@@ -183,20 +197,17 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
     for path in config.images:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such image or folder")
-    files_given = [path for path in config.images if not path.is_dir() or kinds.is_zarr(path)]
-    alone = {path: one for one in _inputs(files_given) for path in one.slices or (one.path,)}
+    single = [path for path in config.images if path.is_file() or kinds.is_zarr(path)]
+    alone = {path: one for one in _inputs(single) for path in one.slices or (one.path,)}
     found: list[tuple[Input, Path]] = []
     for path in config.images:
-        if path.is_dir() and not kinds.is_zarr(path):
-            found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
-        else:
+        if path in alone:
             found.append((alone[path], config.out))
+        else:
+            found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
     outputs = []
     for source, out in dict.fromkeys(found):  # each slice names its series
-        pyramid = source.path.suffix.lower() in _PYRAMIDS or kinds.is_zarr(
-            source.path
-        )  # of photographs beside slides the level is 0
-        view = Selection(level=config.level or 0 if pyramid else 0, **config.selected())
+        view = Selection(level=_level(source, config.level or 0), **config.selected())
         form, suffix = _form(source, view)
         outputs.append(Outputs(source, out / (source.stem + suffix), view, form))
     _check_outputs(outputs, config)

@@ -68,11 +68,9 @@ def show_plan(dataset: Manifest, pairs: Sequence[tuple[str, tuple[str, ...]]]) -
     """Print the result of a dry run, with some images and their masks."""
     rows = [[name, f"{split.samples}"] for name, split in dataset.splits.items()]
     console.out.print(console.table(["split", "image files"], rows))
-    shown = [
-        [image, masks[0] + (f" and {len(masks) - 1} more" if masks[1:] else "") if masks else "-"]
-        for image, masks in pairs
-    ]
-    console.out.print(console.table(["image", "mask"], shown))
+    for image, masks in pairs:
+        more = f" and {len(masks) - 1} more" if masks[1:] else ""
+        console.out.print(f"{image} -> {masks[0] if masks else 'no mask'}{more}")
     for note in dataset.notes:
         console.out.print(f"note: {note}")
     if dataset.rejected:

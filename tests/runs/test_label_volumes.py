@@ -82,3 +82,11 @@ def test_a_dicom_series_is_one_volume(tmp_path: Path) -> None:
 def test_options_for_files_are_refused_for_shards(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--window are for files, and these are shards"):
         label(LabelConfig(shards, tmp_path / "out", axis="y", device="cpu"))
+
+
+def test_the_mask_of_a_slide_is_a_png(tmp_path: Path) -> None:
+    image = RNG.integers(0, 256, (64, 64, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.svs", image, tile=(32, 32), compression="zlib", photometric="rgb")
+    label(LabelConfig(tmp_path, tmp_path / "out", polarity="bright", device="cpu"))
+    mask = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    np.testing.assert_array_equal(mask > 0, otsu(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[1])

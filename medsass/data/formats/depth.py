@@ -149,10 +149,12 @@ def scaled(array: NDArray[Any], limits: Sequence[Limits], depth: int, padding: L
     return np.asarray(mapped[array if least == 0 else array.astype(np.int64) - least]) if by_table else mapped
 
 
-def to_8bit(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """Map the image's own [minimum, maximum], over all channels, linearly to [0, 255]; a constant image becomes 0.
+def to_8bit(array: NDArray[Any], padding: Limits | None = None) -> NDArray[np.uint8]:
+    """Map the image's own [minimum, maximum], over all channels, linearly to [0, 255]; padding and a constant image become 0.
 
     Raises:
         ValueError: for values that are not finite.
     """
-    return np.asarray(scaled(array, [_finite(float(array.min()), float(array.max()))], 8))
+    inside = array if padding is None else array[~outside(array, padding)]
+    ends = _finite(float(inside.min()), float(inside.max())) if inside.size else (0.0, 0.0)
+    return np.asarray(scaled(array, [ends], 8, padding))

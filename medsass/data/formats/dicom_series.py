@@ -8,7 +8,8 @@ import gzip
 import importlib
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,24 @@ def _normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.cross(orientation[:3], orientation[3:6])
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the slice that a `ValueError` is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"slice {path.name}: {error}") from error
+
+
 class Series(Volume):
     """The slices in the files `paths`, in order, with the values that `Dicom` reads. Warns of doubts about their places."""
 
     def __init__(self, paths: Sequence[Path], view: Selection) -> None:
-        self._slices_read = slices = [Dicom(path, WHOLE_FILE) for path in paths]
+        self._paths, slices = paths, []
+        for path in paths:
+            with _named(path):
+                slices.append(Dicom(path, WHOLE_FILE))
+        self._opened = slices
         self._affine = _affine([_header(path) for path in paths], paths[0].parent)
         if any(one.colour for one in slices):
             raise ValueError("slices in colour are no volume")
@@ -113,8 +127,9 @@ class Series(Volume):
 
     def _load(self) -> NDArray[Any]:
         grid = np.empty(self._shape[2::-1], self.dtype)
-        for place, one in enumerate(self._slices_read):
-            grid[place] = one.read()
+        for place, (path, one) in enumerate(zip(self._paths, self._opened, strict=True)):
+            with _named(path):
+                grid[place] = one.read()
             one.close()
         return grid.T[..., None]
 

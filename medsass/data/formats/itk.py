@@ -1,7 +1,10 @@
 """NRRD and MetaImage by SimpleITK."""
 
 import importlib
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,20 @@ _TYPES = {"Int8": "i1", "Int16": "i2", "Int32": "i4", "Int64": "i8", "Float32": 
 _TYPES |= {f"U{name}": f"u{kind[1]}" for name, kind in _TYPES.items() if kind[0] == "i"}
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Do as `readable`, with the last of the reasons that ITK strings together."""
+    with readable():
+        try:
+            yield
+        except RuntimeError as error:
+            text = re.sub(r"^\w+IO\(\w+\): ", "", " ".join(str(error).split()).rpartition("ERROR: ")[2])
+            reason = re.split(r"\[nrrd\] (?:\w+: )?", text)[-1]
+            raise ValueError(
+                "the voxels are damaged or cut off" if reason.endswith("Reason: Success") else reason
+            ) from error
+
+
 class Itk(Volume):
     """A file, or its header, at `path`, that SimpleITK's reader `name` reads."""
 
@@ -24,19 +41,19 @@ class Itk(Volume):
         sitk = importlib.import_module("SimpleITK")
         sitk.ProcessObject.GlobalWarningDisplayOff()
         self._reader = reader = sitk.ImageFileReader()
-        with readable():
+        with _readable():
             reader.SetImageIO(self.name)
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
-            size, many = reader.GetSize(), reader.GetNumberOfComponents()
-            types = {getattr(sitk, f"sitk{many}{one}"): t for one, t in _TYPES.items() for many in ("", "Vector")}
-            stored = types.get(reader.GetPixelID())
-            affine = self._affine()
+        size, many = reader.GetSize(), reader.GetNumberOfComponents()
+        types = {getattr(sitk, f"sitk{form}{name}"): kind for name, kind in _TYPES.items() for form in ("", "Vector")}
+        stored = types.get(reader.GetPixelID())
         if stored is None or len(size) > 4 or (len(size) == 4 and size[3] > 1 and many > 1):
-            raise ValueError(f"{reader.GetPixelIDTypeAsString} in {len(size)} dimensions are not supported")
+            kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+            raise ValueError(f"voxels of type {kind} in {len(size)} dimensions are not supported")
         check_voxels((*size, many))
         grid, times = (*size[:3], 1, 1)[:3], len(size) == 4 and size[3] > 1
-        super().__init__(view, (*grid, size[3] if times else many), affine, np.dtype(stored), times=times)
+        super().__init__(view, (*grid, size[3] if times else many), self._affine(), np.dtype(stored), times=times)
 
     def _affine(self) -> NDArray[np.float64]:
         many = self._reader.GetDimension()
@@ -46,7 +63,8 @@ class Itk(Volume):
         return np.asarray(LPS @ affine)
 
     def _load(self) -> NDArray[Any]:
-        array = importlib.import_module("SimpleITK").GetArrayFromImage(self._reader.Execute())
+        with _readable():
+            array = importlib.import_module("SimpleITK").GetArrayFromImage(self._reader.Execute())
         return np.reshape(
             np.moveaxis(array.T, 0, -1) if self._reader.GetNumberOfComponents() > 1 else array.T, self._shape
         )

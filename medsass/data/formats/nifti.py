@@ -27,22 +27,22 @@ class Nifti(Volume):
     def __init__(self, path: Path, view: Selection) -> None:
         nibabel = importlib.import_module("nibabel")
         nibabel.imageglobals.logger.handlers.clear()  # it writes to stderr by itself, beside the root logger
-        with ExitStack() as files, readable():
+        with ExitStack() as files:
             header, packed = _opened(path, files)
-            start = header.read(512)
-            header.seek(0)
+            with readable():
+                start = header.read(512)
+                header.seek(0)
             magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
+            if not magic and ".hdr" not in path.name.lower():
+                raise ValueError("damaged: the header lacks the mark of a NIfTI file")
             held, kind = {"image": nibabel.FileHolder(fileobj=header)}, _READERS[magic]
             if kind not in ("Nifti1Image", "Nifti2Image"):
-                stem = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-                voxels = (stem.with_suffix(suffix) for suffix in (".img", ".IMG", ".img.gz"))
-                if (place := next((voxel for voxel in voxels if voxel.is_file()), None)) is None:
-                    raise ValueError(f"its voxels are missing: {stem.with_suffix('.img').name} must be beside it")
-                file, packed = _opened(place, files)
+                file, packed = _opened(_voxels_of(path), files)
                 held = {"header": held["image"], "image": nibabel.FileHolder(fileobj=file)}
-            self._image = image = getattr(nibabel, kind).from_file_map(held)
-            stored, shape = image.get_data_dtype(), image.shape
-            rescale = float(image.dataobj.slope), float(image.dataobj.inter)
+            with readable():
+                self._image = image = getattr(nibabel, kind).from_file_map(held)
+                stored, shape = image.get_data_dtype(), image.shape
+                rescale = float(image.dataobj.slope), float(image.dataobj.inter)
             self._files = files.pop_all()
         if packed:
             check_voxels(shape)
@@ -58,7 +58,8 @@ class Nifti(Volume):
         )  # fmt: skip
 
     def _load(self) -> NDArray[Any]:
-        array = self._image.dataobj.get_unscaled()
+        with readable():
+            array = self._image.dataobj.get_unscaled()
         if self._colour:
             array = np.stack([array[name] for name in self._colour[:3]], axis=-1)
         return np.reshape(array, self._shape, order="F")
@@ -77,6 +78,15 @@ class Nifti(Volume):
         """Close the files."""
         super().close()
         self._files.close()
+
+
+def _voxels_of(header: Path) -> Path:
+    """Return the file of the voxels beside a header."""
+    stem = header.with_suffix("") if header.suffix.lower() == ".gz" else header
+    for suffix in (".img", ".IMG", ".img.gz"):
+        if (path := stem.with_suffix(suffix)).is_file():
+            return path
+    raise ValueError(f"its voxels are missing: {stem.with_suffix('.img').name} must be beside it")
 
 
 def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:

@@ -1,6 +1,6 @@
 """Open image files by the reader of their content, whatever they are named, and read them as 8 bits.
 
-No reader decodes more than MOST_PIXELS pixels at once.
+No reader decodes more than MOST_PIXELS pixels at once, or MOST_VOXELS of a volume.
 """
 
 from collections.abc import Callable

@@ -173,8 +173,7 @@ class Volume(ImageFile):
     def _grid(self) -> NDArray[Any]:
         with self._lock:
             if self._voxels is None:
-                with readable():
-                    self._voxels = self._load()
+                self._voxels = self._load()
             return self._voxels
 
     def _physical(self, stored: NDArray[Any], time: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from medsass.data.sharding.recipe import Images
 
 _MASKS = tuple(  # names of folders, those that are taken first in front
     re.compile(rf"(?i:(?!.*(?:no|without|with|and)[-_ ])(?:.*[-_ ])?(?:{name}))")
-    for name in (r"1st_manual", r"ground[-_ ]?truths?|gts?", r"labels?(?:tr|ts|va)?|masks", r"mask|annotations?|segmentations?|2nd_manual")
+    for name in (r"1st_manual", r"ground[-_ ]?truths?|truths?|gts?", r"labels?(?:tr|ts|va)?|masks", r"mask|annotations?|segmentations?|2nd_manual")
 )  # fmt: skip
 _IMAGES = re.compile(
     r"(?i:(?:.*[-_ ])?(?:images?(?:tr|ts|va)?|imgs?|data|inputs?|originals?|scans?|photos?|jpegimages|raw)(?:[-_ ]?v\d)?)"

@@ -100,7 +100,7 @@ class SourceFile:
             mask = np.ones((1, 1), np.uint8)
             if least:
                 small = image.small(frame)
-                small = small if small.dtype == np.uint8 else depth.to_8bit(small)
+                small = small if small.dtype == np.uint8 else depth.to_8bit(small, image.padding)
                 gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
                 mask = geometry.foreground(np.asarray(gray, np.uint8), self.recipe.polarity)
             for box in geometry.grid(image.height, image.width, tile, self.config.stride or tile):

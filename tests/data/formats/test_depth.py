@@ -182,6 +182,7 @@ def test_nan_that_is_padding_is_left_out(tmp_path: Path) -> None:
         got = depth.scaled(array, depth.limits(picture, 0, "percentile"), 8, picture.padding)
     assert not got[:7].any()
     assert got[7:].any(axis=1).all()
+    np.testing.assert_array_equal(depth.to_8bit(array, (np.nan, np.nan))[7:], depth.to_8bit(array[7:]))
     with open_image(npy(tmp_path, np.full((4, 4), np.nan))) as empty:
         empty.padding = np.nan, np.nan
         for rule in ("minmax", "percentile"):

@@ -118,3 +118,11 @@ def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "a" / "00.dcm", tmp_path / "a" / "copy.dcm")
     with pytest.warns(UserWarning, match="7 slices of one series, of which some lie in one place; each is an image"):
         assert [len(group) for group in grouped(sorted((tmp_path / "a").iterdir()))] == [1] * 7
+
+
+def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    paths[2].write_bytes(paths[2].read_bytes()[:-100])
+    with Series(paths, Selection()) as picture, pytest.raises(ValueError, match=f"slice {paths[2].name}: "):
+        picture.read()

@@ -4,6 +4,7 @@ import errno
 import io
 import lzma
 import random
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from PIL import Image
 from medsass.data.formats import image
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.opening import open_image, storable
+from tests.data.formats.volumes import save, save_itk
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 3), np.uint16)
@@ -27,6 +29,10 @@ def encoded(suffix: str) -> bytes:
         from tests.data.formats.dicoms import dataset, saved
 
         return saved(dataset(DEEP[..., 0].copy(), RescaleSlope=2, RescaleIntercept=1, WindowCenter=4, WindowWidth=9))
+    if suffix in ("nii", "nii.gz", "nrrd", "mha"):
+        with tempfile.TemporaryDirectory() as folder:
+            path, array = Path(folder, f"a.{suffix}"), DEEP[..., :2].astype(np.int16)
+            return (save if "nii" in suffix else save_itk)(path, array).read_bytes()
     if suffix == "deep.png":
         return imagecodecs.png_encode(DEEP)
     if suffix == "slide.dcm":
@@ -35,7 +41,7 @@ def encoded(suffix: str) -> bytes:
         tiled = {"TotalPixelMatrixRows": 40, "TotalPixelMatrixColumns": 70, "DimensionOrganizationType": "TILED_FULL"}
         return saved(dataset(np.stack([RGB] * 4), frames=4, **tiled))
     if suffix in ("jxl", "jls", "avif"):
-        return getattr(imagecodecs, {"jls": "jpegls"}.get(suffix, {"jxl": "jpegxl"}.get(suffix, suffix)) + "_encode")(RGB)
+        return getattr(imagecodecs, f"{suffix.replace('j', 'jpeg')}_encode")(RGB)
     if suffix == "deep.jpg":
         return imagecodecs.ljpeg_encode(DEEP[..., 0], bitspersample=16)
     if suffix == "pam":
@@ -61,7 +67,8 @@ def encoded(suffix: str) -> bytes:
 
 
 SUFFIXES = ("png", "deep.png", "jpg", "bmp", "gif", "webp", "jp2", "ppm",
-            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm", "slide.dcm", "h5", "jxl", "jls", "avif", "deep.jpg", "pam")  # fmt: skip
+            "tif", "flat.tif", "palette.tif", "npy", "npz", "dcm", "nii", "nii.gz", "nrrd", "mha",
+            "slide.dcm", "h5", "jxl", "jls", "avif", "deep.jpg", "pam")  # fmt: skip
 
 
 def damaged(data: bytes, seed: int) -> bytes:
@@ -116,6 +123,8 @@ def test_a_damaged_file_of_any_format_is_read_or_a_value_error(
     ("npz", "grid.compose"),
     ("dcm", "dicom.Dicom._values"),
     ("dcm", "dicom.Dicom._gray"),
+    ("nii", "volume.Volume._physical"),
+    ("mha", "itk.Itk._affine"),
 ])  # fmt: skip
 def test_a_bug_of_ours_is_not_a_broken_file(
     suffix: str, ours: str, bug: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
