@@ -34,7 +34,13 @@ def open_zarr(path: Path, view: Selection) -> Grid:
         raise ValueError(f"a plate of wells; name an image in it, such as {path.name}/A/1/0")
     images = described.get("multiscales")
     if not images:
-        raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+        arrays = [item for _, item in node.arrays()]
+        if len(arrays) != 1:
+            raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+        old = arrays[0].ndim == len(_OLD_AXES)
+        return Grid(
+            arrays, _letters(None, arrays[0].ndim) if old else axes_of(arrays[0].shape, view), view, own=not old
+        )
     with readable():
         levels = [node[item["path"]] for item in images[0]["datasets"]]
         axes = _letters(images[0].get("axes"), levels[0].ndim)

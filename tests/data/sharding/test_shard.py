@@ -77,7 +77,7 @@ def test_a_stack_under_the_name_of_a_photograph_is_left_out_and_said(tmp_path: P
     (tmp_path / "source/a.tif").rename(tmp_path / "source/a.png")
     Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "source/b.png")
     shard.write(config(tmp_path / "source", tmp_path / "out", images="*", masks=""))
-    assert reasons(tmp_path / "out")["a.png"].startswith("5 images in a file with the name of a photograph")
+    assert reasons(tmp_path / "out")["a.png"].startswith("5 frames under the name of a photograph")
 
 
 def test_every_pair_is_stored_with_its_bytes(nuclei_folder: Path, shards: Path) -> None:
