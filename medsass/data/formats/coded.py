@@ -24,6 +24,7 @@ from medsass.data.formats.image import ImageFile, Selection, check_level, check_
 _LOSSLESS, _LS = 0xC3, 0xF7  # JPEG frames
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # markers between C0 and CF that begin something else
 _BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
+_END = b"\xff\xd9"
 _EXIF = b"Exif\0\0"
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 _PNM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
@@ -105,6 +106,8 @@ def _jpeg(data: bytes, view: Selection) -> Coded | None:
         return None
     marker, bits, height, width, turn = _frame(data)
     check_size(height, width)
+    if _END not in data:  # CharLS takes many seconds to find that out
+        raise ValueError("truncated: a JPEG file without an end")
     decode = imagecodecs.jpegls_decode if marker == _LS else imagecodecs.jpeg8_decode
     return Coded(_decoded(decode, data), view, (1 << bits) - 1, turn)
 

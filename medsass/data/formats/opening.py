@@ -20,6 +20,7 @@ from medsass.data.formats import (
     nifti,
     numpy_file,
     photo,
+    plain,
     slide,
     tiff,
     volume,
@@ -108,9 +109,9 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
 
 def open_photo(data: bytes, view: Selection) -> ImageFile:
     """Open a photograph by its bytes. Raises `ValueError` as `open_image` does."""
-    png = None if view.level or view.channels else photo.plain_png(data)
+    png = None if view.level or view.channels else plain.plain_png(data)
     if png and not (view.raw and png[2] == 4):  # a mask may be in its alpha
-        return photo.Png(data, view, *png)
+        return plain.Png(data, view, *png)
     return coded.open_coded(data, view) or photo.Photo(data, view)
 
 
@@ -154,22 +155,22 @@ def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
     That is an 8-bit gray or RGB JPEG, PNG or JPEG 2000 that is not rotated; PNG also with an alpha channel, which DALI
     drops as `open_image` does. Reads the header alone; None where the file must be re-encoded.
     """
-    png = photo.plain_png(data)
+    png = plain.plain_png(data)
     if png:
         return "png", png[:2], "alpha dropped" if png[2] == 4 else ""
-    jpeg = photo.plain_jpeg(data)
+    jpeg = plain.plain_jpeg(data)
     if jpeg:
         return "jpg", jpeg, ""
     try:
         image = photo.identify(data, list(_STORED))
-        plain = image.mode in ("L", "RGB") and "transparency" not in image.info
+        usual = image.mode in ("L", "RGB") and "transparency" not in image.info
         if image.format == "PNG":
-            plain = plain and data[24:25] == b"\x08"
+            usual = usual and data[24:25] == b"\x08"
         if image.format == "JPEG":
-            plain = plain and not coded.is_coded(data)
+            usual = usual and not coded.is_coded(data)
         if image.format == "JPEG2000":
-            plain = plain and photo.jpeg2000_depth(data)[0] == 8
-        if image.format in _STORED and plain and photo.orientation(image, data) == 1:
+            usual = usual and photo.jpeg2000_depth(data)[0] == 8
+        if image.format in _STORED and usual and photo.orientation(image, data) == 1:
             return _STORED[image.format], (image.height, image.width), ""
     except ValueError:
         pass  # the full reader says what is wrong

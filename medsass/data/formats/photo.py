@@ -2,11 +2,6 @@
 
 Pillow reads them, because it refuses truncated files where OpenCV paints the rest gray. It would cut 16-bit colour to 8
 bits unasked: OpenCV reads such PNG, imagecodecs any JPEG 2000 of more than 8 bits.
-
-A dataset is often nothing but plain files (8 bits, upright, usual colours), which a shard can keep unchanged. So the
-headers of plain PNG and JPEG are read here without Pillow, and plain PNG is decoded by libpng through imagecodecs: as
-strict as Pillow (truncated data and wrong checksums are refused), half again as fast, and opening one costs next to
-nothing, which counts for datasets with a mask file for each of an image's cells.
 """
 
 import io
@@ -21,24 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
-from medsass.data.formats import geometry
+from medsass.data.formats import geometry, plain
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_PNG_CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type of a plain PNG -> channels
 _PNG_DEEP = {  # depth and colour type -> where OpenCV puts the channels
     b"\x10\x02": [2, 1, 0],
     b"\x10\x04": [0, 3],
     b"\x10\x06": [2, 1, 0, 3],
 }
-_PNG_EXIF = (b"eXIf", b"exif", b"xmp")  # without any of these the file says nothing of its orientation
-_PNG_RARE = (b"tRNS", b"acTL", *_PNG_EXIF)  # transparency, animation, orientation: left to Pillow
-_EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
-_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
-_BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
 _SIZ = b"\xff\x4f\xff\x51"  # the markers that begin a JPEG 2000 codestream
 _CHANNELS = {"LA": 2, "RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4}
 _ALPHA = ("LA", "RGBA")
@@ -133,7 +122,7 @@ def orientation(image: Image.Image, data: bytes) -> int:
     """Return the orientation (1 to 8) of an image opened from `data`. Decodes a PNG with metadata at its end."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return 1
-    if image.format == "PNG" and not _names(data, _PNG_EXIF):
+    if image.format == "PNG" and not plain.names(data, plain.EXIF):
         return 1
     with readable():
         return geometry.known_orientation(image.getexif().get(geometry.ORIENTATION))
@@ -243,74 +232,3 @@ def _check_webp(data: bytes) -> None:
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     check_size(height, width)
-
-
-class Png(ImageFile):
-    """A plain PNG in `data`, the bytes of a file for which `plain_png` gave (height, width, channels)."""
-
-    def __init__(self, data: bytes, view: Selection, height: int, width: int, channels: int) -> None:
-        super().__init__(height, width, channels > 1, np.dtype(np.uint8), view)
-        self.converted = "alpha dropped" if channels == 4 else ""
-        self.data = data
-
-    def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
-        try:
-            with readable():
-                array = np.asarray(imagecodecs.png_decode(self.data))
-        except ValueError as error:
-            cut = "too small" in str(error)
-            raise ValueError("truncated PNG file" if cut else f"broken PNG file: {error}") from error
-        return array[..., :3] if array.ndim == 3 else array
-
-
-def plain_png(data: bytes) -> tuple[int, int, int] | None:
-    """Return (height, width, channels) of a plain PNG (8 bits, gray, RGB or RGBA, not interlaced, upright), or None."""
-    if not data.startswith(_PNG_MAGIC) or data[12:16] != b"IHDR" or len(data) < 33:
-        return None
-    width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if depth != 8 or kind not in _PNG_CHANNELS or interlaced or _names(data, _PNG_RARE):
-        return None
-    return height, width, _PNG_CHANNELS[kind]
-
-
-def _names(data: bytes, names: Sequence[bytes]) -> bool:
-    """Return whether a PNG file holds one of `names` in any chunk but its pixels (IDAT): as a type, keyword or text."""
-    at = len(_PNG_MAGIC)
-    while at < len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4])  # length, type, content, checksum
-        if data[at + 4 : at + 8] != b"IDAT":
-            chunk = data[at:end]
-            if any(name in chunk for name in names):
-                return True
-        at = end
-    return False
-
-
-def plain_jpeg(data: bytes) -> tuple[int, int] | None:
-    """Return (height, width) of a plain JPEG by its header (ITU T.81, annex B), else None.
-
-    Plain is 8 bits, gray or three components, Huffman-coded, with nothing that could turn it or change its colours.
-    """
-    if not data.startswith(b"\xff\xd8\xff"):
-        return None
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in _FRAMES:
-            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            common = data[at + 4] == 8 and data[at + 9] in (1, 3) and height and width
-            return (height, width) if common else None
-        named = data[at + 4 : at + 8]
-        if (
-            marker == _ADOBE
-            or (marker == _EXIF and named == b"Exif")
-            or (marker == _SEVERAL and named == b"MPF\0")
-            or (0xC3 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC))
-            or marker in (0xD9, 0xDA)
-        ):
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None

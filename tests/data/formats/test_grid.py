@@ -146,6 +146,14 @@ def test_folders_that_are_no_one_image_are_refused(tmp_path: Path) -> None:
         open_image(tmp_path)
 
 
+def test_the_only_array_of_a_group_without_metadata_is_read(tmp_path: Path) -> None:
+    for name, array, truth in (("a", VOLUME[None, None], VOLUME), ("b", VOLUME[0], VOLUME[:1])):
+        zarr.open_group(tmp_path / f"{name}.zarr", mode="w", zarr_format=2).create_array("0", data=array)
+        with open_image(tmp_path / f"{name}.zarr") as picture:
+            assert picture.frames == len(truth)
+            np.testing.assert_array_equal(picture.read(picture.frames - 1), truth[-1])
+
+
 def test_a_bare_zarr_array_follows_the_rule_of_numpy_files(tmp_path: Path) -> None:
     zarr.save_array(tmp_path / "a.zarr", VOLUME[0])
     with open_image(tmp_path / "a.zarr") as picture:
