@@ -165,10 +165,7 @@ config_file = click.option(
 
 @command(configs.ShardConfig)
 def shard(config: configs.ShardConfig) -> None:
-    """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT.
-
-    With --recipe webdataset SOURCE is a pattern of tar files, such as 'tars/*.tar'.
-    """
+    """Turn a dataset, the folder SOURCE or with --recipe webdataset 'tars/*.tar', into WebDataset shards in OUT."""
     from medsass.data.sharding import shard as run
     from medsass.runs import console, info
 

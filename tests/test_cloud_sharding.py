@@ -1,6 +1,7 @@
 """`medsass shard` from and to S3: the same bytes as in a folder, resumed uploads, and errors in one line."""
 
 import itertools
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from medsass.data import synthetic
 from medsass.data.sharding import shard
 from medsass.data.shards import manifest
 from medsass.data.shards.verify import verify
-from tests.support import servers
+from tests.support import packed, servers
 from tests.support.faults import contents
 from tests.support.servers import S3
 
@@ -47,6 +48,16 @@ def uploaded(source: Path, s3: S3) -> Path:
 def _shard(source: Path, out: Path, **changes: object) -> ShardConfig:
     options = {"images": "images/*", "masks": "masks/*", "max_shard_bytes": 30_720, **changes}
     return ShardConfig(source, out, **options)  # type: ignore[arg-type]
+
+
+def test_tar_files_in_s3_are_read_as_local_ones(s3: S3, tmp_path: Path) -> None:
+    packed.dataset(tmp_path / "tars", {"train": 4, "val": 2})
+    s3.upload(tmp_path / "tars", "tars")
+    packed.made(tmp_path / "tars" / "*.tar", tmp_path / "local")
+    packed.made(s3.bucket / "tars" / "*.tar", tmp_path / "from")
+    assert contents(tmp_path / "from") == contents(tmp_path / "local")
+    packed.made(s3.bucket / "tars" / "{train,val}-000000.tar", tmp_path / "braces")
+    assert json.loads((tmp_path / "braces" / manifest.NAME).read_bytes())["splits"].keys() == {"train", "val"}
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": 16}], ids=["whole", "tiles"])

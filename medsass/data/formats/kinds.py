@@ -78,7 +78,7 @@ def is_image(path: Path) -> bool:
         return True
     if not files.is_local(path):
         place: Any = path
-        return kind(place.fs.cat_file(place.path, 0, HEAD), path) != ""
+        return kind(place.fs.cat_file(place.path, start=0, end=HEAD), path) != ""
     return is_zarr(path) if path.is_dir() else kind(head(path), path) != ""
 
 

@@ -142,7 +142,9 @@ def _member(name: str, info: tarfile.TarInfo, opened: tarfile.TarFile, size: int
 
 
 def pieces(tar: Path, offset: int, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a member, some at a time. Raises `ValueError` where the tar file ends before."""
+    """Yield the bytes of a member, some at a time. Raises `ValueError` where the tar file ends before, `UnreachableError` where a
+    server does not send parts of files.
+    """
     for start in range(offset, offset + size, _PIECE):
         wanted = min(_PIECE, offset + size - start)
         if files.is_local(tar):
@@ -151,7 +153,11 @@ def pieces(tar: Path, offset: int, size: int) -> Iterator[bytes]:
                 piece = file.read(wanted)
         else:
             with files.reaching(tar):
-                piece = tar.fs.cat_file(tar.path, start, start + wanted)  # type: ignore[attr-defined]
+                piece = tar.fs.cat_file(tar.path, start=start, end=start + wanted)  # type: ignore[attr-defined]
         if len(piece) < wanted:
             raise ValueError("its tar file ends before it")
+        if len(piece) > wanted:
+            raise files.UnreachableError(
+                f"{tar}: its server does not send parts of a file; download the tar files first"
+            )
         yield piece

@@ -2,76 +2,22 @@
 
 import io
 import json
-import sqlite3
 import subprocess
 import tarfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-import webdataset
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from webdataset.tariterators import base_plus_ext, tar_file_expander
+from pydicom.data import get_testdata_file
 
 from medsass import files
 from medsass.config import ShardConfig
-from medsass.data.sharding import shard, tars
-from medsass.data.sharding.listing import Listing
-from medsass.data.shards.manifest import Manifest, load
-from tests.support import faults
-from tests.support.effort import examples
+from medsass.data.sharding import shard
+from medsass.data.shards.manifest import load
+from tests.support import faults, servers
 from tests.support.faults import command, contents, decoded, reasons, stored
-
-RNG = np.random.default_rng(0)
-
-
-def encoded(form: str, array: np.ndarray | None = None) -> bytes:
-    """Return an image of 24 x 16 random pixels, or of `array`, as a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(RNG.integers(0, 256, (16, 24), np.uint8) if array is None else array).save(buffer, form)
-    return buffer.getvalue()
-
-
-def square(high: int = 255) -> np.ndarray:
-    mask = np.zeros((16, 24), np.uint8)
-    mask[4:9, 5:12] = high
-    return mask
-
-
-def pack(path: Path, content: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Path:
-    """Write a tar file by tarfile, names as they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as opened:
-        for name, data in content.items() if isinstance(content, Mapping) else content:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            opened.addfile(info, io.BytesIO(data))
-    return path
-
-
-def dataset(folder: Path, splits: Mapping[str, int], masks: bool = True) -> dict[str, dict[str, bytes]]:
-    """Write one tar file a split by webdataset's writer, and return the samples as webdataset reads them, by tar file and key."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, count in splits.items():
-        with webdataset.TarWriter(str(folder / f"{split}-000000.tar")) as sink:
-            for i in range(count):
-                sample = {"__key__": f"{split}{i:03d}", "jpg": encoded("JPEG"), "cls": i % 2, "json": {"i": i}}
-                sink.write(sample | ({"mask.png": encoded("PNG", square())} if masks else {}))
-    read = webdataset.WebDataset(sorted(map(str, folder.glob("*.tar"))), shardshuffle=False, empty_check=False)
-    return {f"{Path(sample['__url__']).name}/{sample['__key__']}": sample for sample in read}
-
-
-def made(source: Path, out: Path, **options: object) -> Manifest:
-    return shard.write(ShardConfig(source, out, **{"recipe": "webdataset", "workers": 1, **options}))  # type: ignore[arg-type]
-
-
-def sources(out: Path) -> dict[str, str]:
-    """Return the key of each image by its path in the source."""
-    return {json.loads(sample["json"])["source"]: key for key, sample in stored(out).items()}
+from tests.support.packed import RNG, dataset, encoded, made, pack, sources, square
 
 
 def test_samples_masks_classes_and_splits_are_webdatasets(tmp_path: Path) -> None:
@@ -225,68 +171,18 @@ def test_volumes_and_arrays_are_read_from_a_copy_that_goes(tmp_path: Path) -> No
     assert not list(tmp_path.rglob("fetched"))
 
 
-def listed(tar: Path) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Return place and size of the members of a tar file, and what is said of the file."""
-    made = Listing(sqlite3.connect(":memory:"))
-    made.fill(tar.parent, [tar.name])
-    paths = list(made.match("**/*"))
-    return {
-        path.partition("/")[2]: (stat.place, stat.size) for path, stat in zip(paths, made.stats(paths), strict=True)
-    }, made.damaged
-
-
-@given(st.data())
-@examples(60)
-def test_of_a_damaged_tar_file_everything_before_the_damage_is_read(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    folder = tmp_path_factory.mktemp("tar")
-    sizes = data.draw(st.lists(st.integers(0, 1500), min_size=1, max_size=5))
-    content = {f"{i}.{'x' * 30 * i}.jpg": RNG.bytes(size) for i, size in enumerate(sizes)}
-    whole = pack(folder / "a.tar", content)
-    members, damaged = listed(whole)
-    raw = bytearray(whole.read_bytes())
-    assert damaged == {}
-    assert {name: bytes(raw[at : at + size]) for name, (at, size) in members.items()} == content
-    ends = [at + size for at, size in members.values()]
-    cut = data.draw(st.integers(0, max(ends)))
-    whole.write_bytes(raw[:cut])
-    found, damaged = listed(whole)
-    assert list(damaged) == ["a.tar"]
-    assert {name for name, (_, size) in found.items() if size >= 0} == {
-        n for n, (at, size) in members.items() if at + size <= cut and at <= cut
+def test_a_patients_dicom_files_in_tar_files_stay_in_one_split(tmp_path: Path) -> None:
+    reference = Path(get_testdata_file("CT_small.dcm")).read_bytes()  # its PatientID is 1CT1
+    content = {f"{i}.dcm": reference.replace(b"1CT1", b"%dCT1" % (i % 4)) for i in range(24)}
+    assert len({*content.values()}) == 4
+    pack(tmp_path / "tars/x.tar", content)
+    made(tmp_path / "tars", tmp_path / "out", split="0.5,0.25,0.25")
+    where = {
+        (json.loads(sample["json"])["group"], json.loads(sample["json"])["source"])
+        for sample in stored(tmp_path / "out").values()
     }
-    broken = data.draw(st.sampled_from(sorted(members)))
-    raw[members[broken][0] - 512 + 150] ^= 1  # in the checksum of its header
-    whole.write_bytes(raw)
-    found, damaged = listed(whole)
-    assert found == {name: place for name, place in members.items() if place[0] < members[broken][0]}
-    assert "byte" in damaged["a.tar"] or "not a tar file" in damaged["a.tar"]
-
-
-def test_a_damaged_tar_file_is_listed_and_the_others_are_read(tmp_path: Path) -> None:
-    dataset(tmp_path / "tars", {"train": 5, "val": 3})
-    whole = tmp_path / "tars" / "train-000000.tar"
-    with tarfile.open(whole) as opened:
-        middle = opened.getmember("train003.jpg").offset_data + 10
-    whole.write_bytes(whole.read_bytes()[:middle])
-    (tmp_path / "tars" / "test-0.tar").write_bytes(b"no tar file" * 100)
-    manifest = made(tmp_path / "tars", tmp_path / "out")
-    assert {name: split.samples for name, split in manifest.splits.items()} == {"train": 3, "val": 3}
-    found = reasons(tmp_path / "out")
-    assert found["train-000000.tar"].startswith(f"cut off at byte {middle}, after 'train003.jpg'")
-    assert found["train-000000.tar/train003.jpg"] == f"its tar file is cut off at byte {middle}"
-    assert found["test-0.tar"].startswith("not a tar file")
-    code, said = command(tmp_path / "tars", tmp_path / "strict", "--recipe", "webdataset", "--strict")
-    assert (code, "tar: not a tar file" in said or "tar: cut off" in said) == (2, True)
-
-
-def test_two_tar_files_in_one_are_noticed(tmp_path: Path) -> None:
-    one, two = pack(tmp_path / "a.tar", {"a.jpg": b"1"}), pack(tmp_path / "b.tar", {"b.jpg": b"2"})
-    one.write_bytes(one.read_bytes() + two.read_bytes())
-    members, damaged = listed(one)
-    assert set(members) == {"a.jpg"}
-    assert damaged["a.tar"].startswith("it goes on after its end mark")
+    assert len({group for group, _ in where}) == 4
+    assert {group.partition("-")[0] for group, _ in where} == {"patient"}
 
 
 @pytest.mark.parametrize(
@@ -319,30 +215,11 @@ def test_what_cannot_be_a_source_is_said_in_one_line(
     assert not (tmp_path / "out.part").exists()
 
 
-@given(st.lists(st.text("ab./_A", min_size=1, max_size=6), min_size=1, max_size=6, unique=True))
-@examples(100)
-def test_keys_and_extensions_are_the_librarys(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
-    """As webdataset groups the same tar file; medsass also skips hidden files, and needs no . and .. in names."""
-    clean = [name for name in names if not any(step in ("", ".", "..") or step[0] == "." for step in name.split("/"))]
-    tar = pack(tmp_path_factory.mktemp("tar") / "a.tar", dict.fromkeys(clean, b"1"))
-    with tar.open("rb") as stream:
-        expanded = list(tar_file_expander([{"url": "a.tar", "stream": stream}]))
-    theirs = {(key, ext.lower()) for item in expanded if item for key, ext in [base_plus_ext(item["fname"])] if key}
-    found = {member.name for member in tars.members(tar)}
-    ours = {(key, ext) for name in found for key, ext in [base_plus_ext(name)] if key}
-    assert ours == theirs
-
-
-def test_tar_files_at_an_address(tmp_path: Path) -> None:
-    pytest.importorskip("upath")
-    dataset(tmp_path / "tars", {"train": 4, "val": 2})
-    made(tmp_path / "tars" / "{train,val}-000000.tar", tmp_path / "local")
-    remote = files.location("memory://webdataset")
-    for path in (tmp_path / "tars").iterdir():
-        remote.mkdir(parents=True, exist_ok=True)
-        (remote / path.name).write_bytes(path.read_bytes())
-    for source in ("*.tar", "{train,val}-000000.tar"):
-        found, _ = shard.plan(
-            ShardConfig(files.location(f"memory://webdataset/{source}"), tmp_path / "o", recipe="webdataset")
-        )
-        assert {name: split.samples for name, split in found.splits.items()} == {"train": 4, "val": 2}
+def test_a_server_that_sends_no_parts_is_named_with_the_remedy(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    dataset(tmp_path / "tars", {"train": 2}, masks=False)
+    with servers.server("http.server", "PORT", "--bind", "127.0.0.1", "--directory", str(tmp_path / "tars")) as port:
+        source = f"http://127.0.0.1:{port}/train-{{000000..000000}}.tar"
+        code, said = command(source, tmp_path / "out", "--recipe", "webdataset")
+    assert code == 2
+    assert "its server does not send parts of a file; download the tar files first" in said
