@@ -222,6 +222,13 @@ class Catalog:
                 self._say(f"no file matches {globs}" + (f": split '{split}' left out" if split else ""))
         if self._over:
             self._say(self._passed_over())
+        if extension := recipe.classes.extension:
+            query = "SELECT count(*), min(path) FROM files WHERE label IS NULL AND name LIKE '%.' || ?"
+            count, first = self._database.execute(query, (extension,)).fetchone()
+            if count:
+                self._say(
+                    f"{count} '.{extension}' files hold no class, a number or a name in one line (first: '{first}')"
+                )
         if guessed and (twins := layout.twins(self._database)):
             self._say(
                 f"WARNING: the folders '{twins[0]}' and '{twins[1]}' hold files of the same names; if one holds masks, say so: "

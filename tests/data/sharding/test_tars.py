@@ -93,7 +93,7 @@ def test_source_is_a_pattern_a_file_or_a_folder(source: str, train: int, val: in
 def test_a_preferred_image_of_several_and_a_preferred_mask(tmp_path: Path) -> None:
     png, jpg, mask = encoded("PNG"), encoded("JPEG"), encoded("PNG", square())
     pack(tmp_path / "a.tar", {
-        "1.png": png, "1.jpg": jpg, "1.seg.png": encoded("PNG"), "1.mask.png": mask, "1.label.txt": b"3",
+        "1.png": png, "1.jpg": jpg, "1.seg.png": encoded("PNG"), "1.mask.png": mask, "1.label.txt": b"3", "1.cls": b"\xff\0",
         "2.depth.png": encoded("PNG"), "2.png": png, "2.SEG": mask, "2.cells.png": encoded("PNG"),
         "3.data": encoded("BMP", square(9)), "3.json": b"{}", "3.segmentation.png": mask, "3.cls": b"benign\n",
         "4.a.png": encoded("PNG"), "4.image.png": png, "4.labels.png": mask, "4.txt": b"no image",
@@ -106,7 +106,10 @@ def test_a_preferred_image_of_several_and_a_preferred_mask(tmp_path: Path) -> No
     assert all("the same image" in reason or "bytes" in reason for reason in listed.values())  # twins of 2.png
     for sample in stored(tmp_path / "out").values():
         np.testing.assert_array_equal(decoded(sample["mask.png"]) > 0, square() > 0)
-    assert any("1 '.txt' files" in note for note in load(tmp_path / "out").notes)
+    notes = load(tmp_path / "out").notes
+    assert any("1 '.txt' files" in note for note in notes)
+    assert any(note.startswith("1 '.cls' files hold no class") and "'a.tar/1.cls'" in note for note in notes)
+    assert {name for split in load(tmp_path / "out").splits.values() for name in split.classes} <= {"benign"}
 
 
 def test_what_cannot_be_read_is_listed_by_tar_and_name(tmp_path: Path) -> None:

@@ -194,3 +194,9 @@ def test_a_manifest_without_its_format_is_refused(broken: Path) -> None:
     path.write_text(json.dumps(table))
     with pytest.raises(ValueError, match=r"it does not say its format.*; run medsass shard again"):
         manifest.load(broken)
+
+
+def test_a_folder_of_tar_files_without_a_manifest_is_answered_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "train-000000.tar").touch()
+    with pytest.raises(FileNotFoundError, match=rf"medsass shard '{tmp_path}/\*\.tar' OUT --recipe webdataset$"):
+        manifest.read(tmp_path)
