@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding import classes, headers, layout, pairing, splits
+from medsass.data.sharding import classes, headers, layout, pairing, splits, tars
 from medsass.data.sharding.listing import Listing
 from medsass.data.sharding.pairing import Pairing
 from medsass.data.sharding.recipe import Recipe
@@ -64,30 +64,40 @@ class Catalog:
             ValueError: pairs are ambiguous, or class labels cannot be read.
         """
         run = self._database.execute
-        run("CREATE TABLE found (image TEXT PRIMARY KEY, stem, masks, entry INTEGER, label, grp, named)")
+        run("""CREATE TABLE found (image TEXT PRIMARY KEY, stem, masks, entry INTEGER, label, grp, named, given,
+               sample UNIQUE)""")
         run("CREATE TABLE notes (text)")
         run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
         self._source = source
-        self.listing.fill(source)
-        self._pairing = Pairing(self._database, self.listing)
+        self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
+        self._pairing = Pairing(self._database, self.listing, self._can_be_read)
         self._over: Counter[str] = Counter()
         guessed = recipe.name == "folder" and (recipe.images[0].path, recipe.images[0].masks) == (ANY, "")
         recipe = self._recognised(recipe) if guessed else recipe
+        self._splits = layout.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
+        if recipe.exact_splits and all(self._splits.values()) and self._splits:
+            raise ValueError(f"{source}: its tar files name their splits, such as '{min(self._splits)}'; drop --split")
+        recipe = replace(recipe, splits=layout.rest(recipe.splits, self._splits.values()))
         find, labels = splits.rule(recipe, group_by), classes.read(source, recipe)
         matched = [self._find(table, recipe, labels, find, guessed) for table in range(len(recipe.images))]
         if not any(matched):
             globs = ", ".join(f"'{images.path}'" for images in recipe.images)
             over = f" ({self._passed_over()})" if self._over else ""
-            raise FileNotFoundError(
-                f"{source}: no image matches {globs} of recipe '{recipe.name}'{over}; check SOURCE and the recipe"
-            )
+            over += "".join(f" ({tar}: {fault})" for tar, fault in list(self.listing.damaged.items())[:1])
+            remedy = "check SOURCE and the recipe"
+            if not recipe.tars and run("SELECT 1 FROM files WHERE name LIKE '%.tar' LIMIT 1").fetchone():
+                remedy = "its tar files are read with --recipe webdataset"
+            raise FileNotFoundError(f"{source}: no image matches {globs} of recipe '{recipe.name}'{over}; {remedy}")
         for images, hit in zip(recipe.images, matched, strict=True):
             if hit and images.classes and not (source / images.classes).is_file():
                 raise FileNotFoundError(
                     f"{source / images.classes} is missing: it holds the class labels of '{images.path}'; put it there, "
                     "or take 'classes' out of a copy of the recipe"
                 )
-        headers.group(self._database, source, recipe, group_by)
+        for tar, split in self._splits.items():
+            own = split, f"{tar}/", f"{tar}0"  # 0 comes after /
+            run("UPDATE found SET given = ? WHERE given = '' AND image > ? AND image < ?", own)
+        headers.group(self._database, self.listing, source, recipe, group_by)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)
         run("DROP TABLE found")
@@ -126,10 +136,7 @@ class Catalog:
         for table in tables:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
-        shares = recipe.splits
-        if "test" in (given := {table.split for table in tables}) and "" in given:
-            rest = {split: share for split, share in shares.items() if split != "test"}
-            shares = {split: round(share / sum(rest.values()), 9) for split, share in rest.items()}
+        shares = layout.rest(recipe.splits, [table.split for table in tables])
         return replace(recipe, images=tables or recipe.images, splits=shares)
 
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
@@ -142,6 +149,9 @@ class Catalog:
         for image, found in pairing.images(images.path):
             if images.masks and pairing.offered(image, table):
                 continue
+            sample = found.wildcards(image) if found.keyed else None
+            if sample and self._database.execute("SELECT 1 FROM found WHERE sample = ?", (sample,)).fetchone():
+                continue  # it has an image
             if reason := self._no_image(image, images.path, guessed):
                 self._over[reason] += 1
                 continue
@@ -155,11 +165,13 @@ class Catalog:
             name = found.stem(image)
             safe = re.sub(r"^-|[^A-Za-z0-9_-]", "_", name)
             label = labels.get(name)
+            if recipe.classes.extension:
+                label = self.listing.label(f"{image.rpartition('/')[0]}/{name}.{recipe.classes.extension}")
             if recipe.classes.pattern and (match := re.search(recipe.classes.pattern, image)):
                 label = match["class"] or label
-            row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image)
+            row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), images.split, sample
             try:
-                self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"{image} is matched by two [[images]] of recipe '{recipe.name}'") from error
         if missing:
@@ -178,19 +190,19 @@ class Catalog:
     def _sort(self, recipe: Recipe) -> None:
         """Give each image its key and its split, and store all in their final order."""
         run = self._database.execute
-        free = ",".join(str(table) for table, images in enumerate(recipe.images) if not images.split)
-        sizes = run(f"SELECT grp, count(*) FROM found WHERE entry IN ({free}) GROUP BY grp")
-        alone = f"SELECT image, 1 FROM found WHERE entry IN ({free})"
-        choice, notes = splits.choose(sizes, lambda: run(alone), recipe)
-        order = [*dict.fromkeys([*(images.split for images in recipe.images if images.split), *recipe.splits])]
+        sizes = run("SELECT grp, count(*) FROM found WHERE given = '' GROUP BY grp")
+        choice, notes = splits.choose(sizes, lambda: run("SELECT image, 1 FROM found WHERE given = ''"), recipe)
+        sizes.close()  # of many groups not all are read, and an open query locks the tables
+        named = (images.split for images in recipe.images if images.split)
+        order = [*dict.fromkeys([*named, *recipe.splits, *self._splits.values()])]
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
-        query = """SELECT image, stem, masks, entry, label, grp, same FROM found
+        query = """SELECT image, stem, masks, entry, label, grp, given, same FROM found
                    JOIN (SELECT stem AS one, count(*) AS same FROM found GROUP BY stem) ON stem = one"""
         framed = any(images.frames != "first" for images in recipe.images)
-        for image, name, masks, table, label, group, same in run(query):
+        for image, name, masks, table, label, group, given, same in run(query):
             plain = same == 1 and len(name) <= _LONGEST_KEY and not (framed and _FRAME.search(name))
             key = name if plain else f"{name[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
-            split = recipe.images[table].split or choice(group, image)
+            split = given or choice(group, image)
             row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, table)
             run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
@@ -223,7 +235,7 @@ class Catalog:
                 self._say(
                     f"{len(rest)} images are not a part of this layout (first: '{rest[0]}'); --images reads them too"
                 )
-        if any(not images.split for images in recipe.images):
+        if self._database.execute("SELECT 1 FROM found WHERE given = ''").fetchone():
             counts = self.counts()
             for split in recipe.splits:
                 if split not in counts:
@@ -236,6 +248,12 @@ class Catalog:
         return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common(10))
 
     def _can_be_read(self, path: str) -> bool:
+        if kinds.is_photo(path):
+            return True
+        (stat,) = self.listing.stats([path])
+        if stat.tar:
+            head = tars.pieces(self._source / stat.tar, stat.place, min(stat.size, kinds.HEAD))
+            return kinds.kind(next(head, b""), PurePosixPath(path)) != ""
         with files.reaching(self._source / path):
             return kinds.is_image(self._source / path)
 

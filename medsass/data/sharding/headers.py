@@ -2,9 +2,13 @@
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from medsass import files
+from medsass.data.sharding import tars
+from medsass.data.sharding.listing import Listing, Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.splits import digest
 
@@ -14,7 +18,7 @@ _THREADS = 16  # a header is a few kB, so that the time is that of asking for it
 _AT_ONCE = 10_000
 
 
-def group(database: sqlite3.Connection, source: Path, recipe: Recipe, group_by: str) -> None:
+def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str) -> None:
     """Enter patients, or series, as the groups of DICOM files in the catalog's table of images that were found.
 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
@@ -27,17 +31,19 @@ def group(database: sqlite3.Connection, source: Path, recipe: Recipe, group_by: 
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(images), _AT_ONCE):
             some = images[start : start + _AT_ONCE]
-            found = pool.map(lambda image: _belongs(source / image, group_by == "series"), some)
+            found = pool.map(partial(_belongs, source, series=group_by == "series"), some, listing.stats(some))
             rows = [(name, name if own else None, image) for image, name in zip(some, found, strict=True) if name]
             database.executemany("UPDATE found SET named = ?, grp = coalesce(?, grp) WHERE image = ?", rows)
 
 
-def _belongs(path: Path, series: bool) -> str | None:
+def _belongs(source: Path, image: str, stat: Stat, series: bool) -> str | None:
     """Return the group of one file, None where it is no DICOM file or does not say."""
     import pydicom
 
+    path = source / image
     try:
-        with files.reaching(path), path.open("rb") as file:
+        member = BytesIO(b"".join(tars.pieces(source / stat.tar, stat.place, stat.size))) if stat.tar else None
+        with files.reaching(path), member or path.open("rb") as file:
             header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS), force=path.suffix != "")
     except files.UnreachableError:
         raise

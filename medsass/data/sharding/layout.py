@@ -8,7 +8,7 @@ import glob
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import filter as matching
 from itertools import combinations
@@ -51,6 +51,26 @@ def mask_name(path: str) -> bool:
 def split_of(path: str) -> str:
     """Return the split that a path names, "" where it names none."""
     return next((split for split, word in _SPLITS.items() if word.search(path)), "")
+
+
+def splits_of(paths: Iterable[str]) -> dict[str, str]:
+    """Return the split that each path names, where they name val, or test; training images alone are for all splits."""
+    named = {path: split_of(path) for path in paths}
+    kept = _kept(named.values())
+    return {path: split if split in kept else "" for path, split in named.items()} if kept & {*named.values()} else {}
+
+
+def _kept(named: Collection[str]) -> set[str]:
+    """Return which of the splits that a dataset names are used as such: without val, the training images are split further."""
+    return {"train", "val", "test"} if "val" in named else {"test"}
+
+
+def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, float]:
+    """Return the shares of the images whose split is not given: none of them go to test where test images are given."""
+    if "test" not in given or "" not in given:
+        return shares
+    others = {split: share for split, share in shares.items() if split != "test"}
+    return {split: round(share / sum(others.values()), 9) for split, share in others.items()}
 
 
 def recognise(database: sqlite3.Connection, readable: Callable[[str], bool]) -> tuple[Images, ...]:
@@ -222,7 +242,7 @@ def _with_splits(tables: Sequence[Images], folders: Sequence[str], names: Names)
         if folder not in read and split_of(folder) == "test" and _IMAGES.fullmatch(folder.rpartition("/")[2])
         if (held := names(folder))
     ]
-    keep = {"train", "val", "test"} if "val" in named else {"test"}
+    keep = _kept(named)
     return tuple(
         replace(table, split=split_of(table.path) if split_of(table.path) in keep else "") for table in tables
     ) + tuple(more)

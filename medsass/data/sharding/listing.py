@@ -8,21 +8,38 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
 from medsass import files
 from medsass.data.formats import kinds
+from medsass.data.sharding import tars
 
 MAGIC = re.compile(r"[*?\[]")
 UNREADABLE = -1  # size of a file that is listed but cannot be read; its stamp says why
-_TABLE = "(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp TEXT) WITHOUT ROWID"
+_TABLE = """(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp TEXT, tar TEXT, place INTEGER, label TEXT)
+            WITHOUT ROWID"""
+_INSERT = """INSERT INTO {} VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (path) DO UPDATE SET size = -1, stamp = 'there are two files of this name; rename one'"""
+_DEEP = 1000  # folders below one another
 _LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # the beginning of a pattern that holds no wildcard
 _AT_ONCE = 500  # values in a query
 _LAST = chr(0x10FFFF)
+
+
+class Stat(NamedTuple):
+    """A file when it was listed: its size in bytes, and a stamp that changes with the content. Of a member of a `tar` file, by its
+    path below the source, the stamp is the tar file's, and `place` is where its bytes begin.
+    """
+
+    size: int
+    stamp: str
+    tar: str = ""
+    place: int = 0
 
 
 class Listing:
@@ -31,20 +48,36 @@ class Listing:
 
     Skipped are hidden files and folders, what systems leave behind, and the local folders `excluded`, into which the dataset
     is written. A Zarr folder counts as one file. A file that cannot be read has the size `UNREADABLE`.
+
+    Where the source is given with globs of tar files, their members are its files.
+
+    Attributes:
+        damaged: tar files that cannot be read to their end, and why.
     """
 
     def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
         self._database, self._excluded = database, tuple(excluded)
+        self.damaged: dict[str, str] = {}
 
-    def fill(self, source: Path) -> None:
-        """List `source`. Raises `FileNotFoundError` where it is no folder."""
-        self._list("files", source)
+    def fill(self, source: Path, globs: Sequence[str] = (), label: str = "") -> None:
+        """List `source`.
+
+        Args:
+            source: the folder.
+            globs: of the tar files whose members are listed.
+            label: extension of the members that hold a class label.
+
+        Raises:
+            FileNotFoundError: where the source is no folder, or a tar file is not there.
+            ValueError: for a compressed tar file.
+        """
+        self._list("files", source, globs, label)
         self._database.execute("CREATE INDEX folders ON files (folder, name)")
         self._database.execute("CREATE INDEX names ON files (name)")
 
-    def changed(self, source: Path) -> list[str]:
+    def changed(self, source: Path, globs: Sequence[str] = (), label: str = "") -> list[str]:
         """Return files that are new, gone or changed in `source` since it was listed; at most three."""
-        self._list("temp.now", source)
+        self._list("temp.now", source, globs, label)
         differ = "SELECT path FROM (SELECT * FROM {} EXCEPT SELECT * FROM {}) LIMIT 3"
         rows = [
             *self._database.execute(differ.format("files", "now")),
@@ -53,28 +86,74 @@ class Listing:
         self._database.execute("DROP TABLE now")
         return list(dict.fromkeys(path for (path,) in rows))[:3]
 
-    def _list(self, table: str, source: Path) -> None:
+    def _list(self, table: str, source: Path, globs: Sequence[str], label: str) -> None:
         self._database.execute(f"CREATE TABLE {table} {_TABLE}")
         with files.reaching(source):
-            there = source.is_dir()
+            there = source.is_dir() or (globs and str(source).startswith("http"))  # a server lists no folder
         if not there:
-            raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset")
-        if files.is_local(source):
-            statuses = [path.stat() for path in self._excluded if path.is_dir()]
-            found = _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses})
-        else:
-            found = _walk_remote(source)
-        rows = ((path, *path.rpartition("/")[::2], size, stamp) for path, size, stamp in found)
-        self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
+            packed = tars.named_so(source.name)
+            remedy = "; tar files are read with --recipe webdataset" if packed else ""
+            raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset{remedy}")
+        found = self._members(source, globs, label) if globs else ((*row, "", 0, None) for row in self._walk(source))
+        rows = ((path, *path.rpartition("/")[::2], *rest) for path, *rest in found)
+        self._database.executemany(_INSERT.format(table), rows)
 
-    def stats(self, paths: Sequence[str]) -> tuple[tuple[int, str], ...]:
-        """Return the size in bytes and the stamp that each of these files had when it was listed."""
-        found: dict[str, tuple[int, str]] = {}
+    def _walk(self, source: Path, deep: int = _DEEP) -> Iterator[tuple[str, int, str]]:
+        """Yield path, size and stamp of the files below a folder, of at most `deep` folders below one another."""
+        if not files.is_local(source):
+            return _walk_remote(source, deep)
+        statuses = [path.stat() for path in self._excluded if path.is_dir()]
+        return _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses}, deep)
+
+    def _members(self, source: Path, globs: Sequence[str], label: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of the members of all tar files, and note which of these are damaged."""
+        for tar, size, stamp in self._tars(source, globs):
+            own = f"{size} {stamp}"
+            try:
+                for member in tars.members(source / tar, label):
+                    seen = (UNREADABLE, member.fault) if member.fault else (member.size, own)
+                    yield f"{tar}/{member.name}", *seen, tar, member.offset, member.text
+            except tars.DamagedError as error:
+                self.damaged[tar] = str(error)
+
+    def _tars(self, source: Path, globs: Sequence[str]) -> list[tuple[str, int, str]]:
+        """Return path, size and stamp of the files that match."""
+        literal = [_literal(one) for one in globs]
+        exact = {text for text, whole in literal if whole}
+        if not files.is_local(source) and len(exact) == len(globs):  # a web server lists no folder
+            found = list(_one_remote(source, sorted(exact)))
+        else:
+            deep = _DEEP if any("**" in one for one in globs) else max(one.count("/") for one in globs)
+            wild = [
+                re.compile(glob_translate(one)).fullmatch
+                for one, (_, whole) in zip(globs, literal, strict=True)
+                if not whole
+            ]
+            every = sorted(self._walk(source, deep))
+            found = [row for row in every if row[0] in exact or any(matches(row[0]) for matches in wild)]
+        for path in sorted(exact - {path for path, _, _ in found}):
+            raise FileNotFoundError(f"{source / path}: no such tar file")
+        if not found:
+            raise FileNotFoundError(
+                f"{source}: no tar file matches '{globs[0]}'; SOURCE is a folder of tar files, or such as 'tars/*.tar'"
+            )
+        return found
+
+    def label(self, path: str) -> str | None:
+        """Return the class label that a member of a tar file holds, None where there is none."""
+        found = self._database.execute("SELECT label FROM files WHERE path = ?", (path,)).fetchone()
+        return found[0] if found else None
+
+    def stats(self, paths: Sequence[str]) -> tuple[Stat, ...]:
+        """Return what each of these files was when it was listed."""
+        found: dict[str, Stat] = {}
         for start in range(0, len(paths), _AT_ONCE):
             some = paths[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            rows = self._database.execute(f"SELECT path, size, stamp FROM files WHERE path IN ({marks})", some)
-            found |= {path: (size, stamp) for path, size, stamp in rows}
+            rows = self._database.execute(
+                f"SELECT path, size, stamp, tar, place FROM files WHERE path IN ({marks})", some
+            )
+            found |= {path: Stat(*stat) for path, *stat in rows}
         return tuple(found[path] for path in paths)
 
     def match(self, pattern: str) -> Iterator[str]:
@@ -102,7 +181,7 @@ def _literal(pattern: str) -> tuple[str, bool]:
     return re.sub(r"\[([*?\[])\]", r"\1", begin), begin == pattern
 
 
-def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, int, str]]:
+def _walk_local(folder: str, below: str, seen: set[tuple[int, int]], deep: int) -> Iterator[tuple[str, int, str]]:
     status = os.stat(folder)  # noqa: PTH116
     if (status.st_dev, status.st_ino) in seen:
         return  # a link back up, or a folder that is written
@@ -119,20 +198,31 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]]) -> Iterator
             if stat.S_ISDIR(own.st_mode) and kinds.is_zarr(Path(entry.path)):
                 yield path, own.st_size, str(own.st_mtime_ns)
             elif stat.S_ISDIR(own.st_mode):
-                yield from _walk_local(entry.path, f"{path}/", seen)
+                yield from _walk_local(entry.path, f"{path}/", seen, deep - 1) if deep else ()
             elif stat.S_ISREG(own.st_mode):
                 text = path.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 cannot be text
                 readable = (own.st_size, str(own.st_mtime_ns))
                 yield text, *(readable if text == path else (UNREADABLE, "its name is not UTF-8; rename it"))
 
 
-def _walk_remote(source: Any) -> Iterator[tuple[str, int, str]]:
+def _walk_remote(source: Any, deep: int) -> Iterator[tuple[str, int, str]]:
     root = source.path.rstrip("/")
     with files.reaching(source):
-        found = source.fs.find(root, detail=True)
+        found = source.fs.find(root, detail=True, **({} if deep == _DEEP else {"maxdepth": deep + 1}))
     for path, info in found.items():
         below = path.removeprefix(root).lstrip("/")
-        if any(map(kinds.is_junk, below.split("/"))):
-            continue  # also what leads up with ..
-        stamps = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash"))
-        yield below, int(info.get("size") or 0), next((str(stamp) for stamp in stamps if stamp), "")
+        if not any(map(kinds.is_junk, below.split("/"))):  # also what leads up with ..
+            yield below, *_remote(info)
+
+
+def _one_remote(source: Path, paths: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    for path in paths:
+        place: Any = source / path
+        with suppress(FileNotFoundError), files.reaching(place):
+            yield path, *_remote(place.fs.info(place.path))
+
+
+def _remote(info: Mapping[str, Any]) -> tuple[int, str]:
+    """Return the size and the stamp of a file at an address."""
+    stamps = (info.get(name) for name in ("ETag", "etag", "LastModified", "mtime", "md5Hash"))
+    return int(info.get("size") or 0), next((str(stamp) for stamp in stamps if stamp), "")

@@ -4,12 +4,15 @@ A pattern of masks with `{stem}`, `{name}` or `{dir}` is filled in for each imag
 pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
 `masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all do equal stems
 decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
+
+In tar files `{key}` stands for a name up to its first dot, as in WebDatasets: `**/{key}.{jpg,png}` with `**/{key}.mask.*`. A sample,
+which is what has one folder and key, has one image and the masks of one glob, by the globs' order.
 """
 
 import glob
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from unicodedata import normalize
 
 from braceexpand import braceexpand
@@ -18,7 +21,7 @@ from fsspec.utils import glob_translate
 from medsass.data.sharding.listing import MAGIC, Listing
 
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
-_TOKEN = re.compile(r"\{stem\}|\*+|\?|\[!?\]?[^\]]*\]")
+_TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _DOUBLE = re.compile(r"\.(nii|ome|cells?|seg)$", re.IGNORECASE)  # of .nii.gz, .ome.tif and the like
 
 
@@ -27,10 +30,11 @@ class Pairing:
     of one glob.
     """
 
-    def __init__(self, database: sqlite3.Connection, listing: Listing) -> None:
-        self._database, self._match = database, listing.match
+    def __init__(self, database: sqlite3.Connection, listing: Listing, readable: Callable[[str], bool]) -> None:
+        self._database, self._match, self._readable = database, listing.match, readable
         database.execute(
-            "CREATE TABLE offered (mask TEXT, stem TEXT, wildcards TEXT, entry INTEGER, PRIMARY KEY (mask, entry))"
+            """CREATE TABLE offered (mask TEXT, stem TEXT, wildcards TEXT, entry INTEGER, place INTEGER,
+               PRIMARY KEY (mask, entry))"""
         )
         database.execute("CREATE INDEX stems ON offered (entry, stem)")
         database.execute("CREATE INDEX captures ON offered (entry, wildcards)")
@@ -41,23 +45,26 @@ class Pairing:
         globs = [Glob(one) for one in expand(pattern)]
         for at, one in enumerate(globs):
             for path in self._match(one.pattern):
-                if not any(other.matches(path) for other in globs[:at]):
+                if one.fits(path) and not any(other.fits(path) for other in globs[:at]):
                     yield path, one
 
     def offer(self, images: str, masks: str, table: int) -> None:
         """Find all files that may be masks of the images that match; they are no images."""
-        for one in dict.fromkeys(expand(masks)):
+        for at, one in enumerate(dict.fromkeys(expand(masks))):
             if not _PLACEHOLDER.search(one):
-                found = Glob(one)
-                rows = ((path, stem(path), found.wildcards(path), table) for path in self._match(found.pattern))
-                self._insert(rows)
+                self._insert(
+                    (path, stem(path), found.wildcards(path), table, at)
+                    for found in [Glob(one)]
+                    for path in self._match(found.pattern)
+                    if not found.keyed or (found.fits(path) and self._readable(path))
+                )
                 continue
             wide = {_fill(one, path, "*", any_name=True) for path, _ in self.images(images)}
             for pattern in sorted(wide):
-                self._insert((path, stem(path), None, table) for path in self._match(pattern))
+                self._insert((path, stem(path), None, table, at) for path in self._match(pattern))
 
-    def _insert(self, rows: Iterator[tuple[str, str, str | None, int]]) -> None:
-        self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?, ?)", rows)
+    def _insert(self, rows: Iterator[tuple[str, str, str | None, int, int]]) -> None:
+        self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?, ?, ?)", rows)
 
     def offered(self, path: str, table: int) -> bool:
         """Return whether a file may be a mask."""
@@ -66,9 +73,12 @@ class Pairing:
         )
 
     def rule(self, images: str, masks: str, table: int) -> str:
-        """Return how images find their masks: "pattern", "wildcards" or "stem"."""
+        """Return how images find their masks: "pattern", "key", "wildcards" or "stem"; "" where keys find none at all."""
         if _PLACEHOLDER.search(masks):
             return "pattern"
+        if "{key}" in masks:
+            any_mask = self._database.execute("SELECT 1 FROM offered WHERE entry = ? LIMIT 1", (table,)).fetchone()
+            return "key" if any_mask else ""
         query = "SELECT 1 FROM offered WHERE entry = ? AND wildcards = ?"
         pairs = (self._database.execute(query, (table, one.wildcards(path))) for path, one in self.images(images))
         by = "wildcards" if any(found.fetchone() for found in pairs) else "stem"
@@ -86,9 +96,12 @@ class Pairing:
             filled = [one for part in expand(pattern) for one in filling(part, path, found)]
             masks = sorted({mask for one in dict.fromkeys(filled) for mask in self._match(one)})
         else:
-            key = found.wildcards(path) if rule == "wildcards" else stem(path)
-            query = f"SELECT mask FROM offered WHERE entry = ? AND {rule} = ? ORDER BY mask"
-            masks = [mask for (mask,) in self._database.execute(query, (table, key))]
+            by, key = ("stem", stem(path)) if rule == "stem" else ("wildcards", found.wildcards(path))
+            query = f"SELECT mask, place FROM offered WHERE entry = ? AND {by} = ? ORDER BY place, mask"
+            rows = self._database.execute(query, (table, key)).fetchall()
+            masks = [mask for mask, place in rows if rule != "key" or place == rows[0][1]]
+            more = [(mask, path) for mask, _ in rows[len(masks) :]]
+            self._database.executemany("INSERT OR IGNORE INTO claimed VALUES (?, ?)", more)
         masks = [mask for mask in masks if mask != path]
         shared = rule == "pattern" and not MAGIC.search(pattern) and not re.search(r"\{(stem|name)\}", pattern)
         for mask in masks:
@@ -129,35 +142,40 @@ def orphans(database: sqlite3.Connection) -> Iterator[str]:
 
 
 class Glob:
-    """A glob of images or masks; `{stem}` in it is a wildcard within a name that says what an image's stem is.
+    """A glob of images or masks; `{stem}` in it is a wildcard within a name that says what an image's stem is, and `{key}` one
+    that ends at the first dot.
 
     Attributes:
-        pattern: the glob with `*` for `{stem}`.
-        matches: whether a path matches.
+        pattern: the glob with `*` for `{stem}` and `{key}`.
+        keyed: whether it has a `{key}`.
+        fits: whether a path matches.
     """
 
     def __init__(self, pattern: str) -> None:
-        self._text, self.pattern = pattern, pattern.replace("{stem}", "*")
-        self.matches = re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
+        self._text, self.keyed = pattern, "{key}" in pattern
+        self.pattern = pattern.replace("{stem}", "*").replace("{key}", "*")
         folder, _, name = pattern.rpartition("/")
-        name = name if name == "**" else stem(name)
+        name = name if name == "**" or self.keyed else stem(name)
         above = "".join(
             "((?:[^/]+/)*)" if step == "**" else _translated(step) + "/" for step in folder.split("/") if step
         )
         self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
+        self.fits = self._match if self.keyed else re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
 
     def _found(self, path: str) -> "re.Match[str] | None":
         folder, slash, name = path.rpartition("/")
-        return self._match(folder + slash + stem(name))
+        return self._match(path if self.keyed else folder + slash + stem(name))
 
     def wildcards(self, path: str) -> str | None:
         """Return what the wildcards stand for in a path, None where it does not match."""
-        found = self._found(path)
-        return None if found is None else normalize("NFC", "\0".join(text.rstrip("/") for text in found.groups()))
+        if (found := self._found(path)) is None:
+            return None
+        texts = found.groups()[: found.re.groupindex["stem"] if self.keyed else None]
+        return normalize("NFC", "\0".join(text.rstrip("/") for text in texts))
 
     def stem(self, path: str) -> str:
-        """Return what `{stem}` stands for in a path, or the path's own stem."""
-        found = self._found(path) if "{stem}" in self._text else None
+        """Return what `{stem}` or `{key}` stands for in a path, or the path's own stem."""
+        found = self._found(path) if self.keyed or "{stem}" in self._text else None
         return found["stem"] if found else stem(path)
 
     def as_mask(self, path: str, masks: str) -> str:
@@ -178,7 +196,7 @@ def _translated(step: str) -> str:
             negated = token.startswith("[!")
             held = re.sub(r"([\\\[\]^])", r"\\\1", token[2:-1] if negated else token[1:-1])
             return re.escape(token[1]) if len(token) == 3 else f"([{'^' * negated}{held}])"  # [x] is a literal x
-        return {"?": "([^/])", "{stem}": "(?P<stem>[^/]+)"}.get(token, "([^/]*)")
+        return {"?": "([^/])", "{stem}": "(?P<stem>[^/]+)", "{key}": "(?P<stem>[^./]+)"}.get(token, "([^/]*)")
 
     texts, tokens = _TOKEN.split(step), _TOKEN.findall(step)
     return "".join(re.escape(text) + token for text, token in zip(texts, [*map(group, tokens), ""], strict=True))

@@ -16,9 +16,10 @@ from pathlib import Path
 from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data.sharding.catalog import Entry
+from medsass.data.sharding.listing import Stat
 from medsass.data.sharding.pool import Pool, Ticket, WorkerDiedError
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.source import Source, Stat
+from medsass.data.sharding.source import Source
 from medsass.data.sharding.tasks import Answer, Made, Rejected, Setup, Task, WorkItem, by_region
 
 _AHEAD = 4  # tasks in flight for each worker
@@ -140,7 +141,7 @@ def _grouped(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:
     size = 0
     for item in items:
         group.append(item)
-        size += sum(stat[0] for stat in item.stats)
+        size += sum(stat.size for stat in item.stats)
         if len(group) == _GROUP or size > _GROUP_BYTES:
             yield group
             group, size = [], 0

@@ -29,7 +29,8 @@ class Images:
     """A glob of images below the source, and where the mask of each is.
 
     Attributes:
-        path: glob of the images, with braces for several; `{stem}` is a wildcard that says what a name's stem is.
+        path: glob of the images, with braces for several; `{stem}` is a wildcard that says what a name's stem is, `{key}` one
+            that ends at the first dot.
         masks: glob, or pattern that may hold `{stem}` and `{name}` (of the image file) and `{dir}` (its folder below the
             source); several files that match are merged by union. Without a placeholder, an image and a mask are a pair
             where the wildcards of both globs stand for the same text, or else where their stems are equal.
@@ -81,12 +82,15 @@ class Masks:
 
 @dataclass(frozen=True, config=schema.CLOSED)
 class Classes:
-    """Class labels: from `columns` of a CSV file with a `key` column, or from `(?P<class>...)` in the image's path."""
+    """Class labels: from `columns` of a CSV file with a `key` column, from `(?P<class>...)` in the image's path, or from the text
+    of the sample's member of this `extension` in a tar file.
+    """
 
     key: str = ""
     columns: tuple[str, ...] = ()
     otherwise: str = ""
     pattern: str = ""
+    extension: str = ""
 
 
 @dataclass(frozen=True, config=schema.CLOSED)
@@ -94,6 +98,7 @@ class Recipe:
     """A dataset: its images and masks, its labels, its splits, and where it comes from.
 
     Attributes:
+        tars: glob of the tar files whose members are the dataset's files; "" where these are files of their own.
         note: shown to whoever uses the recipe.
         refine: the steps that --refine recipe stands for.
         tile, range: defaults of --tile and --range.
@@ -107,6 +112,7 @@ class Recipe:
 
     name: str
     images: tuple[Images, ...] = ()
+    tars: str = ""
     title: str = ""
     homepage: str = ""
     licence: str = ""

@@ -16,7 +16,7 @@ from typing import Any, cast
 from medsass import __version__, files
 from medsass.config import ShardConfig, schema
 from medsass.data import dali
-from medsass.data.sharding import forkserver, layout, pairing, recipe, staging
+from medsass.data.sharding import forkserver, layout, pairing, recipe, staging, tars
 from medsass.data.sharding.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.prepare import Preparation
@@ -43,7 +43,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         if stage is None:
             held = manifest.load(config.out)
             state = _state(chosen, config)
-            if chosen.images[0].path == ANY:  # the layout that was recognised stands in the manifest
+            if chosen.tars or chosen.images[0].path == ANY:  # the layout that was recognised stands in the manifest
                 state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
             _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
@@ -86,6 +86,9 @@ def plan(config: ShardConfig) -> tuple[Manifest, list[tuple[str, tuple[str, ...]
 def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
     """Return the recipe as the options change it, and the options with the recipe's values where they leave a choice."""
     chosen = recipe.load(config.recipe, config.variant)
+    if chosen.tars:
+        source, pattern = tars.split_pattern(config.source)
+        chosen, config = replace(chosen, tars=pattern or chosen.tars), replace(config, source=source)
     if config.images or config.masks:
         if chosen.name != "folder":
             raise ValueError(
@@ -156,7 +159,8 @@ def _catalog(
     before = journal["state"]
     if before is not None:
         _compare(before, state)
-        if changed := ", ".join(catalog.listing.changed(config.source)):
+        globs = pairing.expand(chosen.tars) if chosen.tars else ()
+        if changed := ", ".join(catalog.listing.changed(config.source, globs, chosen.classes.extension)):
             reason = f"{config.source} has changed since the run was interrupted ({changed})"
             raise MismatchError(f"{reason}; start again with --overwrite")
         return catalog, schema.check(Recipe, journal["recipe"])
@@ -166,6 +170,10 @@ def _catalog(
         if config.strict:
             raise ValueError(f"{config.source / orphan}: mask without an image (--strict)")
         journal.reject(orphan, "", "mask without an image")
+    for tar, fault in catalog.listing.damaged.items():
+        if config.strict:
+            raise ValueError(f"{config.source / tar}: {fault} (--strict)")
+        journal.reject(tar, "", fault)
     journal["state"] = state
     journal.commit()
     return catalog, chosen

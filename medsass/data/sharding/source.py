@@ -4,12 +4,13 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding.listing import UNREADABLE
+from medsass.data.sharding import tars
+from medsass.data.sharding.listing import UNREADABLE, Stat
 
 _MACHINE = (
     errno.EMFILE,
@@ -19,7 +20,6 @@ _MACHINE = (
     errno.EDQUOT,
 )  # faults of the machine, not of a file
 
-Stat = tuple[int, str]  # size and stamp of a file when it was listed
 Fetched = tuple[Path, bytes | None]  # a local path, and the file's bytes; with bytes the path only names the file
 
 
@@ -28,64 +28,60 @@ class Source:
 
     Args:
         root: the source, a local folder or an address.
-        copies: local folder for copies of remote files.
+        copies: local folder for copies of files that are remote or in a tar file.
     """
 
     def __init__(self, root: Path, copies: Path) -> None:
         self._root, self._copies = root, copies
         self._local = f"{root}/" if files.is_local(root) else ""
 
-    def fetch(self, path: str, *, whole: bool) -> Fetched:
+    def fetch(self, path: str, stat: Stat, *, whole: bool) -> Fetched:
         """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` or its kind asks for that,
-        return the path, of a local copy where it is remote; `release` removes that copy.
+        return the path, of a local copy where it is remote or in a tar file; `release` removes that copy.
         """
-        if whole:
-            if self._local:
-                with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                    data = _whole(file, path)
-            else:
-                with files.reaching(self._root / path), (self._root / path).open("rb") as remote:
-                    data = _whole(remote, path)
-            if data is not None:
-                return Path(path), data
-        if self._local:
-            return self._root / path, None
-        self._copies.mkdir(exist_ok=True)
+        if self._local and not stat.tar:
+            if not whole:
+                return self._root / path, None
+            with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
+                head = file.read(kinds.HEAD)
+                parts = kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS
+                return (self._root / path, None) if parts else (Path(path), head + file.read())
         copy = self._copy(path)
+        if not whole and copy.exists():
+            return copy, None
+        pieces = tars.pieces(self._root / stat.tar, stat.place, stat.size) if stat.tar else _pieces(self._root / path)
+        first = next(pieces, b"")
+        if whole and kinds.kind(first[: kinds.HEAD], PurePosixPath(path)) not in kinds.IN_PARTS:
+            return Path(path), b"".join([first, *pieces])
+        self._copies.mkdir(exist_ok=True)
         if not copy.exists():
-            with files.atomic(copy) as file:
-                for piece in _pieces(self._root / path):
-                    file.write(piece)
+            with files.atomic(copy) as part:
+                for piece in chain([first], pieces):
+                    part.write(piece)
         return copy, None
 
     def release(self, *paths: str) -> None:
         """Remove the local copies of these files."""
-        if not self._local:
-            for path in paths:
-                self._copy(path).unlink(missing_ok=True)
+        for path in paths if self._copies.exists() else ():
+            self._copy(path).unlink(missing_ok=True)
 
     def check(self, path: str, stat: Stat) -> None:
         """Raise `ValueError` with the reason where a file was unreadable when it was listed, or has changed since."""
-        if stat[0] == UNREADABLE:
-            raise ValueError(stat[1])
+        if stat.size == UNREADABLE:
+            raise ValueError(stat.stamp)
         if not self._local:
             return
         try:
-            now = os.stat(self._local + path)  # noqa: PTH116 - as above
+            now = os.stat(self._local + (stat.tar or path))  # noqa: PTH116 - as above
         except FileNotFoundError as error:
             raise ValueError("the file is gone since the run began; run medsass shard again") from error
-        if (now.st_size, str(now.st_mtime_ns)) != stat:
+        seen = str(now.st_mtime_ns)
+        if (f"{now.st_size} {seen}" != stat.stamp) if stat.tar else ((now.st_size, seen) != (stat.size, stat.stamp)):
             raise ValueError("the file changed after the run began; run medsass shard again")
 
     def _copy(self, path: str) -> Path:
         name = hashlib.sha256(f"{self._root}/{path}".encode()).hexdigest()[:16]
         return self._copies / (name + PurePosixPath(path).suffix)
-
-
-def _whole(file: Any, path: str) -> bytes | None:
-    """Return the bytes of an open file, None where its kind is read in parts."""
-    head = file.read(kinds.HEAD)
-    return None if kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS else head + file.read()
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

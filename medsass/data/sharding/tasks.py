@@ -7,9 +7,9 @@ from medsass.config import ShardConfig
 from medsass.data.formats import kinds
 from medsass.data.formats.mask import Levels
 from medsass.data.sharding.catalog import Entry
+from medsass.data.sharding.listing import Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.source import Stat
 
 _SECONDS, _BYTES = 600, 1_000_000  # processor time for an image, and bytes of it for which there is a second more
 
@@ -45,7 +45,7 @@ class Task:
     @property
     def seconds(self) -> float:
         """The limit of processor time."""
-        return sum(_SECONDS + max(0, item.stats[0][0]) / _BYTES for item in self.items)
+        return sum(_SECONDS + max(0, item.stats[0].size) / _BYTES for item in self.items)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.formats.mask import LevelsError
 from medsass.data.sharding import decodable, sample
-from medsass.data.sharding.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.source import Source, reason
@@ -121,7 +120,7 @@ class Maker:
         """Open a file that may hold several images, and find its regions."""
         self._check(item)
         with foreign.reading(item.entry.image):
-            file = self._opened(item.entry)
+            file = self._opened(item)
             try:
                 regions, skipped = file.regions()
                 side = self._config.tile or max(file.image.height, file.image.width)
@@ -140,7 +139,7 @@ class Maker:
         try:
             try:
                 with foreign.reading(item.entry.image):
-                    file = file or self._opened(item.entry)
+                    file = file or self._opened(item)
                     made = sample.encode(file, region)
             except (ValueError, OSError) as error:
                 reason(error)
@@ -165,9 +164,11 @@ class Maker:
             except (ValueError, OSError) as error:
                 raise ValueError(f"mask {PurePosixPath(mask).name}: {reason(error)}") from error
 
-    def _opened(self, entry: Entry) -> SourceFile:
+    def _opened(self, item: WorkItem) -> SourceFile:
+        entry = item.entry
         if self._recipe.masks.required and not entry.masks:
             raise ValueError("image without a mask")
         whole = not by_region(self._recipe, self._config, entry)
-        image, *masks = (self._source.fetch(path, whole=whole) for path in (entry.image, *entry.masks))
+        listed = zip((entry.image, *entry.masks), item.stats, strict=True)
+        image, *masks = (self._source.fetch(path, stat, whole=whole) for path, stat in listed)
         return SourceFile(entry, self._recipe, self._config, image, masks)

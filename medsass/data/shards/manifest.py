@@ -148,6 +148,11 @@ def read(folder: Path) -> Manifest:
     """Read the manifest of a shard folder without a look at the files that it names. Raises as `load` does."""
     path = folder / NAME
     if not files.is_file(path):
+        if files.is_local(folder) and any(folder.glob("*.tar")) and folder.suffix != ".part":
+            adopt = f"medsass shard '{folder}/*.tar' OUT --recipe webdataset"
+            raise FileNotFoundError(
+                f"{path} is missing; if these are tar files of images, make shards of them with: {adopt}"
+            )
         raise FileNotFoundError(
             f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
         )

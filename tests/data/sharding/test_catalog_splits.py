@@ -73,6 +73,13 @@ def test_shares_are_near_those_of_the_recipe(prefix: str) -> None:
         assert abs(counts[split] / 10_000 - share) < 4 * (share * (1 - share) / 10_000) ** 0.5
 
 
+def test_more_groups_than_are_counted_go_by_hash(tmp_path: Path) -> None:
+    source = make(tmp_path, *(f"{i}.png" for i in range(1100)))
+    recipe = plain()
+    assert {entry.split for entry in find(source, recipe).entries} == set(SHARES)
+    assert all(entry.split == splits.by_hash(entry.image, recipe) for entry in find(source, recipe).entries)
+
+
 def test_groups_stay_together(tmp_path: Path) -> None:
     make(tmp_path, *(f"p{patient}_{i}.png" for patient in range(40) for i in range(5)))
     entries = find(tmp_path, plain(groups={"patient": r"(?P<group>p\d+)_"})).entries

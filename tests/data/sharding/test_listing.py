@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.data.sharding.listing import Listing
+from medsass.data.sharding.listing import Listing, Stat
 from tests.support.effort import examples
 
 
@@ -57,7 +57,7 @@ def test_any_pattern_matches_only_what_exists(tree: Path, pattern: str) -> None:
 
 def test_stat_is_size_and_time(tree: Path) -> None:
     status = (tree / "x" / "a.png").stat()
-    assert listing(tree).stats(["x/a.png"]) == ((status.st_size, str(status.st_mtime_ns)),)
+    assert listing(tree).stats(["x/a.png"]) == (Stat(status.st_size, str(status.st_mtime_ns)),)
 
 
 def test_changes_are_noticed(tmp_path: Path) -> None:

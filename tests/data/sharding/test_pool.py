@@ -16,6 +16,7 @@ from medsass.config import ShardConfig
 from medsass.data import synthetic
 from medsass.data.sharding import forkserver, shard
 from medsass.data.sharding.catalog import Entry
+from medsass.data.sharding.listing import Stat
 from medsass.data.sharding.pool import Pool, WorkerDiedError
 from medsass.data.sharding.tasks import Answer, Setup, Task, WorkItem
 from tests.support import forks
@@ -41,7 +42,7 @@ def task(source: Path, *names: str) -> Task:
     items = []
     for name in names:
         path = source / "images" / name
-        stat = (path.stat().st_size, str(path.stat().st_mtime_ns)) if path.exists() else (1, "1")
+        stat = Stat(path.stat().st_size, str(path.stat().st_mtime_ns)) if path.exists() else Stat(1, "1")
         items.append(WorkItem(len(items), Entry(path.stem, f"images/{name}", (), "train", None, "a"), (stat,)))
     return Task(tuple(items))
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from medsass import files
-from medsass.data.sharding.listing import UNREADABLE
+from medsass.data.sharding.listing import UNREADABLE, Stat
 from medsass.data.sharding.source import Source, reason
 
+HERE = Stat(0, "")  # of a file that is no member of a tar file, what a fetch has no need of
 
-def stat(path: Path) -> tuple[int, str]:
+
+def stat(path: Path) -> Stat:
     status = path.stat()
-    return status.st_size, str(status.st_mtime_ns)
+    return Stat(status.st_size, str(status.st_mtime_ns))
 
 
 @pytest.fixture
@@ -29,10 +31,10 @@ def source(tmp_path: Path) -> Path:
 
 def test_whole_files_come_as_bytes_and_others_as_their_path(source: Path, tmp_path: Path) -> None:
     reader = Source(source, tmp_path / "copies")
-    assert reader.fetch("x/a.png", whole=True) == (Path("x/a.png"), b"pixels")
-    assert reader.fetch("b.svs", whole=True) == (source / "b.svs", None)
-    assert reader.fetch("c.png", whole=True) == (source / "c.png", None)  # an array under another name
-    assert Source(source, tmp_path / "copies").fetch("x/a.png", whole=False) == (source / "x" / "a.png", None)
+    assert reader.fetch("x/a.png", HERE, whole=True) == (Path("x/a.png"), b"pixels")
+    assert reader.fetch("b.svs", HERE, whole=True) == (source / "b.svs", None)
+    assert reader.fetch("c.png", HERE, whole=True) == (source / "c.png", None)  # an array under another name
+    assert Source(source, tmp_path / "copies").fetch("x/a.png", HERE, whole=False) == (source / "x" / "a.png", None)
     assert not (tmp_path / "copies").exists()
 
 
@@ -43,10 +45,10 @@ def test_remote_file_that_is_read_by_region_is_copied_until_it_is_released(sourc
         (remote / path).parent.mkdir(parents=True, exist_ok=True)
         (remote / path).write_bytes((source / path).read_bytes())
     reader = Source(remote, tmp_path / "copies")
-    assert reader.fetch("x/a.png", whole=True) == (Path("x/a.png"), b"pixels")
-    copy, data = reader.fetch("b.svs", whole=True)
+    assert reader.fetch("x/a.png", HERE, whole=True) == (Path("x/a.png"), b"pixels")
+    copy, data = reader.fetch("b.svs", HERE, whole=True)
     assert (copy.parent, copy.suffix, copy.read_bytes(), data) == (tmp_path / "copies", ".svs", b"slide", None)
-    assert reader.fetch("b.svs", whole=True)[0] == copy
+    assert reader.fetch("b.svs", HERE, whole=True)[0] == copy
     reader.release("x/a.png", "b.svs")
     assert list((tmp_path / "copies").iterdir()) == []
 
@@ -62,7 +64,7 @@ def test_a_file_that_is_not_what_was_listed_is_refused(source: Path, tmp_path: P
     with pytest.raises(ValueError, match="the file is gone since the run began"):
         reader.check("x/a.png", listed)
     with pytest.raises(ValueError, match="rename it"):
-        reader.check("x/a.png", (UNREADABLE, "rename it"))
+        reader.check("x/a.png", Stat(UNREADABLE, "rename it"))
 
 
 def test_faults_of_the_machine_are_no_reasons() -> None:
