@@ -118,7 +118,9 @@ def test_bytes_depend_neither_on_workers_nor_on_a_kill(tmp_path: Path) -> None:
     faults.interrupt(source, tmp_path / "two", images="", masks="", recipe="webdataset", workers=2)
     made(source, tmp_path / "two", max_shard_bytes=20_480, workers=2, resume=True)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    assert made(source, tmp_path / "two", max_shard_bytes=20_480, resume=True) == load(tmp_path / "one")  # it was finished
+    assert made(source, tmp_path / "two", max_shard_bytes=20_480, resume=True) == load(
+        tmp_path / "one"
+    )  # it was finished
 
 
 def test_a_tar_file_that_changed_stops_a_resumed_run(tmp_path: Path) -> None:
