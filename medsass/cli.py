@@ -165,7 +165,10 @@ config_file = click.option(
 
 @command(configs.ShardConfig)
 def shard(config: configs.ShardConfig) -> None:
-    """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT."""
+    """Turn a dataset, the folder SOURCE, into WebDataset shards in OUT.
+
+    With --recipe webdataset SOURCE is a pattern of tar files, such as 'tars/*.tar'.
+    """
     from medsass.data.sharding import shard as run
     from medsass.runs import console, info
 

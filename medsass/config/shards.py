@@ -9,7 +9,9 @@ from medsass.config.options import Amount, Count, Encoding, Place, Range, Readin
 
 @options_class
 class ShardConfig(Reading):
-    """`medsass shard SOURCE OUT`. SOURCE and OUT are folders, or s3://, gs:// or https:// addresses (OUT: s3, gs)."""
+    """`medsass shard SOURCE OUT`. SOURCE and OUT are folders, or s3://, gs:// or https:// addresses (OUT: s3, gs). With recipe
+    'webdataset' SOURCE may be a pattern of tar files.
+    """
 
     source: Place
     out: Place

@@ -91,11 +91,11 @@ def _read(file: IO[bytes], size: int, label: str) -> Generator[Member, None, str
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:
             while info := opened.next():
-                opened.members.clear()  # tarfile would keep all
+                opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all
                 if info.size < 0:
                     break
                 last = info.name.encode("utf-8", "backslashreplace").decode()
-                end = opened.offset  # type: ignore[attr-defined]
+                end = opened.offset
                 if (info.isreg() or info.islnk() or info.issym()) and (name := _name(last)):
                     yield _member(name, info, opened, size, label)
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
