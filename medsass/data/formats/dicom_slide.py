@@ -35,6 +35,10 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         return DicomSlide(source, view, header, place)
     if view.axis != "z" and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), header), view)
+    if view.axis != "z" and header.get("ImagePositionPatient"):
+        raise ValueError(
+            f"a slice of a series, which cannot be cut along {view.axis} alone: make a NIfTI file of the series (dcm2niix)"
+        )
     return Dicom(source, view, header)
 
 

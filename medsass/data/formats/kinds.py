@@ -38,7 +38,8 @@ _PNM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d|P7\n")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ", b"\xff\n", b"GIF8")
 _VIRTUAL = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
-_NIFTI = ((344, (b"n+1\0", b"ni1\0")), (4, (b"n+2\0", b"ni2\0")))
+NIFTI = {b"n+1\0": 344, b"ni1\0": 344, b"n+2\0": 4, b"ni2\0": 4}  # of NIfTI 1 and 2 -> its place in the header
+GZIP = b"\x1f\x8b"
 _ANALYZE = (struct.pack("<i", 348), struct.pack(">i", 348))  # the size of its header
 _DICOMDIR = b"1.2.840.10008.1.3.10"
 _OTHERS = (
@@ -100,7 +101,7 @@ def _by_content(head: bytes, suffix: str) -> str:
         return "openslide"
     if _is_photo(head):
         return "photo"
-    if _is_volume(_unzipped(head), suffix):
+    if volume(head, suffix):
         return "volume"
     return "dicom" if _is_bare_dicom(head) else ""
 
@@ -115,17 +116,24 @@ def _is_photo(head: bytes) -> bool:
     return _PNM.match(head) is not None
 
 
-def _is_volume(head: bytes, suffix: str) -> bool:
-    if any(head[at : at + 4] in magic for at, magic in _NIFTI) or head.startswith(b"NRRD000"):
-        return True
+def volume(head: bytes, suffix: str = ".hdr") -> str:
+    """Return "nifti" (also for ANALYZE, which is told by its suffix too), "nrrd" or "meta" for the first `HEAD` bytes of a volume,
+    packed by gzip or not; "" for other files.
+    """
+    head = _unzipped(head)
+    if any(head[place : place + 4] == magic for magic, place in NIFTI.items()):
+        return "nifti"
     if suffix == ".hdr" and head.startswith(_ANALYZE):
-        return True
-    return b"DimSize" in head and any(line.startswith(b"NDims") for line in head.splitlines())
+        return "nifti"
+    if head.startswith(b"NRRD000"):
+        return "nrrd"
+    keys = {line.partition(b"=")[0].strip() for line in head.splitlines()}
+    return "meta" if {b"NDims", b"DimSize"} <= keys else ""
 
 
 def _unzipped(head: bytes) -> bytes:
     """Return what the first bytes of a gzip file hold; those of other files unchanged."""
-    if not head.startswith(b"\x1f\x8b"):
+    if not head.startswith(GZIP):
         return head
     try:
         return zlib.decompressobj(31).decompress(head, HEAD)

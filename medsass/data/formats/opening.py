@@ -23,7 +23,6 @@ from medsass.data.formats import (
     plain,
     slide,
     tiff,
-    volume,
     zarr_file,
 )
 from medsass.data.formats.dicom_slide import open_dicom
@@ -67,7 +66,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
     if kind == "volume":
         with path.open("rb") as file:
-            reader = _VOLUMES.get(volume.kind(file.read(kinds.HEAD)))
+            reader = _VOLUMES.get(kinds.volume(file.read(kinds.HEAD)))
         if reader is None:
             raise ValueError("not an image file that can be read, by its content")
         return reader(path, view)

@@ -8,7 +8,6 @@ interpolated, and `Volume.encode` undoes it.
 
 import importlib
 import math
-import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,30 +21,12 @@ from medsass.data.formats.image import ImageFile, Selection, check_level, readab
 
 MOST_VOXELS = 1 << 31  # of a volume that is read into memory
 
-GZIP = b"\x1f\x8b"
-NIFTI = {b"n+1\0": 344, b"ni1\0": 344, b"n+2\0": 4, b"ni2\0": 4}  # of NIfTI 1 and 2 -> its place in the header
 _VIEWS = {  # axis -> where slices, rows and columns go: the axis of RAS (right, anterior, superior), along or against it
     "z": ((2, 1), (1, -1), (0, -1)),
     "y": ((1, -1), (2, -1), (0, -1)),
     "x": ((0, -1), (2, -1), (1, -1)),
 }
-ANALYZE = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, the length of the header of ANALYZE 7.5, which NIFTI 1 extends
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # turns coordinates of SimpleITK and DICOM into those of NIfTI, and back
-
-
-def kind(head: bytes) -> str:
-    """Return "nifti", "nrrd" or "meta" by the first KiB of a volume's file, packed by gzip or not; "" for other files."""
-    if head.startswith(GZIP):
-        try:
-            head = zlib.decompressobj(31).decompress(head, 512)
-        except zlib.error:
-            return ""
-    if any(head[place : place + 4] == magic for magic, place in NIFTI.items()) or head.startswith(ANALYZE):
-        return "nifti"
-    if head.startswith(b"NRRD000"):
-        return "nrrd"
-    keys = {line.partition(b"=")[0].strip() for line in head.splitlines()}
-    return "meta" if {b"NDims", b"DimSize"} <= keys else ""
 
 
 @dataclass(frozen=True)

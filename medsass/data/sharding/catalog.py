@@ -97,7 +97,8 @@ class Catalog:
         for tar, split in self._splits.items():
             own = split, f"{tar}/", f"{tar}0"  # 0 comes after /
             run("UPDATE found SET given = ? WHERE given = '' AND image > ? AND image < ?", own)
-        headers.group(self._database, self.listing, source, recipe, group_by)
+        if aside := headers.group(self._database, self.listing, source, recipe, group_by):
+            self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)
         run("DROP TABLE found")

@@ -92,6 +92,12 @@ def test_frames_are_cut_along_any_axis(axis: str) -> None:
             np.testing.assert_array_equal(picture.read(frame), truth)
 
 
+def test_one_slice_of_a_series_cannot_be_cut_along_another_axis() -> None:
+    made = dataset(gray(12, False), bits=12, ImagePositionPatient=[0, 0, 1])
+    with pytest.raises(ValueError, match="a slice of a series, which cannot be cut along y alone: make a NIfTI file"):
+        open_image(Path("image"), Selection(axis="y"), saved(made))
+
+
 def test_ct_is_in_hounsfield_units() -> None:
     stored = np.frombuffer(pydicom.dcmread(bundled("CT_small.dcm")).PixelData, "<i2").reshape(128, 128)
     with open_image(bundled("CT_small.dcm")) as picture:

@@ -1,4 +1,4 @@
-"""DICOM slides against the arrays of which their tiles were cut, and OpenSlide."""
+"""DICOM slides against the arrays of which their tiles were cut."""
 
 from pathlib import Path
 from typing import Any

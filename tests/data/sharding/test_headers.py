@@ -12,7 +12,7 @@ from tests.support.catalogued import find
 FOLDER = recipe.load("folder")
 
 
-def dicom(path: Path, **tags: str) -> None:
+def dicom(path: Path, **tags: str | int | list[str]) -> None:
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
@@ -51,3 +51,20 @@ def test_patient_in_two_splits_is_warned_of_where_images_are_their_own_groups(tm
         note.startswith("WARNING: 2 of 2 groups have images in several splits")
         for note in find(tmp_path, FOLDER, "image").notes
     )
+
+
+def test_of_a_slide_the_highest_resolution_is_taken_and_neither_label_nor_overview(tmp_path: Path) -> None:
+    for series in ("1.2.1", "1.2.2"):
+        for i, (side, kind) in enumerate(
+            [(512, "VOLUME"), (2048, "VOLUME"), (300, "LABEL"), (4000, "OVERVIEW"), (100, "THUMBNAIL")]
+        ):
+            tags = {
+                "TotalPixelMatrixRows": side,
+                "TotalPixelMatrixColumns": side,
+                "ImageType": ["ORIGINAL", "PRIMARY", kind, "NONE"],
+            }
+            dicom(tmp_path / series / f"{i}.dcm", SeriesInstanceUID=series, PatientID=series, **tags)
+    dicom(tmp_path / "ct.dcm", SeriesInstanceUID="1.2.1", PatientID="3")
+    found = find(tmp_path, FOLDER)
+    assert sorted(entry.image for entry in found.entries) == ["1.2.1/1.dcm", "1.2.2/1.dcm", "ct.dcm"]
+    assert "passed over: 8 labels, overviews and smaller resolutions of DICOM slides" in found.notes
