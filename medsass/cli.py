@@ -124,8 +124,8 @@ def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
 
 def _joined(_ctx: click.Context, _parameter: click.Parameter, globs: tuple[str, ...]) -> str:
     """Return several globs as one with braces."""
-    escaped = [one if "{" in one else one.replace(",", "\\,") for one in globs]
-    return f"{{{','.join(escaped)}}}" if len(globs) > 1 else "".join(globs)
+    joined = ",".join(one if "{" in one else one.replace(",", "\\,") for one in globs)
+    return f"{{{joined}}}" if len(globs) > 1 else "".join(globs)
 
 
 def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
