@@ -47,8 +47,11 @@ def test_wrong_recipes_and_options_are_one_line_and_exit_code_2(source: Path, tm
     (source / "labels.csv").write_bytes(b"id,a\n\xff,1\n")
     assert "utf-8" in error(text=SPLITS + table, more='classes = "labels.csv"\n')
     assert "it has no variant 'x'; variants: none" in error("--variant", "x")
-    assert "--group-by must be one of image for recipe 'mine'; got 'patient'" in error("--group-by", "patient")
-    assert "--foreground must be binary, nonzero, half or levels such as 1,3; got 'red'" in error("--foreground", "red")
+    assert "--group-by must be one of image, folder, patient, series for recipe 'mine'" in error("--group-by", "eye")
+    assert (
+        "--foreground must be binary, nonzero, half, levels such as 1,3 or colours such as '#ff0000'; got 'red'"
+        in error("--foreground", "red")
+    )
     assert "recipe 'dsb2081' does not exist; did you mean 'dsb2018'?" in command(source, out, "--recipe", "dsb2081")[1]
     assert "no such folder; SOURCE is the folder" in command(tmp_path / "nowhere", out)[1]
 
@@ -67,7 +70,11 @@ def test_masks_of_more_than_two_levels_need_a_word(source: Path, tmp_path: Path)
     words = [source, tmp_path / "out", "--images", "images/*", "--masks", "masks/*"]
     code, error = command(*words)
     assert code == 2
-    assert "8 levels in a mask that should have two; say what is foreground: nonzero" in error
+    assert "the masks hold the levels 0 (of images/" in error
+    assert (
+        "so that one rule must say what is foreground in all of them: --foreground 1,2,3,127,128,200,255 (levels)"
+        in error
+    )
     masks = {"nonzero": levels > 0, "half": levels > 127, "1,3": (levels == 1) | (levels == 3)}
     for word, expected in masks.items():
         assert command(*words, "--foreground", word, "--overwrite") == (0, "")

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -36,16 +37,17 @@ class Source:
         self._local = f"{root}/" if files.is_local(root) else ""
 
     def fetch(self, path: str, stat: Stat, *, whole: bool) -> Fetched:
-        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` or its kind asks for that,
-        return the path, of a local copy where it is remote or in a tar file; `release` removes that copy.
+        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` (and no photograph by its
+        content) or its kind asks for that, return the path, of a local copy where it is remote or in a tar file; `release`
+        removes that copy.
         """
         if self._local and not stat.tar:
-            if not whole:
-                return self._root / path, None
-            with open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
+            with suppress(IsADirectoryError), open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
                 head = file.read(kinds.HEAD)
-                parts = kinds.kind(head, PurePosixPath(path)) in kinds.IN_PARTS
-                return (self._root / path, None) if parts else (Path(path), head + file.read())
+                kind = kinds.kind(head, PurePosixPath(path))
+                if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
+                    return Path(path), head + file.read()
+            return self._root / path, None
         copy = self._copy(path)
         if not whole and copy.exists():
             return copy, None
