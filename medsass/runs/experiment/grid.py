@@ -24,7 +24,8 @@ SET = {"shards", "run", "init", "device", "threads", "resume", "overwrite"}  # b
 
 _COMPARED = ("method", "model", "seed")  # what tables compare or average over
 _DEFAULT = TrainConfig(Path(), Path())
-_SHARD_SET = {"source", "out", "recipe", "split", "workers", "strict", "dry_run", "resume", "overwrite"}  # `split` is scored
+# "split" is the one that is scored
+_SHARD_SET = {"source", "out", "recipe", "split", "workers", "strict", "dry_run", "resume", "overwrite"}
 
 
 def _with_options(command: type[Any], own: Set[str], several: bool = False) -> Callable[[type[Any]], type[Any]]:
