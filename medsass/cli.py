@@ -165,7 +165,7 @@ config_file = click.option(
 
 @command(configs.ShardConfig)
 def shard(config: configs.ShardConfig) -> None:
-    """Turn a dataset, the folder SOURCE or with --recipe webdataset 'tars/*.tar', into WebDataset shards in OUT."""
+    """Turn a dataset, the folder SOURCE or tar files with --recipe webdataset, into WebDataset shards in OUT."""
     from medsass.data.sharding import shard as run
     from medsass.runs import console, info
 
