@@ -9,11 +9,16 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 
+import cv2
 import imagecodecs
 import numpy as np
 
+from medsass import foreign
 from medsass.data.formats.image import check_size, readable
+
+ENDS_EARLY = b"premature end of data segment"  # what libjpeg warns of where it paints the rest gray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -32,6 +37,19 @@ _BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 def check(data: bytes, suffix: str) -> None:
     """Raise `ValueError` with the reason where a file is broken; `suffix` is "png", "jpg" or "jp2"."""
     {"png": check_png, "jpg": check_jpeg, "jp2": _check_jpeg2000}[suffix](data)
+
+
+def check_pixels(data: bytes) -> None:
+    """Raise `ValueError` where the pixel data of a JPEG file end early, of which decoders paint the rest gray.
+
+    OpenCV's libjpeg warns of it on stderr; call this in a process that runs no other thread which writes there.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return
+    with foreign.overheard() as text, suppress(cv2.error):
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    if ENDS_EARLY in text:
+        raise ValueError("truncated JPEG file: its pixel data ends early")
 
 
 def check_png(data: bytes) -> None:

@@ -14,12 +14,12 @@ from medsass.data import dali
 from medsass.data.dali import Decoder
 from medsass.data.formats import opening
 from medsass.data.formats.image import wxh
+from medsass.data.formats.integrity import ENDS_EARLY
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.tasks import Made, Rejected
 
 _MOST_PIXELS = 1 << 24  # decoded at once
-_CUT = b"premature end of data segment"  # what libjpeg warns of where it paints the rest gray
 
 Found = Any  # pixels (H, W, C), or a ValueError
 
@@ -52,7 +52,7 @@ def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
         return []
     with foreign.overheard() as text:
         found = decoder(files)
-    if _CUT not in text:
+    if ENDS_EARLY not in text:
         return list(found)
     if len(files) == 1:
         return [ValueError("truncated JPEG file: its pixel data ends early")]

@@ -160,6 +160,17 @@ def test_truncated_jpeg_is_left_out(source: Path, tmp_path: Path) -> None:
     assert "jpg" in samples(tmp_path / "out", manifest)["nuclei_0001"]
 
 
+@pytest.mark.parametrize("changes", [{}, {"size": 32}, {"tile": 32}, {"encode": "png"}])
+def test_jpeg_of_which_a_decoder_paints_the_rest_gray_is_left_out(changes: dict[str, object], tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(buffer, "JPEG")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/good.jpg").write_bytes(buffer.getvalue())
+    (tmp_path / "source/bad.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2] + b"\xff\xd9")
+    shard.write(config(tmp_path / "source", tmp_path / "out", images="*", masks="", **changes))
+    assert reasons(tmp_path / "out") == {"bad.jpg": "truncated JPEG file: its pixel data ends early"}
+
+
 def test_strict_stops_at_the_bad_file_and_names_it(source: Path, tmp_path: Path) -> None:
     (source / "images" / "nuclei_0003.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"images/nuclei_0003.png: empty file \(0 bytes\).*--strict"):
