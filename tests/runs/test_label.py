@@ -195,3 +195,13 @@ def test_steps_that_are_none_are_refused_before_anything_is_written(nuclei_folde
     with pytest.raises(ValueError, match=r"^refine: blur takes a length"):
         label(LabelConfig(nuclei_folder / "images", tmp_path / "out", refine="blur:wide", device="cpu"))
     assert not (tmp_path / "out").exists()
+
+
+def test_jpeg_whose_pixel_data_end_early_is_reported_and_not_labelled(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))[1].tobytes()
+    (tmp_path / "in/good.jpg").write_bytes(data)
+    (tmp_path / "in/bad.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    failed = label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
+    assert failed == [(tmp_path / "in/bad.jpg", "truncated JPEG file: its pixel data ends early")]
+    assert [row["source"] for row in _rows(tmp_path / "out")] == ["good.jpg"]
