@@ -203,5 +203,5 @@ def test_jpeg_whose_pixel_data_end_early_is_reported_and_not_labelled(tmp_path: 
     (tmp_path / "in/good.jpg").write_bytes(data)
     (tmp_path / "in/bad.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
     failed = label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
-    assert failed == [(tmp_path / "in/bad.jpg", "truncated JPEG file: its pixel data ends early")]
+    assert failed == [(tmp_path / "in/bad.jpg", "truncated JPEG: its pixel data end early")]
     assert [row["source"] for row in _rows(tmp_path / "out")] == ["good.jpg"]

@@ -17,14 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry
+from medsass.data.formats import geometry, jpeg
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 
-_LOSSLESS, _LS = 0xC3, 0xF7  # JPEG frames
-_NOT_FRAMES = (0xC4, 0xC8, 0xCC)  # markers between C0 and CF that begin something else
-_BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
-_END = b"\xff\xd9"
 _EXIF = b"Exif\0\0"
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 _PNM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
@@ -71,7 +67,7 @@ def open_coded(data: bytes, view: Selection) -> Coded | None:
 def is_coded(data: bytes) -> bool:
     """Return whether a JPEG file is of a sort that the decoders of photographs, and DALI, do not read."""
     marker, bits, *_ = _frame(data)
-    return marker in (_LOSSLESS, _LS) or bits > 8
+    return marker in (jpeg.LOSSLESS, jpeg.LS) or bits > 8
 
 
 def _decoded(decode: Callable[[bytes], Any], data: bytes) -> NDArray[Any]:
@@ -83,21 +79,17 @@ def _frame(data: bytes) -> tuple[int, int, int, int, int]:
     """Return marker, bits, height and width of a JPEG's frame, and the orientation, from its header (ITU T.81,
     annex B); zeros where there is no frame.
     """
-    at, turn = 2, 1
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF or marker in _BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if (0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES) or marker == _LS:
-            return marker, data[at + 4], *struct.unpack_from(">HH", data, at + 5), turn
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        if data[at + 4 : at + 10] == _EXIF:
+    turn = 1
+    for marker, start, end in jpeg.segments(data):
+        if marker in jpeg.FRAMES and len(data) >= start + 5:
+            return marker, data[start], *struct.unpack_from(">HH", data, start + 1), turn
+        if marker == jpeg.SOS:
+            break
+        if data[start : start + 6] == _EXIF:
             exif = Image.Exif()
             with readable():
-                exif.load(data[at + 4 : end])
+                exif.load(data[start:end])
                 turn = geometry.known_orientation(exif.get(geometry.ORIENTATION))
-        at = end
     return 0, 0, 0, 0, 1
 
 
@@ -106,9 +98,10 @@ def _jpeg(data: bytes, view: Selection) -> Coded | None:
         return None
     marker, bits, height, width, turn = _frame(data)
     check_size(height, width)
-    if _END not in data:  # CharLS takes many seconds to find that out
+    if jpeg.EOI not in data:  # CharLS takes many seconds to find that out
         raise ValueError("truncated: a JPEG file without an end")
-    decode = imagecodecs.jpegls_decode if marker == _LS else imagecodecs.jpeg8_decode
+    jpeg.check_pixels(data)
+    decode = imagecodecs.jpegls_decode if marker == jpeg.LS else imagecodecs.jpeg8_decode
     return Coded(_decoded(decode, data), view, (1 << bits) - 1, turn)
 
 

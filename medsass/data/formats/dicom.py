@@ -12,6 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats import jpeg
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
 
@@ -25,6 +26,8 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "jpeg2k_decode" for number in (90, 91)},
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
+_STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
+_TAG = 12  # bytes of tag, VR and length before encoded pixel data
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -38,12 +41,12 @@ class Dicom(ImageFile):
     Args:
         source: the file.
         view: the part that is read.
-        header: the file's data set without the pixels, where it is at hand.
+        known: what `read_header` returns of the file, where it is at hand.
     """
 
-    def __init__(self, source: Path | bytes, view: Selection, header: Any = None) -> None:
+    def __init__(self, source: Path | bytes, view: Selection, known: tuple[Any, int] | None = None) -> None:
         check_level(view, 1)
-        header = header if header is not None else read_header(source)[0]
+        header, self._place = known or read_header(source)
         self._source, self._header, self._channels = source, header, view.channels
         with readable():
             if "Rows" not in header or "Columns" not in header:
@@ -118,6 +121,8 @@ class Dicom(ImageFile):
         """Return the stored values of a frame, colours as RGB."""
         pydicom, pixels = import_dicom("pydicom"), import_dicom("pydicom.pixels")
         syntax = getattr(self._header, "file_meta", {}).get("TransferSyntaxUID")
+        if syntax in _STREAMS:
+            jpeg.check_pixels(self._encoded(frame))
         with readable():
             source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
             if syntax in (None, _DEFLATED) or "PhotometricInterpretation" not in self._header:
@@ -130,17 +135,16 @@ class Dicom(ImageFile):
             except (RuntimeError, NotImplementedError):  # by none of the libraries that pydicom uses
                 if syntax not in _CODECS:
                     raise
-        return self._by_imagecodecs(_CODECS[syntax], frame)
-
-    def _by_imagecodecs(self, codec: str, frame: int) -> NDArray[Any]:
+        data = self._encoded(frame)
         with readable():
-            source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            data, total = (
-                import_dicom("pydicom").dcmread(source).PixelData,
-                int(self._header.get("NumberOfFrames") or 1),
-            )
-            one = import_dicom("pydicom.encaps").get_frame(data, frame, number_of_frames=total)
-            return np.asarray(getattr(imagecodecs, codec)(one))
+            return np.asarray(getattr(imagecodecs, _CODECS[syntax])(data))
+
+    def _encoded(self, frame: int) -> bytes:
+        """Return the bytes of a frame of a file whose frames are encoded one by one."""
+        with readable(), opened(self._source) as file:
+            file.seek(self._place + _TAG)
+            total = int(self._header.get("NumberOfFrames") or 1)
+            return bytes(import_dicom("pydicom.encaps").get_frame(file, frame, number_of_frames=total))
 
     def _shown(self, array: NDArray[Any], frame: int) -> NDArray[Any]:
         """Turn the stored values of a frame into those that are read."""

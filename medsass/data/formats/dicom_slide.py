@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats import jpeg
 from medsass.data.formats.dicom import Dicom, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.grid import Grid
@@ -29,17 +30,17 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         ValueError: where it holds no such image.
         ImportError: without pydicom.
     """
-    header, place = read_header(source)
+    header, _ = known = read_header(source)
     total = int(header.get("NumberOfFrames") or 1)
     if header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header:
-        return DicomSlide(source, view, header, place)
+        return DicomSlide(source, view, known)
     if view.axis != "z" and total > 1:
-        return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), header), view)
+        return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
     if view.axis != "z" and header.get("ImagePositionPatient"):
         raise ValueError(
             f"a slice of a series, which cannot be cut along {view.axis} alone: make a NIfTI file of the series (dcm2niix)"
         )
-    return Dicom(source, view, header)
+    return Dicom(source, view, known)
 
 
 def _cut(stack: Dicom, view: Selection) -> Grid:
@@ -61,12 +62,12 @@ class DicomSlide(Dicom):
     frames.
 
     Args:
-        source, view, header: as of `Dicom`.
-        place: where in the file the pixel data begin, with their tag.
+        source, view, known: as of `Dicom`.
     """
 
-    def __init__(self, source: Path | bytes, view: Selection, header: Any, place: int) -> None:
-        super().__init__(source, replace(view, frames="first", every=1, axis="z"), header)
+    def __init__(self, source: Path | bytes, view: Selection, known: tuple[Any, int]) -> None:
+        header, place = known
+        super().__init__(source, replace(view, frames="first", every=1, axis="z"), known)
         self._tile = self.height, self.width
         with readable():
             size = int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns)
@@ -103,6 +104,7 @@ class DicomSlide(Dicom):
             for start, length in self._frames[frame]:
                 file.seek(start)
                 data += file.read(length)
+            jpeg.check_pixels(data)
             one = pydicom.Dataset()
             one.file_meta = self._header.file_meta
             one.update({element.tag: element for element in self._header.group_dataset(0x0028)})

@@ -2,23 +2,18 @@
 
 Decoders differ in what they forgive, and some die of what others refuse. So a file that a shard keeps unchanged must first
 follow its format's rules: PNG (ISO/IEC 15948) chunk by chunk, with checksums, length and filter bytes of the inflated
-rows; JPEG (ITU T.81) segment by segment up to its end marker.
+rows; JPEG (ITU T.81) segment by segment up to its end marker (`formats.jpeg`).
 """
 
-import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
 
-import cv2
 import imagecodecs
 import numpy as np
 
-from medsass import foreign
+from medsass.data.formats import jpeg
 from medsass.data.formats.image import check_size, readable
-
-ENDS_EARLY = b"premature end of data segment"  # what libjpeg warns of where it paints the rest gray
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -28,28 +23,10 @@ _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
 """Adam7: first row, first column, and the distance to the next of each."""
 _FILTERS = 4  # the largest number of a row's filter
 
-_MARKER = re.compile(rb"\xff[^\0\xff]")
-_IN_SCAN = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # what ends entropy-coded data: no stuffed zero, fill byte or restart
-_SOS, _EOI = 0xDA, 0xD9
-_BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
-
 
 def check(data: bytes, suffix: str) -> None:
     """Raise `ValueError` with the reason where a file is broken; `suffix` is "png", "jpg" or "jp2"."""
-    {"png": check_png, "jpg": check_jpeg, "jp2": _check_jpeg2000}[suffix](data)
-
-
-def check_pixels(data: bytes) -> None:
-    """Raise `ValueError` where the pixel data of a JPEG file end early, of which decoders paint the rest gray.
-
-    OpenCV's libjpeg warns of it on stderr; call this in a process that runs no other thread which writes there.
-    """
-    if not data.startswith(b"\xff\xd8"):
-        return
-    with foreign.overheard() as text, suppress(cv2.error):
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    if ENDS_EARLY in text:
-        raise ValueError("truncated JPEG file: its pixel data ends early")
+    {"png": check_png, "jpg": jpeg.check, "jp2": _check_jpeg2000}[suffix](data)
 
 
 def check_png(data: bytes) -> None:
@@ -71,24 +48,6 @@ def check_png(data: bytes) -> None:
     if not pixels:
         raise ValueError("broken PNG file: no pixel data")
     _check_rows(b"".join(pixels), *_sizes(data))
-
-
-def check_jpeg(data: bytes) -> None:
-    """Raise `ValueError` where a JPEG file has no scan, or ends before its end marker."""
-    at, scans = 2, 0
-    while found := (_IN_SCAN if scans else _MARKER).search(data, at):
-        at, marker = found.end(), data[found.end() - 1]
-        if marker == _EOI:
-            if not scans:
-                raise ValueError("broken JPEG file: it ends before its pixel data")
-            return
-        if marker in _BARE:
-            continue
-        length = int.from_bytes(data[at : at + 2])
-        if length < 2:
-            raise ValueError("broken JPEG file: a segment without a length")
-        at, scans = at + length, scans + (marker == _SOS)
-    raise ValueError("truncated JPEG file: its end marker is missing")
 
 
 def _check_jpeg2000(data: bytes) -> None:

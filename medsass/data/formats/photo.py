@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
-from medsass.data.formats import geometry, plain
+from medsass.data.formats import geometry, jpeg, plain
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 
@@ -68,6 +68,7 @@ class Photo(ImageFile):
         plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
         self._channels = geometry.pick_channels(view.channels, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
+        self._data = data
         self._turn = orientation(image, data)
         size = (image.width, image.height) if geometry.swaps_axes(self._turn) else (image.height, image.width)
         super().__init__(*size, len(view.channels) == 3 if view.channels else plan.count >= 3, plan.dtype, view)
@@ -79,6 +80,7 @@ class Photo(ImageFile):
     def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
         if self._plan is None:
             raise ValueError("the file has been closed")
+        jpeg.check_pixels(self._data)
         array = self._plan.decode(frame)
         if self._channels:
             array = geometry.compose(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
@@ -89,7 +91,7 @@ class Photo(ImageFile):
     def close(self) -> None:
         """Close the file and forget the decoded frame."""
         super().close()
-        self._plan = None
+        self._plan, self._data = None, b""
 
 
 def identify(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:

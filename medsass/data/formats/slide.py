@@ -1,12 +1,14 @@
 """Slides: tiled pyramids, read by cuCIM where it can be used and trusted, else by tifffile. The pixels are the same.
 
 cuCIM never returns if it is imported after torch, has no reader for NDPI, and fills what it cannot decode of a JPEG
-slide with whatever the memory held. So it must first agree with tifffile, and tiles with a broken header go to
-tifffile, which says what is wrong.
+slide with whatever the memory held. So it must first agree with tifffile, and tiles that are damaged go to tifffile,
+which says what is wrong.
 """
 
 import importlib
 import sys
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from medsass.data.formats import jpeg
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.tiff import Tiff, open_tiff
 from medsass.data.formats.virtual_slide import VirtualSlide
 
 _SAMPLE = 64  # pixels of each side of the region that both readers decode at first
-_HEADER = 4096  # bytes of a tile in which its header ends
 
 
 def open_slide(path: Path, view: Selection) -> ImageFile:
@@ -54,7 +56,7 @@ class Slide(Tiff):
 
     def __init__(self, tiff: "tifffile.TiffFile", view: Selection, path: Path, reader: Any) -> None:
         super().__init__(tiff, view, path)
-        self._reader = reader
+        self._reader, self._sound = reader, set[tuple[int, int]]()
         self._scales = [float(scale) for scale in reader.resolutions["level_downsamples"]]
         tiff.filehandle.set_lock(True)
 
@@ -89,33 +91,32 @@ class Slide(Tiff):
         return array
 
     def _is_sound(self, box: Box, level: int) -> bool:
-        """Return whether all tiles of a region begin as JPEG or JPEG 2000 must."""
-        page, file = self.series.levels[level].keyframe, self.tiff.filehandle
+        """Return whether all tiles of a region are JPEG or JPEG 2000 that can be decoded to the end."""
+        page = self.series.levels[level].keyframe
         height, width, across = page.tilelength, page.tilewidth, page.chunked[1]
-        for row in range(box.y // height, (box.y + box.height - 1) // height + 1):
-            for column in range(box.x // width, (box.x + box.width - 1) // width + 1):
-                index = row * across + column
-                with readable(), file.lock:
-                    file.seek(page.dataoffsets[index])
-                    head = file.read(min(page.databytecounts[index], _HEADER))
-                if not _begins_well(head):
-                    return False
+        rows = range(box.y // height, (box.y + box.height - 1) // height + 1)
+        columns = range(box.x // width, (box.x + box.width - 1) // width + 1)
+        tiles = {(level, row * across + column) for row in rows for column in columns} - self._sound
+        for _, index in tiles:
+            with readable(), self.tiff.filehandle.lock:
+                self.tiff.filehandle.seek(page.dataoffsets[index])
+                data = self.tiff.filehandle.read(page.databytecounts[index])
+            if not _can_be_decoded(data, page.jpegtables or b""):
+                return False
+        self._sound |= tiles
         return True
 
 
-def _begins_well(data: bytes) -> bool:
-    """Return whether `data` begins a JPEG 2000 codestream, or a JPEG image up to its scan."""
+def _can_be_decoded(data: bytes, tables: bytes) -> bool:
+    """Return whether `data` begins a JPEG 2000 codestream, or is JPEG with a frame before its scan and whole pixel data."""
     if data.startswith(b"\xff\x4f\xff\x51"):
         return True
-    if not data.startswith(b"\xff\xd8"):
+    header = [segment.marker for segment in takewhile(lambda one: one.marker != jpeg.SOS, jpeg.segments(data))]
+    if not data.startswith(jpeg.SOI) or not any(0xC0 <= marker <= 0xC2 for marker in header):
         return False
-    at, frame = 2, False
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        kind = data[at + 1]
-        if kind == 0xDA:  # start of scan
-            return frame
-        frame = frame or 0xC0 <= kind <= 0xC2  # start of frame
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    with suppress(ValueError):
+        jpeg.check_pixels(data, tables)
+        return True
     return False
 
 

@@ -14,12 +14,13 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry
+from medsass.data.formats import geometry, jpeg
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.photo import Photo
 
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
+_STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
@@ -62,6 +63,8 @@ class Tiff(ImageFile):
             full = [one for one in tiff.series if not one.keyframe.is_reduced] or list(tiff.series)
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
+            for each in self.series.levels:
+                _refuse_broken_jpeg(each.keyframe)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
@@ -238,6 +241,21 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
+
+
+def _refuse_broken_jpeg(page: Any) -> None:
+    """Make tifffile refuse JPEG strips and tiles of pages like this one that end early, as other codecs do."""
+    if page.compression not in _STREAMS:
+        return
+    decode = page.decode
+
+    def checked(data: bytes | None, index: int, /, **options: Any) -> Any:
+        if data:
+            head, tables = options.get("jpegheader"), options.get("jpegtables")
+            jpeg.check_pixels(head + data + jpeg.EOI if head else data, tables or b"")
+        return decode(data, index, **options)
+
+    page.decode = checked
 
 
 def _axes(part: Any, photometric: str) -> str:

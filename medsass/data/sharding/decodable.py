@@ -12,9 +12,8 @@ from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.dali import Decoder
-from medsass.data.formats import opening
+from medsass.data.formats import jpeg, opening
 from medsass.data.formats.image import wxh
-from medsass.data.formats.integrity import ENDS_EARLY
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.tasks import Made, Rejected
@@ -47,20 +46,18 @@ def checker(config: ShardConfig) -> Callable[[list[Made]], list[Made]]:
 
 
 def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
-    """Decode files. A JPEG whose data ends early is an error, though the decoder only warns of it."""
+    """Decode files. A JPEG whose data end early is an error, though the decoder only warns of it."""
     if not files:
         return []
     with foreign.overheard() as text:
-        found = decoder(files)
-    if ENDS_EARLY not in text:
-        return list(found)
-    if len(files) == 1:
-        return [ValueError("truncated JPEG file: its pixel data ends early")]
-    return [
-        pixels if isinstance(pixels, ValueError) else pixels.copy()
-        for data in files
-        for pixels in _decoded(decoder, [data])
-    ]
+        found = list(decoder(files))
+    if jpeg.WARNINGS.search(text):
+        for index, data in enumerate(files):
+            try:
+                jpeg.check_pixels(data)
+            except ValueError as error:
+                found[index] = error
+    return found
 
 
 def _fault(sample: Sample, pixels: Found) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth, geometry, integrity, kinds
+from medsass.data.formats import depth, geometry, integrity
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.mask import Levels, by_colour, mask_of
@@ -63,7 +63,6 @@ class SourceFile:
                 try:
                     if named and data and data.startswith(b"\xff\xd8"):
                         raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
-                    integrity.check_pixels(data or b"")
                     self._masks.append((name, self._stack.enter_context(open_image(place, selection, data))))
                 except ValueError as error:
                     raise ValueError(f"mask {name}: {error}") from error
@@ -81,8 +80,6 @@ class SourceFile:
         with self._lock:
             if self._image is None:
                 images, level = self._images, self.config.level
-                photo = self.data is None and kinds.is_photo(self.path.name)
-                integrity.check_pixels(self.path.read_bytes() if photo else self.data or b"")
                 selection = Selection(images.array, images.channels, images.frames, level, images.axis, images.every)
                 self._image = self._stack.enter_context(open_image(self.path, selection, self.data))
             return self._image

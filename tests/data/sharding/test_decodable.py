@@ -42,7 +42,7 @@ def test_good_samples_pass_beside_bad_ones(capfd: pytest.CaptureFixture[str]) ->
     samples = [made(jpeg(0)), made(cut), made(rubbish), made(b"no image"), made(jpeg(3), width=50), Made(1, 0, None)]
     found = checked(*samples)
     assert [found[0], found[2], found[5]] == [samples[0], samples[2], samples[5]]
-    assert reason(found[1]) == "truncated JPEG file: its pixel data ends early"
+    assert reason(found[1]) == "truncated JPEG: its pixel data end early"
     assert reason(found[3]) == "not an image file that can be read"
     assert reason(found[4]) == "the training decoder sees 56x40 pixels, the file says 50x40"
     assert "premature end of data segment" in capfd.readouterr().err  # handed on
