@@ -41,7 +41,7 @@ TAMPER: dict[str, tuple[str, Callable[[Path], None], str]] = {
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read only a few images ahead of the writer, not all sixty."""
-    monkeypatch.setattr("medsass.data.sharding.prepare._GROUP", 1)
+    monkeypatch.setattr("medsass.data.sharding.workers.prepare._GROUP", 1)
 
 
 @pytest.mark.parametrize("tile", [0, 40])

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.sharding import listing, shard
+from medsass.data.sharding import shard
+from medsass.data.sharding.catalog import listing
 from medsass.data.shards.manifest import REJECTED, Manifest
 
 Stored = dict[str, dict[str, Any]]

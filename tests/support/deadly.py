@@ -14,7 +14,8 @@ import pytest
 
 from medsass.data.dali import Decoder
 from medsass.data.formats import image, integrity
-from medsass.data.sharding import forkserver, sample, source_file, tasks
+from medsass.data.sharding import sample, source_file
+from medsass.data.sharding.workers import forkserver, tasks
 
 SEGFAULT, KILLED, LEAVES, ENDLESS = b"segmentation fault", b"killed", b"leaves", b"never ends"
 

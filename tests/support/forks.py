@@ -243,7 +243,7 @@ def _serve() -> None:
     import torch.utils.tensorboard
 
     from medsass.data.dali import import_dali
-    from medsass.data.sharding import forkserver
+    from medsass.data.sharding.workers import forkserver
     from medsass.runs.training import train  # noqa: F401
 
     for name in ("nvidia.dali", "nvidia.dali.fn", "nvidia.dali.types"):

@@ -16,12 +16,14 @@ from typing import Any, cast
 from medsass import __version__, files
 from medsass.config import ShardConfig, schema
 from medsass.data import dali
-from medsass.data.sharding import forkserver, layout, pairing, recipe, staging, tars
-from medsass.data.sharding.catalog import ANY, Catalog
+from medsass.data.sharding import recipe, staging
+from medsass.data.sharding.catalog import layout, pairing, tars
+from medsass.data.sharding.catalog.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.prepare import Preparation
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
+from medsass.data.sharding.workers import forkserver
+from medsass.data.sharding.workers.prepare import Preparation
 from medsass.data.sharding.write import Writer
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest, Options, Split, StoredRecipe

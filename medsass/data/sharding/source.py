@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding import tars
-from medsass.data.sharding.listing import UNREADABLE, Stat
+from medsass.data.sharding.catalog import tars
+from medsass.data.sharding.catalog.listing import UNREADABLE, Stat
 
 _MACHINE = (
     errno.EMFILE,

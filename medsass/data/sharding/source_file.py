@@ -23,7 +23,7 @@ from medsass.data.formats.mask import Levels, by_colour, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.plain import Png
-from medsass.data.sharding.catalog import Entry
+from medsass.data.sharding.catalog.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Fetched
 

@@ -8,7 +8,7 @@ from medsass.data.sharding.levels import DatasetLevels
 from medsass.data.sharding.phash import near_duplicate
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.staging import Staging
-from medsass.data.sharding.tasks import Made, Rejected
+from medsass.data.sharding.workers.tasks import Made, Rejected
 from medsass.data.shards.tar import ShardWriter
 
 

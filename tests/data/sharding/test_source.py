@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medsass import files
-from medsass.data.sharding.listing import UNREADABLE, Stat
+from medsass.data.sharding.catalog.listing import UNREADABLE, Stat
 from medsass.data.sharding.source import Source, reason
 
 HERE = Stat(0, "")  # of a file that is no member of a tar file, what a fetch has no need of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medsass.data.sharding import splits
+from medsass.data.sharding.catalog import splits
 from medsass.data.sharding.recipe import Classes, Images, Recipe
 from tests.support.catalogued import SHARES, by_image, find, make, plain
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from medsass import foreign
 from medsass.config import ShardConfig
-from medsass.data.sharding.catalog import Entry
-from medsass.data.sharding.listing import Stat
-from medsass.data.sharding.pool import Pool, Ticket, WorkerDiedError
+from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Source
-from medsass.data.sharding.tasks import Answer, Made, Rejected, Setup, Task, WorkItem, by_region
+from medsass.data.sharding.workers.pool import Pool, Ticket, WorkerDiedError
+from medsass.data.sharding.workers.tasks import Answer, Made, Rejected, Setup, Task, WorkItem, by_region
 
 _AHEAD = 4  # tasks in flight for each worker
 _GROUP = 16  # most whole images of a task: handing over each alone would cost as much as reading it

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-_PROGRAM = "import sys; from medsass.data.sharding import forkserver; forkserver.serve(int(sys.argv[1]))"
+_PROGRAM = "import sys; from medsass.data.sharding.workers import forkserver; forkserver.serve(int(sys.argv[1]))"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or NumPy starts some as it is imported
 _STATUS = struct.Struct("i")
 
@@ -87,7 +87,7 @@ def _launch() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
 
 def serve(control: int) -> None:
     """Fork a worker for each request until all processes that could ask have ended, and report how workers end."""
-    from medsass.data.sharding import worker
+    from medsass.data.sharding.workers import worker
 
     requests, ready = socket.socket(fileno=control), selectors.DefaultSelector()
     ready.register(requests, selectors.EVENT_READ)

@@ -14,7 +14,7 @@ from fnmatch import filter as matching
 from itertools import combinations
 from os.path import commonprefix
 
-from medsass.data.sharding.pairing import stem
+from medsass.data.sharding.catalog.pairing import stem
 from medsass.data.sharding.recipe import Images
 
 _MASKS = tuple(  # names of folders, those that are taken first in front

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any
 
-from medsass.data.sharding import forkserver
-from medsass.data.sharding.forkserver import Process
+from medsass.data.sharding.workers import forkserver
+from medsass.data.sharding.workers.forkserver import Process
 
 _AT_ONCE = 2  # tasks that a worker holds: while the answer to one is awaited elsewhere, it goes on with the other
 

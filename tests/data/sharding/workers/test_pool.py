@@ -14,11 +14,12 @@ import pytest
 
 from medsass.config import ShardConfig
 from medsass.data import synthetic
-from medsass.data.sharding import forkserver, shard
-from medsass.data.sharding.catalog import Entry
-from medsass.data.sharding.listing import Stat
-from medsass.data.sharding.pool import Pool, WorkerDiedError
-from medsass.data.sharding.tasks import Answer, Setup, Task, WorkItem
+from medsass.data.sharding import shard
+from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.listing import Stat
+from medsass.data.sharding.workers import forkserver
+from medsass.data.sharding.workers.pool import Pool, WorkerDiedError
+from medsass.data.sharding.workers.tasks import Answer, Setup, Task, WorkItem
 from tests.support import forks
 from tests.support.effort import counted
 
@@ -87,7 +88,8 @@ ENDING = """
 import os, sys, time
 from pathlib import Path
 from medsass.config import ShardConfig
-from medsass.data.sharding import shard, prepare
+from medsass.data.sharding import shard
+from medsass.data.sharding.workers import prepare
 def stop(done, total):
     print("ready", flush=True)
     time.sleep(60)

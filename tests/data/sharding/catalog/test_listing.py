@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.data.sharding.listing import Listing, Stat
+from medsass.data.sharding.catalog.listing import Listing, Stat
 from tests.support.effort import examples
 
 

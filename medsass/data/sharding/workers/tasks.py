@@ -6,8 +6,8 @@ from pathlib import Path
 from medsass.config import ShardConfig
 from medsass.data.formats import kinds
 from medsass.data.formats.mask import Levels
-from medsass.data.sharding.catalog import Entry
-from medsass.data.sharding.listing import Stat
+from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from medsass.config import ShardConfig
-from medsass.data.sharding.decodable import checker
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.tasks import Made, Rejected
+from medsass.data.sharding.workers.decodable import checker
+from medsass.data.sharding.workers.tasks import Made, Rejected
 
 
 def jpeg(seed: int) -> bytes:

@@ -16,7 +16,7 @@ from medsass.data.formats import jpeg, opening
 from medsass.data.formats.image import wxh
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.tasks import Made, Rejected
+from medsass.data.sharding.workers.tasks import Made, Rejected
 
 _MOST_PIXELS = 1 << 24  # decoded at once
 

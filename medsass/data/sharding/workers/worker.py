@@ -21,12 +21,13 @@ from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.formats.mask import LevelsError
-from medsass.data.sharding import decodable, sample
+from medsass.data.sharding import sample
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.source import Source, reason
 from medsass.data.sharding.source_file import Region, SourceFile
-from medsass.data.sharding.tasks import Answer, Made, Rejected, Setup, Task, WorkItem, by_region
+from medsass.data.sharding.workers import decodable
+from medsass.data.sharding.workers.tasks import Answer, Made, Rejected, Setup, Task, WorkItem, by_region
 
 _PART_PIXELS, _PART = 1 << 22, 64  # of the regions that are one part of a file, and most regions of it
 

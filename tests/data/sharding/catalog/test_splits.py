@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medsass.config import ShardConfig
-from medsass.data.sharding import recipe, shard, splits
+from medsass.data.sharding import recipe, shard
+from medsass.data.sharding.catalog import splits
 from medsass.data.sharding.recipe import Images
 from tests.support.catalogued import by_image, find, make, plain
 from tests.support.effort import examples

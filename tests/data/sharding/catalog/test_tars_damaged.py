@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext, tar_file_expander
 
-from medsass.data.sharding import tars
-from medsass.data.sharding.listing import Listing
+from medsass.data.sharding.catalog import tars
+from medsass.data.sharding.catalog.listing import Listing
 from tests.support.effort import examples
 from tests.support.faults import command, reasons
 from tests.support.packed import RNG, dataset, made, pack

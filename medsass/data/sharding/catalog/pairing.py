@@ -18,7 +18,7 @@ from unicodedata import normalize
 from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
-from medsass.data.sharding.listing import MAGIC, Listing
+from medsass.data.sharding.catalog.listing import MAGIC, Listing
 
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding import classes, headers, layout, pairing, splits, tars
-from medsass.data.sharding.listing import Listing
-from medsass.data.sharding.pairing import Pairing
+from medsass.data.sharding.catalog import classes, headers, layout, pairing, splits, tars
+from medsass.data.sharding.catalog.listing import Listing
+from medsass.data.sharding.catalog.pairing import Pairing
 from medsass.data.sharding.recipe import Recipe
 
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file

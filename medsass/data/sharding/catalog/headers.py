@@ -9,10 +9,10 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from medsass import files
-from medsass.data.sharding import tars
-from medsass.data.sharding.listing import Listing, Stat
+from medsass.data.sharding.catalog import tars
+from medsass.data.sharding.catalog.listing import Listing, Stat
+from medsass.data.sharding.catalog.splits import digest
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.splits import digest
 
 _DICOM = ("", ".dcm", ".dicom", ".dic", ".ima")
 _TAGS = (

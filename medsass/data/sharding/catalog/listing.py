@@ -17,7 +17,7 @@ from fsspec.utils import glob_translate
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding import tars
+from medsass.data.sharding.catalog import tars
 
 MAGIC = re.compile(r"[*?\[]")
 UNREADABLE = -1  # size of a file that is listed but cannot be read; its stamp says why

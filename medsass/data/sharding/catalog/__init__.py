@@ -1,0 +1,1 @@
+"""What a source folder holds: files, pairs of images and masks, classes, groups and splits."""
