@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Literal
 
@@ -156,7 +157,7 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
         other = masks.setdefault(item.mask, item.name)
         if other != item.name:
             raise ValueError(f"{other} and {item.name} would both write {item.mask}; label them into different folders")
-        if item.source and item.mask.resolve() == item.source.path.resolve():
+        if item.source and realpath(item.mask) == realpath(item.source.path):
             raise ValueError(f"{item.mask} is an input image and would be replaced by its mask; choose another OUT")
         files.check_new(item.mask, "OUT", config.overwrite)
     return items
@@ -215,7 +216,7 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
 
 
 def _check_outputs(inputs: list[Outputs], config: PredictConfig) -> None:
-    images = {outputs.image.resolve() for outputs in inputs}
+    images = {realpath(outputs.image) for outputs in inputs}
     writers: dict[Path, Path] = {}
     for outputs in inputs:
         beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
@@ -225,6 +226,6 @@ def _check_outputs(inputs: list[Outputs], config: PredictConfig) -> None:
                 raise ValueError(
                     f"{other} and {outputs.image} would both write {path}; predict them into different folders"
                 )
-            if path.resolve() in images:
+            if realpath(path) in images:
                 raise ValueError(f"{path} is an input image and would be replaced; choose another --out")
             files.check_new(path, "--out", config.overwrite)

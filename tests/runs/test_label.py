@@ -197,11 +197,17 @@ def test_steps_that_are_none_are_refused_before_anything_is_written(nuclei_folde
     assert not (tmp_path / "out").exists()
 
 
-def test_jpeg_whose_pixel_data_end_early_is_reported_and_not_labelled(tmp_path: Path) -> None:
+def test_broken_files_and_links_are_reported_and_not_labelled(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))[1].tobytes()
     (tmp_path / "in/good.jpg").write_bytes(data)
     (tmp_path / "in/bad.jpg").write_bytes(data[: len(data) // 2] + b"\xff\xd9")
-    failed = label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
-    assert failed == [(tmp_path / "in/bad.jpg", "truncated JPEG: its pixel data end early")]
+    (tmp_path / "in/lost.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "in/loop.jpg").symlink_to("loop.jpg")
+    bad, loop, lost = label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
+    assert bad == (tmp_path / "in/bad.jpg", "truncated JPEG: its pixel data end early")
+    assert loop[0].name == "loop.jpg"
+    assert "symbolic links" in loop[1]
+    assert lost[0].name == "lost.jpg"
+    assert "No such file" in lost[1]
     assert [row["source"] for row in _rows(tmp_path / "out")] == ["good.jpg"]

@@ -195,10 +195,10 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for path in folder.iterdir():
         if is_junk(path.name):
             continue
-        if path.is_file() or (path.is_dir() and is_zarr(path)):
-            yield path
-        elif path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             yield from _walk(path, above | {own})
+        elif path.is_dir() or path.is_file() or (path.is_symlink() and not path.exists()):
+            yield path  # a broken link too, of which it is said that it cannot be read
 
 
 def head(path: Path) -> bytes:

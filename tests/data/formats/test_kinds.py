@@ -101,7 +101,9 @@ def test_a_folder_is_searched_for_images_and_what_is_passed_over_is_counted(tmp_
     group = zarr.open_group(tmp_path / "b/cells.ome.zarr", mode="w", zarr_format=2)
     group.create_array("0", data=GRAY)
     found, passed = kinds.find(tmp_path)
-    assert found == sorted([*images, tmp_path / "scan", tmp_path / "broken.jpg", tmp_path / "b/cells.ome.zarr"])
+    assert found == sorted(
+        [*images, *(tmp_path / name for name in ("scan", "broken.jpg", "lost.png", "b/cells.ome.zarr"))]
+    )
     assert passed == {
         ".txt": 1,
         ".csv": 2,

@@ -190,11 +190,17 @@ def _walk_local(folder: str, below: str, seen: set[tuple[int, int]], deep: int) 
         for entry in entries:
             if kinds.is_junk(entry.name):
                 continue
+            path = f"{below}{entry.name}"
             try:
                 own = entry.stat()
-            except OSError:
-                continue  # a broken link, or one to itself
-            path = f"{below}{entry.name}"
+            except OSError as error:
+                if entry.is_symlink():
+                    yield (
+                        path.encode("utf-8", "backslashreplace").decode(),
+                        UNREADABLE,
+                        f"a broken link: {error.strerror}",
+                    )
+                continue  # or it has gone meanwhile
             if stat.S_ISDIR(own.st_mode) and kinds.is_zarr(Path(entry.path)):
                 yield path, own.st_size, str(own.st_mtime_ns)
             elif stat.S_ISDIR(own.st_mode):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.data.sharding.catalog.listing import Listing, Stat
+from medsass.data.sharding.catalog.listing import UNREADABLE, Listing, Stat
 from tests.support.effort import examples
 
 
@@ -88,8 +88,9 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
     (tmp_path / "source" / "b.png").symlink_to(tmp_path / "real" / "a.png")
     (tmp_path / "source" / "broken.png").symlink_to(tmp_path / "nowhere")
     made = listing(tmp_path / "source")
-    assert list(made.match("**/*")) == ["b.png", "linked/a.png"]
+    assert list(made.match("**/*")) == ["b.png", "broken.png", "linked/a.png"]
     assert made.stats(["b.png"])[0][0] == 2
+    assert made.stats(["broken.png"])[0][:2] == (UNREADABLE, "a broken link: No such file or directory")
 
 
 def test_a_file_is_no_source(tmp_path: Path) -> None:
