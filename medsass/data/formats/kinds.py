@@ -31,6 +31,7 @@ SLIDES = frozenset(suffix for suffix, kind in SUFFIXES.items() if kind in ("slid
 ZARR = (".zattrs", ".zgroup", ".zarray", "zarr.json")  # files that make a folder a Zarr group or array
 
 NPY_MAGIC = b"\x93NUMPY"
+_OBJECTS = b"'descr': '|O'"  # of an .npy file that holds pickled objects
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -50,6 +51,7 @@ _OTHERS = (
     ".dng",
     ".vsi",
 )  # TIFF whose main image is in a form that no reader here knows
+_VOXELS = (".raw", ".zraw", ".img")
 _DETACHED = (".hdr", ".mhd", ".nhdr")  # headers of volumes whose voxels are in a file of the same name
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 
@@ -62,7 +64,7 @@ def kind(head: bytes, path: PurePath) -> str:
         path: the file's name.
     """
     suffix = _suffix(path)
-    if suffix in _OTHERS:
+    if suffix in _OTHERS or (head.startswith(NPY_MAGIC) and _OBJECTS in head):
         return ""
     return _by_content(head, suffix) or SUFFIXES.get(suffix, "")
 
@@ -75,7 +77,7 @@ def is_image(path: Path) -> bool:
     """Return whether a file or folder, local or at an address, can be an image. It is looked into where its name says
     nothing; one that cannot be opened may be one, and is reported when it is read.
     """
-    if _suffix(path) in SUFFIXES:
+    if _suffix(path) in SUFFIXES and _suffix(path) != ".npy":  # which may hold objects
         return True
     if not files.is_local(path):
         place: Any = path
@@ -166,6 +168,12 @@ def _is_bare_dicom(head: bytes) -> bool:
     return True
 
 
+def headers(path: str) -> list[str]:
+    """Return the files that may be the header of a volume whose voxels a file of this name can hold."""
+    first, dot, suffix = path.rpartition(".")
+    return [first + header for header in _DETACHED] if dot + suffix.lower() in _VOXELS else []
+
+
 def is_zarr(folder: Path) -> bool:
     """Return whether a folder is a Zarr group or array, such as an OME-Zarr image, which is one image."""
     return any((folder / name).is_file() for name in ZARR)
@@ -183,7 +191,7 @@ def find(folder: Path) -> tuple[list[Path], Counter[str]]:
             found.add(path)
         else:
             others.append(path)
-    alone = (path for path in others if not any(path.with_suffix(suffix) in found for suffix in _DETACHED))
+    alone = (path for path in others if not any(Path(header) in found for header in headers(str(path))))
     return sorted(found), Counter(path.suffix.lower() or "without a suffix" for path in alone)
 
 

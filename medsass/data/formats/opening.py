@@ -32,6 +32,7 @@ from medsass.data.formats.virtual_slide import VirtualSlide
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
 _HINTS = {
+    ".npy": "; it holds pickled Python objects, not an array of numbers",
     ".vsi": "; export it as OME-TIFF, by QuPath or bfconvert",
     ".img": "; its header must lie beside it: open that",
 }

@@ -26,9 +26,10 @@ CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha2
 CREATE TABLE rejected (file TEXT, split TEXT, reason TEXT, UNIQUE (file, split, reason));
 CREATE TABLE skipped (rank INTEGER PRIMARY KEY, tiles INTEGER);
 CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT, size TEXT, coverage REAL, class TEXT,
-                     converted TEXT, hash BLOB, look INTEGER);
+                     converted TEXT, hash BLOB, look INTEGER, two_tone INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
+_MANY = 0.05  # of all images hold two values only: it is no accident
 _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
 
@@ -77,12 +78,16 @@ class Journal:
         """Enter how many tiles of an image have too little foreground."""
         self.database.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (rank, tiles))
 
-    def store(self, rank: int, split: str, extension: str, meta: dict[str, Any], phash: int | None) -> None:
-        """Enter a sample that went into the tar file in progress: `meta` is its JSON, `phash` its perceptual hash."""
+    def store(
+        self, rank: int, split: str, extension: str, meta: dict[str, Any], phash: int | None, two_tone: bool = False
+    ) -> None:
+        """Enter a sample that went into the tar file in progress: `meta` is its JSON, `phash` its perceptual hash; whether its
+        image is `two_tone`.
+        """
         size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
         seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
-        row = meta["key"], rank, split, extension, size, *seen, sha256, phash
-        self.database.execute("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = meta["key"], rank, split, extension, size, *seen, sha256, phash, two_tone
+        self.database.execute("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def twin(self, sha256: str, split: str) -> str | None:
         """Return the "split/key" of the first image with these bytes that is stored in another split."""
@@ -155,8 +160,16 @@ class Journal:
         return notes
 
     def notes(self) -> list[str]:
-        """Return notes for the user: identical images within a split, tiles skipped."""
+        """Return notes for the user: images that look like masks, identical images within a split, tiles skipped."""
         notes = self._coverage_notes()
+        count, flat, first = self.database.execute(
+            "SELECT count(*), sum(two_tone), min(CASE WHEN two_tone THEN key END) FROM stored"
+        ).fetchone()
+        if flat and flat >= _MANY * count:
+            notes.append(
+                f"WARNING: {flat} of {count} images hold two gray values only, as masks do, such as {first}; if they are masks, "
+                "--images and --masks say so"
+            )
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash
                    HAVING count(DISTINCT rank) > 1) GROUP BY split"""
         for split, count in self.database.execute(query):

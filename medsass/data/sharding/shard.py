@@ -17,7 +17,7 @@ from medsass import __version__, files
 from medsass.config import ShardConfig, schema
 from medsass.data import dali
 from medsass.data.sharding import recipe, staging
-from medsass.data.sharding.catalog import layout, pairing, tars
+from medsass.data.sharding.catalog import names, pairing, tars
 from medsass.data.sharding.catalog.catalog import ANY, Catalog
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.recipe import Recipe
@@ -96,7 +96,8 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
             raise ValueError(
                 f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
             )
-        if folder := next(filter(None, map(layout.masks_folder, pairing.expand(config.images))), ""):
+        folder = next(filter(None, map(names.masks_folder, pairing.expand(config.images))), "")
+        if folder and not names.may_be_task(folder):
             raise ValueError(
                 f"--images '{config.images}' names a folder of masks, '{folder}'; rename it if it holds images"
             )

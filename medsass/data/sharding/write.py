@@ -72,4 +72,4 @@ class Writer:
         finished = self._tars.add(sample.key, sample.files)
         if finished:
             self._stage.finish(split, finished, position)
-        journal.store(made.rank, split, sample.extension, sample.meta, made.phash)
+        journal.store(made.rank, split, sample.extension, sample.meta, made.phash, made.two_tone)

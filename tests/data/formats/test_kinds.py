@@ -113,3 +113,9 @@ def test_a_folder_is_searched_for_images_and_what_is_passed_over_is_counted(tmp_
         "4 files passed over, because they are no images that can be read: 2 .csv, 1 .txt, 1 without a suffix"
     )
     assert kinds.told(type(passed)()) == ""
+
+
+def test_voxels_beside_a_header_are_no_files_of_their_own() -> None:
+    assert kinds.headers("a/v.raw") == ["a/v.hdr", "a/v.mhd", "a/v.nhdr"]
+    assert kinds.headers("v.IMG") == ["v.hdr", "v.mhd", "v.nhdr"]
+    assert kinds.headers("v.txt") == []

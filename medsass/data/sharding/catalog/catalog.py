@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from medsass import files
 from medsass.data.formats import kinds
-from medsass.data.sharding.catalog import classes, headers, layout, pairing, splits, tars
+from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, tars
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.catalog.pairing import Pairing
 from medsass.data.sharding.recipe import Recipe
@@ -72,12 +72,13 @@ class Catalog:
         self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
         self._pairing = Pairing(self._database, self.listing, self._can_be_read)
         self._over: Counter[str] = Counter()
+        self._tasks = names.task_folders(folder for (folder,) in run("SELECT DISTINCT folder FROM files"))
         guessed = recipe.name == "folder" and (recipe.images[0].path, recipe.images[0].masks) == (ANY, "")
         recipe = self._recognised(recipe) if guessed else recipe
-        self._splits = layout.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
+        self._splits = names.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
         if recipe.exact_splits and all(self._splits.values()) and self._splits:
             raise ValueError(f"{source}: its tar files name their splits, such as '{min(self._splits)}'; drop --split")
-        recipe = replace(recipe, splits=layout.rest(recipe.splits, self._splits.values()))
+        recipe = replace(recipe, splits=names.rest(recipe.splits, self._splits.values()))
         find, labels = splits.rule(recipe, group_by), classes.read(source, recipe)
         matched = [self._find(table, recipe, labels, find, guessed) for table in range(len(recipe.images))]
         if not any(matched):
@@ -133,11 +134,11 @@ class Catalog:
 
     def _recognised(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the images and masks of the source's layout, where it is a usual one."""
-        tables = layout.recognise(self._database, self._can_be_read)
+        tables = layout.recognise(self._database, self._can_be_read, self._tasks)
         for table in tables:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
-        shares = layout.rest(recipe.splits, [table.split for table in tables])
+        shares = names.rest(recipe.splits, [table.split for table in tables])
         return replace(recipe, images=tables or recipe.images, splits=shares)
 
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
@@ -153,6 +154,8 @@ class Catalog:
             sample = found.wildcards(image) if found.keyed else None
             if sample and self._database.execute("SELECT 1 FROM found WHERE sample = ?", (sample,)).fetchone():
                 continue  # it has an image
+            if self._is_detached(image):
+                continue
             if reason := self._no_image(image, images.path, guessed):
                 self._over[reason] += 1
                 continue
@@ -232,8 +235,8 @@ class Catalog:
                 )
         if guessed and (twins := layout.twins(self._database)):
             self._say(
-                f"WARNING: the folders '{twins[0]}' and '{twins[1]}' hold files of the same names; if one holds masks, say so: "
-                f"--images '{twins[0]}/*' --masks '{twins[1]}/*'"
+                f"WARNING: '{twins[0]}' and '{twins[1]}' are files of the same names; if one holds masks, say so: "
+                f"--images '{twins[0]}' --masks '{twins[1]}'"
             )
         if guessed:
             query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
@@ -265,12 +268,19 @@ class Catalog:
         with files.reaching(self._source / path):
             return kinds.is_image(self._source / path)
 
+    def _is_detached(self, path: str) -> bool:
+        """Return whether a file holds the voxels of a volume whose header is another file."""
+        headers = kinds.headers(path)
+        marks = ",".join("?" * len(headers))
+        query = f"SELECT 1 FROM files WHERE path IN ({marks})"
+        return bool(headers) and self._database.execute(query, headers).fetchone() is not None
+
     def _no_image(self, path: str, pattern: str, guessed: bool) -> str:
         """Return why a file that matches the glob of images is none, "" where it is one."""
-        folder = layout.masks_folder(path)
+        folder = names.masks_folder(path, self._tasks)
         if not self._can_be_read(path):
             suffix = PurePosixPath(path).suffix
             return f"'{suffix}' files" if suffix else "files without a suffix"
         if folder and folder not in pattern.split("/"):
             return f"in a folder '{folder}', which by its name holds masks (--masks pairs them)"
-        return "named as masks are, such as a_mask.png" if guessed and layout.mask_name(path) else ""
+        return "named as masks are, such as a_mask.png" if guessed and names.is_mask(pairing.stem(path)) else ""

@@ -8,80 +8,36 @@ import glob
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import filter as matching
 from itertools import combinations
 from os.path import commonprefix
 
+from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.pairing import stem
 from medsass.data.sharding.recipe import Images
 
-_MASKS = tuple(  # names of folders, those that are taken first in front
-    re.compile(rf"(?i:(?!.*(?:no|without|with|and)[-_ ])(?:.*[-_ ])?(?:{name}))")
-    for name in (r"1st_manual", r"ground[-_ ]?truths?|truths?|gts?", r"labels?(?:tr|ts|va)?|masks", r"mask|annotations?|segmentations?|2nd_manual")
-)  # fmt: skip
-_IMAGES = re.compile(
-    r"(?i:(?:.*[-_ ])?(?:images?(?:tr|ts|va)?|imgs?|data|inputs?|originals?|scans?|photos?|jpegimages|raw)(?:[-_ ]?v\d)?)"
-)
-_END = re.compile(  # of a mask's name, where its image is in the same folder
-    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annotations?)(?=(?:[-_ ]?\d+)?$))"
-)
-_SPLITS = {
-    "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?(?![a-z]))|(?<=[a-z])Tr\b"),
-    "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?(?![a-z]))|(?<=[a-z])Va\b"),
-    "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?(?![a-z]))|(?<=[a-z])Ts\b"),
-}
 _FOLDERS = 50  # that are compared with one another
 _TRIED, _KNOWN = 200, 5000  # images and masks on which ends of names are tried
 
-Names = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
+Content = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
+Ends = tuple[tuple[str, str], tuple[str, str]]
+"""What comes before and after the common part of an image's stem, and of its mask's."""
 
 
-def masks_folder(path: str) -> str:
-    """Return the folder in a path that holds masks by its name, "" where there is none."""
-    return next((step for step in path.split("/")[:-1] if any(name.fullmatch(step) for name in _MASKS)), "")
-
-
-def mask_name(path: str) -> bool:
-    """Return whether a file is a mask by its own name, such as a_mask.png or mask.png."""
-    return bool(_END.search(stem(path)))
-
-
-def split_of(path: str) -> str:
-    """Return the split that a path names, "" where it names none."""
-    return next((split for split, word in _SPLITS.items() if word.search(path)), "")
-
-
-def splits_of(paths: Iterable[str]) -> dict[str, str]:
-    """Return the split that each path names, where they name val, or test; training images alone are for all splits."""
-    named = {path: split_of(path) for path in paths}
-    kept = _kept(named.values())
-    return {path: split if split in kept else "" for path, split in named.items()} if kept & {*named.values()} else {}
-
-
-def _kept(named: Collection[str]) -> set[str]:
-    """Return which of the splits that a dataset names are used as such: without val, the training images are split further."""
-    return {"train", "val", "test"} if "val" in named else {"test"}
-
-
-def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, float]:
-    """Return the shares of the images whose split is not given: none of them go to test where test images are given."""
-    if "test" not in given or "" not in given:
-        return shares
-    others = {split: share for split, share in shares.items() if split != "test"}
-    return {split: round(share / sum(others.values()), 9) for split, share in others.items()}
-
-
-def recognise(database: sqlite3.Connection, readable: Callable[[str], bool]) -> tuple[Images, ...]:
+def recognise(
+    database: sqlite3.Connection, readable: Callable[[str], bool], tasks: Collection[str]
+) -> tuple[Images, ...]:
     """Return the images and masks of a source; () where nothing is known but that everything is an image.
 
     Args:
         database: has the listing's table of files.
         readable: whether a file, by its path, can be an image or a mask.
+        tasks: as `names.task_folders` returns them.
     """
 
-    def names(folder: str) -> Sequence[str]:
+    def content(folder: str) -> Sequence[str]:
         where = "folder = ? OR (folder >= ? AND folder < ?)"
         query = f"SELECT path FROM files WHERE {where} ORDER BY path LIMIT {_KNOWN}"
         rows = database.execute(query, (folder, f"{folder}/", f"{folder}0"))  # 0 comes after /
@@ -89,76 +45,147 @@ def recognise(database: sqlite3.Connection, readable: Callable[[str], bool]) -> 
         return [path[start:] for (path,) in rows if readable(path)]
 
     folders = [folder for (folder,) in database.execute("SELECT DISTINCT folder FROM files ORDER BY folder")]
-    masked = dict.fromkeys(filter(None, map(_role, folders)))
+    masked = dict.fromkeys(filter(None, (names.masks_path(folder + "/", tasks) for folder in folders)))
     if not masked:
         every = "SELECT path FROM files ORDER BY path"
         return _side_by_side([path for (path,) in database.execute(every) if readable(path)])
-    tables = [table for some in _alike(masked) if (table := _beside(some, folders, names))]
-    return _with_splits(_best(tables), folders, names)
+    tables = [table for some in _alike(masked) if (table := _beside(some, folders, content, tasks))]
+    return _with_splits(_best(tables, tasks), folders, content)
 
 
 def twins(database: sqlite3.Connection) -> tuple[str, str] | None:
-    """Return two folders of images without masks of which most files have the same stems; one may hold the masks."""
+    """Return two globs of images without masks of which most have the same stems: of two folders, or of two suffixes in
+    one; one may be that of the masks.
+    """
     own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
     held: dict[str, set[str]] = defaultdict(set)
     for folder, name in database.execute(f"{own} ORDER BY folder LIMIT {_KNOWN}"):
-        held[folder].add(stem(name))
-    pairs = combinations(list(held)[:_FOLDERS], 2)
+        held[f"{folder}/*"].add(stem(name))
+        held[f"{folder}/*{name[len(stem(name)) :]}".lstrip("/")].add(f"{folder}/{stem(name)}")
+    pairs = combinations(sorted(held)[: 2 * _FOLDERS], 2)
     return next(((a, b) for a, b in pairs if 2 * len(held[a] & held[b]) > max(len(held[a]), len(held[b]), 2)), None)
-
-
-def _role(folder: str) -> str:
-    """Return the path up to the first folder with a name of masks, "" where there is none."""
-    steps = folder.split("/")
-    at = next((i for i, step in enumerate(steps) if masks_folder(step + "/")), None)
-    return "" if at is None else "/".join(steps[: at + 1])
 
 
 def _alike(masked: Iterable[str]) -> list[list[str]]:
     """Group folders of masks that have one name, depth and split: those of every case, or of every class."""
     groups: dict[tuple[str, int, str], list[str]] = defaultdict(list)
     for folder in masked:
-        groups[folder.rpartition("/")[2], folder.count("/"), split_of(folder)].append(folder)
+        groups[folder.rpartition("/")[2], folder.count("/"), names.split_of(folder)].append(folder)
     return list(groups.values())
 
 
-def _beside(masks: list[str], folders: Sequence[str], names: Names) -> Images | None:
+@dataclass(frozen=True)
+class _Found:
+    """A table of images and masks, the number of pairs that it makes of some files, and the folder of the images."""
+
+    table: Images
+    pairs: int
+    images: str
+    ends: Ends | None = None
+
+
+def _beside(masks: list[str], folders: Sequence[str], content: Content, tasks: Collection[str]) -> Images | None:
     """Return the images that belong to folders of masks of one name: in a folder beside them, or in the one above."""
-    example, split = masks[0], split_of(masks[0])
+    example = masks[0]
     above, _, own = example.rpartition("/")
-    images = _images_beside(above, split, folders, names)
-    here = [name for name in names(images) if images != above or "/" not in name]
-    there = names(example)
-    if not here or not there:
-        return None
+    numbers = re.findall(r"\d+", own)
+    there, best, place = content(example), None, (0, False, False)
+    near = _near(above, names.split_of(example), folders, content, tasks)
+    for images, here in near.items():
+        found = _paired(masks, images, here, there)
+        name = images[len(above) :].strip("/")
+        rank = (found.pairs, re.findall(r"\d+", name) == numbers, names.holds_images(name)) if found else place
+        if rank > place:
+            best, place = found, rank
+    if best and best.ends and len(masks) == 1 and 2 * best.pairs <= len(there):
+        return _several(best, near, there, example) or best.table
+    return best.table if best else None
+
+
+def _near(
+    above: str, split: str, folders: Sequence[str], content: Content, tasks: Collection[str]
+) -> dict[str, Sequence[str]]:
+    """Return the folders in `above` that may hold the images of one split, and `above` itself, with the images in them."""
+    inside = f"{above}/" if above else ""
+    steps = (folder[len(inside) :].split("/")[0] for folder in folders if folder != above and folder.startswith(inside))
+    found = [step for step in dict.fromkeys(steps) if not names.masks_folder(f"{inside}{step}/", tasks)]
+    found = [step for step in found if names.split_of(inside + step) == split]
+    found.sort(key=lambda step: not names.holds_images(step))
+    near = {inside + step: content(inside + step) for step in found[:_FOLDERS]}
+    near[above] = [name for name in content(above) if "/" not in name]
+    return {folder: here for folder, here in near.items() if here}
+
+
+def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[str]) -> _Found | None:
+    """Return how the images of a folder pair with the masks of the first folder of masks, if most of the fewer do."""
+    above, _, own = masks[0].rpartition("/")
     sister = images[len(above) :].strip("/")
     parents = [mask.rpartition("/")[0] for mask in masks]
     base, truth = _common([f"{parent}/{sister}".strip("/") for parent in parents]), _common(masks)
     base += "/" if base else ""
     if len(masks) > 1 and len(here) == 1:  # a folder an image, with a mask for each object
-        return Images(f"{base}*", "{dir}/" + ("../" if sister else "") + f"{glob.escape(own)}/*")
+        objects = "{dir}/" + ("../" if sister else "") + f"{glob.escape(own)}/*"
+        return _Found(Images(f"{base}*", objects), len(here), images)
     stems = [stem(name) for name in here]
-    if len({name.split("/")[0] for name in there if "/" in name} & set(stems)) * 2 > len(stems):
-        return Images(f"{base}*", f"{truth}/{{stem}}/*")
-    ends = _ends(stems, [stem(name) for name in there])
-    if ends is None:
+    cases = {name.split("/")[0] for name in there if "/" in name} & set(stems)
+    if 2 * len(cases) > len(stems):
+        return _Found(Images(f"{base}*", f"{truth}/{{stem}}/*"), len(cases), images)
+    best, inside = None, ""
+    for sub, some in _inside(there):
+        count, ends = _ends([_whole(name) for name in here], [_whole(name) for name in some])
+        if count > (best[0] if best else 0):
+            best, inside = (count, ends, some), sub
+    if best is None:
         return None
-    (a, b), (c, d) = ends
-    if len(there) > 1.5 * len(here) and (count := re.search(r"\d+$", d)):  # numbered objects
-        return Images(f"{base}{a}{{stem}}{_tail(b)}", f"{truth}/{c}{{stem}}{glob.escape(d[: count.start()])}*")
+    count, ((a, b), (c, d)), there = best
+    truth += f"/{glob.escape(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
+    if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)):  # numbered objects
+        objects = f"{truth}/{glob.escape(c)}{{stem}}{glob.escape(d[: number.start()])}*"
+        return _Found(Images(f"{base}{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
+    if inside == "*":
+        return _Found(_by_stem(base, truth, ((a, b), (c, d))), count, images)
     deep = "**/" if any("/" in name for name in (*here, *there)) else ""
-    return Images(f"{base}{deep}{_glob(a, b)}", f"{truth}/{deep}{_glob(c, d)}")
+    table = Images(f"{base}{deep}{_glob(a, b)}", f"{truth}/{deep}{_glob(c, d)}")
+    return _Found(table, count, images, ((a, b), (c, d)))
 
 
-def _images_beside(above: str, split: str, folders: Sequence[str], names: Names) -> str:
-    """Return the folder of the images: one in `above` that is named so, or the only one there, or `above` itself."""
-    inside = f"{above}/" if above else ""
-    steps = (folder[len(inside) :].split("/")[0] for folder in folders if folder != above and folder.startswith(inside))
-    found = [step for step in dict.fromkeys(steps) if not masks_folder(step + "/") and names(inside + step)]
-    found = [step for step in found if split_of(inside + step) == split]
-    named = sorted((step for step in found if _IMAGES.fullmatch(step)), key=len)
-    alone = found if len(found) == 1 else []
-    return inside + [*named, *alone][0] if named or alone else above
+def _inside(there: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield folders in a folder of masks with the masks in them: "" is itself, and "*" all together, where each of several
+    holds masks by its name, as of the left and of the right lung.
+    """
+    yield "", there
+    heads = sorted({name.partition("/")[0] for name in there})
+    if not all("/" in name for name in there) or len(heads) > _FOLDERS:
+        return
+    named = [head for head in heads if names.rank(head) is not None]
+    parts = {head: [name[len(head) + 1 :] for name in there if name.startswith(f"{head}/")] for head in heads}
+    if len(heads) > 1 and len(named) == len(heads):
+        yield "*", sorted({name for part in parts.values() for name in part})
+    elif len(heads) == 1 or len(named) == 1:  # of several that are not named so, none is the one
+        head = (named or heads)[0]
+        yield head, parts[head]
+
+
+def _several(best: _Found, near: dict[str, Sequence[str]], there: Sequence[str], masks: str) -> Images | None:
+    """Return the images of folders that differ in a number, as of parts of a download, with one folder of masks."""
+    shape = re.sub(r"\d+", "", best.images)
+    alike = [folder for folder in near if re.sub(r"\d+", "", folder) == shape]
+    here = [name for folder in alike for name in near[folder]]
+    if len(alike) < 2 or len(set(here)) < len(here) or not best.ends:
+        return None
+    count, ends = _ends([_whole(name) for name in here], [_whole(name) for name in there])
+    return (
+        _by_stem(re.sub(r"\d+", "*", glob.escape(best.images)) + "/", glob.escape(masks), ends)
+        if count > best.pairs
+        else None
+    )
+
+
+def _by_stem(base: str, truth: str, ends: Ends) -> Images:
+    (a, b), (c, d) = ends
+    return Images(
+        f"{base}{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", f"{truth}/{glob.escape(c)}{{stem}}{_tail(d) or '.*'}"
+    )
 
 
 def _common(folders: Sequence[str]) -> str:
@@ -175,74 +202,84 @@ def _tail(end: str) -> str:
     return f"{glob.escape(end)}.*" if end else ""
 
 
-def _ends(images: Sequence[str], masks: Sequence[str]) -> tuple[tuple[str, str], tuple[str, str]] | None:
-    """Return what comes before and after the common part of an image's stem and of its mask's, so that most have a pair;
-    None where fewer than half of the smaller set pair.
+def _whole(path: str) -> str:
+    """Return a path without its suffix."""
+    folder, slash, _ = path.rpartition("/")
+    return folder + slash + stem(path)
+
+
+def _ends(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
+    """Return how the stems of images and masks in the same folders differ, so that most pair, and how many of some images do;
+    0 where fewer than half of the smaller set pair. Paths have no suffixes.
     """
     own, others = images[:_TRIED], set(masks)
-    tried = {(("", ""), ("", ""))}
-    for image in dict.fromkeys([*own[:2], *own[-1:]]):
-        for mask in others:
+    tried: set[Ends] = {(("", ""), ("", ""))}
+    for path in dict.fromkeys([*own[:2], *own[-1:]]):
+        folder, _, image = path.rpartition("/")
+        for other in others:
+            beside, _, mask = other.rpartition("/")
             begin = commonprefix([image, mask])  # noqa: RUF071 - these are no paths
             if begin := begin.rstrip("-_. ") if len(begin) < min(len(image), len(mask)) else begin:
                 tried.add((("", image[len(begin) :]), ("", mask[len(begin) :])))
             if end := commonprefix([image[::-1], mask[::-1]]):  # noqa: RUF071
                 tried.add(((image[: -len(end)], ""), (mask[: -len(end)], "")))
+            word = names.mask_word(mask)
+            if folder and folder == beside and word and not word.start():  # case_1/image and case_1/mask
+                tried.add((("", image), ("", mask)))
 
-    def pairs(ends: tuple[tuple[str, str], tuple[str, str]]) -> int:
+    def pairs(ends: Ends) -> int:
         (a, b), (c, d) = ends
-        held = (name[len(a) : len(name) - len(b)] for name in own if name.startswith(a) and name.endswith(b))
-        return sum(c + name + d in others for name in held)
+        split = (path.rpartition("/") for path in own)
+        held = (
+            f"{folder}{slash}{c}{name[len(a) : len(name) - len(b)]}{d}"
+            for folder, slash, name in split
+            if name.startswith(a) and name.endswith(b) and len(name) >= len(a) + len(b)
+        )
+        return sum(mask in others for mask in held)
 
     best = min(tried, key=lambda ends: (-pairs(ends), sum(map(len, ends[0] + ends[1])), ends))
-    return best if pairs(best) and 2 * pairs(best) >= min(len(own), len(others)) else None
+    count = pairs(best)
+    return (count if 2 * count >= min(len(own), len(others)) else 0), best
 
 
 def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     """Return the table of a source whose masks lie beside their images and have names that say so."""
-
-    def whole(path: str) -> str:
-        return f"{path.rpartition('/')[0]}/{stem(path)}"
-
-    masks = {path: found for path in paths if (found := _END.search(stem(path)))}
-    images = [whole(path) for path in paths if path not in masks]
-    ends = _ends(images, [whole(path) for path in masks]) if masks and images else None
-    if ends is None or ends[0][0] or ends[1][0]:
+    masks = {path: found for path in paths if (found := names.mask_word(stem(path)))}
+    images = [_whole(path) for path in paths if path not in masks]
+    count, ((a, b), (c, d)) = _ends(images, [_whole(path) for path in masks])
+    if not count:
         return ()
-    (_, a), (_, b) = ends
-    if any(found.end() < len(stem(path)) for path, found in masks.items()):  # several numbered masks of an image
-        return (
-            Images(
-                f"**/{{stem}}{_tail(a) or '.*'}", f"{{dir}}/{{stem}}{glob.escape(re.sub(r'[-_ ]?[0-9]+$', '', b))}*"
-            ),
-        )
-    return (Images(f"**/{_glob('', a)}", f"**/{_glob('', b)}"),)
+    if any(found.start() > 0 and found.end() < len(stem(path)) for path, found in masks.items()):  # numbered objects
+        objects = f"{{dir}}/{glob.escape(c)}{{stem}}{glob.escape(re.sub(r'[-_ ]?[0-9]+$', '', d))}*"
+        return (Images(f"**/{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", objects),)
+    return (Images(f"**/{_glob(a, b)}", f"**/{_glob(c, d)}"),)
 
 
-def _best(tables: Sequence[Images]) -> list[Images]:
-    """Keep the tables whose folders of masks have the plainest name: beside `1st_manual`, `mask` is a field of view."""
+def _best(tables: Sequence[Images], tasks: Collection[str]) -> list[Images]:
+    """Keep the tables whose folders of masks have the plainest name, and of two for the same images the first."""
 
     def rank(table: Images) -> int:
-        folder = masks_folder(table.masks)
-        return next(i for i, name in enumerate(_MASKS) if name.fullmatch(folder))
+        return names.rank(names.masks_folder(table.masks, tasks)) or 0
 
     best = min(map(rank, tables), default=0)
-    return sorted((table for table in tables if rank(table) == best), key=lambda table: table.path)
+    plainest = sorted((table for table in tables if rank(table) == best), key=lambda table: (table.path, table.masks))
+    return list({table.path: table for table in reversed(plainest)}.values())[::-1]
 
 
-def _with_splits(tables: Sequence[Images], folders: Sequence[str], names: Names) -> tuple[Images, ...]:
+def _with_splits(tables: Sequence[Images], folders: Sequence[str], content: Content) -> tuple[Images, ...]:
     """Give tables the splits that their folders name, and add the folders of test images that have no masks."""
-    named, read = {split_of(table.path) for table in tables}, {table.path.rpartition("/")[0] for table in tables}
+    named = {names.split_of(table.path) for table in tables}
+    read = {table.path.rpartition("/")[0] for table in tables}
     if not named - {""}:
         return tuple(tables)
     tail = tables[0].path.rpartition("/")[2]
     more = [
         Images(f"{glob.escape(folder)}/{tail if matching(held, tail) else '*'}", split="test")
         for folder in folders
-        if folder not in read and split_of(folder) == "test" and _IMAGES.fullmatch(folder.rpartition("/")[2])
-        if (held := names(folder))
+        if folder not in read and names.split_of(folder) == "test" and names.holds_images(folder.rpartition("/")[2])
+        if (held := content(folder))
     ]
-    keep = _kept(named)
+    keep = names.kept(named)
     return tuple(
-        replace(table, split=split_of(table.path) if split_of(table.path) in keep else "") for table in tables
+        replace(table, split=split) if (split := names.split_of(table.path)) in keep else table for table in tables
     ) + tuple(more)

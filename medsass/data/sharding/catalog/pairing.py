@@ -56,7 +56,7 @@ class Pairing:
                     (path, stem(path), found.wildcards(path), table, at)
                     for found in [Glob(one)]
                     for path in self._match(found.pattern)
-                    if not found.keyed or (found.fits(path) and self._readable(path))
+                    if (not found.keyed or found.fits(path)) and self._readable(path)
                 )
                 continue
             wide = {_fill(one, path, "*", any_name=True) for path, _ in self.images(images)}

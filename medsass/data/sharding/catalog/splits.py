@@ -18,13 +18,17 @@ BUILT_IN = (UNGROUPED, "folder", "patient", "series")
 _MANY = 1000  # groups from which on no split is empty by hash
 _WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
 _KNOWN = (  # each with the text that names a group
-    re.compile(r"(TCGA-\w{2}-\w{4})"),
+    re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"),
     re.compile(rf"(?i:(?:^|/)({_WHO}[-_ ]?[a-z]*\d+)(?=[-_. /]|$))"),
     re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
     re.compile(r"(?:^|/)(P\d{1,5})/"),
-    re.compile(r"(?i:(?:^|/)([^/]+?)[-_]x?\d+[-_]y?\d+(?:[-_]\w+)?\.[a-z]+$)"),  # a slide's tile by its place
+    re.compile(
+        r"(?i:(?:^|/)([^/]+?)[-_](?:x\d+[-_]y\d+|y\d+[-_]x\d+|r(?:ow)?\d+[-_]c(?:ol)?\d+)(?:[-_]\w+)?\.[a-z]+$)"
+    ),
     re.compile(r"(?i:(?:^|/)([^/]+?)[-_](?:tile|patch|slice|frame)[-_]?\d+\.[a-z.]+$)"),
 )
+_PLACE = re.compile(r"(?i:(?:^|/)([^/]+?)[-_](0|[1-9]\d*)[-_](0|[1-9]\d*)\.[a-z]+$)")  # of a tile, without letters
+_STRIDES = (16, 50)  # a place is a multiple of one; numbers of cases and channels seldom are
 
 
 def rule(recipe: Recipe, group_by: str) -> Rule:
@@ -61,7 +65,11 @@ def _searching(pattern: str) -> Rule:
 
 def named(image: str) -> str | None:
     """Return the patient, case or slide that a path names, None where it names none."""
-    return next((found[1] for pattern in _KNOWN if (found := pattern.search(image))), None)
+    if found := next(filter(None, (pattern.search(image) for pattern in _KNOWN)), None):
+        return found[1]
+    place = _PLACE.search(image)
+    tiled = place and any(int(place[2]) % stride == int(place[3]) % stride == 0 for stride in _STRIDES)
+    return place[1] if place and tiled else None
 
 
 def digest(text: str) -> str:

@@ -67,6 +67,7 @@ class Made:
         result: None where every tile of a file was skipped.
         skipped: tiles of the file with too little foreground.
         phash: perceptual hash of the image, where asked for.
+        two_tone: whether the image holds two values only, as masks do.
     """
 
     rank: int
@@ -74,6 +75,7 @@ class Made:
     result: Sample | Rejected | None
     skipped: int = 0
     phash: int | None = None
+    two_tone: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,40 @@ LAYOUTS = {
         {"Image_01L.jpg": ("Image_01L_1stHO.png",), "Image_01R.jpg": ("Image_01R_1stHO.png",)},
     ),
     "a folder a case": (product("c{}/image.png", "1", "2") + product("c{}/mask.png", "1", "2"), {"c1/image.png": ("c1/mask.png",), "c2/image.png": ("c2/mask.png",)}),
+    "HRF": (
+        product("images/{}.JPG", "01_h", "02_g") + product("manual1/{}.tif", "01_h", "02_g") + product("mask/{}_mask.tif", "01_h", "02_g"),
+        {"images/01_h.JPG": ("manual1/01_h.tif",), "images/02_g.JPG": ("manual1/02_g.tif",)},
+    ),
+    "STARE": (product("stare-images/{}.ppm", "im1", "im2") + product("labels-ah/{}.ah.ppm", "im1", "im2") + product("labels-vk/{}.vk.ppm", "im1", "im2"), {"stare-images/im1.ppm": ("labels-ah/im1.ah.ppm",)}),
+    "Montgomery": (
+        product("M/CXR_png/{}.png", "1_0", "2_1") + product("M/ManualMask/leftMask/{}.png", "1_0", "2_1") + product("M/ManualMask/rightMask/{}.png", "1_0", "2_1"),
+        {"M/CXR_png/1_0.png": ("M/ManualMask/leftMask/1_0.png", "M/ManualMask/rightMask/1_0.png")},
+    ),
+    "GlaS": (product("train_{}.bmp", "1", "2") + product("train_{}_anno.bmp", "1", "2") + ["testA_1.bmp", "testA_1_anno.bmp"], {"train_1.bmp": ("train_1_anno.bmp",), "testA_1.bmp": ("testA_1_anno.bmp",)}),
+    "TNBC": (
+        [f"{kind}_{slide}/{i}.png" for kind in ("Slide", "GT") for slide in ("01", "02") for i in "123"],
+        {f"Slide_{slide}/{i}.png": (f"GT_{slide}/{i}.png",) for slide in ("01", "02") for i in "123"},
+    ),
+    "Cell Tracking Challenge": (
+        product("01/t{}.tif", "000", "001") + product("02/t{}.tif", "000", "001") + product("01_GT/SEG/man_seg{}.tif", "000", "001") + product("01_GT/TRA/man_track{}.tif", "000", "001")
+        + product("02_GT/SEG/man_seg{}.tif", "000", "001"),
+        {"01/t000.tif": ("01_GT/SEG/man_seg000.tif",), "02/t001.tif": ("02_GT/SEG/man_seg001.tif",)},
+    ),
+    "VOC": (product("JPEGImages/{}.jpg", "1", "2") + product("SegmentationClass/{}.png", "1", "2") + product("SegmentationObject/{}.png", "1", "2"), {"JPEGImages/1.jpg": ("SegmentationClass/1.png",)}),
+    "HAM10000": (
+        [f"HAM10000_images_part_{1 + i % 2}/ISIC_{i}.jpg" for i in range(6)] + [f"HAM10000_segmentations_lesion_x/ISIC_{i}_segmentation.png" for i in range(6)],
+        {f"HAM10000_images_part_{1 + i % 2}/ISIC_{i}.jpg": (f"HAM10000_segmentations_lesion_x/ISIC_{i}_segmentation.png",) for i in range(6)},
+    ),
+    "LiTS": (product("B 1/volume-{}.nii", "0", "10") + product("B 1/segmentation-{}.nii", "0", "10"), {"B 1/volume-0.nii": ("B 1/segmentation-0.nii",), "B 1/volume-10.nii": ("B 1/segmentation-10.nii",)}),
+    "KiTS": (product("case_{}/imaging.nii.gz", "0", "1") + product("case_{}/segmentation.nii.gz", "0", "1"), {"case_0/imaging.nii.gz": ("case_0/segmentation.nii.gz",)}),
+    "OASIS": (product("s{}/orig.nii.gz", "0", "1") + product("s{}/seg4.nii.gz", "0", "1"), {"s0/orig.nii.gz": ("s0/seg4.nii.gz",)}),
+    "PROMISE12": (product("Case{}.mhd", "0", "1") + product("Case{}.raw", "0", "1") + product("Case{}_segmentation.mhd", "0", "1") + product("Case{}_segmentation.raw", "0", "1"), {"Case0.mhd": ("Case0_segmentation.mhd",)}),
+    "LGG, in a folder named after the task": (
+        [f"lgg-mri-segmentation/kaggle_3m/{case}/{case}_{i}{end}.tif" for case in "ab" for i in (1, 2) for end in ("", "_mask")] + ["lgg-mri-segmentation/kaggle_3m/data.csv"],
+        {"lgg-mri-segmentation/kaggle_3m/a/a_1.tif": ("lgg-mri-segmentation/kaggle_3m/a/a_1_mask.tif",)},
+    ),
+    "PolypGen": ([f"C{c}/images_C{c}/{i}.jpg" for c in "12" for i in "ab"] + [f"C{c}/masks_C{c}/{i}_mask.jpg" for c in "12" for i in "ab"], {"C1/images_C1/a.jpg": ("C1/masks_C1/a_mask.jpg",)}),
+    "masks that nothing tells apart": (product("A. Segmentation/1. Images/{}.jpg", "a", "b") + [f"A. Segmentation/2. Groundtruths/{kind}/{i}_{kind}.tif" for kind in ("EX", "MA") for i in "ab"], {"A. Segmentation/1. Images/a.jpg": ()}),
     "images alone": (product("scans/{}.png", "1", "2"), {"scans/1.png": (), "scans/2.png": ()}),
 }  # fmt: skip
 
@@ -114,7 +148,19 @@ def test_named_splits_are_kept_and_the_rest_is_shared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["masks", "Labels", "GroundTruth", "x/ground_truth/y", "ISIC_Part1_GroundTruth", "labelsTr"]
+    "folder",
+    [
+        "masks",
+        "Labels",
+        "GroundTruth",
+        "x/ground_truth/y",
+        "ISIC_Part1_GroundTruth",
+        "labelsTr",
+        "GT_01",
+        "leftMask",
+        "mask_images",
+        "seg",
+    ],
 )
 def test_a_folder_of_masks_is_never_read_as_images(folder: str, tmp_path: Path) -> None:
     make(tmp_path, "scan/a.png", "scan/b.png", f"{folder}/other.png")
@@ -126,10 +172,23 @@ def test_a_folder_of_masks_is_never_read_as_images(folder: str, tmp_path: Path) 
 
 
 def test_folder_whose_name_only_mentions_masks_is_read(tmp_path: Path) -> None:
-    assert set(pairs(tmp_path, "without_masks/a.png", "images_and_masks/a.png")) == {
+    names = {
         "without_masks/a.png",
         "images_and_masks/a.png",
+        "segmentation_data/a.png",
+        "label-free/a.png",
+        "unlabeled/a.png",
     }
+    assert set(pairs(tmp_path, *names)) == names
+
+
+def test_files_of_one_name_are_warned_of_as_one_may_be_the_mask(tmp_path: Path) -> None:
+    for number, (names, globs) in enumerate(
+        ((("x/{}.png", "y/{}.png"), "'x/*' --masks 'y/*'"), (("{}.jpg", "{}.png"), "'*.jpg' --masks '*.png'"))
+    ):
+        source = make(tmp_path / str(number), *(one for name in names for one in product(name, "a", "b", "c")))
+        (note,) = [note for note in find(source, FOLDER).notes if note.startswith("WARNING")]
+        assert f"if one holds masks, say so: --images {globs}" in note
 
 
 def test_images_that_are_not_a_part_of_the_layout_are_counted(tmp_path: Path) -> None:

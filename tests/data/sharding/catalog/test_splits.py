@@ -22,6 +22,8 @@ FOLDER = recipe.load("folder")
     ("patient_12/scan/3.png", "patient_12"), ("x/sub-01/ses-1/anat.nii.gz", "sub-01"), ("case7_slice_3.png", "case7"),
     ("PAT0/001.dcm", "PAT0"), ("Subject 3/a.png", "Subject 3"), ("P012/a.png", "P012"), ("LIDC-IDRI-0001/1/2.dcm", "LIDC-IDRI-0001"),
     ("x/TCGA-A7-A13E-01Z-00-DX1.png", "TCGA-A7-A13E"), ("slide_a_x512_y1024.png", "slide_a"), ("T1-tile-17.jpg", "T1"),
+    ("TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("s/slide-b_512_0.png", "slide-b"), ("slide_b_0_1050.png", "slide_b"),
+    ("c_y0_x512_rgb.png", "c"), ("CHNCXR_0001_0.png", None), ("imagesTr/X_001_0000.png", None), ("scan_12_1.png", None),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:

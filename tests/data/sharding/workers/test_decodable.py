@@ -3,14 +3,17 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from medsass.config import ShardConfig
+from medsass.data.sharding import shard
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.workers.decodable import checker
+from medsass.data.sharding.workers.decodable import checker, two_tone
 from medsass.data.sharding.workers.tasks import Made, Rejected
 
 
@@ -56,3 +59,37 @@ def test_more_images_than_the_decoder_takes_at_once_keep_their_order() -> None:
         pixels = np.asarray(Image.open(io.BytesIO(sample.result.files["jpg"])))
         assert one.phash is not None
         assert np.bitwise_count(np.int64(one.phash) ^ np.int64(perceptual_hash(pixels))) <= 2
+
+
+def test_images_of_two_gray_values_are_told_and_no_others() -> None:
+    disc = cv2.circle(np.zeros((90, 200), np.uint8), (60, 40), 30, 255, -1)
+    noise = np.random.default_rng(0).normal(0, 2, disc.shape)
+    soft = cv2.imdecode(cv2.imencode(".jpg", disc)[1], cv2.IMREAD_COLOR)
+    for image, lossy, expected in (
+        (disc[..., None], False, True),
+        (disc[..., None] // 255, False, True),
+        (np.repeat(disc[..., None], 3, 2), False, True),
+        (soft, True, True),
+        (soft, False, False),
+        (np.clip(disc + noise, 0, 255).astype(np.uint8)[..., None], False, False),
+        (np.stack([disc, disc // 2, disc], 2), False, False),  # two colours
+        (np.zeros((90, 200, 1), np.uint8), False, False),
+        (disc[:1, :1, None], False, False),
+    ):
+        assert two_tone(image, lossy) == expected
+    photo = skimage.data.retina()[:600, :600]
+    assert not two_tone(photo, True)
+    assert not two_tone(photo, False)
+
+
+def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"source/a{i}.png")
+        Image.fromarray(np.where(pixels > 99, 255, 0).astype(np.uint8)).save(tmp_path / f"source/a{i}_lesion.png")
+    notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", images="*")).notes
+    assert any(
+        note.startswith("WARNING: 4 of 8 images hold two gray values only, as masks do, such as a0_lesion;")
+        for note in notes
+    )

@@ -1,0 +1,178 @@
+"""What the names of folders and files say: whether they hold masks or images, and of which split."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
+_MASKS = [
+    "mask",
+    "masks",
+    "label",
+    "labels",
+    "gt",
+    "gts",
+    "groundtruth",
+    "groundtruths",
+    "truth",
+    "truths",
+    "manual",
+    "manuals",
+]
+_OR_TASK = ["seg", "segmentation", "segmentations", "anno", "annotation", "annotations"]  # of masks, or of a task
+_IMAGES = [
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "data",
+    "input",
+    "inputs",
+    "original",
+    "originals",
+    "scan",
+    "scans",
+    "photo",
+    "photos",
+    "raw",
+]
+_NOT = ["no", "not", "without", "with", "and", "for", "free"]
+_ASIDE = [
+    "tr",
+    "ts",
+    "va",
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "test",
+    "testing",
+    "part",
+    "v",
+    "c",
+    "png",
+    "jpg",
+    "tif",
+]
+_END = re.compile(  # of a mask's name, where its image is in the same folder
+    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    r"(?=(?:[-_ ]?\d+)?$))"
+)
+_START = re.compile(
+    r"(?i:(?:masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
+)
+_SPLITS = {
+    "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?(?![a-z]))|(?<=[a-z])Tr\b"),
+    "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?(?![a-z]))|(?<=[a-z])Va\b"),
+    "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?(?![a-z]))|(?<=[a-z])Ts\b"),
+}
+
+
+def masks_folder(path: str, tasks: Collection[str] = ()) -> str:
+    """Return the folder in a path that holds masks by its name, "" where there is none.
+
+    Args:
+        path: of a file.
+        tasks: folders that are named after a task, as `task_folders` returns them.
+    """
+    folder = masks_path(path, tasks)
+    return folder.rpartition("/")[2]
+
+
+def masks_path(path: str, tasks: Collection[str] = ()) -> str:
+    """Return a path up to that folder."""
+    steps = path.split("/")[:-1]
+    for at, step in enumerate(steps):
+        here = "/".join(steps[: at + 1])
+        if rank(step) is not None and here not in tasks:
+            return here
+    return ""
+
+
+@cache
+def rank(folder: str) -> int | None:
+    """Return how plainly a folder's name says that it holds the true masks, 0 most; None where it does not.
+
+    Beside `1st_manual` and `manual`, `mask` is a field of view.
+    """
+    words = _words(folder)
+    held = [word for word in words if word in _MASKS or word in _OR_TASK]
+    names = [word for word in words if not (word.isdigit() or len(word) == 1 or word in _ASIDE)]
+    if not held or set(words) & set(_NOT):
+        return None
+    if names[-1] in _IMAGES and not {*names[-2:-1]} & set(_MASKS):  # mask_images are masks
+        return None
+    if "manual" in held:
+        return 4 if "2" in words else 0
+    if any(word[0] in "gt" for word in held):  # gt, groundtruth, truth
+        return 1
+    return 2 if {"masks", "label", "labels"} & set(held) else 3
+
+
+def task_folders(folders: Iterable[str]) -> set[str]:
+    """Return the folders that are named after a task, such as `lung-segmentation`, and hold images as well as masks: all others
+    lie in them, or folders of images or masks do.
+    """
+    every, found, held = [folder for folder in folders if folder], set[str](), Counter[str]()
+    for folder in every:
+        steps = folder.split("/")
+        for at, step in enumerate(steps):
+            if not may_be_task(step):
+                continue
+            here = "/".join(steps[: at + 1])
+            held[here] += len(_words(step)) > 1
+            if any(rank(inside) is not None or holds_images(inside) for inside in steps[at + 1 :]):
+                found.add(here)
+    return found | {folder for folder, count in held.items() if count == len(every)}
+
+
+def may_be_task(folder: str) -> bool:
+    """Return whether a folder's name says that it holds masks, or else images for a task such as segmentation."""
+    return rank(folder) is not None and not set(_words(folder)) & set(_MASKS)
+
+
+@cache
+def holds_images(folder: str) -> bool:
+    """Return whether a folder's name says that it holds images."""
+    return bool(set(_words(folder)) & {*_IMAGES, "cxr", "photographs"}) and rank(folder) is None
+
+
+def mask_word(stem: str) -> "re.Match[str] | None":
+    """Return the word at the end, or at the start, of a file's stem that says that it is a mask beside its image."""
+    return _END.search(stem) or _START.match(stem)
+
+
+def is_mask(stem: str) -> bool:
+    """Return whether a file is a mask by its own name, such as a_mask.png or mask.png."""
+    return bool(_END.search(stem))
+
+
+def split_of(path: str) -> str:
+    """Return the split that a path names, "" where it names none."""
+    return next((split for split, word in _SPLITS.items() if word.search(path)), "")
+
+
+def splits_of(paths: Iterable[str]) -> dict[str, str]:
+    """Return the split that each path names, where they name val, or test; training images alone are for all splits."""
+    named = {path: split_of(path) for path in paths}
+    held = kept(named.values())
+    return {path: split if split in held else "" for path, split in named.items()} if held & {*named.values()} else {}
+
+
+def kept(named: Collection[str]) -> set[str]:
+    """Return which of the splits that a dataset names are used as such: without val, the training images are split further."""
+    return {"train", "val", "test"} if "val" in named else {"test"}
+
+
+def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, float]:
+    """Return the shares of the images whose split is not given: none of them go to test where test images are given."""
+    if "test" not in given or "" not in given:
+        return shares
+    others = {split: share for split, share in shares.items() if split != "test"}
+    return {split: round(share / sum(others.values()), 9) for split, share in others.items()}
+
+
+def _words(step: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(step)]
