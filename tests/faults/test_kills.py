@@ -118,7 +118,7 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(writers: Writers,
 def test_killed_runs_with_tiles_duplicates_and_bad_files_give_the_same_bytes(
     writers: Writers, troubled: Path, tmp_path: Path
 ) -> None:
-    survive(writers, troubled, tmp_path, counted(5, 8), tile=24, min_foreground=0.05)
+    survive(writers, troubled, tmp_path, counted(3, 8), tile=24, min_foreground=0.05)
     kinds = {reason.split()[0] for reason in reasons(tmp_path / "reference").values()}
     assert kinds == {"empty", "not", "the"}  # empty files, no images, the same bytes as another
 
@@ -126,7 +126,7 @@ def test_killed_runs_with_tiles_duplicates_and_bad_files_give_the_same_bytes(
 def test_old_dataset_stays_whole_until_the_new_one_is(
     writers: Writers, many: Path, shards: Path, tmp_path: Path
 ) -> None:
-    survive(writers, many, tmp_path, counted(5, 8), old=shards)
+    survive(writers, many, tmp_path, counted(3, 8), old=shards)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["new", "overwrite"])

@@ -224,6 +224,7 @@ def _lost(err: str, rank: int) -> list[str]:
     return re.findall(rf"^medsass: process {rank} of 2 lost another one .*--resume$", err, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_or_restarts_all_and_nothing_is_lost(
     many: Path, whole: Path, torchrun: Callable[..., Torchrun], tmp_path: Path
 ) -> None:

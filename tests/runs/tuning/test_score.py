@@ -128,7 +128,7 @@ def test_tinted_images_are_in_colour_gray_ones_are_not_and_fluorescence_has_no_l
 
 def test_what_follows_from_the_image_is_learnt_and_chance_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learnability, "SIDE", 32)
-    monkeypatch.setattr(learnability, "STEPS", 40)
+    monkeypatch.setattr(learnability, "STEPS", 20)
     images, truth = _scenes(24)
     chance = torch.from_numpy((np.random.default_rng(1).random(truth.shape) < 0.3).astype(np.uint8))
     of_truth, of_chance = (learnability.learnability(images, labels) for labels in (truth, chance))
