@@ -4,6 +4,7 @@ command line makes them first. Each function returns what it has read, for the c
 """
 
 import os
+import warnings
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +50,13 @@ def train(config: TrainConfig, world: int = 0) -> Manifest | None:
     world = world or 1
     dataset = _shards(config.shards)
     config = resolved(config, dataset)
-    for split in ("train", "val"):
+    if dataset.followed != "val":
+        warnings.warn(
+            f"{config.shards} has no split 'val': the loss of its training images, not augmented, is followed in its place, and "
+            "does not tell when the network only knows these by heart; shard more images, or other patients",
+            stacklevel=2,
+        )
+    for split in ("train", dataset.followed):
         if config.method == "supervised":
             _check_masks(config.shards, dataset, split, "take --method medsass, which needs none")
         dataset.split(split)

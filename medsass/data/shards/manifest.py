@@ -128,6 +128,11 @@ class Manifest:
             )
         return self.splits[name]
 
+    @property
+    def followed(self) -> str:
+        """The split whose loss a training follows: "val", or "train" where all images are of one group, as of one volume."""
+        return "val" if "val" in self.splits else "train"
+
     def save(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`."""
         table = {name: value for name, value in asdict(self).items() if name != "sha256"}

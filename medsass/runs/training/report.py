@@ -69,7 +69,9 @@ def suggest(config: TrainConfig, dataset: Manifest, keeps: Kept) -> None:
     if keeps == "network":
         words = ["predict", config.run, "IMAGE"]
     order = sorted(dataset.splits, key=lambda name: ({"test": 0, "val": 1}.get(name, 2), name))
-    learns = keeps == "network" or all(dataset.splits[name].masks for name in ("train", "val"))  # the linear protocol
+    learns = keeps == "network" or all(
+        dataset.splits[name].masks for name in ("train", dataset.followed)
+    )  # the linear protocol
     masked = [name for name in order if dataset.splits[name].masks and learns]
     if masked:
         words = ["evaluate", config.run, config.shards, *(["--split", masked[0]] if masked[0] != "test" else [])]

@@ -58,7 +58,7 @@ class Trainer:
         self.step = Step(self.method, config, self.regime, where, ranks)
         self.train_loader = self._loader("train", method.views, dataset, config.label_fraction)
         self.steps_an_epoch = self.train_loader.steps
-        self.val_loader = self._loader("val", method.val_views, dataset, 1.0)
+        self.val_loader = self._loader(dataset.followed, method.val_views, dataset, 1.0)
         self.epoch = self.done = 0
         self.meter, self.pace = Meter(where), dict[str, float]()
         self.samples: list[NDArray[Any]] = []

@@ -6,6 +6,8 @@ import signal
 import tarfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -196,12 +198,26 @@ def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> No
             {
                 "format": manifest.FORMAT,
                 "recipe": {"name": "some", "polarity": "auto"},
-                "splits": {"train": {}, "test": {}},
+                "splits": {"val": {}, "test": {}},
             }
         )
     )
-    with pytest.raises(ValueError, match=r"split 'val'.*train, test"):
+    with pytest.raises(ValueError, match=r"split 'train'.*val, test"):
         train(tiny(tmp_path, tmp_path / "run"))
+
+
+def test_the_slices_of_a_single_volume_train_a_network_without_a_split_to_validate_on(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(0, 10, (32, 32, 20))
+    volume[8:20, 8:20] += 100
+    (tmp_path / "source").mkdir()
+    nib.save(nib.Nifti1Image(volume.astype(np.float32), np.eye(4)), tmp_path / "source/a.nii.gz")
+    made = shard.write(ShardConfig(tmp_path / "source", tmp_path / "shards"))
+    assert {name: split.samples for name, split in made.splits.items()} == {"train": 20}
+    with pytest.warns(
+        UserWarning, match="has no split 'val': the loss of its training images, not augmented, is followed"
+    ):
+        train(tiny(tmp_path / "shards", tmp_path / "run"))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
 
 
 def test_refine_recipe_takes_the_steps_of_the_recipe_and_the_run_names_them(
