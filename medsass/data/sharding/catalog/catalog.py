@@ -17,7 +17,7 @@ from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, tars
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.catalog.pairing import Pairing
-from medsass.data.sharding.recipe import Recipe
+from medsass.data.sharding.recipe import Images, Recipe
 
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
 ANY = "**/*"  # the glob of images of a source whose layout is to be recognised
@@ -143,53 +143,61 @@ class Catalog:
 
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
         """Store each image of one [[images]] table with its masks. Returns whether there is any."""
-        images, pairing, known = recipe.images[table], self._pairing, splits.known(recipe)
-        hit, alone, missing = 0, 0, None
+        images, known = recipe.images[table], splits.known(recipe)
         if images.masks:
-            pairing.offer(images.path, images.masks, table)
-        rule = pairing.rule(images.path, images.masks, table) if images.masks else ""
-        for image, found in pairing.images(images.path):
-            if images.masks and pairing.offered(image, table):
-                continue
+            self._pairing.offer(images.path, images.masks, table)
+        rule = self._pairing.rule(images.path, images.masks, table) if images.masks else ""
+        hit, alone, first = 0, 0, None
+        for image, found in self._pairing.images(images.path):
             sample = found.wildcards(image) if found.keyed else None
-            if sample and self._database.execute("SELECT 1 FROM found WHERE sample = ?", (sample,)).fetchone():
-                continue  # it has an image
-            if self._is_detached(image):
-                continue
-            if reason := self._no_image(image, images.path, guessed):
-                self._over[reason] += 1
+            if self._is_passed(image, sample, table, images, guessed):
                 continue
             hit += 1
-            masks = (
-                pairing.masks(image, found, rule, images.masks, table) if rule else [image] * bool(images.mask_array)
-            )
+            masks = self._pairing.masks(image, found, rule, images.masks, table) if rule else []
             if rule and not masks:
-                alone, missing = alone + 1, missing or (image, found)
+                alone, first = alone + 1, first or (image, found)
+            masks = [image] if images.mask_array and not rule else masks
             # A dot would end the key for WebDataset readers; a file whose name begins with - is an option to programs.
             name = found.stem(image)
-            safe = re.sub(r"^-|[^A-Za-z0-9_-]", "_", name)
-            label = labels.get(name)
-            if recipe.classes.extension:
-                label = self.listing.label(f"{image.rpartition('/')[0]}/{name}.{recipe.classes.extension}")
-            if recipe.classes.pattern and (match := re.search(recipe.classes.pattern, image)):
-                label = match["class"] or label
+            safe, label = re.sub(r"^-|[^A-Za-z0-9_-]", "_", name), self._label(image, name, recipe, labels)
             row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), images.split, sample
             try:
                 self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"{image} is matched by two [[images]] of recipe '{recipe.name}'") from error
-        if missing:
-            image, found = missing
-            looked_for = pairing.looked_for(image, found, rule, images.masks)
-            there = pairing.there(looked_for, table)
-            if alone == hit and (there or recipe.name == "folder"):
+        if first:
+            looked_for = self._pairing.looked_for(*first, rule, images.masks)
+            there = self._pairing.there(looked_for, table)
+            if alone == hit and not guessed and (there or recipe.name == "folder"):
                 shown = " and ".join(f"'{path}'" for path in there) or "no such files"
-                raise ValueError(f"no image has a mask: for '{image}' '{looked_for}' was looked for; there are {shown}")
+                raise ValueError(
+                    f"no image has a mask: for '{first[0]}' '{looked_for}' was looked for; there are {shown}"
+                )
             kept = "left out" if recipe.masks.required else "kept"
-            self._say(
-                f"{alone} of {hit} images have no mask and are {kept} (first: '{image}'; '{looked_for}' was looked for)"
-            )
+            looked = f"(first: '{first[0]}'; '{looked_for}' was looked for)"
+            self._say(f"{alone} of {hit} images have no mask and are {kept} {looked}")
         return bool(hit)
+
+    def _is_passed(self, image: str, sample: str | None, table: int, images: Images, guessed: bool) -> bool:
+        """Return whether a file that the pattern of images matches is none to store, and count it if the user should know."""
+        if images.masks and self._pairing.offered(image, table):
+            return True
+        if sample and self._database.execute("SELECT 1 FROM found WHERE sample = ?", (sample,)).fetchone():
+            return True  # it has an image
+        if self._is_detached(image):
+            return True
+        if reason := self._no_image(image, images.path, guessed):
+            self._over[reason] += 1
+        return bool(reason)
+
+    def _label(self, image: str, name: str, recipe: Recipe, labels: dict[str, str]) -> str | None:
+        """Return an image's class, by its path, a member of its tar file, or a CSV file; None where nothing says it."""
+        label, classes = labels.get(name), recipe.classes
+        if classes.extension:
+            label = self.listing.label(f"{image.rpartition('/')[0]}/{name}.{classes.extension}")
+        if classes.pattern and (match := re.search(classes.pattern, image)):
+            label = match["class"] or label
+        return label
 
     def _sort(self, recipe: Recipe) -> None:
         """Give each image its key and its split, and store all in their final order."""

@@ -84,10 +84,13 @@ class Pairing:
         by = "wildcards" if any(found.fetchone() for found in pairs) else "stem"
         query = f"SELECT min(mask), max(mask) FROM offered WHERE entry = ? GROUP BY {by} HAVING count(*) > 1"
         for one, other in self._database.execute(query, (table,)):
-            raise ValueError(
-                f"masks '{one}' and '{other}' have one stem; tell them apart with {{dir}} in --masks, as in "
-                "'{dir}/../masks/{stem}.png'"
+            same = one.rpartition("/")[0] == other.rpartition("/")[0]
+            apart = (
+                "by their suffix in --masks, as in 'masks/*.png'"
+                if same
+                else "with {dir} in --masks, as in '{dir}/../masks/{stem}.png'"
             )
+            raise ValueError(f"masks '{one}' and '{other}' have one stem; tell them apart {apart}")
         return by
 
     def masks(self, path: str, found: "Glob", rule: str, pattern: str, table: int) -> list[str]:
