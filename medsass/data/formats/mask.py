@@ -44,35 +44,55 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
     Args:
         array: (h, w), or (h, w, 3).
         foreground: "binary": the higher of at most two levels (a constant mask is foreground unless it is 0);
-            "nonzero": above 0 in any channel; "half": above half of the type's range; the values themselves; or colours as
-            "#ff0000".
+            "nonzero": not 0 in some channel; "half": above half of the type's range, of floats above 0.5; the values
+            themselves; or colours as "#ff0000". NaN is 0.
         level: of the foreground, with "binary", where `array` is a part of a mask of which `levels` found it.
 
     Raises:
-        ValueError: for "binary" and a mask of more than two levels, for colours that the rule does not name, and an unknown
-            rule.
+        ValueError: for "binary" and a mask of more than two levels, for "half" and values that do not fill the type's range,
+            for colours that the rule does not name, and an unknown rule.
     """
     if by_colour(foreground):
         named = [tuple(bytes.fromhex(str(colour)[1:])) for colour in foreground]
         shown = array if array.ndim == 3 else np.repeat(array[..., None], 3, axis=2)
         return np.asarray(reduce(np.logical_or, ((shown == colour).all(axis=2) for colour in named)), np.uint8)
     if array.ndim == 3 and foreground == "nonzero":
-        return np.asarray((array > 0).any(axis=2), np.uint8)
+        return np.asarray((array != 0).any(axis=2), np.uint8)
     flat = _gray(array)
     if isinstance(foreground, tuple):
         return np.asarray(np.isin(flat, foreground), np.uint8)
     if foreground == "binary":
-        return np.asarray(flat == (max(levels([flat])) or 1 if level is None else level), np.uint8)
+        return np.asarray(flat == (foreground_level(levels([flat])) if level is None else level), np.uint8)
     if foreground not in ("nonzero", "half"):
         raise ValueError(f"foreground must be binary, nonzero, half or a list of values; got '{foreground}'")
-    half = 0.5 if array.dtype.kind == "f" else int(np.iinfo(array.dtype).max // 2)
-    return np.asarray(flat > (0 if foreground == "nonzero" else half)).view(np.uint8)
+    return np.asarray(flat != 0 if foreground == "nonzero" else flat > _half(flat)).view(np.uint8)
+
+
+def foreground_level(levels: Levels) -> float:
+    """Return the level of the foreground: the higher of two, or the only one unless it is 0; of nothing but 0, one that is none."""
+    return levels[-1] if len(levels) > 1 or levels[-1] else 1.0
+
+
+def _half(flat: NDArray[Any]) -> float:
+    """Return half of the range of a mask's values. Raises `ValueError` where they are of another range than their type's."""
+    top = flat.max(initial=0)
+    if flat.dtype.kind == "f":
+        if top > 1:
+            raise ValueError(
+                f"values up to {top:g}, and half is of floats from 0 to 1: save it as 8 bit, or name its levels"
+            )
+        return 0.5
+    if flat.dtype.itemsize > 1 and 0 < top < 1 << 8:
+        raise ValueError(
+            f"values up to {top} in {flat.dtype}, of which half is far above: save it as 8 bit, or name its levels"
+        )
+    return float(np.iinfo(flat.dtype).max // 2)
 
 
 def _gray(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the (h, w) values of a mask. Raises `ValueError` for colours."""
+    """Return the (h, w) values of a mask, NaN as 0. Raises `ValueError` for colours."""
     if array.ndim == 2:
-        return array
+        return np.nan_to_num(array, posinf=np.inf, neginf=-np.inf) if array.dtype.kind == "f" else array
     red, green, blue = (array[..., i] for i in range(3))
     if not (np.array_equal(red, green) and np.array_equal(green, blue)):
         held = np.unique(array.reshape(-1, 3), axis=0)
@@ -139,7 +159,7 @@ def mask_of(
             level = None
             if foreground == "binary":
                 found[name] = picture.once(("levels", frame), lambda file=picture: levels(file.pieces(frame)))  # type: ignore[misc]
-                level = found[name][-1] or 1
+                level = foreground_level(found[name])
             array = geometry.upright(picture.read(frame), turned) if turned != 1 else picture.read(frame, box)
             mask = binary(array[box.slices] if box and turned != 1 else array, foreground, level)
         except LevelsError as error:

@@ -110,7 +110,7 @@ class Volume(ImageFile):
         if self._movie and view.every > 1:
             raise ValueError(f"--every takes slices of one volume, and the file holds {shape[3]}; add --channels I")
         self._channels = (0,) if self._movie else pick_channels(view.channels, shape[3])
-        self.cut = Cut.of(affine, shape[:3], view.axis)
+        self.affine, self.cut = affine, Cut.of(affine, shape[:3], view.axis)
         count, height, width = (shape[axis] for axis in self.cut.axes)
         super().__init__(height, width, len(self._channels) == 3, _type(dtype, rescale), view, streams=streams)
         self.common, self.padding = True, (np.nan, np.nan) if self.dtype.kind == "f" else None
@@ -128,6 +128,23 @@ class Volume(ImageFile):
     @abstractmethod
     def _file(self, grid: NDArray[Any], index: tuple[slice, ...]) -> bytes:
         """Return a file with the values `grid`, (I, J, K) or (I, J, K, N), at the voxels `index` of this file's grid."""
+
+    def gap(self, other: "Volume") -> float:
+        """Return how many millimetres the corners of two volumes lie apart by their headers, the farthest; 0 within a voxel's
+        half or, for volumes of other sizes, a voxel.
+        """
+        sizes = [np.linalg.norm(one.affine[:3, :3], axis=0) for one in (self, other)]
+        same = self._shape[:3] == tuple(other._shape[axis] for axis in _matching(self.cut, other.cut))
+        far = float(np.linalg.norm(self._corners() - other._corners(), axis=1).max())
+        return far if far > (np.min(sizes) / 2 if same else np.max(sizes)) else 0.0
+
+    def _corners(self) -> NDArray[np.float64]:
+        """Return the places (4, 3) of the first voxel of the first slice, and of the last along each axis from there."""
+        ends = np.array([self._shape[axis] - 1 for axis in self.cut.axes])
+        first = np.where(np.array(self.cut.signs) == 1, 0, ends)
+        corners = np.vstack([first, *(np.where(np.arange(3) == axis, ends - first, first) for axis in range(3))])
+        grid = corners[:, np.argsort(self.cut.axes)]
+        return grid @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     @property
     def stack(self) -> bool:
@@ -172,6 +189,11 @@ class Volume(ImageFile):
         super().close()
         with self._lock:
             self._voxels = None
+
+
+def _matching(one: Cut, other: Cut) -> list[int]:
+    """Return the axis of the other grid that runs as each axis of one grid does."""
+    return [other.axes[one.axes.index(axis)] for axis in range(3)]
 
 
 def check_voxels(shape: tuple[int, ...]) -> None:

@@ -38,8 +38,8 @@ class DatasetLevels:
                 f"{level:g} ({name})"
                 for level, name in self._database.execute("SELECT level, mask FROM levels ORDER BY level")
             )
-            foreground = ",".join(f"{level:g}" for level in few[1:])
+            foreground = ",".join(f"{level:g}" for level in few if level)
             raise ClassesError(
                 f"the masks hold the levels {shown}, so that one rule must say what is foreground in all of them: --foreground "
-                f"{foreground} (levels), nonzero or half"
+                f"{foreground} (some of these levels) or nonzero"
             )

@@ -24,6 +24,7 @@ from medsass.data.sharding.source_file import Region, SourceFile
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
 APART = "mask not turned"  # with an image that was
+_PROPORTION = 0.02  # by which the proportions of a mask may differ from the image's
 _JPEG_QUALITY = 95  # no chroma subsampling
 _GRAY16_PNG = (b"\x89PNG\r\n\x1a\n", b"\x10\x00")  # magic, and the header's bit depth and colour type
 
@@ -74,7 +75,9 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
         deeper = f"{file.image.dtype} to {array.itemsize * 8} bit" if file.image.dtype != array.dtype else ""
         turn, (height, width) = file.turned_apart, array.shape[:2]
-        told = geometry.swaps_axes(turn) and height != width  # by the mask's size, which is checked
+        told = (
+            geometry.swaps_axes(turn) and height != width and not file.recipe.masks.resize
+        )  # by the size, which is checked
         apart = APART if turn != 1 and not told else ""
         converted = ", ".join(filter(None, (file.image.converted, apart, deeper)))
         if limits:
@@ -116,14 +119,19 @@ def _fit_mask(
     mask: NDArray[np.uint8], file: SourceFile, read_size: tuple[int, ...], size: tuple[int, ...]
 ) -> NDArray[np.uint8]:
     """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
-    if mask.shape != read_size and not file.recipe.masks.resize:
+    turned = geometry.swaps_axes(file.turned_apart) and _alike(mask.shape[::-1], read_size)
+    if mask.shape != read_size and (not file.recipe.masks.resize or (turned and not _alike(mask.shape, read_size))):
         name, seen, own = file.entry.masks[0].rpartition("/")[2], wxh(mask.shape), wxh(read_size)
-        turned = mask.shape == read_size[::-1] and geometry.swaps_axes(file.turned_apart)
         remedy = "--turn-masks turns it as the image's tag says" if turned else "--resize-masks resizes it"
         raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
     if mask.shape == size:
         return mask
     return cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+
+
+def _alike(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Return whether two images have the same proportions, within two hundredths."""
+    return abs(shape[0] * other[1] / (shape[1] * other[0]) - 1) < _PROPORTION
 
 
 def _resize(array: NDArray[Any], config: ShardConfig, data: bytes | None) -> tuple[NDArray[Any], str]:

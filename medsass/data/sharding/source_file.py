@@ -23,6 +23,7 @@ from medsass.data.formats.mask import Levels, by_colour, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.plain import Png
+from medsass.data.formats.volume import Volume
 from medsass.data.sharding.catalog.catalog import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Fetched
@@ -144,6 +145,11 @@ class SourceFile:
             if mask.frames != frames:
                 held = f"{mask.frames} pages or slices, and its image {frames}"
                 raise ValueError(f"mask {other}: {held}; save each page as a file of its own, which are united")
+            if isinstance(mask, Volume) and isinstance(self._image, Volume) and (gap := self._image.gap(mask)):
+                raise ValueError(
+                    f"mask {other}: by its header it lies {gap:.3g} mm from its image; if its voxels are the image's all the same, "
+                    "copy the image's affine into it"
+                )
         if region.box and (first.height, first.width) != (self.image.height, self.image.width):
             seen, own = (wxh((item.height, item.width)) for item in (first, self.image))
             raise ValueError(

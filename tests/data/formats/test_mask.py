@@ -281,3 +281,19 @@ def test_real_masks_equal_opencv(real_data: Path) -> None:
 def test_real_binary_masks_need_no_rule(real_data: Path) -> None:
     path = sorted((real_data / "dsb2018").rglob("masks/*.png"))[0]
     np.testing.assert_array_equal(read_mask([path]), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0)
+
+
+@pytest.mark.parametrize(("values", "foreground", "expected"), [
+    ([[0, np.nan, 1]], "binary", [[0, 0, 1]]), ([[np.nan, 1]], "binary", [[0, 1]]), ([[np.nan, np.nan]], "binary", [[0, 0]]),
+    ([[0, np.nan, 2]], "nonzero", [[0, 0, 1]]), ([[0.2, np.nan, 0.7]], "half", [[0, 0, 1]]),
+    (np.array([[-1, 0]], np.int16), "binary", [[0, 1]]), (np.array([[0, -1]], np.int8), "nonzero", [[0, 1]]),
+    (np.array([[-1, -1]], np.int8), "binary", [[1, 1]]), (np.array([[0, 300, 40_000]], np.uint16), "half", [[0, 0, 1]]),
+])  # fmt: skip
+def test_nan_is_ground_and_negative_levels_are_levels(values: object, foreground: Foreground, expected: object) -> None:
+    assert binary(np.asarray(values), foreground).tolist() == expected
+
+
+@pytest.mark.parametrize(("kind", "top"), [("float32", 255), ("uint16", 255), ("int32", 1)])
+def test_half_refuses_values_that_do_not_fill_the_range(kind: str, top: int) -> None:
+    with pytest.raises(ValueError, match="save it as 8 bit, or name its levels"):
+        binary(np.array([[0, top]], kind), "half")

@@ -37,9 +37,18 @@ def save(path: Path, array: np.ndarray, codes: str = "RAS", **header: Any) -> Pa
     return path
 
 
-def save_itk(path: Path, array: np.ndarray, codes: str = "LPS", vector: bool = False) -> Path:
+def reoriented(array: np.ndarray, codes: str, place: np.ndarray) -> nib.Nifti1Image:
+    """Return a volume of the same places whose grid's axes are `codes`, by nibabel."""
+    image = nib.Nifti1Image(array, place)
+    own = nib.orientations.io_orientation(place)
+    return image.as_reoriented(nib.orientations.ornt_transform(own, nib.orientations.axcodes2ornt(codes)))
+
+
+def save_itk(
+    path: Path, array: np.ndarray, codes: str = "LPS", vector: bool = False, place: np.ndarray | None = None
+) -> Path:
     """Write an array whose axes are columns last, as SimpleITK's."""
-    image, ras = sitk.GetImageFromArray(array, isVector=vector), affine(codes)
+    image, ras = sitk.GetImageFromArray(array, isVector=vector), affine(codes) if place is None else place
     lps = np.diag([-1, -1, 1, 1]) @ ras
     zooms = np.linalg.norm(lps[:3, :3], axis=0)
     if image.GetDimension() == 3:

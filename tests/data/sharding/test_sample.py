@@ -18,7 +18,7 @@ from medsass.data.dali import decode
 from medsass.data.formats.geometry import Box
 from medsass.data.sharding.catalog.catalog import Entry
 from medsass.data.sharding.recipe import Images, Masks, Recipe
-from medsass.data.sharding.sample import Sample, encode
+from medsass.data.sharding.sample import APART, Sample, encode
 from medsass.data.sharding.source_file import Region, SourceFile
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
@@ -157,6 +157,21 @@ def test_turned_jpeg_is_stored_upright_with_its_mask_of_that_size(tmp_path: Path
         expected = np.asarray(image.rotate(-90, expand=True))
     np.testing.assert_array_equal(pixels(sample.files["png"]), expected)
     assert sample.meta["converted"] == "turned upright"
+
+
+def test_a_mask_that_fits_a_turned_image_unturned_is_not_squeezed_into_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
+    put(tmp_path, "m.png", MASK)
+    put(tmp_path, "half.png", MASK[::2, ::2])
+    for name in ("m.png", "half.png"):
+        with pytest.raises(ValueError, match="--turn-masks turns it as the image's tag says"):
+            run(tmp_path, "a.jpg", (name,), Masks(resize=True))
+    turned = run(tmp_path, "a.jpg", ("m.png",), Masks(resize=True, turn=True))
+    np.testing.assert_array_equal(pixels(turned.files["mask.png"]) > 0, np.rot90(MASK, -1) > 0)
+    put(tmp_path, "upright.png", MASK.T[::2, ::2])
+    assert APART in run(tmp_path, "a.jpg", ("upright.png",), Masks(resize=True)).meta["converted"]
 
 
 GRAY16 = np.random.default_rng(2).integers(1000, 50_000, (24, 40), np.uint16)

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -15,7 +16,7 @@ from medsass.data.formats.depth import scaled
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
 from medsass.data.shards.manifest import load
-from tests.data.formats.volumes import save, save_itk, shown
+from tests.data.formats.volumes import affine, reoriented, save, save_itk, shown
 
 RNG = np.random.default_rng(0)
 SHAPE = (20, 24, 6)
@@ -48,7 +49,9 @@ def source(tmp_path: Path) -> tuple[Path, np.ndarray]:
     for name in ("images", "masks"):
         (tmp_path / "source" / name).mkdir(parents=True)
     save(tmp_path / "source" / "images" / "a.nii.gz", array, "RAS")
-    save_itk(tmp_path / "source" / "masks" / "a.nrrd", (shown(array, "RAS", "z") > 500).astype(np.uint8))
+    turned = reoriented((array > 500).astype(np.uint8), "LPS", affine("RAS"))
+    values = np.asarray(turned.dataobj).transpose(2, 1, 0)
+    save_itk(tmp_path / "source" / "masks" / "a.nrrd", values, place=turned.affine)
     return tmp_path / "source", array
 
 
@@ -109,3 +112,40 @@ def test_a_vector_volume_needs_channels(tmp_path: Path) -> None:
     shard.write(ShardConfig(tmp_path / "in", tmp_path / "out", images="*", channels="1", workers=1))
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "in" / "a.mha")))[..., 1]
     np.testing.assert_array_equal(decoded(samples(tmp_path / "out")["a-f000002"]["png"]), theirs[2])
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ("same", ""), ("eye", "by its header it lies"), ("shifted", "by its header it lies 12 mm from its image"),
+])  # fmt: skip
+def test_masks_that_lie_elsewhere_by_their_header_are_left_out(change: str, reason: str, tmp_path: Path) -> None:
+    array = RNG.integers(-1000, 1000, SHAPE).astype(np.int16)
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    place = affine("LPS")
+    for number in range(2):
+        save(tmp_path / f"source/images/{number}.nii.gz", array + np.int16(number), "LPS")
+    other = np.eye(4) if change == "eye" else place.copy()
+    other[:3, 3] += 12 * (change == "shifted") * np.array([1, 0, 0])
+    mask = (array > 500).astype(np.uint8)
+    nib.save(nib.Nifti1Image(mask, place), tmp_path / "source/masks/0.nii.gz")
+    nib.save(nib.Nifti1Image(mask, other), tmp_path / "source/masks/1.nii.gz")
+    shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", workers=1))
+    found = [json.loads(line) for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
+    assert [item["file"] for item in found] == ["images/1.nii.gz"] * bool(reason)
+    assert all(reason in item["reason"] and "copy the image's affine into it" in item["reason"] for item in found)
+
+
+def test_a_mask_of_coarser_voxels_in_the_same_place_is_resized(tmp_path: Path) -> None:
+    array = np.zeros((20, 24, 6), np.int16)
+    array[4:12, 6:18] = 500
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    coarse = np.diag([2.0, 2, 1, 1])
+    coarse[:3, 3] = 0.5, 0.5, 0
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "source/images/a.nii.gz")
+    nib.save(nib.Nifti1Image((array[::2, ::2] > 0).astype(np.uint8), coarse), tmp_path / "source/masks/a.nii.gz")
+    shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", workers=1, resize_masks=True))
+    held = samples(tmp_path / "out")
+    assert len(held) == 6
+    for files in held.values():
+        np.testing.assert_array_equal(decoded(files["mask.png"]) > 0, decoded(files["png"]) > 99)

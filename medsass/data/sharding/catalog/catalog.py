@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from medsass import files
-from medsass.data.formats import kinds
-from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, tars
+from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.catalog.pairing import Pairing
 from medsass.data.sharding.recipe import Images, Recipe
@@ -68,9 +66,8 @@ class Catalog:
                sample UNIQUE)""")
         run("CREATE TABLE notes (text)")
         run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
-        self._source = source
         self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
-        self._pairing = Pairing(self._database, self.listing, self._can_be_read)
+        self._pairing = Pairing(self._database, self.listing, self.listing.can_be_read)
         self._over: Counter[str] = Counter()
         self._tasks = names.task_folders(folder for (folder,) in run("SELECT DISTINCT folder FROM files"))
         guessed = recipe.name == "folder" and (recipe.images[0].path, recipe.images[0].masks) == (ANY, "")
@@ -98,6 +95,9 @@ class Catalog:
         for tar, split in self._splits.items():
             own = split, f"{tar}/", f"{tar}0"  # 0 comes after /
             run("UPDATE found SET given = ? WHERE given = '' AND image > ? AND image < ?", own)
+        if recipe.name == "folder" and not recipe.exact_splits and (named := splits.by_folders(self._database)):
+            self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
+            recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
             self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
         self._sort(recipe)
@@ -134,7 +134,7 @@ class Catalog:
 
     def _recognised(self, recipe: Recipe) -> Recipe:
         """Return the recipe with the images and masks of the source's layout, where it is a usual one."""
-        tables = layout.recognise(self._database, self._can_be_read, self._tasks)
+        tables = layout.recognise(self._database, self.listing.can_be_read, self._tasks)
         for table in tables:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
@@ -184,7 +184,7 @@ class Catalog:
             return True
         if sample and self._database.execute("SELECT 1 FROM found WHERE sample = ?", (sample,)).fetchone():
             return True  # it has an image
-        if self._is_detached(image):
+        if self.listing.is_detached(image):
             return True
         if reason := self._no_image(image, images.path, guessed):
             self._over[reason] += 1
@@ -205,8 +205,9 @@ class Catalog:
         sizes = run("SELECT grp, count(*) FROM found WHERE given = '' GROUP BY grp")
         choice, notes = splits.choose(sizes, lambda: run("SELECT image, 1 FROM found WHERE given = ''"), recipe)
         sizes.close()  # of many groups not all are read, and an open query locks the tables
+        given = (split for (split,) in run("SELECT DISTINCT given FROM found WHERE given != '' ORDER BY entry, given"))
         named = (images.split for images in recipe.images if images.split)
-        order = [*dict.fromkeys([*named, *recipe.splits, *self._splits.values()])]
+        order = [*dict.fromkeys([*named, *recipe.splits, *self._splits.values(), *given])]
         run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
         query = """SELECT image, stem, masks, entry, label, grp, given, same FROM found
                    JOIN (SELECT stem AS one, count(*) AS same FROM found GROUP BY stem) ON stem = one"""
@@ -241,19 +242,13 @@ class Catalog:
                 self._say(
                     f"{count} '.{extension}' files hold no class, a number or a name in one line (first: '{first}')"
                 )
-        if guessed and (twins := layout.twins(self._database)):
+        if guessed and (pair := twins.find(self._database)):
             self._say(
-                f"WARNING: '{twins[0]}' and '{twins[1]}' are files of the same names; if one holds masks, say so: "
-                f"--images '{twins[0]}' --masks '{twins[1]}'"
+                f"WARNING: '{pair[0]}' and '{pair[1]}' are files of the same names; if one holds masks, say so: "
+                f"--images '{pair[0]}' --masks '{pair[1]}'"
             )
-        if guessed:
-            query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
-                       AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""
-            rest = [path for (path,) in self._database.execute(query) if not self._no_image(path, "", guessed)]
-            if rest:
-                self._say(
-                    f"{len(rest)} images are not a part of this layout (first: '{rest[0]}'); --images reads them too"
-                )
+        if guessed or recipe.tars:
+            self._note_rest(recipe)
         if self._database.execute("SELECT 1 FROM found WHERE given = ''").fetchone():
             counts = self.counts()
             for split in recipe.splits:
@@ -262,33 +257,36 @@ class Catalog:
         for note in splits.notes(self._database, recipe, group_by):
             self._say(note)
 
+    def _note_rest(self, recipe: Recipe) -> None:
+        """Note images that are no part of the layout, or of a sample that has an image already; and masks without an image."""
+        query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
+                   AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""
+        images, masks = Counter[str](), Counter[str]()
+        for (path,) in self._database.execute(query):
+            if not self.listing.can_be_read(path) or self.listing.is_detached(path):
+                continue
+            folder = names.masks_path(path, self._tasks)
+            counted = masks if folder or names.is_mask(pairing.stem(path)) else images
+            counted[folder or path.rpartition("/")[0]] += 1
+        for counted, what, remedy in (
+            (images, "images are no part of " + ("a sample, which has one" if recipe.tars else "this layout"), "--images reads them too"),
+            (masks, "masks have no image", "--masks pairs them"),
+        ):  # fmt: skip
+            if counted:
+                remedy = "a recipe's globs read them" if recipe.tars else remedy
+                self._say(f"{counted.total()} {what} (first in '{min(counted)}'); {remedy}")
+
     def _passed_over(self) -> str:
         """Return what was matched and is not read, counted by its reason."""
         return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common(10))
 
-    def _can_be_read(self, path: str) -> bool:
-        if kinds.is_photo(path):
-            return True
-        (stat,) = self.listing.stats([path])
-        if stat.tar:
-            head = tars.pieces(self._source / stat.tar, stat.place, min(stat.size, kinds.HEAD))
-            return kinds.kind(next(head, b""), PurePosixPath(path)) != ""
-        with files.reaching(self._source / path):
-            return kinds.is_image(self._source / path)
-
-    def _is_detached(self, path: str) -> bool:
-        """Return whether a file holds the voxels of a volume whose header is another file."""
-        headers = kinds.headers(path)
-        marks = ",".join("?" * len(headers))
-        query = f"SELECT 1 FROM files WHERE path IN ({marks})"
-        return bool(headers) and self._database.execute(query, headers).fetchone() is not None
-
     def _no_image(self, path: str, pattern: str, guessed: bool) -> str:
         """Return why a file that matches the glob of images is none, "" where it is one."""
         folder = names.masks_folder(path, self._tasks)
-        if not self._can_be_read(path):
+        if not self.listing.can_be_read(path):
             suffix = PurePosixPath(path).suffix
             return f"'{suffix}' files" if suffix else "files without a suffix"
         if folder and folder not in pattern.split("/"):
             return f"in a folder '{folder}', which by its name holds masks (--masks pairs them)"
-        return "named as masks are, such as a_mask.png" if guessed and names.is_mask(pairing.stem(path)) else ""
+        named = (guessed or "{key}" in pattern) and names.is_mask(pairing.stem(path))
+        return "named as masks are, such as a_mask.png" if named else ""

@@ -11,13 +11,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import filter as matching
-from itertools import combinations
 from os.path import commonprefix
+from unicodedata import normalize
 
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.pairing import stem
 from medsass.data.sharding.recipe import Images
 
+_RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united
 _FOLDERS = 50  # that are compared with one another
 _TRIED, _KNOWN = 200, 5000  # images and masks on which ends of names are tried
 
@@ -51,19 +52,6 @@ def recognise(
         return _side_by_side([path for (path,) in database.execute(every) if readable(path)])
     tables = [table for some in _alike(masked) if (table := _beside(some, folders, content, tasks))]
     return _with_splits(_best(tables, tasks), folders, content)
-
-
-def twins(database: sqlite3.Connection) -> tuple[str, str] | None:
-    """Return two globs of images without masks of which most have the same stems: of two folders, or of two suffixes in
-    one; one may be that of the masks.
-    """
-    own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
-    held: dict[str, set[str]] = defaultdict(set)
-    for folder, name in database.execute(f"{own} ORDER BY folder LIMIT {_KNOWN}"):
-        held[f"{folder}/*"].add(stem(name))
-        held[f"{folder}/*{name[len(stem(name)) :]}".lstrip("/")].add(f"{folder}/{stem(name)}")
-    pairs = combinations(sorted(held)[: 2 * _FOLDERS], 2)
-    return next(((a, b) for a, b in pairs if 2 * len(held[a] & held[b]) > max(len(held[a]), len(held[b]), 2)), None)
 
 
 def _alike(masked: Iterable[str]) -> list[list[str]]:
@@ -139,7 +127,7 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
         return None
     count, ((a, b), (c, d)), there = best
     truth += f"/{glob.escape(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
-    if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)):  # numbered objects
+    if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)) and not _RATER.search(d):  # numbered objects
         objects = f"{truth}/{glob.escape(c)}{{stem}}{glob.escape(d[: number.start()])}*"
         return _Found(Images(f"{base}{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
     if inside == "*":
@@ -205,7 +193,7 @@ def _tail(end: str) -> str:
 def _whole(path: str) -> str:
     """Return a path without its suffix."""
     folder, slash, _ = path.rpartition("/")
-    return folder + slash + stem(path)
+    return normalize("NFC", folder + slash + stem(path))
 
 
 def _ends(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
@@ -230,16 +218,32 @@ def _ends(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
     def pairs(ends: Ends) -> int:
         (a, b), (c, d) = ends
         split = (path.rpartition("/") for path in own)
-        held = (
-            f"{folder}{slash}{c}{name[len(a) : len(name) - len(b)]}{d}"
+        fitting = (
+            (folder + slash, name[len(a) : len(name) - len(b)])
             for folder, slash, name in split
             if name.startswith(a) and name.endswith(b) and len(name) >= len(a) + len(b)
         )
-        return sum(mask in others for mask in held)
+        return sum(
+            f"{folder}{c}{core}{d}" in others and _between_words(a, core, b) and _between_words(c, core, d)
+            for folder, core in fitting
+        )
 
     best = min(tried, key=lambda ends: (-pairs(ends), sum(map(len, ends[0] + ends[1])), ends))
     count = pairs(best)
-    return (count if 2 * count >= min(len(own), len(others)) else 0), best
+    chance = count == 1 and any(best[0] + best[1]) and max(len(own), len(others)) > 1
+    return (count if 2 * count >= min(len(own), len(others)) and not chance else 0), best
+
+
+def _between_words(start: str, core: str, end: str) -> bool:
+    """Return whether the common part of a name is cut out between words and numbers, not within one."""
+
+    def within(left: str, right: str) -> bool:
+        one, other = left[-1:], right[:1]
+        return (one.isdigit() and other.isdigit()) or (
+            one.isalpha() and other.isalpha() and not one.islower() < other.isupper()
+        )
+
+    return not core or not (within(start, core) or within(core, end))
 
 
 def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:

@@ -10,7 +10,7 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
@@ -56,7 +56,7 @@ class Listing:
     """
 
     def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
-        self._database, self._excluded = database, tuple(excluded)
+        self._database, self._excluded, self._source = database, tuple(excluded), Path()
         self.damaged: dict[str, str] = {}
 
     def fill(self, source: Path, globs: Sequence[str] = (), label: str = "") -> None:
@@ -71,6 +71,7 @@ class Listing:
             FileNotFoundError: where the source is no folder, or a tar file is not there.
             ValueError: for a compressed tar file.
         """
+        self._source = source
         self._list("files", source, globs, label)
         self._database.execute("CREATE INDEX folders ON files (folder, name)")
         self._database.execute("CREATE INDEX names ON files (name)")
@@ -138,6 +139,24 @@ class Listing:
                 f"{source}: no tar file matches '{globs[0]}'; SOURCE is a folder of tar files, or such as 'tars/*.tar'"
             )
         return found
+
+    def can_be_read(self, path: str) -> bool:
+        """Return whether a file can be an image, by its name or else its content."""
+        if kinds.is_photo(path):
+            return True
+        (stat,) = self.stats([path])
+        if stat.tar:
+            head = tars.pieces(self._source / stat.tar, stat.place, min(stat.size, kinds.HEAD))
+            return kinds.kind(next(head, b""), PurePosixPath(path)) != ""
+        with files.reaching(self._source / path):
+            return kinds.is_image(self._source / path)
+
+    def is_detached(self, path: str) -> bool:
+        """Return whether a file holds the voxels of a volume whose header is another file."""
+        headers = kinds.headers(path)
+        marks = ",".join("?" * len(headers))
+        query = f"SELECT 1 FROM files WHERE path IN ({marks})"
+        return bool(headers) and self._database.execute(query, headers).fetchone() is not None
 
     def label(self, path: str) -> str | None:
         """Return the class label that a member of a tar file holds, None where there is none."""

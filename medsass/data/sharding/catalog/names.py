@@ -6,56 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
-_MASKS = [
-    "mask",
-    "masks",
-    "label",
-    "labels",
-    "gt",
-    "gts",
-    "groundtruth",
-    "groundtruths",
-    "truth",
-    "truths",
-    "manual",
-    "manuals",
-]
-_OR_TASK = ["seg", "segmentation", "segmentations", "anno", "annotation", "annotations"]  # of masks, or of a task
-_IMAGES = [
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "data",
-    "input",
-    "inputs",
-    "original",
-    "originals",
-    "scan",
-    "scans",
-    "photo",
-    "photos",
-    "raw",
-]
+# fmt: off
+_MASKS = ["mask", "masks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals"]
+_OR_TASK = ["seg", "segmentation", "segmentations", "ann", "anno", "annotation", "annotations"]  # of masks, or of a task
+_IMAGES = ["image", "images", "img", "imgs", "data", "input", "inputs", "original", "originals", "scan", "scans", "photo", "photos", "raw"]
 _NOT = ["no", "not", "without", "with", "and", "for", "free"]
-_ASIDE = [
-    "tr",
-    "ts",
-    "va",
-    "train",
-    "training",
-    "val",
-    "valid",
-    "validation",
-    "test",
-    "testing",
-    "part",
-    "v",
-    "c",
-    "png",
-    "jpg",
-    "tif",
-]
+_ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
+# fmt: on
 _END = re.compile(  # of a mask's name, where its image is in the same folder
     r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
     r"(?=(?:[-_ ]?\d+)?$))"

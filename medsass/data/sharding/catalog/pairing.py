@@ -22,6 +22,7 @@ from medsass.data.sharding.catalog.listing import MAGIC, Listing
 
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
+_STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
 _DOUBLE = re.compile(r"\.(nii|ome|cells?|seg)$", re.IGNORECASE)  # of .nii.gz, .ome.tif and the like
 
 
@@ -59,7 +60,7 @@ class Pairing:
                     if (not found.keyed or found.fits(path)) and self._readable(path)
                 )
                 continue
-            wide = {_fill(one, path, "*", any_name=True) for path, _ in self.images(images)}
+            wide = {_STARS.sub("*", _fill(one, path, "*", any_name=True)) for path, _ in self.images(images)}
             for pattern in sorted(wide):
                 self._insert((path, stem(path), None, table, at) for path in self._match(pattern))
 

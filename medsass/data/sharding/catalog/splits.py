@@ -8,7 +8,9 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
+from unicodedata import normalize
 
+from medsass.data.sharding.catalog import names
 from medsass.data.sharding.recipe import UNGROUPED, Recipe
 
 Rule = Callable[[str], str | None]  # the path of an image -> its group
@@ -19,9 +21,9 @@ _MANY = 1000  # groups from which on no split is empty by hash
 _WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
 _KNOWN = (  # each with the text that names a group
     re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"),
-    re.compile(rf"(?i:(?:^|/)({_WHO}[-_ ]?[a-z]*\d+)(?=[-_. /]|$))"),
+    re.compile(rf"(?i:(?:^|/)({_WHO}(?:[-_ ][a-z]*)?\d+)(?=[-_. /]|$))"),
     re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
-    re.compile(r"(?:^|/)(P\d{1,5})/"),
+    re.compile(r"(?:^|/)([Pp]\d{1,5})/"),
     re.compile(
         r"(?i:(?:^|/)([^/]+?)[-_](?:x\d+[-_]y\d+|y\d+[-_]x\d+|r(?:ow)?\d+[-_]c(?:ol)?\d+)(?:[-_]\w+)?\.[a-z]+$)"
     ),
@@ -48,7 +50,7 @@ def rule(recipe: Recipe, group_by: str) -> Rule:
     if group_by in ("", "patient", "series"):
         return named
     if group_by == "folder":
-        return lambda image: image.rpartition("/")[0] or None
+        return lambda image: normalize("NFC", image.rpartition("/")[0]) or None
     if group_by == UNGROUPED:
         return lambda _: None
     known = ", ".join(dict.fromkeys([*patterns, *BUILT_IN]))
@@ -65,6 +67,7 @@ def _searching(pattern: str) -> Rule:
 
 def named(image: str) -> str | None:
     """Return the patient, case or slide that a path names, None where it names none."""
+    image = normalize("NFC", image)
     if found := next(filter(None, (pattern.search(image) for pattern in _KNOWN)), None):
         return found[1]
     place = _PLACE.search(image)
@@ -106,6 +109,21 @@ def choose(
     chosen = exact(dict(few), recipe)
     note = f"{total} images in {len(few)} groups are few: shares are met as nearly as whole groups allow, not by hash"
     return lambda group, _: chosen[group], [] if recipe.exact_splits or total == 1 else [note]
+
+
+def by_folders(database: sqlite3.Connection) -> list[str]:
+    """Give images whose split is not given the one that their folders name, where these name training images and others.
+
+    Returns the splits that are given now, "" among them where some images have none; nothing where no folder names one.
+    """
+    folders = "SELECT DISTINCT folder FROM found JOIN files ON image = path WHERE given = ''"
+    named = names.splits_of(folder for (folder,) in database.execute(folders))
+    if "train" not in map(names.split_of, named):
+        return []
+    own = "SELECT path FROM files WHERE folder = ?"
+    update = f"UPDATE found SET given = ? WHERE given = '' AND image IN ({own})"
+    database.executemany(update, [(split, folder) for folder, split in named.items() if split])
+    return [split for (split,) in database.execute("SELECT DISTINCT given FROM found ORDER BY given")]
 
 
 def known(recipe: Recipe) -> Rule:

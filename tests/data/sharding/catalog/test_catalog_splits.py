@@ -17,7 +17,7 @@ def exact(source: Path, chosen: Recipe, group_by: str = "") -> Counter[str]:
 
 def test_exact_shares_of_the_papers_198_slides(tmp_path: Path) -> None:
     """The paper's 1656/240/480 tiles are 138, 20 and 40 slides of 12."""
-    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
+    make(tmp_path, *(f"q{i % 7}/{i}.tif" for i in range(198)))
     assert exact(tmp_path, plain()) == {"train": 138, "val": 20, "test": 40}
 
 
@@ -31,8 +31,8 @@ def test_exact_shares_keep_groups_whole_and_give_each_split_one(tmp_path: Path) 
 
 
 def test_group_by_chooses_the_grouping(tmp_path: Path) -> None:
-    make(tmp_path, *(f"p{i % 7}/{i}.tif" for i in range(198)))
-    chosen = plain(groups={"patient": r"(?P<group>p\d)/", "slide": "(?P<group>.+)"})
+    make(tmp_path, *(f"q{i % 7}/{i}.tif" for i in range(198)))
+    chosen = plain(groups={"patient": r"(?P<group>q\d)/", "slide": "(?P<group>.+)"})
     assert len({entry.group for entry in find(tmp_path, chosen).entries}) == 7
     assert len({entry.group for entry in find(tmp_path, chosen, "patient").entries}) == 7
     for name in ("slide", "image"):

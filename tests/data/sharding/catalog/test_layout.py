@@ -182,16 +182,55 @@ def test_folder_whose_name_only_mentions_masks_is_read(tmp_path: Path) -> None:
     assert set(pairs(tmp_path, *names)) == names
 
 
-def test_files_of_one_name_are_warned_of_as_one_may_be_the_mask(tmp_path: Path) -> None:
-    for number, (names, globs) in enumerate(
-        ((("x/{}.png", "y/{}.png"), "'x/*' --masks 'y/*'"), (("{}.jpg", "{}.png"), "'*.jpg' --masks '*.png'"))
-    ):
-        source = make(tmp_path / str(number), *(one for name in names for one in product(name, "a", "b", "c")))
-        (note,) = [note for note in find(source, FOLDER).notes if note.startswith("WARNING")]
-        assert f"if one holds masks, say so: --images {globs}" in note
+TWINS = {
+    "'x/*' --masks 'y/*'": product("x/{}.png", "a", "b", "c") + product("y/{}.png", "a", "b", "c"),
+    "'*.jpg' --masks '*.png'": product("{}.jpg", "a", "b", "c") + product("{}.png", "a", "b", "c"),
+    "'*.png' --masks '*-nuclei.png'": product("{}.png", "a0", "a1", "a10") + product("{}-nuclei.png", "a0", "a1", "a10"),
+    "": product("p01/{}.png", "a", "b", "c") + product("p02/{}.png", "a", "b", "c") + product("p03/{}.png", "a", "b", "c"),
+    "none": product("train/{}.png", "a", "b", "c") + product("test/{}.png", "a", "b", "c") + product("x/{}.png", "a1", "a10", "a2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("globs", TWINS)
+def test_files_of_like_names_are_warned_of_as_one_may_be_the_mask(globs: str, tmp_path: Path) -> None:
+    notes = [note for note in find(make(tmp_path, *TWINS[globs]), FOLDER).notes if note.startswith("WARNING: '")]
+    assert len(notes) == (globs[:1] == "'")
+    assert all(f"if one holds masks, say so: --images {globs}" in note for note in notes)
 
 
 def test_images_that_are_not_a_part_of_the_layout_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", "masks/a.png", "images_16bit/a.tif", "more/b.png")
-    (note,) = [note for note in find(tmp_path, FOLDER).notes if "not a part of this layout" in note]
-    assert note.startswith("2 images are not a part of this layout (first: 'images_16bit/a.tif')")
+    make(tmp_path, "masks2/a.png", "masks/z.png")
+    notes = find(tmp_path, FOLDER).notes
+    assert "2 images are no part of this layout (first in 'images_16bit'); --images reads them too" in notes
+    assert "1 masks have no image (first in 'masks2'); --masks pairs them" in notes
+
+
+CHANCE = {
+    "a mask of one patient": ([f"patient{i}_ct.png" for i in range(9)] + ["patient3_seg.png"]),
+    "a letter in common": (["zoo_partial.png", "zebra_seg.png", *(f"{i}_scan.png" for i in "abcd")]),
+    "a stack with one mask": ([f"IMG_00{i}.png" for i in range(9)] + ["IMG_seg.png"]),
+    "other paddings": (product("img{}.png", "1", "2", "10") + product("mask{}.png", "001", "002", "010")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANCE)
+def test_a_chance_pair_makes_no_layout(name: str, tmp_path: Path) -> None:
+    files = CHANCE[name]
+    found = pairs(tmp_path, *files)
+    assert set(found) == {file for file in files if "seg" not in file and "mask" not in file}
+    assert not any(found.values())
+    assert any("masks have no image (first in '')" in note for note in find(tmp_path, FOLDER).notes)
+
+
+def test_masks_of_several_raters_are_not_united(tmp_path: Path) -> None:
+    files = product("images/a{}.png", "0", "1") + [f"masks/a{i}_rater{k}.png" for i in (0, 1) for k in (1, 2)]
+    assert pairs(tmp_path, *files) == {
+        "images/a0.png": ("masks/a0_rater1.png",),
+        "images/a1.png": ("masks/a1_rater1.png",),
+    }
+
+
+def test_accents_of_either_kind_pair_beside_one_another(tmp_path: Path) -> None:
+    names = [f"M\u00fcller {i}.png" for i in range(3)] + [f"Mu\u0308ller {i}_mask.png" for i in range(3)]
+    assert all(pairs(tmp_path, *names).values())

@@ -24,6 +24,7 @@ FOLDER = recipe.load("folder")
     ("x/TCGA-A7-A13E-01Z-00-DX1.png", "TCGA-A7-A13E"), ("slide_a_x512_y1024.png", "slide_a"), ("T1-tile-17.jpg", "T1"),
     ("TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("s/slide-b_512_0.png", "slide-b"), ("slide_b_0_1050.png", "slide_b"),
     ("c_y0_x512_rgb.png", "c"), ("CHNCXR_0001_0.png", None), ("imagesTr/X_001_0000.png", None), ("scan_12_1.png", None),
+    ("slideA/patch1.png", None), ("subset0/a.mhd", None), ("path1/a.png", None), ("sub-control01/a.png", "sub-control01"), ("p01/0.png", "p01"),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
@@ -103,3 +104,34 @@ def test_groups_of_a_recipe_go_before_names(tmp_path: Path) -> None:
     make(tmp_path, *(f"slide{i % 3}/case{i}.png" for i in range(12)))
     chosen = plain(groups={"slide": "(?P<group>slide.)/"})
     assert {entry.group for entry in by_image(tmp_path, chosen).values()} == {"slide0", "slide1", "slide2"}
+
+
+@pytest.mark.parametrize("files", [
+    ["images/{}/{}1.png", "masks/{}/{}1.png"], ["{}/{}1.png"], ["images/{}/{}1.png"], ["{}/{}1.png", "{}/{}1_mask.png"],
+    ["{}/images/{}1.png", "{}/masks/{}1.png"],
+])  # fmt: skip
+def test_splits_that_folders_name_are_kept(files: list[str], tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        make(tmp_path, *(file.format(split, i) for file in files for i in range(5)))
+    for chosen in (FOLDER, replace(FOLDER, images=(Images("**/*.png"),))) if len(files) == 1 else (FOLDER,):
+        entries = by_image(tmp_path, chosen).values()
+        assert len(entries) == 15
+        for entry in entries:
+            assert entry.split == next(name for name in ("train", "val", "test") if name in entry.image)
+            assert bool(entry.masks) == (len(files) > 1)
+
+
+def test_training_images_are_shared_where_the_folders_name_test_images_alone(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{split}/{split}{i}.png" for split in ("train", "test") for i in range(20)))
+    found = find(tmp_path, FOLDER)
+    assert {entry.split for entry in found.entries if entry.image.startswith("train")} == {"train", "val"}
+    assert {entry.split for entry in found.entries if entry.image.startswith("test")} == {"test"}
+    assert "folders name the splits: test; --split shares all images anew" in found.notes
+    shared, _ = shard.plan(ShardConfig(tmp_path, tmp_path / "out", split="0.5,0.5"))
+    assert {name: split.samples for name, split in shared.splits.items()} == {"train": 20, "val": 20}
+
+
+def test_a_folder_that_only_mentions_a_test_names_no_split(tmp_path: Path) -> None:
+    make(tmp_path, *(f"stress_test/{i}.png" for i in range(30)), *(f"rest/r{i}.png" for i in range(30)))
+    assert {entry.split for entry in find(tmp_path, FOLDER).entries} == {"train", "val", "test"}
+    assert not any("folders name" in note for note in find(tmp_path, FOLDER).notes)

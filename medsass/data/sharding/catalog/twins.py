@@ -1,0 +1,44 @@
+"""Files of like names among the images: one of two may be the other's mask, though no name says so."""
+
+import re
+import sqlite3
+from collections import Counter, defaultdict
+from itertools import combinations, pairwise
+
+from medsass.data.sharding.catalog import names
+from medsass.data.sharding.catalog.pairing import stem
+
+_FOLDERS, _FILES = 50, 5000  # that are compared with one another
+
+
+def find(database: sqlite3.Connection) -> tuple[str, str] | None:
+    """Return two globs of images without masks of which most have the same stems, where one may be that of the masks: of two
+    folders, if there are no more such folders, as of patients; of two suffixes; or of stems with and without some end.
+    """
+    own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
+    folders, beside = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for folder, name in database.execute(f"{own} ORDER BY folder LIMIT {_FILES}"):
+        if not names.split_of(folder):
+            folders[f"{folder}/*"].add(stem(name))
+        beside[f"{folder}/*{name[len(stem(name)) :]}".lstrip("/")].add(f"{folder}/{stem(name)}")
+    alike = [pair for pair in combinations(list(folders)[:_FOLDERS], 2) if _most(*(folders[one] for one in pair))]
+    if len(alike) == 1:
+        return alike[0]
+    suffixes = combinations(sorted(beside)[:_FOLDERS], 2)
+    if pair := next((pair for pair in suffixes if _most(*(beside[one] for one in pair))), None):
+        return pair
+    for pattern, stems in list(beside.items())[:_FOLDERS]:
+        ends = Counter(
+            one[len(start) :]
+            for start, one in pairwise(sorted(stems))
+            if re.match(r"[-_. ]?[A-Za-z]", one.removeprefix(start)) and one.startswith(start)
+        )
+        end, count = ends.most_common(1)[0] if ends else ("", 0)
+        if count > 1 and 3 * count >= len(stems):
+            first, suffix = pattern.rsplit("*", 1)
+            return pattern, f"{first}*{end}{suffix}"
+    return None
+
+
+def _most(one: set[str], other: set[str]) -> bool:
+    return 2 * len(one & other) > max(len(one), len(other), 2)
