@@ -114,6 +114,9 @@ class Reading:
     """Which part of a file is the image, and which values become black and white; None where nothing is said."""
 
     _: KW_ONLY
+    array: str | None = option(
+        None, "of NPZ and HDF5 files with several arrays: the name of the one that holds the image"
+    )
     channels: Annotated[str, AfterValidator(_listed)] | None = option(
         None,
         "of files with several channels or time points: I is read as gray, I,J,K as red, green and blue; -1 is black",
@@ -132,10 +135,10 @@ class Reading:
     )
 
     def selected(self) -> dict[str, Any]:
-        """Return those given of `channels`, `frames`, `axis` and `every`, as the fields of recipes and `Selection`."""
+        """Return those given of `array`, `channels`, `frames`, `axis` and `every`, as the fields of recipes and `Selection`."""
         channels = integers(self.channels, "--channels") if self.channels else None
         frames = int(self.frames) if self.frames and self.frames.isdecimal() else self.frames
-        values = {"channels": channels, "frames": frames, "axis": self.axis, "every": self.every}
+        values = {"array": self.array, "channels": channels, "frames": frames, "axis": self.axis, "every": self.every}
         return {name: value for name, value in values.items() if value is not None}
 
     def bounds(self) -> tuple[float, float] | None:

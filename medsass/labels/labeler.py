@@ -119,7 +119,7 @@ class Labeler:
                 f"images must be a torch tensor; got {type(images).__name__}; convert an array with torch.from_numpy"
             )
         seen = f"got {tuple(images.shape)}, {images.dtype}"
-        if images.ndim == 3 and images.shape[2] == 3:
+        if images.ndim == 3 and images.shape[2] == 3 and len(images) > 1:
             raise ValueError(
                 "images must be a batch, (N, H, W, 3) RGB or (N, H, W) gray; this looks like one RGB image, (H, W, 3): pass "
                 f"images[None]; {seen}"

@@ -134,12 +134,15 @@ def _inputs(paths: list[Path]) -> list[Input]:
     groups = dicom_series.grouped(paths)
     folders = Counter(slices[0].parent for slices in groups if len(slices) > 1)
 
+    used = Counter[tuple[Path, str]]()
+
     def made(slices: tuple[Path, ...]) -> Input:
         if len(slices) == 1:
             return Input(slices[0], _stem(slices[0]))
         folder = slices[0].parent
-        number = f"-{dicom_series.number(slices[0])}" if folders[folder] > 1 else ""
-        return Input(folder, folder.resolve().name + number, slices)
+        name = folder.resolve().name + (f"-{dicom_series.number(slices[0])}" if folders[folder] > 1 else "")
+        used[folder, name] += 1
+        return Input(folder, name if used[folder, name] == 1 else f"{name}-{used[folder, name]}", slices)
 
     return [made(slices) for slices in groups]
 
@@ -152,11 +155,13 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
     """
     items = [] if dataset else list(_in_source(config))
     files.check_new(config.out / CSV, "OUT", config.overwrite)
-    masks: dict[Path, str] = {}
+    masks: dict[Path, Item] = {}
     for item in _in_shards(config, dataset) if dataset else items:
-        other = masks.setdefault(item.mask, item.name)
-        if other != item.name:
-            raise ValueError(f"{other} and {item.name} would both write {item.mask}; label them into different folders")
+        other = masks.setdefault(item.mask, item)
+        if other is not item:
+            raise ValueError(
+                f"{other.name} and {item.name} would both write {item.mask}; label them into different folders"
+            )
         if item.source and realpath(item.mask) == realpath(item.source.path):
             raise ValueError(f"{item.mask} is an input image and would be replaced by its mask; choose another OUT")
         files.check_new(item.mask, "OUT", config.overwrite)
@@ -217,14 +222,14 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
 
 def _check_outputs(inputs: list[Outputs], config: PredictConfig) -> None:
     images = {realpath(outputs.image) for outputs in inputs}
-    writers: dict[Path, Path] = {}
+    writers: dict[Path, Outputs] = {}
     for outputs in inputs:
         beside = [kind for kind, wanted in (("overlay", config.overlay), ("probability", config.probability)) if wanted]
         for path in (outputs.mask, *map(outputs.beside, beside)):
-            other = writers.setdefault(path, outputs.image)
-            if other != outputs.image:
+            other = writers.setdefault(path, outputs)
+            if other is not outputs:
                 raise ValueError(
-                    f"{other} and {outputs.image} would both write {path}; predict them into different folders"
+                    f"{other.image} and {outputs.image} would both write {path}; predict them into different folders"
                 )
             if realpath(path) in images:
                 raise ValueError(f"{path} is an input image and would be replaced; choose another --out")

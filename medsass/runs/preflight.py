@@ -178,7 +178,7 @@ def predict(config: PredictConfig) -> Trained:
     run_directory.check_local(config.out, "--out")
     level = facts.level if config.level is None else config.level
     # Which slices were trained on says nothing about those to predict: `frames` and `every` are not taken over.
-    trained_on = {name: getattr(facts, name) for name in ("channels", "axis") if getattr(config, name) is None}
+    trained_on = {name: getattr(facts, name) for name in ("array", "channels", "axis") if getattr(config, name) is None}
     return Trained(trained, facts, inputs=image_files.to_predict(replace(config, level=level, **trained_on)))
 
 
@@ -202,7 +202,7 @@ def label(config: LabelConfig) -> tuple[Manifest | None, list[Item]]:
     dataset = remote.load(config.source) if sharded else None
     if sharded and (config.selected() or config.window):
         raise ValueError(
-            "--channels, --frames, --axis, --every and --window are for files, and these are shards, whose images were read "
+            "--array, --channels, --frames, --axis, --every and --window are for files, and these are shards, whose images were read "
             "when they were made; drop the options"
         )
     return dataset, image_files.to_label(config, dataset)

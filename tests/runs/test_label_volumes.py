@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from PIL import Image
@@ -90,3 +91,30 @@ def test_the_mask_of_a_slide_is_a_png(tmp_path: Path) -> None:
     label(LabelConfig(tmp_path, tmp_path / "out", polarity="bright", device="cpu"))
     mask = np.asarray(Image.open(tmp_path / "out" / "a.png"))
     np.testing.assert_array_equal(mask > 0, otsu(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[1])
+
+
+def test_series_that_would_have_one_name_keep_their_masks_apart(tmp_path: Path) -> None:
+    """Merged studies have series of one number; a localizer has another plane."""
+    for place, (uid, plane) in enumerate((("1.2.9", "axial"), ("1.2.9", "coronal"), ("1.2.8", "axial"))):
+        save_series(tmp_path / str(place), plane, slices=3, SeriesNumber=4)
+        for path in (tmp_path / str(place)).iterdir():
+            made = pydicom.dcmread(path)
+            made.SeriesInstanceUID = uid
+            (tmp_path / "in").mkdir(exist_ok=True)
+            made.save_as(tmp_path / "in" / f"{place}{path.name}")
+    assert label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu")) == []
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.gz")) == [
+        "in-4-2.nii.gz",
+        "in-4-3.nii.gz",
+        "in-4.nii.gz",
+    ]
+
+
+def test_slices_three_pixels_wide_are_labelled(tmp_path: Path) -> None:
+    volume = np.zeros((3, 40, 5), np.int16)
+    volume[1:, 10:20, 1:] = 500
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "in/a.nii.gz")
+    assert label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu", polarity="bright")) == []
+    mask = np.asarray(nib.load(tmp_path / "out/a.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask[..., 1:], volume[..., 1:] > 0)

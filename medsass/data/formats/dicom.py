@@ -28,6 +28,7 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
 _TAG = 12  # bytes of tag, VR and length before encoded pixel data
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -48,6 +49,8 @@ class Dicom(ImageFile):
         check_level(view, 1)
         header, self._place = known or read_header(source)
         self._source, self._header, self._channels = source, header, view.channels
+        if header.get("SOPClassUID") == _SEGMENTATION and not view.raw:
+            raise ValueError("a DICOM segmentation, which holds masks and no image")
         with readable():
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
@@ -67,6 +70,11 @@ class Dicom(ImageFile):
         frames = chosen(view, total)
         self._rescale = {frame: _rescale(header, frame) for frame in frames}
         dtype, span = self._values()
+        varied = len(set(self._rescale.values())) > 1
+        self._holes = (
+            varied and not colour and bool(self._padding_ends())
+        )  # padding of other values in each frame becomes NaN
+        dtype = np.dtype(np.float32) if self._holes else dtype
         super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
         left_out, self.span = self._select(view, total), span
         windows = {_window(header, frame) for frame in frames} if not colour else set()
@@ -154,22 +162,40 @@ class Dicom(ImageFile):
             with readable():
                 array = pixels.apply_color_lut(array, self._header)[..., :3]
         elif not self._rgb:
-            array = self._gray(array, self._rescale[frame])
+            stored, array = array, self._gray(array, self._rescale[frame])
+            if self._holes:
+                ends = self._gray(self._stored_padding(stored.dtype), self._rescale[frame])
+                array = np.where((array >= ends.min()) & (array <= ends.max()), np.nan, array)
         if self._channels:
             array = compose(self._channels, lambda i: array[..., i] if array.ndim == 3 else array)
         return np.asarray(array).astype(self.dtype, copy=False)
 
     def _padding(self) -> tuple[float, float] | None:
         """Return the ends of the padding's values, or None where the header states none."""
-        single = self.dtype.kind == "f" and "PixelRepresentation" not in self._header
-        names = [f"{'Float' if single else ''}PixelPadding{name}" for name in ("Value", "RangeLimit")]
-        ends = [value for name in names if (value := self._header.get(name)) is not None]
-        if not ends or self._bits == 1:
+        if not self._padding_ends():
             return None
-        size = max(self._allocated // 8, 1)  # the header may write a signed value as an unsigned one
-        stored = np.array(ends) if single else np.array([int(end) % (1 << 8 * size) for end in ends], f"u{size}")
-        values = self._gray(stored, self._rescale[self.indices[0]]).astype(self.dtype)
+        if self._holes:
+            return np.nan, np.nan
+        single = "PixelRepresentation" not in self._header
+        kind = np.dtype(np.float64 if single else f"u{max(self._allocated // 8, 1)}")
+        values = self._gray(self._stored_padding(kind), self._rescale[self.indices[0]]).astype(self.dtype)
         return float(values.min()), float(values.max())
+
+    def _padding_ends(self) -> list[Any]:
+        """Return the one or two values in the header between which stored values are padding."""
+        if self._bits == 1:
+            return []
+        names = [f"{kind}PixelPadding{name}" for kind in ("", "Float") for name in ("Value", "RangeLimit")]
+        single = "PixelRepresentation" not in self._header
+        return [value for name in names[2 * single :][:2] if (value := self._header.get(name)) is not None]
+
+    def _stored_padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return these values as pixels are stored; the header may write a signed value as an unsigned one."""
+        ends = self._padding_ends()
+        if dtype.kind == "f":
+            return np.array(ends, dtype)
+        size = max(self._allocated // 8, 1)
+        return np.array([int(end) % (1 << 8 * size) for end in ends], f"u{size}")
 
     def _gray(self, array: NDArray[Any], rescale: tuple[float, float]) -> NDArray[Any]:
         """Turn stored values into modality values, with MONOCHROME1 inverted within their range."""

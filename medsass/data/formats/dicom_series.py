@@ -10,13 +10,14 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import kinds
+from medsass.data.formats import depth, kinds
 from medsass.data.formats.dicom import Dicom
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.volume import LPS, Volume, check_voxels
@@ -118,8 +119,12 @@ class Series(Volume):
             raise ValueError("slices in colour are no volume")
         shape = slices[0].width, slices[0].height, len(slices), 1
         check_voxels(shape)
-        super().__init__(view, shape, self._affine, np.result_type(*(one.dtype for one in slices)))
+        taken = "xyz"[int(np.abs(self._affine[:3, 2] / np.linalg.norm(self._affine[:3, 2])).argmax())]
+        view = view if view.axis else replace(view, axis=taken)
         spans, windows, padding = ({getattr(one, name) for one in slices} for name in ("span", "limits", "padding"))
+        self._holes = len(padding) > 1  # padding of other values in each slice becomes NaN
+        kinds_of = [np.dtype(np.float32)] * self._holes + [one.dtype for one in slices]
+        super().__init__(view, shape, self._affine, np.result_type(*kinds_of))
         self.span = min(low for low, _ in spans), max(high for _, high in spans)
         self.limits = windows.pop() if len(windows) == 1 else None
         self.padding = (padding.pop() if len(padding) == 1 else None) or self.padding
@@ -129,7 +134,9 @@ class Series(Volume):
         grid = np.empty(self._shape[2::-1], self.dtype)
         for place, (path, one) in enumerate(zip(self._paths, self._opened, strict=True)):
             with _named(path):
-                grid[place] = one.read()
+                grid[place] = pixels = one.read()
+                if self._holes and one.padding:
+                    grid[place][depth.outside(pixels, one.padding)] = np.nan
             one.close()
         return grid.T[..., None]
 

@@ -34,9 +34,9 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
     total = int(header.get("NumberOfFrames") or 1)
     if header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header:
         return DicomSlide(source, view, known)
-    if view.axis != "z" and total > 1:
+    if view.across and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
-    if view.axis != "z" and header.get("ImagePositionPatient"):
+    if view.across and header.get("ImagePositionPatient"):
         raise ValueError(
             f"a slice of a series, which cannot be cut along {view.axis} alone: make a NIfTI file of the series (dcm2niix)"
         )

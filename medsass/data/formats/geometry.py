@@ -133,9 +133,9 @@ def cut(axis: str, stack: int, y: int, x: int) -> tuple[int, int, int]:
     stack, y, x: the axes of the array that count the stored images, their rows and their columns.
     """
     cuts = {"z": (stack, y, x), "y": (y, stack, x), "x": (x, stack, y)}
-    if axis not in cuts:
+    if (axis or "z") not in cuts:
         raise ValueError(f"axis must be z, y or x; got '{axis}'")
-    return cuts[axis]
+    return cuts[axis or "z"]
 
 
 def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:

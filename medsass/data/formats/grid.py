@@ -16,19 +16,24 @@ ALPHA = 4  # channels, of which the last is alpha
 def axes_of(shape: tuple[int, ...], view: Selection) -> str:
     """Return the axes of an array without names for them, by a rule.
 
-    (H, W); (H, W, C) where the last axis is at most 4 long or channels are chosen; (N, H, W) where all frames are asked
-    for; (N, H, W, C). Raises `ValueError` for any other shape, and where both are possible.
+    (H, W); (H, W, C) where the last axis is at most 4 long; (1, H, W). Where channels are chosen, the shorter of the first and
+    the last axis is C; where all frames are asked for, the first is N. (N, H, W, C), or (N, C, H, W) where that is shorter.
+    Raises `ValueError` for any other shape, and where both are possible.
     """
     if 0 in shape or len(shape) not in (2, 3, 4):
         raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
-    if len(shape) != 3:
-        return "YX" if len(shape) == 2 else "NYXC"
-    if shape[-1] <= ALPHA or (view.channels and view.frames != "all"):
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 4:
+        return "NCYX" if shape[1] < shape[3] and shape[3] > ALPHA else "NYXC"
+    if shape[-1] <= ALPHA:
         return "YXC"
-    if (view.frames == "all" or view.axis != "z") and not view.channels:
+    if view.channels and view.frames != "all":
+        return "CYX" if shape[0] < shape[2] else "YXC"
+    if (view.frames == "all" or view.across or shape[0] == 1) and not view.channels:
         return "NYX"
     raise ValueError(
-        f"an array of shape {shape} can be {shape[0]} frames or {shape[2]} channels; "
+        f"an array of shape {shape} can be {shape[0]} frames or {min(shape[0], shape[2])} channels; "
         "say which: --frames all, or --channels 0 (in [[images]] of a recipe: frames, channels)"
     )
 
@@ -68,7 +73,7 @@ class Grid(ImageFile):
         size = shape[self._rows], shape[self._columns]
         super().__init__(*size, len(self._channels) == 3, kind, view, streams=True)
         self.levels = tuple((one.shape[self._rows], one.shape[self._columns]) for one in levels)
-        self.common = not own or view.axis != "z"
+        self.common = not own or view.across
         self.per_channel |= self.colour and not last
         chunks = getattr(array, "chunks", None)
         if chunks:
@@ -89,7 +94,8 @@ class Grid(ImageFile):
             if self._channel >= 0:
                 index[self._channel] = channel
             with readable():
-                return np.asarray(array[tuple(index)])
+                part = np.asarray(array[tuple(index)])
+            return part.T if self._columns < self._rows else part
 
         pixels = compose(self._channels, plane)
         return pixels * np.uint8(self._bits) if self._bits else np.array(pixels, self.dtype)

@@ -1,6 +1,6 @@
 """HDF5 files (Imaris and MATLAB 7.3 among them) by h5py, read in parts.
 
-The axes of a dataset follow the rule of NumPy files, `grid.axes_of`. One image or stack is expected in a file; where there are several
+The axes of a dataset follow the rule of NumPy files, `grid.axes_of`; MATLAB stores them in reverse order. One image or stack is expected in a file; where there are several
 datasets that can be images, `Selection.array` must name one.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 from medsass.data.formats.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, readable
 
+_MATLAB = b"MATLAB 7.3"  # at the start of its files
 _NAMED = 8  # datasets in a message
 
 
@@ -25,9 +26,11 @@ class Hdf5(Grid):
             self._file.visititems(
                 lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
             )
+            matlab = path.open("rb").read(len(_MATLAB)) == _MATLAB
         try:
             dataset = held[_chosen(held, view.array.strip("/"))]
-            super().__init__([dataset], axes_of(dataset.shape, view), view, own=True)
+            axes = axes_of(dataset.shape[::-1], view)[::-1] if matlab else axes_of(dataset.shape, view)
+            super().__init__([dataset], axes, view, own=True)
         except BaseException:
             self._file.close()
             raise
@@ -46,5 +49,5 @@ def _chosen(held: dict[str, Any], asked: str) -> str:
     if asked or len(found) != 1:
         names = ", ".join(f"{name} {held[name].shape}" for name in (found or list(held))[:_NAMED]) or "none"
         what = f"no dataset '{asked}'" if asked else f"{len(found) or 'no'} datasets that can be images"
-        raise ValueError(f"{what} in the file; say which by array in [[images]] of a recipe: {names}")
+        raise ValueError(f"{what} in the file; say which by --array NAME (array in [[images]] of a recipe): {names}")
     return found[0]

@@ -36,7 +36,8 @@ class Selection:
         frames: "auto" is every slice of a volume or stack, and the first image of an animation; "first", "middle",
             "all", or the number of one, from 0.
         level: of a pyramid; 0 is full resolution.
-        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal).
+        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" is the plane in
+            which a DICOM series was taken, and "z" for all else.
         every: of the slices of a volume or stack, each n-th is taken.
         raw: the values as the file stores them, as masks need: indices of a palette, bits unscaled, nothing inverted.
     """
@@ -45,9 +46,14 @@ class Selection:
     channels: tuple[int, ...] = ()
     frames: str | int = "auto"
     level: int = 0
-    axis: str = "z"
+    axis: str = ""
     every: int = 1
     raw: bool = False
+
+    @property
+    def across(self) -> bool:
+        """Whether slices are cut across those that the file stores."""
+        return self.axis in ("y", "x")
 
 
 WHOLE_FILE = Selection()

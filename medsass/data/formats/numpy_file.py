@@ -32,15 +32,17 @@ class Array(Grid):
 
 
 def _unpacked(path: Path, asked: str) -> NDArray[Any]:
-    """Map the member that is asked for, or the first that can be an image, in a temporary file without a name."""
+    """Map the member that is asked for, or the only one that can be an image, in a temporary file without a name."""
     with ExitStack() as stack:
         with readable():
             archive = stack.enter_context(zipfile.ZipFile(path))
             members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-        chosen = asked or next((name for name in members if _is_image(archive, members[name])), "")
-        if chosen not in members:
-            what = f"no array '{asked}'" if asked else "no array that can be an image"
-            raise ValueError(f"{what} in the file; it holds {', '.join(members) or 'none'}")
+        able = [asked] if asked else [name for name in members if _is_image(archive, members[name])]
+        if len(able) != 1 or able[0] not in members:
+            what = f"no array '{asked}'" if asked else f"{len(able) or 'no'} arrays that can be images"
+            held = ", ".join(able if len(able) > 1 else members) or "none"
+            raise ValueError(f"{what} in the file; say which by --array NAME (array in [[images]] of a recipe): {held}")
+        (chosen,) = able
         with readable(), archive.open(members[chosen]) as packed:
             _header(packed, chosen)
         file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="medsass-", suffix=".npy"))

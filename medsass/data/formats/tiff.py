@@ -39,7 +39,8 @@ def open_tiff(path: Path, view: Selection, data: bytes | None = None) -> ImageFi
     """Open a TIFF file, in `data` or at `path`. Raises `ValueError` where it is damaged or holds no such image."""
     source = path if data is None else data
     with readable():
-        tiff = tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+        # the planes of this file alone: each of the files of a set would otherwise be the whole set
+        tiff = tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source, _multifile=False)
     try:
         return Tiff(tiff, view, source)
     except _Rare:
@@ -133,7 +134,7 @@ class Tiff(ImageFile):
         if self._channel is not None:
             self._counted.remove(self._channel)
         if self._counted:
-            if view.axis != "z" and self._turn != 1:
+            if view.across and self._turn != 1:
                 raise ValueError("a stack with an orientation tag is cut along z only; omit --axis")
             self._counted[-1], self._y, self._x = geometry.cut(view.axis, self._counted[-1], self._y, self._x)
         self._sizes = tuple(shape[axis] for axis in self._counted)

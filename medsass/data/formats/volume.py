@@ -47,7 +47,7 @@ class Cut:
 
         affine: (4, 4), from the indices of voxels to millimetres to the right, front and top (RAS).
         """
-        if axis not in _VIEWS:
+        if (axis := axis or "z") not in _VIEWS:
             raise ValueError(f"axis must be z, y or x; got '{axis}'")
         with readable():
             found = importlib.import_module("nibabel.orientations").io_orientation(affine)

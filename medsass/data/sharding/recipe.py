@@ -40,7 +40,7 @@ class Images:
         channels: one becomes gray, three become RGB (-1: black).
         frames: of a file with several images: "auto", every slice of a volume or stack, and the first image of an
             animation; "first", "middle", "all", or the number of one, from 0.
-        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal).
+        axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" as in `Selection`.
         every: of the slices of a volume or stack, each n-th is taken.
         mask_array, mask_channels: `array` and `channels` of the masks, which are in the image's own file where `masks`
             is empty.
@@ -53,7 +53,7 @@ class Images:
     array: str = ""
     channels: tuple[int, ...] = ()
     frames: Literal["auto", "first", "middle", "all"] | int = "auto"
-    axis: Literal["z", "y", "x"] = "z"
+    axis: Literal["", "z", "y", "x"] = ""
     every: Annotated[int, Ge(1)] = 1
     mask_array: str = ""
     mask_channels: tuple[int, ...] = ()

@@ -86,7 +86,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
             whole_size = {"height": file.image.height, "width": file.image.width}
             meta["tile"] = {**asdict(region.box), "level": config.level, "of": whole_size}
         if file.several:
-            meta["frame"] = region.frame
+            meta["frame"] = file.image.indices[region.frame]
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
     files = {extension: image}
     found, levels = file.mask(region), dict[str, Levels]()

@@ -122,12 +122,13 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
 def _reading(chosen: Recipe) -> dict[str, Any]:
     """Return the values of `Reading` that all images of a recipe share; None where they differ, or nothing is said."""
     found: dict[str, Any] = {}
-    for name in ("channels", "frames", "axis", "every"):
+    for name in ("array", "channels", "frames", "axis", "every"):
         values = {getattr(images, name) for images in chosen.images}
         found[name] = values.pop() if len(values) == 1 else None
     shown = {"channels": ",".join(map(str, found["channels"] or ())), "frames": str(found["frames"] or "")}
     window = ",".join(str(end).removesuffix(".0") for end in chosen.window or ())
-    return found | {name: text or None for name, text in (*shown.items(), ("window", window))}
+    texts = (*shown.items(), ("window", window), *((name, found[name]) for name in ("array", "axis")))
+    return found | {name: text or None for name, text in texts}
 
 
 def _options(config: ShardConfig) -> Options:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from medsass.data.formats import depth
 from medsass.data.formats.image import Selection
@@ -43,3 +44,32 @@ def test_frames_of_a_file_have_one_range() -> None:
     stack = np.stack([np.full((24, 40), level, np.uint16) for level in (100, 700, 300)])
     with opened(stack, Selection(frames="all"), frames=3) as picture:
         assert [depth.limits(picture, frame, "minmax") for frame in range(3)] == [[(100, 700)]] * 3
+
+
+def test_padding_of_other_values_in_each_frame_is_padding_in_all() -> None:
+    array = RNG.integers(0, 900, (3, 24, 40)).astype(np.int16)
+    array[:, :8] = -2000
+    made = dataset(array, frames=3)
+    made.add_new(0x00280120, "SS", -2000)
+    made.PerFrameFunctionalGroupsSequence = []
+    for frame in range(3):
+        group, values = Dataset(), Dataset()
+        values.RescaleSlope, values.RescaleIntercept = 1 + frame, 7
+        group.PixelValueTransformationSequence = [values]
+        made.PerFrameFunctionalGroupsSequence.append(group)
+    with open_image(Path("image"), data=saved(made)) as picture:
+        for frame in range(3):
+            pixels = picture.read(frame)
+            assert np.isnan(pixels[:8]).all()
+            np.testing.assert_array_equal(pixels[8:], array[frame, 8:] * (1 + frame) + 7)
+            assert depth.outside(pixels, picture.padding)[:8].all()
+        assert depth.limits(picture, 0, "minmax")[0][0] >= 7
+
+
+def test_segmentations_are_masks_and_no_images() -> None:
+    made = dataset((RNG.random((2, 24, 40)) > 0.5).astype(np.uint8), frames=2)
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    with pytest.raises(ValueError, match="a DICOM segmentation, which holds masks and no image"):
+        open_image(Path("image"), data=saved(made))
+    with open_image(Path("image"), Selection(raw=True), saved(made)) as mask:
+        assert mask.frames == 2

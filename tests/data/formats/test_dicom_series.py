@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
@@ -126,3 +127,41 @@ def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
     paths[2].write_bytes(paths[2].read_bytes()[:-100])
     with Series(paths, Selection()) as picture, pytest.raises(ValueError, match=f"slice {paths[2].name}: "):
         picture.read()
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_slices_are_those_that_were_taken_unless_an_axis_is_chosen(plane: str, tmp_path: Path) -> None:
+    array = save_series(tmp_path / "s", plane)
+    (paths,) = grouped(sorted((tmp_path / "s").iterdir()))
+    with Series(paths, Selection()) as series:
+        assert series.frames == len(array)
+        taken = [series.read(frame) for frame in range(len(array))]
+    for own in array:
+        assert any(np.array_equal(own, shown) for turned in taken for shown in (turned, turned[:, ::-1], turned[::-1]))
+    with Series(paths, Selection(axis="z")) as series:
+        assert series.frames == (12 if plane in ("coronal", "sagittal") else len(array))
+
+
+def test_padding_of_other_values_in_each_slice_is_padding_in_all(tmp_path: Path) -> None:
+    for place in range(3):
+        (tmp_path / str(place)).mkdir()
+        array = save_series(tmp_path / str(place), slices=3, RescaleSlope=1 + place, RescaleIntercept=-1024)
+        path = sorted((tmp_path / str(place)).iterdir())[0]
+        made = pydicom.dcmread(path)
+        pixels = made.pixel_array.copy()
+        pixels[:4] = -2000
+        made.PixelData = pixels.tobytes()
+        made.add_new(0x00280120, "SS", -2000)
+        made.ImagePositionPatient = [0, 0, 3.0 * place]
+        made.save_as(tmp_path / f"{place}.dcm")
+        shutil.rmtree(tmp_path / str(place))
+        assert len(array) == 3
+    (paths,) = grouped(sorted(tmp_path.glob("*.dcm")))
+    with Series(paths, Selection()) as series:
+        for frame in range(3):
+            out = depth.outside(series.read(frame), series.padding)
+            assert out[:4].all()
+            assert not out[4:].any()
+        low, high = depth.limits(series, 0, "minmax")[0]
+    assert low >= -1024
+    assert high <= 3 * 2000 - 1024

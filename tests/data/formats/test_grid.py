@@ -57,6 +57,20 @@ def test_one_of_several_datasets_must_be_named(tmp_path: Path) -> None:
         open_image(hdf5(tmp_path / "b.h5", times=np.arange(5.0)))
 
 
+@pytest.mark.parametrize(("view", "turned"), [
+    (Selection(), VOLUME[0]), (Selection(channels=(0, 1, 2)), np.moveaxis(VOLUME[:3], 0, 2)), (Selection(frames="all"), VOLUME),
+], ids=["gray", "RGB", "stack"])  # fmt: skip
+def test_matlab_stores_axes_in_reverse_order(view: Selection, turned: np.ndarray, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
+        file["m"] = turned.T
+    with (tmp_path / "a.mat").open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    with open_image(tmp_path / "a.mat", view) as picture:
+        held = [picture.read(frame) for frame in range(picture.frames)]
+        np.testing.assert_array_equal(held if view.frames == "all" else held[0], turned)
+        np.testing.assert_array_equal(picture.read(0, Box(3, 5, 7, 9)), held[0][3:10, 5:14])
+
+
 def test_a_damaged_hdf5_file_is_refused(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "a.h5", raw=VOLUME[0])
     path.write_bytes(path.read_bytes()[:900])

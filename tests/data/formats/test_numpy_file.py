@@ -31,9 +31,13 @@ def saved(folder: Path, array: np.ndarray) -> Path:
     (STACK, Selection(channels=(1,), frames="first"), 1, [STACK[0, ..., 1]]),
     (STACK, Selection(channels=(0, 1, -1), frames="all"), 5, [np.dstack([one, one[..., 0] * 0]) for one in STACK]),
     (STACK[..., 0], Selection(frames="all"), 5, list(STACK[..., 0])),
-    (STACK[..., 0], Selection(channels=(7,)), 1, [STACK[..., 7, 0]]),
+    (np.moveaxis(STACK[..., 0], 0, 2), Selection(channels=(3,)), 1, [STACK[3, ..., 0]]),
+    (STACK[..., 0], Selection(channels=(3,)), 1, [STACK[3, ..., 0]]),
+    (STACK[:3, ..., 0], Selection(channels=(0, 1, 2)), 1, [np.moveaxis(STACK[:3, ..., 0], 0, 2)]),
+    (np.moveaxis(STACK, 3, 1), Selection(channels=(1,), frames="all"), 5, list(STACK[..., 1])),
+    (GRAY[None], Selection(), 1, [GRAY]),
     (GRAY[:4, :3], Selection(channels=(2,)), 1, [GRAY[:4, :3]]),
-], ids=["HW", "HW1", "RGB", "RGBA", "channel", "first", "composed", "frames", "of many channels", "small"])  # fmt: skip
+], ids=["HW", "HW1", "RGB", "RGBA", "channel", "first", "composed", "frames", "of many channels", "channels first", "RGB first", "NCHW", "1HW", "small"])  # fmt: skip
 def test_axes_follow_the_rule(
     array: np.ndarray, view: Selection, frames: int, expected: list[np.ndarray], tmp_path: Path
 ) -> None:
@@ -55,7 +59,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("array", "view", "message"), [
-    (STACK[..., 0], Selection(), r"shape \(5, 24, 40\) can be 5 frames or 40 channels; .*--frames all, or --channels 0"),
+    (STACK[..., 0], Selection(), r"shape \(5, 24, 40\) can be 5 frames or 5 channels; .*--frames all, or --channels 0"),
     (STACK[..., 0], Selection(frames="all", channels=(0,)), r"shape \(5, 24, 40\) can be"),
     (STACK, Selection(), r"2 channels: say which to read: --channels 0 for gray"),
     (STACK, Selection(channels=(2,)), r"channels = \[2\] must be one or three of the file's 2"),
@@ -127,7 +131,7 @@ def test_tissuenet_is_read(tissuenet: Path) -> None:
     with np.load(tissuenet) as truth:
         x, y = truth["X"], truth["y"]
     with (
-        open_image(tissuenet, Selection(channels=(0,), frames="all")) as nuclei,
+        open_image(tissuenet, Selection("X", (0,), "all")) as nuclei,
         open_image(tissuenet, Selection("X", (0, 1, -1), "all")) as both,
         open_image(tissuenet, Selection("y", (1,), "all")) as cells,
     ):
@@ -140,7 +144,8 @@ def test_tissuenet_is_read(tissuenet: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("Z", "no array 'Z' in the file; it holds X, y, tissue_list, names"),
+    ("Z", "no array 'Z' in the file; say which by --array NAME .*: X, y, tissue_list, names"),
+    ("", "2 arrays that can be images in the file; say which by --array NAME .*: X, y$"),
     ("names", "pickled Python objects"),
     ("tissue_list", r"an array of shape \(7,\)"),
 ])  # fmt: skip
@@ -149,8 +154,8 @@ def test_members_that_are_no_images_are_refused(tissuenet: Path, name: str, mess
         open_image(tissuenet, Selection(name, (0,)))
 
 
-def test_the_first_member_that_can_be_an_image_is_taken(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", number=np.float32(3), text=np.array([["a", "b"]]), image=GRAY, other=GRAY * 0)
+def test_the_only_member_that_can_be_an_image_is_taken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", number=np.float32(3), text=np.array([["a", "b"]]), image=GRAY)
     with open_image(tmp_path / "a.npz") as picture:
         np.testing.assert_array_equal(picture.read(), GRAY)
 
@@ -160,7 +165,7 @@ def test_a_file_without_images_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("readme.txt", "nothing here")
     for name, held in (("a", "number"), ("b", "none")):
-        with pytest.raises(ValueError, match=f"no array that can be an image in the file; it holds {held}"):
+        with pytest.raises(ValueError, match=f"no arrays that can be images in the file; say which .*: {held}$"):
             open_image(tmp_path / f"{name}.npz")
 
 

@@ -200,3 +200,25 @@ def test_small_is_read_from_the_nearest_larger_level(pyramid: tuple[Path, list[n
         np.testing.assert_array_equal(picture.small(most=204), levels[1])
         area = cv2.resize(levels[1].astype(float), (150, 111), interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(picture.small(most=150), area, atol=0.51)
+
+
+def test_each_file_of_a_set_is_its_own_planes(tmp_path: Path) -> None:
+    """OME-TIFF: each file's XML names those of the whole set."""
+    planes = RNG.integers(0, 255, (3, 20, 30), np.uint8)
+    blocks = "".join(
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="z{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(3)
+    )
+    for z in range(3):
+        xml = (
+            f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{z}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            'DimensionOrder="XYZCT" Type="uint8" SizeX="30" SizeY="20" SizeZ="3" SizeC="1" SizeT="1"><Channel ID="Channel:0:0"/>'
+            f"{blocks}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(tmp_path / f"z{z}.ome.tif", planes[z], description=xml, metadata=None)
+    assert tifffile.imread(tmp_path / "z0.ome.tif").shape == (3, 20, 30)
+    for z in range(3):
+        with open_image(tmp_path / f"z{z}.ome.tif") as picture:
+            held = [picture.read(frame) for frame in range(picture.frames)]
+        assert any(np.array_equal(one, planes[z]) for one in held)
+        assert len(held) == 1
