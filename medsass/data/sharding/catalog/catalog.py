@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.catalog.pairing import Pairing
@@ -262,16 +263,18 @@ class Catalog:
         query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
                    AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""
         images, masks = Counter[str](), Counter[str]()
+        can_be_read = kinds.is_photo if recipe.tars else self.listing.can_be_read  # other members are not looked into
         for (path,) in self._database.execute(query):
-            if not self.listing.can_be_read(path) or self.listing.is_detached(path):
+            if not can_be_read(path) or self.listing.is_detached(path):
                 continue
             folder = names.masks_path(path, self._tasks)
             counted = masks if folder or names.is_mask(pairing.stem(path)) else images
             counted[folder or path.rpartition("/")[0]] += 1
+        beside = "images are beside the one of their sample and are not read"
         for counted, what, remedy in (
-            (images, "images are no part of " + ("a sample, which has one" if recipe.tars else "this layout"), "--images reads them too"),
+            (images, beside if recipe.tars else "images are no part of this layout", "--images reads them too"),
             (masks, "masks have no image", "--masks pairs them"),
-        ):  # fmt: skip
+        ):
             if counted:
                 remedy = "a recipe's globs read them" if recipe.tars else remedy
                 self._say(f"{counted.total()} {what} (first in '{min(counted)}'); {remedy}")

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache
+from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
 # fmt: off
@@ -34,8 +34,7 @@ def masks_folder(path: str, tasks: Collection[str] = ()) -> str:
         path: of a file.
         tasks: folders that are named after a task, as `task_folders` returns them.
     """
-    folder = masks_path(path, tasks)
-    return folder.rpartition("/")[2]
+    return masks_path(path, tasks).rpartition("/")[2]
 
 
 def masks_path(path: str, tasks: Collection[str] = ()) -> str:
@@ -48,7 +47,7 @@ def masks_path(path: str, tasks: Collection[str] = ()) -> str:
     return ""
 
 
-@cache
+@lru_cache(1 << 16)
 def rank(folder: str) -> int | None:
     """Return how plainly a folder's name says that it holds the true masks, 0 most; None where it does not.
 
@@ -90,7 +89,7 @@ def may_be_task(folder: str) -> bool:
     return rank(folder) is not None and not set(_words(folder)) & set(_MASKS)
 
 
-@cache
+@lru_cache(1 << 16)
 def holds_images(folder: str) -> bool:
     """Return whether a folder's name says that it holds images."""
     return bool(set(_words(folder)) & {*_IMAGES, "cxr", "photographs"}) and rank(folder) is None

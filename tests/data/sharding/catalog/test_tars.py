@@ -226,3 +226,22 @@ def test_a_server_that_sends_no_parts_is_named_with_the_remedy(tmp_path: Path) -
         code, said = command(source, tmp_path / "out", "--recipe", "webdataset")
     assert code == 2
     assert "its server does not send parts of a file; download the tar files first" in said
+
+
+def test_members_that_are_not_read_are_counted_and_masks_are_no_images(tmp_path: Path) -> None:
+    mask = encoded("PNG", square(3))
+    beside = {
+        f"{i}.{kind}": encoded(kind.upper()) if kind == "jpeg" else mask for i in range(3) for kind in ("jpeg", "png")
+    }
+    dotted = {
+        f"1.2.{i}{end}": mask if end == ".mask.png" else encoded("PNG")
+        for i in range(3)
+        for end in (".png", ".mask.png")
+    }
+    for name, members in (("beside", beside), ("dotted", dotted)):
+        (tmp_path / name).mkdir()
+        pack(tmp_path / name / "a.tar", members)
+        manifest = made(tmp_path / name, tmp_path / f"{name}-out")
+        assert not any(source.endswith("mask.png") for source in sources(tmp_path / f"{name}-out"))
+        note = next(note for note in manifest.notes if "are beside the one of their sample and are not read" in note)
+        assert note.startswith(f"{3 if name == 'beside' else 2} images are beside")
