@@ -72,7 +72,7 @@ def test_masks_of_more_than_two_levels_need_a_word(source: Path, tmp_path: Path)
     assert code == 2
     assert "the masks hold the levels 0 (of images/" in error
     assert (
-        "so that one rule must say what is foreground in all of them: --foreground 1,2,3,127,128,200,255 (levels)"
+        "so that one rule must say what is foreground in all of them: --foreground 1,2,3,127,128,200,255 (some of these levels)"
         in error
     )
     masks = {"nonzero": levels > 0, "half": levels > 127, "1,3": (levels == 1) | (levels == 3)}
