@@ -13,6 +13,7 @@ import glob
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from unicodedata import normalize
 
 from braceexpand import braceexpand
@@ -212,7 +213,8 @@ def filling(pattern: str, image: str, found: Glob) -> list[str]:
     return texts if image.isascii() else [texts[0], *(normalize(form, texts[0]) for form in ("NFC", "NFD"))]
 
 
-def expand(pattern: str) -> list[str]:
+@lru_cache(1 << 10)
+def expand(pattern: str) -> tuple[str, ...]:
     """Return the globs that a pattern with braces stands for, as in `{images,scans}/*.{png,tif}`."""
     try:
         found = list(braceexpand(pattern)) if "{" in pattern else [pattern]
@@ -220,7 +222,7 @@ def expand(pattern: str) -> list[str]:
         raise ValueError(
             f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"
         ) from error
-    return [_resolve(one) for one in found]
+    return tuple(_resolve(one) for one in found)
 
 
 def stem(path: str) -> str:

@@ -55,11 +55,18 @@ def two_tone(pixels: NDArray[Any], lossy: bool) -> bool:
     to one of two. Some 4,000 pixels decide.
     """
     few = pixels[:: -(-pixels.shape[0] // _SIDE), :: -(-pixels.shape[1] // _SIDE)]
-    one, low, high = few[..., 0], int(few.min()), int(few.max())
+    if _between(few[len(few) // 2, :, 0], lossy) > 10 * _BLURRED:  # most photographs, by a row of them
+        return False
+    one = few[..., 0]
+    gray = lossy or all(np.array_equal(one, few[..., channel]) for channel in range(1, few.shape[2]))
+    return bool(gray and one.min() < one.max() and _between(one, lossy) <= (_BLURRED if lossy else 0))
+
+
+def _between(values: NDArray[Any], lossy: bool) -> float:
+    """Return the share of values between the lowest and the highest, of a lossy image of those near to neither."""
+    low, high = int(values.min()), int(values.max())
     near = (high - low) // 8 if lossy else 0
-    between = (one > low + near) & (one < high - near)
-    gray = all(np.array_equal(one, few[..., channel]) for channel in range(1, few.shape[2])) or lossy
-    return low < high and gray and bool(between.mean() <= (_BLURRED if lossy else 0))
+    return float(np.count_nonzero((values > low + near) & (values < high - near)) / values.size)
 
 
 def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
