@@ -49,9 +49,9 @@ class Dicom(ImageFile):
         check_level(view, 1)
         header, self._place = known or read_header(source)
         self._source, self._header, self._channels = source, header, view.channels
-        if header.get("SOPClassUID") == _SEGMENTATION and not view.raw:
-            raise ValueError("a DICOM segmentation, which holds masks and no image")
         with readable():
+            if header.get("SOPClassUID") == _SEGMENTATION and not view.raw:
+                raise ValueError("a DICOM segmentation, which holds masks and no image")
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
             several = int(header.get("SamplesPerPixel") or 1) > 1
@@ -187,7 +187,8 @@ class Dicom(ImageFile):
             return []
         names = [f"{kind}PixelPadding{name}" for kind in ("", "Float") for name in ("Value", "RangeLimit")]
         single = "PixelRepresentation" not in self._header
-        return [value for name in names[2 * single :][:2] if (value := self._header.get(name)) is not None]
+        with readable():
+            return [value for name in names[2 * single :][:2] if (value := self._header.get(name)) is not None]
 
     def _stored_padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return these values as pixels are stored; the header may write a signed value as an unsigned one."""

@@ -31,12 +31,15 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         ImportError: without pydicom.
     """
     header, _ = known = read_header(source)
-    total = int(header.get("NumberOfFrames") or 1)
-    if header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header:
+    with readable():
+        total = int(header.get("NumberOfFrames") or 1)
+        tiled = header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header
+        placed = header.get("ImagePositionPatient")
+    if tiled:
         return DicomSlide(source, view, known)
     if view.across and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
-    if view.across and header.get("ImagePositionPatient"):
+    if view.across and placed:
         raise ValueError(
             f"a slice of a series, which cannot be cut along {view.axis} alone: make a NIfTI file of the series (dcm2niix)"
         )

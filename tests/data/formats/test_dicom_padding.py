@@ -73,3 +73,10 @@ def test_segmentations_are_masks_and_no_images() -> None:
         open_image(Path("image"), data=saved(made))
     with open_image(Path("image"), Selection(raw=True), saved(made)) as mask:
         assert mask.frames == 2
+
+
+def test_a_class_of_which_the_file_says_nothing_that_is_known_is_a_reason() -> None:
+    data = saved(dataset(RNG.integers(0, 255, (24, 40), np.uint8)))
+    at = data.rindex(b"\x08\0\x16\0UI")
+    with pytest.raises(ValueError, match="Unknown Value Representation 'WI'"):
+        open_image(Path("image"), data=data[: at + 4] + b"WI" + data[at + 6 :])
