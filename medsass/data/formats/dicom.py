@@ -70,10 +70,8 @@ class Dicom(ImageFile):
         frames = chosen(view, total)
         self._rescale = {frame: _rescale(header, frame) for frame in frames}
         dtype, span = self._values()
-        varied = len(set(self._rescale.values())) > 1
-        self._holes = (
-            varied and not colour and bool(self._padding_ends())
-        )  # padding of other values in each frame becomes NaN
+        # padding that becomes other values in each frame is NaN
+        self._holes = len(set(self._rescale.values())) > 1 and not colour and bool(self._padding_ends())
         dtype = np.dtype(np.float32) if self._holes else dtype
         super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
         left_out, self.span = self._select(view, total), span
