@@ -31,6 +31,13 @@ def check(data: bytes, suffix: str) -> None:
 
 def check_png(data: bytes) -> None:
     """Raise `ValueError` where a PNG file breaks a rule that a decoder may rely on."""
+    inflate_png(data)
+
+
+def inflate_png(data: bytes) -> tuple[bytes, set[bytes]]:
+    """Return the rows of a PNG file, each behind the byte of its filter, pass after pass, and the types of its chunks. Raises
+    `ValueError` as `check_png` does.
+    """
     if not data.startswith(_SIGNATURE):
         raise ValueError("not a PNG file")
     kinds: list[bytes] = []
@@ -47,7 +54,7 @@ def check_png(data: bytes) -> None:
         raise ValueError("broken PNG file: a header or palette out of place")
     if not pixels:
         raise ValueError("broken PNG file: no pixel data")
-    _check_rows(b"".join(pixels), *_sizes(data))
+    return _rows(b"".join(pixels), *_sizes(data)), set(kinds)
 
 
 def _check_jpeg2000(data: bytes) -> None:
@@ -84,10 +91,10 @@ def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     return passes, sum(rows * stride for rows, stride in passes)
 
 
-def _check_rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> None:
-    """Raise `ValueError` where a PNG's pixel data does not inflate to its rows, each with a filter that exists."""
+def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> bytes:
+    """Inflate a PNG's pixel data. Raises `ValueError` where they are not its rows, each with a filter that exists."""
     try:
-        raw = imagecodecs.deflate_decode(packed, out=size)  # by libdeflate, in half the time
+        raw = bytes(imagecodecs.deflate_decode(packed, out=size))  # by libdeflate, in half the time
     except imagecodecs.DeflateError:
         try:
             raw = zlib.decompressobj().decompress(packed, size)  # forgives bytes behind the last row, as libpng does
@@ -100,3 +107,4 @@ def _check_rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> None
         if np.frombuffer(raw, np.uint8, rows * stride, at)[::stride].max() > _FILTERS:
             raise ValueError("broken PNG file: a row with an unknown filter")
         at += rows * stride
+    return raw

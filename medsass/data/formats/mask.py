@@ -75,6 +75,8 @@ def foreground_level(levels: Levels) -> float:
 
 def _half(flat: NDArray[Any]) -> float:
     """Return half of the range of a mask's values. Raises `ValueError` where they are of another range than their type's."""
+    if flat.dtype == np.uint8:
+        return 127.0
     top = flat.max(initial=0)
     if flat.dtype.kind == "f":
         if top > 1:

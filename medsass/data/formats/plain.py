@@ -2,7 +2,8 @@
 
 A dataset is often nothing but these. So their headers are read here without Pillow, and plain PNG is decoded by libpng through
 imagecodecs: as strict as Pillow (truncated data and wrong checksums are refused), half again as fast, and opening one costs
-next to nothing, which counts for datasets with a mask file for each of an image's cells.
+next to nothing, which counts for datasets with a mask file for each of an image's cells. Flat pictures, such as masks, are
+inflated and unfiltered here where their filters are simple: in a third of libpng's time.
 """
 
 import struct
@@ -13,6 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats import integrity
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 
@@ -20,6 +22,10 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 EXIF = (b"eXIf", b"exif", b"xmp")  # without any of these a PNG says nothing of its orientation
 
 _CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type of a plain PNG -> channels
+_FLAT = 16  # pixels for a byte of the file, from which on a picture is flat, as masks are
+_SUB, _UP = 1, 2  # filters
+_MOST_RUNS = 64  # of rows with one filter
+_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM", b"tEXt", b"bKGD", b"sBIT"}
 _RARE = (b"tRNS", b"acTL", *EXIF)  # transparency, animation, orientation: left to Pillow
 _EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
@@ -32,16 +38,58 @@ class Png(ImageFile):
     def __init__(self, data: bytes, view: Selection, height: int, width: int, channels: int) -> None:
         super().__init__(height, width, channels > 1, np.dtype(np.uint8), view)
         self.converted = "alpha dropped" if channels == 4 else ""
-        self.data = data
+        self.data, self.checked, self._channels = data, False, channels
 
     def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
+        flat = len(self.data) * _FLAT < self.height * self.width
+        array = self._by_rows() if flat else None
+        if array is None:
+            array = self._by_libpng()
+        return array[..., :3] if array.shape[2:] == (4,) else array
+
+    def _by_rows(self) -> NDArray[np.uint8] | None:
+        """Decode the picture if no row has a filter that needs its neighbours one by one; it is checked in any case."""
+        inflated, kinds = integrity.inflate_png(self.data)
+        self.checked = True
+        rows = np.frombuffer(inflated, np.uint8).reshape(self.height, -1)
+        return unfiltered(rows, self._channels) if kinds <= _HARMLESS else None
+
+    def _by_libpng(self) -> NDArray[Any]:
         try:
             with readable():
-                array = np.asarray(imagecodecs.png_decode(self.data))
+                return np.asarray(imagecodecs.png_decode(self.data))
         except ValueError as error:
             cut = "too small" in str(error)
             raise ValueError("truncated PNG file" if cut else f"broken PNG file: {error}") from error
-        return array[..., :3] if array.ndim == 3 else array
+
+
+def unfiltered(rows: NDArray[np.uint8], channels: int) -> NDArray[np.uint8] | None:
+    """Undo the filters of a PNG's rows (ISO/IEC 15948, 9.2).
+
+    Args:
+        rows: (h, 1 + w * channels) uint8, in each row first the number of its filter.
+        channels: of a pixel.
+
+    Returns:
+        (h, w), or (h, w, channels) of several; None where a row has the filter Average or Paeth, or filters change too
+        often for this to be fast.
+    """
+    filters, height = rows[:, 0], len(rows)
+    ends = [*(np.flatnonzero(np.diff(filters)) + 1), height]
+    if filters.max() > _UP or len(ends) > _MOST_RUNS:
+        return None
+    pixels = rows[:, 1:] if channels == 1 else rows[:, 1:].reshape(height, -1, channels)
+    runs, start = list[NDArray[np.uint8]](), 0
+    for end in ends:
+        run = pixels[start:end]
+        if filters[start] == _SUB:
+            run = imagecodecs.delta_decode(run, axis=1)
+        elif filters[start] == _UP:
+            above = runs[-1][-1:] if runs else np.zeros_like(run[:1])
+            run = imagecodecs.delta_decode(np.concatenate([above, run]), axis=0)[1:]
+        runs.append(run)
+        start = end
+    return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
 
 def plain_png(data: bytes) -> tuple[int, int, int] | None:

@@ -29,6 +29,7 @@ CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT
                      converted TEXT, hash BLOB, look INTEGER, two_tone INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
+_BUFFERED = 1000  # samples that wait to be entered together
 _MANY = 0.05  # of all images hold two values only: it is no accident
 _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
@@ -37,18 +38,24 @@ class Journal:
     """The journal of one shard folder, in the file `path`; `Journal(None)` lives in memory."""
 
     def __init__(self, path: Path | None) -> None:
-        self.database = sqlite3.connect(path or ":memory:", isolation_level=None)
-        self._open = True
+        self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self._open, self._waiting = True, list[tuple[Any, ...]]()
         self.database.execute("PRAGMA synchronous = FULL")
         if not self.database.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchall():
             self.database.executescript(f"BEGIN; {_TABLES} COMMIT;")
         self.database.execute("BEGIN")
 
+    @property
+    def database(self) -> sqlite3.Connection:
+        """The database, with all samples entered so far."""
+        self._enter()
+        return self._database
+
     def close(self) -> None:
         """Close the database without what was not committed. A second call does nothing."""
         if self._open:
-            self.database.rollback()
-            self.database.close()
+            self._database.rollback()
+            self._database.close()
         self._open = False
 
     def commit(self) -> None:
@@ -86,13 +93,23 @@ class Journal:
         """
         size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
         seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
-        row = meta["key"], rank, split, extension, size, *seen, sha256, phash, two_tone
-        self.database.execute("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        if self._waiting and self._waiting[0][2] != split:
+            self._enter()  # those that wait are of one split, among which no twin is looked for
+        self._waiting.append((meta["key"], rank, split, extension, size, *seen, sha256, phash, two_tone))
+        if len(self._waiting) == _BUFFERED:
+            self._enter()
+
+    def _enter(self) -> None:
+        if not self._waiting:
+            return
+        self._database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
+        self._waiting = []
 
     def twin(self, sha256: str, split: str) -> str | None:
         """Return the "split/key" of the first image with these bytes that is stored in another split."""
         query = "SELECT split || '/' || key FROM stored WHERE hash = ? AND split != ? ORDER BY rowid LIMIT 1"
-        row = self.database.execute(query, (bytes.fromhex(sha256), split)).fetchone()
+        own = not self._waiting or self._waiting[0][2] == split
+        row = (self._database if own else self.database).execute(query, (bytes.fromhex(sha256), split)).fetchone()
         return row[0] if row else None
 
     def perceptual_hashes(self, split: str) -> tuple[NDArray[np.int64], list[str]]:

@@ -3,6 +3,7 @@
 A file that the trainer can decode keeps its bytes where the options allow it; anything else is encoded anew.
 """
 
+import hashlib
 import io
 import json
 import struct
@@ -63,13 +64,14 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
     if unchanged:
         extension, size, converted = unchanged
         key, image, read_size = entry.key, file.data or b"", size
+        sha256 = hashlib.sha256(image).hexdigest()
         integrity.check(image, extension)
     else:
         if alone and file.several:
             raise ValueError(
                 f"{file.image.frames} frames under the name of a photograph; name it as what it is, such as .tif"
             )
-        key = file.key(region)
+        key, sha256 = file.key(region), file.sha256(region)
         array, limits = file.read(region)
         resized, extension = _resize(array, config, file.data)
         image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
@@ -87,7 +89,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
             meta["tile"] = {**asdict(region.box), "level": config.level, "of": whole_size}
         if file.several:
             meta["frame"] = file.image.indices[region.frame]
-    meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": file.sha256(region)}
+    meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": sha256}
     files = {extension: image}
     found, levels = file.mask(region), dict[str, Levels]()
     if found is not None:

@@ -190,10 +190,10 @@ def _write_samples(
     workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
     preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config)
     rank, region = stage.journal["position"] or (0, 0)
-    stats = catalog.listing.stats
-    listed = ((rank, entry, stats((entry.image, *entry.masks))) for rank, entry in catalog.entries(rank))
     try:
-        with closing(preparation.prepare(listed, (rank, region))) as prepared:  # or workers would outlast an error
+        with closing(
+            preparation.prepare(catalog.listed(rank), (rank, region))
+        ) as prepared:  # or workers would outlast an error
             for made in prepared:
                 writer.write(made)
                 if progress and made:

@@ -21,6 +21,8 @@ _MACHINE = (
     errno.EDQUOT,
 )  # faults of the machine, not of a file
 
+_AT_ONCE = 1 << 20  # bytes of a small file, which is read at once
+
 Fetched = tuple[Path, bytes | None]  # a local path, and the file's bytes; with bytes the path only names the file
 
 
@@ -42,11 +44,12 @@ class Source:
         removes that copy.
         """
         if self._local and not stat.tar:
+            name = Path(path)
             with suppress(IsADirectoryError), open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                head = file.read(kinds.HEAD)
-                kind = kinds.kind(head, PurePosixPath(path))
+                head = file.read(max(kinds.HEAD, min(stat.size + 1, _AT_ONCE)))
+                kind = kinds.kind(head[: kinds.HEAD], name)
                 if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
-                    return Path(path), head + file.read()
+                    return name, head if len(head) == stat.size else head + file.read()
             return self._root / path, None
         copy = self._copy(path)
         if not whole and copy.exists():
@@ -64,7 +67,7 @@ class Source:
 
     def release(self, *paths: str) -> None:
         """Remove the local copies of these files."""
-        for path in paths if self._copies.exists() else ():
+        for path in paths if os.path.exists(self._copies) else ():  # noqa: PTH110 - as above
             self._copy(path).unlink(missing_ok=True)
 
     def check(self, path: str, stat: Stat) -> None:

@@ -33,6 +33,8 @@ BLOCK = 4096  # bytes that have one checksum
 
 NAME = 100  # bytes of a name
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
+_FIXED = _HEADER[NAME:124], _HEADER[135:148], _HEADER[156:]  # around its size and its checksum
+_SUM = sum(map(sum, _FIXED)) + 8 * ord(" ")  # of their bytes, the checksum's own as spaces
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
 
@@ -213,11 +215,9 @@ def header(name: str, size: int) -> bytes:
     text = name.encode()
     if len(text) > NAME or size >> 33:
         raise ValueError(f"{name}: {size} bytes do not fit into a tar file, whose names have at most {NAME} bytes")
-    block = bytearray(_HEADER)
-    block[:NAME] = text.ljust(NAME, b"\0")
-    block[124:135] = b"%011o" % size
-    block[148:156] = b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * ord(" "))
-    return bytes(block)
+    digits = b"%011o" % size
+    checksum = b"%06o\0 " % (_SUM + sum(text) + sum(digits))
+    return b"".join((text.ljust(NAME, b"\0"), _FIXED[0], digits, _FIXED[1], checksum, _FIXED[2]))
 
 
 def line(members: Sequence[Member]) -> str:

@@ -10,15 +10,17 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins
-from medsass.data.sharding.catalog.listing import Listing
+from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.pairing import Pairing
 from medsass.data.sharding.recipe import Images, Recipe
 
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
+_TOGETHER = 100  # entries that are looked up together
 ANY = "**/*"  # the glob of images of a source whose layout is to be recognised
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
 
@@ -111,6 +113,14 @@ class Catalog:
         rows = self._database.execute("SELECT * FROM samples WHERE rank >= ? ORDER BY rank", (start,))
         for rank, key, image, masks, split, label, group, table in rows:
             yield rank, Entry(key, image, tuple(json.loads(masks)), split, label, group, table)
+
+    def listed(self, start: int = 0) -> Iterator[tuple[int, Entry, tuple[Stat, ...]]]:
+        """Yield the `entries`, each with what its image and its masks were when they were listed."""
+        entries = self.entries(start)
+        while some := list(islice(entries, _TOGETHER)):
+            stats = iter(self.listing.stats([path for _, entry in some for path in (entry.image, *entry.masks)]))
+            for rank, entry in some:
+                yield rank, entry, tuple(islice(stats, 1 + len(entry.masks)))
 
     def orphans(self) -> Iterator[str]:
         """Yield the masks that no image claimed, sorted."""

@@ -197,7 +197,7 @@ def _literal(pattern: str) -> tuple[str, bool]:
     """Return what every match begins with, unescaped from `glob.escape`, and whether that is the whole pattern."""
     match = _LITERAL.match(pattern)
     begin = match[0] if match else ""
-    return re.sub(r"\[([*?\[])\]", r"\1", begin), begin == pattern
+    return re.sub(r"\[([*?\[])\]", r"\1", begin) if "[" in begin else begin, begin == pattern
 
 
 def _walk_local(folder: str, below: str, seen: set[tuple[int, int]], deep: int) -> Iterator[tuple[str, int, str]]:

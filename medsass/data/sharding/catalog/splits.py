@@ -7,6 +7,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from unicodedata import normalize
 
@@ -65,6 +66,7 @@ def _searching(pattern: str) -> Rule:
     return lambda image: found["group"] if (found := search(image)) else None
 
 
+@lru_cache(1)  # asked twice for each image
 def named(image: str) -> str | None:
     """Return the patient, case or slide that a path names, None where it names none."""
     image = normalize("NFC", image)
