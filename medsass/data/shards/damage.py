@@ -49,7 +49,7 @@ class Contents:
     """The samples of a tar file.
 
     Args:
-        samples: the members of each sample.
+        samples, keys: the members of each sample, and its key.
         counts: number of samples by ("samples",), ("masks",), ("classes", label), ("sizes", "width x height") and
             ("formats", extension).
         coverage: share of foreground, summed over the masks.
@@ -58,31 +58,35 @@ class Contents:
     """
 
     samples: list[list[Member]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
     coverage: float = 0.0
     flaws: list[str] = field(default_factory=list)
     broken: int | None = None
 
-    def add(self, members: list[Member], text: bytes) -> None:
-        """Count a sample: its files, and the bytes of its .json."""
-        key, extensions = members[0].key, [member.extension for member in members]
-        self.samples.append(members)
-        images = [extension for extension in extensions if extension in IMAGES]
-        self.counts.update([("samples",), *(("formats", extension) for extension in images)])
-        self.counts["masks",] += _MASK in extensions
-        if len(images) != 1:
-            self.flaws.append(f"sample {key} has {len(images) or 'no'} image{'s' * bool(images)}")
-        for extension in extensions:
-            if extension not in _KNOWN:
+    def add(self, key: str, members: Mapping[str, Member], text: bytes) -> None:
+        """Count a sample: its files by extension, and the bytes of its .json."""
+        self.samples.append([*members.values()])
+        self.keys.append(key)
+        self.counts["samples",] += 1
+        self.counts["masks",] += _MASK in members
+        images = 0
+        for extension in members:
+            if extension in IMAGES:
+                images += 1
+                self.counts["formats", extension] += 1
+            elif extension not in _KNOWN:
                 self.flaws.append(f"{key}.{extension} is not a file that a sample has")
-        if _JSON not in extensions:
+        if images != 1:
+            self.flaws.append(f"sample {key} has {images or 'no'} image{'s' * bool(images)}")
+        if _JSON not in members:
             self.flaws.append(f"sample {key} has no .json")
             return
         try:
             meta = json.loads(text)
             if meta["key"] != key:
                 self.flaws.append(f"{key}.json is of another sample, {meta['key']!r:.80}")
-            if (_MASK in extensions) != ("mask_coverage" in meta):
+            if (_MASK in members) != ("mask_coverage" in meta):
                 self.flaws.append(f"sample {key} and its .json disagree on whether it has a mask")
             coverage, size = float(meta.get("mask_coverage", 0)), f"{meta['width']:d}x{meta['height']:d}"
             label = meta["class"]
@@ -90,7 +94,9 @@ class Contents:
             self.flaws.append(f"{key}.json is not what medsass writes ({type(error).__name__}: {error})")
             return
         self.coverage += coverage
-        self.counts.update([("sizes", size)] if label is None else [("sizes", size), ("classes", str(label))])
+        self.counts["sizes", size] += 1
+        if label is not None:
+            self.counts["classes", str(label)] += 1
 
 
 class _Hashed(io.RawIOBase):
@@ -116,21 +122,18 @@ class _Hashed(io.RawIOBase):
 def read(file: io.BufferedReader) -> Contents:
     """Read a tar file to its end, past the header that is broken if there is one."""
     found = Contents()
-    sample: list[Member] = []
-    extensions: set[str] = set()
+    sample: dict[str, Member] = {}
     at, key, text = 0, "", b""
     while any(block := file.read(tarfile.BLOCKSIZE)):
         member = _member(block, at)
         if not member:
             found.broken = at
             break
-        own, extension = member.key, member.extension
-        if sample and (key != own or extension in extensions):
-            found.add(sample, text)
-            sample, extensions, text = [], set(), b""
-        key = own
-        sample.append(member)
-        extensions.add(extension)
+        own, extension = member.parts
+        if sample and (key != own or extension in sample):
+            found.add(key, sample, text)
+            sample, text = {}, b""
+        key, sample[extension] = own, member
         at = member.end
         left = at - member.offset
         if extension == _JSON:
@@ -139,7 +142,7 @@ def read(file: io.BufferedReader) -> Contents:
             while left and (piece := file.read(min(left, _PIECE))):
                 left -= len(piece)
     if sample:
-        found.add(sample, text)
+        found.add(key, sample, text)
     while file.read(_PIECE):
         pass
     return found

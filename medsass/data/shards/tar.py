@@ -57,15 +57,15 @@ class Member(NamedTuple):
     size: int
 
     @property
-    def key(self) -> str:
-        """The sample that it belongs to: its name up to the first dot."""
+    def parts(self) -> tuple[str, str]:
+        """The sample that it belongs to, its name up to the first dot, and its role there: "png", "mask.png", "json"."""
         dot = self.name.find(".", self.name.rfind("/") + 1)
-        return self.name[:dot] if dot >= 0 else self.name
+        return (self.name[:dot], self.name[dot + 1 :]) if dot >= 0 else (self.name, "")
 
     @property
-    def extension(self) -> str:
-        """Its role in the sample, such as "png", "mask.png" or "json"."""
-        return self.name[len(self.key) + 1 :]
+    def key(self) -> str:
+        """The sample that it belongs to."""
+        return self.parts[0]
 
     @property
     def end(self) -> int:
@@ -222,7 +222,7 @@ def header(name: str, size: int) -> bytes:
 
 def line(members: Sequence[Member]) -> str:
     """Return the line of one sample in the index."""
-    return " ".join(f"{file.extension} {file.offset} {file.size} {file.name}" for file in members) + "\n"
+    return " ".join(f"{file.parts[1]} {file.offset} {file.size} {file.name}" for file in members) + "\n"
 
 
 def read_index(text: str) -> Iterator[list[Member]]:

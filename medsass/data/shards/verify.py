@@ -52,7 +52,7 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
                 continue
             counted.update(contents.counts)
             covered += contents.coverage
-            for key in [sample[0].key for sample in contents.samples]:
+            for key in contents.keys:
                 if key in holders:
                     problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
                 holders[key] = shard.file
