@@ -132,13 +132,15 @@ def scaled(results: Results) -> str:
 
 
 def sharding(results: Results) -> str:
-    """`medsass shard` beside bare decoding of the same files and `tar cf`."""
+    """`medsass shard` beside bare decoding of the same files and `tar cf`, `verify` beside the hash of the same bytes."""
     rows = []
     for row, link in _rows(results, "speed"):
         speeds = [f"{row[f'{name}_images_per_second']:,.0f}" for name in ("shard", "decode")]
         over = [f"{row['over_decode']:.2f}", f"{row['over_tar']:.0f}"]
+        over.append(f"{row['verify_mb_per_second']:.0f} ({row['hash_mb_per_second']:.0f})")
         rows.append([row["case"], f"{row['images']:,} ({row['files']:,})", *speeds, *over, link])
     speeds, over = ["shard, images/s", "decode alone, images/s"], ["time over decoding", "over `tar cf`"]
+    over.append("`medsass verify` (SHA-256 alone), MB/s")
     return table(["set", "images (files)", *speeds, *over, "measured on"], rows)
 
 
