@@ -27,7 +27,8 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
-_TAG = 12  # bytes of tag, VR and length before encoded pixel data
+_TAG = 12  # bytes of tag, VR and length before pixel data
+_UNKNOWN = 0xFFFFFFFF  # length of encoded pixel data
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
@@ -127,6 +128,8 @@ class Dicom(ImageFile):
         """Return the stored values of a frame, colours as RGB."""
         pydicom, pixels = import_dicom("pydicom"), import_dicom("pydicom.pixels")
         syntax = getattr(self._header, "file_meta", {}).get("TransferSyntaxUID")
+        if syntax != _DEFLATED:
+            self.once("length", self._check_length)
         if syntax in _STREAMS:
             jpeg.check_pixels(self._encoded(frame))
         with readable():
@@ -144,6 +147,29 @@ class Dicom(ImageFile):
         data = self._encoded(frame)
         with readable():
             return np.asarray(getattr(imagecodecs, _CODECS[syntax])(data))
+
+    def _check_length(self) -> None:
+        """Raise `ValueError` where there are no pixel data, or fewer or more than the header says; encoded ones have no length."""
+        implicit, little = self._header.original_encoding
+        with readable(), opened(self._source) as file:
+            file.seek(self._place)
+            tag = file.read(8 if implicit else _TAG)
+            start, end = file.tell(), file.seek(0, io.SEEK_END)
+        if tag[:2] != (b"\xe0\x7f" if little else b"\x7f\xe0"):
+            raise ValueError(f"a DICOM file without pixel data (modality {self._header.get('Modality') or 'unknown'})")
+        stated = int.from_bytes(tag[-4:], "little" if little else "big")
+        if stated == _UNKNOWN:
+            return
+        size = self.height * self.width * int(self._header.get("SamplesPerPixel") or 1) * self._allocated
+        frame = size * 2 // 3 if self._kind == "YBR_FULL_422" else size  # in bits
+        total, held = int(self._header.get("NumberOfFrames") or 1), min(stated, end - start)
+        due = -(-frame * total // 8)
+        if held < due:
+            raise ValueError(f"truncated DICOM file: {held:,} of {due:,} bytes of pixel data")
+        if held > due + 1 and held * 8 >= frame * (total + 1):  # more than a byte that makes their number even
+            raise ValueError(
+                f"pixel data of {held * 8 // frame} images, where the header says {total}; mend NumberOfFrames"
+            )
 
     def _encoded(self, frame: int) -> bytes:
         """Return the bytes of a frame of a file whose frames are encoded one by one."""
@@ -236,7 +262,7 @@ def import_dicom(module: str) -> Any:
         raise ImportError(f"DICOM files need pydicom: pip install pydicom python-gdcm ({error})") from error
 
 
-def _group(header: Any, frame: int, sequence: str) -> Any:
+def functional_group(header: Any, frame: int, sequence: str) -> Any:
     """Return the functional group of a frame with this sequence: its own, the shared one, else the data set."""
     own, shared = header.get("PerFrameFunctionalGroupsSequence"), header.get("SharedFunctionalGroupsSequence")
     for groups, index in ((own, frame), (shared, 0)):
@@ -248,7 +274,7 @@ def _group(header: Any, frame: int, sequence: str) -> Any:
 def _rescale(header: Any, frame: int) -> tuple[float, float]:
     """Return the rescale slope and intercept of a frame."""
     with readable():
-        group = _group(header, frame, "PixelValueTransformationSequence")
+        group = functional_group(header, frame, "PixelValueTransformationSequence")
         slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
         return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
 
@@ -256,7 +282,7 @@ def _rescale(header: Any, frame: int) -> tuple[float, float]:
 def _window(header: Any, frame: int) -> tuple[float, float] | None:
     """Return the values that the first window maps to black and white, for a sigmoid those of its central tangent."""
     with readable():
-        group = _group(header, frame, "FrameVOILUTSequence")
+        group = functional_group(header, frame, "FrameVOILUTSequence")
         ends: list[float] = []  # the first value of each, if it has one
         for value in (group.get("WindowCenter"), group.get("WindowWidth")):
             if isinstance(value, (int, float)):

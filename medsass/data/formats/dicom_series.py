@@ -1,4 +1,4 @@
-"""A DICOM series as a volume: the slices of one SeriesInstanceUID, in order of their positions.
+"""DICOM slices as a volume: the files of one SeriesInstanceUID, or the frames of an enhanced file, in order of their positions.
 
 The geometry is that of DICOM PS3.3, C.7.6.2 (image plane): the position of the first voxel, the directions of rows and
 columns, and the distance between pixels and between slices.
@@ -8,7 +8,7 @@ import gzip
 import importlib
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import depth, kinds
-from medsass.data.formats.dicom import Dicom
+from medsass.data.formats.dicom import Dicom, functional_group
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.volume import LPS, Volume, check_voxels
 
@@ -26,7 +26,9 @@ _SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 _TAGS = ("SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", *_PLACE,
          "PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")  # fmt: skip
-_EVEN = 0.01  # of the distance between slices, by which it may vary
+_GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
+           "PixelSpacing": "PixelMeasuresSequence", "SpacingBetweenSlices": "PixelMeasuresSequence"}  # fmt: skip
+_EVEN = 0.01  # of the distance between slices, by which it and the slices' places may vary
 
 
 def grouped(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -97,48 +99,61 @@ def _normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _named(name: str) -> Iterator[None]:
     """Name the slice that a `ValueError` is about."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"slice {path.name}: {error}") from error
+        raise ValueError(f"slice {name}: {error}") from error
 
 
 class Series(Volume):
     """The slices in the files `paths`, in order, with the values that `Dicom` reads. Warns of doubts about their places."""
 
     def __init__(self, paths: Sequence[Path], view: Selection) -> None:
-        self._paths, slices = paths, []
+        slices = []
         for path in paths:
-            with _named(path):
-                slices.append(Dicom(path, WHOLE_FILE))
-        self._opened = slices
-        self._affine = _affine([_header(path) for path in paths], paths[0].parent)
-        if any(one.colour for one in slices):
+            with _named(path.name):
+                slices.append((path.name, Dicom(path, WHOLE_FILE), 0))
+        self._open(slices, [_header(path) for path in paths], str(paths[0].parent), view)
+
+    def _open(
+        self, slices: Sequence[tuple[str, Dicom, int]], planes: Sequence[Mapping[str, Any]], name: str, view: Selection
+    ) -> None:
+        """Open slices, each with its name and its frame in a file, and the elements `planes` that say where each lies."""
+        self._slices_of, files = slices, [one for _, one, _ in slices]
+        self._affine = _affine(planes, name)
+        if any(one.colour for one in files):
             raise ValueError("slices in colour are no volume")
-        shape = slices[0].width, slices[0].height, len(slices), 1
+        shape = files[0].width, files[0].height, len(slices), 1
         check_voxels(shape)
         taken = "xyz"[int(np.abs(self._affine[:3, 2] / np.linalg.norm(self._affine[:3, 2])).argmax())]
         view = view if view.axis else replace(view, axis=taken)
-        spans, windows, padding = ({getattr(one, name) for one in slices} for name in ("span", "limits", "padding"))
+        spans, windows, padding = ({getattr(one, name) for one in files} for name in ("span", "limits", "padding"))
         self._holes = len(padding) > 1  # padding of other values in each slice becomes NaN
-        kinds_of = [np.dtype(np.float32)] * self._holes + [one.dtype for one in slices]
-        super().__init__(view, shape, self._affine, np.result_type(*kinds_of))
+        kinds_of = [np.dtype(np.float32)] * self._holes + [one.dtype for one in files]
+        Volume.__init__(self, view, shape, self._affine, np.result_type(*kinds_of))
         self.span = min(low for low, _ in spans), max(high for _, high in spans)
         self.limits = windows.pop() if len(windows) == 1 else None
         self.padding = (padding.pop() if len(padding) == 1 else None) or self.padding
-        self.converted = ", ".join(filter(None, (self.converted, slices[0].converted)))
+        self.converted = ", ".join(filter(None, (self.converted, files[0].converted)))
 
     def _load(self) -> NDArray[Any]:
         grid = np.empty(self._shape[2::-1], self.dtype)
-        for place, (path, one) in enumerate(zip(self._paths, self._opened, strict=True)):
-            with _named(path):
-                grid[place] = pixels = one.read()
+        for place, (name, one, frame) in enumerate(self._slices_of):
+            with _named(name):
+                grid[place] = pixels = one.read(frame)
                 if self._holes and one.padding:
                     grid[place][depth.outside(pixels, one.padding)] = np.nan
-            one.close()
+            if one.frames == 1:
+                one.close()
         return grid.T[..., None]
+
+    def close(self) -> None:
+        """Give the voxels back."""
+        super().close()
+        for _, one, _ in self._slices_of:
+            one.close()
 
     def _file(self, grid: NDArray[Any], index: tuple[slice, ...]) -> bytes:
         nibabel = importlib.import_module("nibabel")
@@ -148,23 +163,63 @@ class Series(Volume):
         return gzip.compress(image.to_bytes(), 6, mtime=0)
 
 
-def _affine(headers: Sequence[Any], folder: Path) -> NDArray[np.float64]:
+class Enhanced(Series):
+    """The frames of one file, of which the header says where each lies: an enhanced CT or MR, for example."""
+
+    def __init__(self, stack: Dicom, planes: Sequence[Mapping[str, Any]], view: Selection) -> None:
+        places = _places(planes)
+        order = [int(frame) for frame in np.argsort(places, kind="stable")]
+        slices = [(f"of frame {frame}", stack, frame) for frame in order]
+        self._open(slices, [planes[frame] for frame in order], "a file of several frames", view)
+
+
+def planes_of(header: Any) -> list[dict[str, Any]] | None:
+    """Return the elements that say where each frame of a file lies; None where they are not slices of one volume: one is
+    without a place or has that of another, or they are not parallel.
+    """
+    total = int(header.get("NumberOfFrames") or 1)
+    planes = [
+        {name: functional_group(header, frame, group).get(name) for name, group in _GROUPS.items()}
+        for frame in range(total)
+    ]
+    try:
+        turned = np.array([plane["ImageOrientationPatient"] for plane in planes], float)
+        places = {round(place, 3) for place in _places(planes)}
+    except (ValueError, TypeError, IndexError):
+        return None
+    return planes if len(places) == total > 1 and np.ptp(turned, axis=0).max() < _EVEN else None
+
+
+def _places(planes: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return how far along their common normal slices lie, in mm."""
+    normal = _normal(np.array(planes[0]["ImageOrientationPatient"], float))
+    return [float(normal @ np.array(plane["ImagePositionPatient"], float)) for plane in planes]
+
+
+def _affine(planes: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """Return the (4, 4) affine from columns, rows and slices to millimetres in RAS; warn where places are in doubt."""
-    first = headers[0]
+    first = planes[0]
     down, across = (float(size) for size in first.get("PixelSpacing") or first.get("ImagerPixelSpacing") or (1, 1))
     affine = np.eye(4)
-    if all(header.get(name) for header in headers for name in _PLACE):
-        turned = np.array(first.ImageOrientationPatient, float)
-        places = np.array([header.ImagePositionPatient for header in headers], float)
+    if all(plane.get(element) for plane in planes for element in _PLACE):
+        turned = np.array(first.get("ImageOrientationPatient"), float)
+        places = np.array([plane.get("ImagePositionPatient") for plane in planes], float)
         steps = np.diff(places @ _normal(turned))
         if np.ptp(steps) > _EVEN * steps.mean():
             warnings.warn(
-                f"{folder}: slices lie {steps.min():g} to {steps.max():g} mm apart; the volume's are {steps.mean():g} mm apart",
+                f"{name}: slices lie {steps.min():g} to {steps.max():g} mm apart; the volume's are {steps.mean():g} mm apart",
                 stacklevel=2,
             )
         step, affine[:3, 3] = (places[-1] - places[0]) / len(steps), places[0]
+        aside = float(np.linalg.norm(step - steps.mean() * _normal(turned)))
+        if aside > _EVEN * steps.mean():
+            warnings.warn(
+                f"{name}: slices lie askew, {aside:.3g} mm aside from one to the next (a tilted gantry); so does the "
+                "volume by its affine, which some programs refuse: resample it, as dcm2niix does",
+                stacklevel=2,
+            )
     else:
-        warnings.warn(f"{folder}: slices without positions, taken in the order of their InstanceNumber", stacklevel=2)
+        warnings.warn(f"{name}: slices without positions, taken in the order of their InstanceNumber", stacklevel=2)
         turned = np.array([1.0, 0, 0, 0, 1, 0])
         step = np.array([0, 0, float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 1)])
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = turned[:3] * across, turned[3:] * down, step

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import jpeg
+from medsass.data.formats import dicom_series, jpeg
 from medsass.data.formats.dicom import Dicom, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.grid import Grid
@@ -24,7 +24,7 @@ _WHITE = 255  # of tiles that are not there
 
 
 def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
-    """Open a DICOM file, a path or its bytes: an image, a stack of frames, or a slide.
+    """Open a DICOM file, a path or its bytes: an image, a stack of frames, a volume where each frame says its place, or a slide.
 
     Raises:
         ValueError: where it holds no such image.
@@ -37,6 +37,10 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         placed = header.get("ImagePositionPatient")
     if tiled:
         return DicomSlide(source, view, known)
+    if total > 1 and (planes := dicom_series.planes_of(header)):
+        stack = Dicom(source, replace(view, axis="", frames="all", every=1), known)
+        if not stack.colour:
+            return dicom_series.Enhanced(stack, planes, view)
     if view.across and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
     if view.across and placed:

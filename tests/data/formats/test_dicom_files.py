@@ -167,12 +167,29 @@ def test_a_photograph_named_dcm_is_read_as_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "message"), [
     ("rtplan.dcm", r"a DICOM file without an image \(modality RTPLAN\)"),
     ("test-SR.dcm", "a DICOM file without an image"),
-    ("MR_truncated.dcm", r"\w+ \w+"),
+    ("MR_truncated.dcm", "truncated DICOM file: 8,130 of 8,192 bytes of pixel data"),
     ("badVR.dcm", r"\w+"),
 ])  # fmt: skip
 def test_files_that_hold_no_whole_image_are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message), open_image(bundled(name)) as picture:
         picture.read()
+
+
+def test_pixel_data_of_another_length_than_the_header_says_are_refused() -> None:
+    made = dataset(np.zeros((3, 8, 9), np.uint8), frames=3)
+    for count, message in (
+        (1, "pixel data of 3 images, where the header says 1"),
+        (4, "216 of 288 bytes of pixel data"),
+    ):
+        made.NumberOfFrames = count
+        with pytest.raises(ValueError, match=message), open_image(Path("a.dcm"), data=saved(made)) as picture:
+            picture.read()
+    del made.PixelData
+    with pytest.raises(ValueError, match="without pixel data"), open_image(Path("a.dcm"), data=saved(made)) as picture:
+        picture.read()
+    tiny = saved(dataset(np.ones((1, 1), np.uint8)))  # with a byte that makes their number even
+    with open_image(Path("a.dcm"), data=tiny) as picture:
+        assert picture.read() == 1
 
 
 def test_text_named_dcm_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from pydicom.dataset import Dataset
 
 from medsass.data.formats import depth
 from medsass.data.formats.dicom_series import Series, grouped
 from medsass.data.formats.image import Selection
+from medsass.data.formats.opening import open_image
 from tests.data.formats.dicoms import RNG, dataset, saved
 from tests.data.formats.volumes import frames
 
@@ -46,6 +49,25 @@ def save_series(
             made.ImagePositionPatient = (np.array([-40.5, 11, 200]) + 2.5 * place * normal).tolist()
         (folder / f"{(place * 7) % slices:02d}.dcm").write_bytes(saved(made))
     return array
+
+
+def enhanced(array: np.ndarray, plane: str, order: Sequence[int]) -> Any:
+    """An enhanced CT of slices (n, 12, 16), whose frames come in another order than their places."""
+    turned, groups, shared = np.array(PLANES[plane], float), [], Dataset()
+    for place in order:
+        group, position = Dataset(), Dataset()
+        away = 2.5 * place * np.cross(turned[:3], turned[3:])
+        position.ImagePositionPatient = (np.array([-40.5, 11, 200]) + away).tolist()
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    direction, measures = Dataset(), Dataset()
+    direction.ImageOrientationPatient, measures.PixelSpacing = turned.tolist(), [0.75, 0.5]
+    measures.SpacingBetweenSlices = 2.5
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [direction], [measures]
+    own = {"PerFrameFunctionalGroupsSequence": groups, "SharedFunctionalGroupsSequence": [shared]}
+    made = dataset(array[list(order)], frames=len(order), Modality="CT", **own)
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = f"{CT}.1"
+    return made
 
 
 def by_simpleitk(folder: Path) -> sitk.Image:
@@ -107,6 +129,43 @@ def test_a_gap_between_slices_is_told(tmp_path: Path) -> None:
     (paths,) = grouped(sorted(tmp_path.iterdir()))
     with pytest.warns(UserWarning, match=r"slices lie 2\.5 to 5 mm apart; the volume's are 3\.125 mm apart"):
         Series([*paths[:2], *paths[3:]], Selection()).close()
+
+
+def test_a_tilted_gantry_is_told(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    for place, path in enumerate(paths):
+        made = pydicom.dcmread(path)
+        made.ImagePositionPatient = [-40.5, 11 + 0.5 * place, 200 + 2.5 * place]
+        made.save_as(path)
+    with pytest.warns(UserWarning, match=r"askew, 0\.5 mm aside from one to the next"):
+        picture = Series(paths, Selection())
+    with picture:
+        np.testing.assert_allclose(picture.affine[:3, 2], [0, -0.5, 2.5])
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_an_enhanced_file_is_the_volume_that_simpleitk_reads(plane: str, tmp_path: Path) -> None:
+    array, path, mask = RNG.integers(0, 2000, (6, 12, 16)).astype(np.int16), tmp_path / "e.dcm", tmp_path / "m.nii.gz"
+    path.write_bytes(saved(enhanced(array, plane, range(6))))
+    theirs = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(theirs), array)
+    for order in (range(6), [3, 0, 5, 1, 4, 2]):  # of the frames in the file, which SimpleITK does not sort
+        path.write_bytes(saved(enhanced(array, plane, order)))
+        with open_image(path, Selection(axis="z")) as picture:
+            mask.write_bytes(picture.encode((frames(picture) > 900).astype(np.uint8)))
+        made = sitk.ReadImage(str(mask))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(made), array > 900)
+        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(made, name)(), getattr(theirs, name)(), rtol=1e-5, atol=1e-5)
+
+
+def test_frames_in_one_place_are_a_stack(tmp_path: Path) -> None:
+    array, path = RNG.integers(0, 2000, (4, 12, 16)).astype(np.int16), tmp_path / "e.dcm"
+    path.write_bytes(saved(enhanced(array, "axial", [0, 1, 1, 2])))
+    with open_image(path) as picture:
+        np.testing.assert_array_equal(frames(picture), array[[0, 1, 1, 2]])
+        assert picture.suffix == ".tif"
 
 
 def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
