@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.sharding.sample import APART
+from medsass.data.sharding.sample import APART, OWN_RANGE
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
@@ -65,25 +65,25 @@ class Journal:
 
     def __getitem__(self, name: str) -> Any:
         """Return the value of a fact, None where it was not set."""
-        row = self.database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return json.loads(row[0]) if row else None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
         """Enter a finished tar file, and as fact "position" the (rank, region) of the sample that comes next; commits."""
-        self.database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
+        self._database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
         self["position"] = position
         self.commit()
 
     def reject(self, file: str, split: str, reason: str) -> None:
         """Enter a file that is left out, and why; once, whatever the number of its tiles."""
-        self.database.execute("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?)", (file, split, reason))
+        self._database.execute("INSERT OR IGNORE INTO rejected VALUES (?, ?, ?)", (file, split, reason))
 
     def skip(self, rank: int, tiles: int) -> None:
         """Enter how many tiles of an image have too little foreground."""
-        self.database.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (rank, tiles))
+        self._database.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (rank, tiles))
 
     def store(
         self, rank: int, split: str, extension: str, meta: dict[str, Any], phash: int | None, two_tone: bool = False
@@ -121,7 +121,7 @@ class Journal:
     def shards(self, split: str = "") -> list[Shard]:
         """Return the finished tar files of a split, or of all."""
         query = "SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)"
-        return [Shard(*row) for row in self.database.execute(query, (split,))]
+        return [Shard(*row) for row in self._database.execute(query, (split,))]
 
     def stored(self, outside: str = "") -> int:
         """Return the number of samples stored so far, without those of the split `outside`."""
@@ -129,7 +129,7 @@ class Journal:
 
     def rejected(self) -> Iterator[dict[str, str]]:
         """Yield what is left out, in the order in which it was entered."""
-        for file, split, reason in self.database.execute("SELECT * FROM rejected ORDER BY rowid"):
+        for file, split, reason in self._database.execute("SELECT * FROM rejected ORDER BY rowid"):
             yield {"file": file, "split": split, "reason": reason}
 
     def split(self, name: str) -> Split:
@@ -146,9 +146,9 @@ class Journal:
         query = "SELECT converted, count(*) FROM stored WHERE converted != '' GROUP BY converted ORDER BY converted"
         return dict(self.database.execute(query).fetchall())
 
-    def _coverage_notes(self) -> list[str]:
-        """Return warnings of masks that are nearly empty or nearly full, as those of a wrong --foreground are; of tiles, which
-        often are, the mean alone counts.
+    def _pixel_notes(self) -> list[str]:
+        """Return what to know of the pixels: masks that are nearly empty or nearly full, as those of a wrong --foreground are (of
+        tiles, which often are, the mean alone counts); ranges that differ; masks that were not turned.
         """
         notes = []
         query = "SELECT count(*), min(key), count(DISTINCT rank) = count(*) FROM stored WHERE coverage "
@@ -167,7 +167,13 @@ class Journal:
                     f"WARNING: the masks of split '{split}' are {values}, {mean:.2%} in the mean; --foreground says which levels "
                     "or colours are foreground"
                 )
-        query = "SELECT count(*), min(key) FROM stored WHERE converted LIKE ?"
+        query = "SELECT count(DISTINCT rank), min(key) FROM stored WHERE converted LIKE ?"
+        count, first = self.database.execute(query, (f"%{OWN_RANGE}",)).fetchone()
+        if count > 1:
+            notes.append(
+                f"{count} files in physical units, such as {first}, are mapped to gray by their own ranges, so that one value is "
+                "not one gray in all; --window LOW,HIGH, in Hounsfield units of CT, maps all alike"
+            )
         count, first = self.database.execute(query, (f"%{APART}%",)).fetchone()
         if count:
             notes.append(
@@ -178,7 +184,7 @@ class Journal:
 
     def notes(self) -> list[str]:
         """Return notes for the user: images that look like masks, identical images within a split, tiles skipped."""
-        notes = self._coverage_notes()
+        notes = self._pixel_notes()
         count, flat, first = self.database.execute(
             "SELECT count(*), sum(two_tone), min(CASE WHEN two_tone THEN key END) FROM stored"
         ).fetchone()

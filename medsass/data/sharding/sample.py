@@ -24,6 +24,8 @@ from medsass.data.sharding.source_file import Region, SourceFile
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
+OWN_RANGE = " by its own range"  # of values in physical units
+_AIR = -500  # values below it are of CT, in Hounsfield units
 APART = "mask not turned"  # with an image that was
 _PROPORTION = 0.02  # by which the proportions of a mask may differ from the image's
 _JPEG_QUALITY = 95  # no chroma subsampling
@@ -76,6 +78,9 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         resized, extension = _resize(array, config, file.data)
         image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
         deeper = f"{file.image.dtype} to {array.itemsize * 8} bit" if file.image.dtype != array.dtype else ""
+        if limits and not (file.image.limits or file.recipe.window):
+            physical = "rescaled" in file.image.converted or limits[0][0] < _AIR
+            deeper += OWN_RANGE if deeper and physical else ""
         turn, (height, width) = file.turned_apart, array.shape[:2]
         told = (
             geometry.swaps_axes(turn) and height != width and not file.recipe.masks.resize

@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import from_bytes, open_image, storable
-from medsass.data.formats.plain import Png, plain_jpeg, plain_png
+from medsass.data.formats.plain import Png, plain_jpeg, plain_png, unfiltered
 
 RNG = np.random.default_rng(0)
 SHAPES = {"L": (13, 17), "RGB": (13, 17, 3), "RGBA": (13, 17, 4)}
@@ -49,6 +50,39 @@ def test_pixels_are_pillows(mode: str) -> None:
         assert (picture.height, picture.width, picture.colour) == (13, 17, mode != "L")
         assert picture.converted == ("alpha dropped" if mode == "RGBA" else "")
         np.testing.assert_array_equal(picture.read(), array[..., :3] if array.ndim == 3 else array)
+
+
+@given(st.sampled_from(list(SHAPES)), st.lists(st.integers(0, 2), min_size=24, max_size=24), st.data())
+def test_filtered_rows_are_pillows(mode: str, filters: list[int], data: st.DataObject) -> None:
+    """Rows of any bytes behind any filters that are undone here, as a PNG that Pillow reads."""
+    held, stride = len(mode), 40 * len(mode)
+    rows = np.frombuffer(data.draw(st.binary(min_size=24 * stride, max_size=24 * stride)), np.uint8).reshape(24, stride)
+    filtered = np.hstack([np.array(filters, np.uint8)[:, None], rows])
+    header = struct.pack(">IIBBBBB", 40, 24, 8, {1: 0, 3: 2, 4: 6}[held], 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b"")]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+    np.testing.assert_array_equal(unfiltered(filtered, held), np.asarray(Image.open(io.BytesIO(file))))
+
+
+def test_filters_that_need_their_neighbours_are_left_to_libpng() -> None:
+    rows = np.zeros((200, 9), np.uint8)
+    for filters in ([3] * 200, [4] + [0] * 199, [0, 1] * 100):
+        rows[:, 0] = filters
+        assert unfiltered(rows, 1) is None
+
+
+@pytest.mark.parametrize("name", ["NONE", "SUB", "UP", "AVG", "PAETH", "ALL"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_flat_pictures_are_pillows_and_checked(name: str, channels: int) -> None:
+    flat = np.kron(RNG.integers(0, 2, (4, 5, channels), np.uint8) * 200, np.ones((50, 60, 1), np.uint8))
+    flat = flat[..., 0] if channels == 1 else flat
+    data = bytes(imagecodecs.png_encode(flat, filter=imagecodecs.PNG.FILTER[name]))
+    with open_image(Path("a.png"), data=data) as picture:
+        assert isinstance(picture, Png)
+        np.testing.assert_array_equal(
+            picture.read(), np.asarray(Image.open(io.BytesIO(data)))[..., :3] if channels > 1 else flat
+        )
+        assert picture.checked
 
 
 def test_other_png_is_left_to_pillow() -> None:

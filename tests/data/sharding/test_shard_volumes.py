@@ -149,3 +149,18 @@ def test_a_mask_of_coarser_voxels_in_the_same_place_is_resized(tmp_path: Path) -
     assert len(held) == 6
     for files in held.values():
         np.testing.assert_array_equal(decoded(files["mask.png"]) > 0, decoded(files["png"]) > 99)
+
+
+def test_two_files_of_hounsfield_units_without_a_window_are_told(tmp_path: Path) -> None:
+    told = {}
+    for low in (-1000, 0):  # of CT, and of anything else
+        (tmp_path / str(low)).mkdir()
+        for name in "ab":
+            save(tmp_path / str(low) / f"{name}.nii", RNG.integers(low, 1000, SHAPE).astype(np.int16), "RAS")
+            found = shard.write(ShardConfig(tmp_path / str(low), tmp_path / "out", overwrite=True))
+            told[low, name] = [
+                note for note in found.notes if note.startswith("2 files in physical units, such as a-f000000")
+            ]
+    assert [bool(notes) for notes in told.values()] == [False, True, False, False]
+    found = shard.write(ShardConfig(tmp_path / "-1000", tmp_path / "out", overwrite=True, window="-160,240"))
+    assert not any("physical units" in note for note in found.notes)
