@@ -88,7 +88,7 @@ def test_decompression_bombs_are_refused_by_their_size_before_they_are_decoded(s
     size = f"{SIDE}x{SIDE} pixels are more than the 178,956,970 that medsass decodes at once; store it as a tiled TIFF"
     assert all(size in reason and "--tile" in reason for reason in found.values()), found
     assert set(found) == {"images/nuclei_0003.png", *(f"images/{kind}.{kind}" for kind in ("png", "tif", "bmp", "jpg"))}
-    assert found["images/nuclei_0003.png"].startswith("mask nuclei_0003.png: ")
+    assert found["images/nuclei_0003.png"].startswith("mask masks/nuclei_0003.png: ")
 
 
 def test_16_bit_bombs_are_refused_too(tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ TAMPER: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "shrunk": ("images", shrink, "the file changed after the run began; run medsass shard again"),
     "altered": ("images", alter, "the file changed after the run began; run medsass shard again"),
     "gone": ("images", Path.unlink, "the file is gone since the run began; run medsass shard again"),
-    "mask altered": ("masks", alter, "mask {}: the file changed after the run began; run medsass shard again"),
-    "mask gone": ("masks", Path.unlink, "mask {}: the file is gone since the run began; run medsass shard again"),
+    "mask altered": ("masks", alter, "mask masks/{}: the file changed after the run began; run medsass shard again"),
+    "mask gone": ("masks", Path.unlink, "mask masks/{}: the file is gone since the run began; run medsass shard again"),
 }
 
 

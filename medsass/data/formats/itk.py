@@ -27,9 +27,9 @@ def _readable() -> Iterator[None]:
         except RuntimeError as error:
             text = re.sub(r"^\w+IO\(\w+\): ", "", " ".join(str(error).split()).rpartition("ERROR: ")[2])
             reason = re.split(r"\[nrrd\] (?:\w+: )?", text)[-1]
-            raise ValueError(
-                "the voxels are damaged or cut off" if reason.endswith("Reason: Success") else reason
-            ) from error
+            if "Reason: " in reason:  # the last error of the process, of whatever call
+                reason = "its voxels are damaged, cut off or, where it is a header, not in the file that it names"
+            raise ValueError(reason) from error
 
 
 class Itk(Volume):

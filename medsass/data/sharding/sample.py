@@ -128,7 +128,7 @@ def _fit_mask(
     """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
     turned = geometry.swaps_axes(file.turned_apart) and _alike(mask.shape[::-1], read_size)
     if mask.shape != read_size and (not file.recipe.masks.resize or (turned and not _alike(mask.shape, read_size))):
-        name, seen, own = file.entry.masks[0].rpartition("/")[2], wxh(mask.shape), wxh(read_size)
+        name, seen, own = file.entry.masks[0], wxh(mask.shape), wxh(read_size)
         remedy = "--turn-masks turns it as the image's tag says" if turned else "--resize-masks resizes it"
         raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
     if mask.shape == size:

@@ -60,13 +60,12 @@ class SourceFile:
         selection = mask_selection(plain, recipe.masks.foreground)
         try:
             for path, (place, data) in zip(entry.masks, masks, strict=True):
-                name = path.rpartition("/")[2]
                 try:
                     if named and data and data.startswith(b"\xff\xd8"):
                         raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
-                    self._masks.append((name, self._stack.enter_context(open_image(place, selection, data))))
+                    self._masks.append((path, self._stack.enter_context(open_image(place, selection, data))))
                 except ValueError as error:
-                    raise ValueError(f"mask {name}: {error}") from error
+                    raise ValueError(f"mask {path}: {error}") from error
         except BaseException:
             self.close()
             raise

@@ -129,7 +129,7 @@ def spoil(source: Path) -> dict[str, str]:
         "images/nuclei_0001.png": "",  # Pillow's words or DALI's
         "images/nuclei_0002.png": "not an image file",
         "images/nuclei_0004.png": "size 20x30 differs from the image's 32x32",
-        "images/nuclei_0005.png": "mask nuclei_0005.png: empty file",
+        "images/nuclei_0005.png": "mask masks/nuclei_0005.png: empty file",
         "masks/lost.png": "mask without an image",
     }
 

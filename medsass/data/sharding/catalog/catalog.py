@@ -170,7 +170,10 @@ class Catalog:
             masks = [image] if images.mask_array and not rule else masks
             # A dot would end the key for WebDataset readers; a file whose name begins with - is an option to programs.
             name = found.stem(image)
-            safe, label = re.sub(r"^-|[^A-Za-z0-9_-]", "_", name), self._label(image, name, recipe, labels)
+            safe, label = (
+                re.sub(r"^-|[^A-Za-z0-9_-]", "_", name),
+                classes.label(image, name, recipe, labels, self.listing),
+            )
             row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), images.split, sample
             try:
                 self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
@@ -200,15 +203,6 @@ class Catalog:
         if reason := self._no_image(image, images.path, guessed):
             self._over[reason] += 1
         return bool(reason)
-
-    def _label(self, image: str, name: str, recipe: Recipe, labels: dict[str, str]) -> str | None:
-        """Return an image's class, by its path, a member of its tar file, or a CSV file; None where nothing says it."""
-        label, classes = labels.get(name), recipe.classes
-        if classes.extension:
-            label = self.listing.label(f"{image.rpartition('/')[0]}/{name}.{classes.extension}")
-        if classes.pattern and (match := re.search(classes.pattern, image)):
-            label = match["class"] or label
-        return label
 
     def _sort(self, recipe: Recipe) -> None:
         """Give each image its key and its split, and store all in their final order."""

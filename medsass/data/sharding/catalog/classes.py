@@ -1,8 +1,10 @@
-"""Class labels of images, from CSV files that a recipe names."""
+"""Class labels of images: from their paths, members of their tar files, or CSV files that a recipe names."""
 
 import csv
+import re
 from pathlib import Path
 
+from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.recipe import Recipe
 
 
@@ -25,3 +27,13 @@ def read(source: Path, recipe: Recipe) -> dict[str, str]:
                     raise ValueError(f"{path}: row '{stem}': class columns must hold numbers ({error})") from error
                 labels[stem] = held[0] if held else rule.otherwise
     return labels
+
+
+def label(image: str, name: str, recipe: Recipe, labels: dict[str, str], listing: Listing) -> str | None:
+    """Return the class of the image `name` at a path; `labels` are what `read` gives. None where nothing says it."""
+    found, rule = labels.get(name), recipe.classes
+    if rule.extension:
+        found = listing.label(f"{image.rpartition('/')[0]}/{name}.{rule.extension}")
+    if rule.pattern and (match := re.search(rule.pattern, image)):
+        found = match["class"] or found
+    return found

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import cv2
@@ -163,7 +163,7 @@ class Maker:
             try:
                 self._source.check(mask, stat)
             except (ValueError, OSError) as error:
-                raise ValueError(f"mask {PurePosixPath(mask).name}: {reason(error)}") from error
+                raise ValueError(f"mask {mask}: {reason(error)}") from error
 
     def _opened(self, item: WorkItem) -> SourceFile:
         entry = item.entry

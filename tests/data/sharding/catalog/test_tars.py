@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_listed_by_tar_and_name(tmp_path: Path) -> None:
     )
     assert found["train-0.tar/twice.jpg"].startswith("there are two files of this name")
     assert "train/" in found["val-0.tar/d.jpg"]  # its twin in the other split
-    assert found["val-0.tar/e.jpg"].startswith("mask e.mask.png: ")
+    assert found["val-0.tar/e.jpg"].startswith("mask val-0.tar/e.mask.png: ")
     assert command(tmp_path / "tars", tmp_path / "strict", "--recipe", "webdataset", "--strict")[0] == 2
 
 
