@@ -11,7 +11,8 @@ from typing import Literal
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
-from medsass.data.formats import dicom_series, kinds, opening
+from medsass.data.formats import kinds, opening
+from medsass.data.formats.dicom import series
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
@@ -33,7 +34,7 @@ class Input:
 
     def open(self, view: Selection) -> ImageFile:
         """Open it. Raises as `open_image` does."""
-        return dicom_series.Series(self.slices, view) if self.slices else opening.open_image(self.path, view)
+        return series.Series(self.slices, view) if self.slices else opening.open_image(self.path, view)
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
     if kinds.is_photo(source.path.name) and view.frames != "all":
         return "image", ".png"
     if source.slices and view.frames in ("auto", "all"):
-        return "stack", dicom_series.Series.suffix
+        return "stack", series.Series.suffix
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if file.stack:
             return "stack", file.suffix
-        if suffix in kinds.SLIDES or (file.streams and file.height * file.width > MOST_PIXELS):
+        if suffix in kinds.SLIDES or file.slide or (file.streams and file.height * file.width > MOST_PIXELS):
             return "large", ".tif"
         return "image", ".png"
     return ("large", ".tif") if suffix in kinds.SLIDES else ("image", ".png")
@@ -129,9 +130,11 @@ def in_folder(folder: Path) -> list[Input]:
     return _inputs(found)
 
 
-def _inputs(paths: list[Path]) -> list[Input]:
-    """Return images of these files, with DICOM slices of one series together; a folder's only series takes its name."""
-    groups = dicom_series.grouped(paths)
+def _inputs(paths: list[Path], *, named: bool = False) -> list[Input]:
+    """Return images of these files, with DICOM slices of one series together; a folder's only series takes its name. `named`
+    says whether the user named each.
+    """
+    groups = series.grouped(paths, named=named)
     folders = Counter(slices[0].parent for slices in groups if len(slices) > 1)
 
     used = Counter[tuple[Path, str]]()
@@ -140,7 +143,7 @@ def _inputs(paths: list[Path]) -> list[Input]:
         if len(slices) == 1:
             return Input(slices[0], _stem(slices[0]))
         folder = slices[0].parent
-        name = folder.resolve().name + (f"-{dicom_series.number(slices[0])}" if folders[folder] > 1 else "")
+        name = folder.resolve().name + (f"-{series.number(slices[0])}" if folders[folder] > 1 else "")
         used[folder, name] += 1
         return Input(folder, name if used[folder, name] == 1 else f"{name}-{used[folder, name]}", slices)
 
@@ -204,12 +207,12 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such image or folder")
     single = [path for path in config.images if path.is_file() or kinds.is_zarr(path)]
-    alone = {path: one for one in _inputs(single) for path in one.slices or (one.path,)}
+    alone = {path: one for one in _inputs(single, named=True) for path in one.slices or (one.path,)}
     found: list[tuple[Input, Path]] = []
     for path in config.images:
         if path in alone:
             found.append((alone[path], config.out))
-        else:
+        elif path not in single:
             found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
     outputs = []
     for source, out in dict.fromkeys(found):  # each slice names its series

@@ -14,8 +14,8 @@ from PIL import Image
 from medsass.config import LabelConfig
 from medsass.data.formats.depth import scaled
 from medsass.runs.label import label
-from tests.data.formats.dicoms import dataset, saved
-from tests.data.formats.test_dicom_series import save_series
+from tests.data.formats.dicom.dicoms import dataset, saved
+from tests.data.formats.dicom.test_series import save_series
 from tests.data.formats.volumes import save, shown
 
 RNG = np.random.default_rng(0)

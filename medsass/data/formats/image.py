@@ -79,9 +79,10 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         streams: whether reading a box touches only that part of the file; otherwise a frame is decoded whole and kept
             until `close`.
         suffix: of the file that `encode` makes.
+        slide: whether it is a whole slide, whatever its size.
     """
 
-    suffix = ".tif"
+    suffix, slide = ".tif", False
 
     def __init__(
         self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False

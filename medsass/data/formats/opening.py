@@ -25,7 +25,7 @@ from medsass.data.formats import (
     tiff,
     zarr_file,
 )
-from medsass.data.formats.dicom_slide import open_dicom
+from medsass.data.formats.dicom.slide import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 from medsass.data.formats.virtual_slide import VirtualSlide
 

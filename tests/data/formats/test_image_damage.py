@@ -26,7 +26,7 @@ DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 3), np.uint16)
 def encoded(suffix: str) -> bytes:
     if suffix == "dcm":
         pytest.importorskip("pydicom")
-        from tests.data.formats.dicoms import dataset, saved
+        from tests.data.formats.dicom.dicoms import dataset, saved
 
         return saved(dataset(DEEP[..., 0].copy(), RescaleSlope=2, RescaleIntercept=1, WindowCenter=4, WindowWidth=9))
     if suffix in ("nii", "nii.gz", "nrrd", "mha"):
@@ -36,7 +36,7 @@ def encoded(suffix: str) -> bytes:
     if suffix == "deep.png":
         return imagecodecs.png_encode(DEEP)
     if suffix == "slide.dcm":
-        from tests.data.formats.dicoms import dataset, saved
+        from tests.data.formats.dicom.dicoms import dataset, saved
 
         tiled = {"TotalPixelMatrixRows": 40, "TotalPixelMatrixColumns": 70, "DimensionOrganizationType": "TILED_FULL"}
         return saved(dataset(np.stack([RGB] * 4), frames=4, **tiled))
@@ -121,8 +121,8 @@ def test_a_damaged_file_of_any_format_is_read_or_a_value_error(
     ("npy", "numpy_file.axes_of"),
     ("npz", "numpy_file._unpacked"),
     ("npz", "grid.compose"),
-    ("dcm", "dicom.Dicom._values"),
-    ("dcm", "dicom.Dicom._gray"),
+    ("dcm", "dicom.image.Dicom._values"),
+    ("dcm", "dicom.image.Dicom._gray"),
     ("nii", "volume.Volume._physical"),
     ("mha", "itk.Itk._affine"),
 ])  # fmt: skip

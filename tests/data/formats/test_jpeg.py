@@ -15,7 +15,7 @@ from medsass.data.formats import jpeg
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.virtual_slide import VirtualSlide
-from tests.data.formats.dicoms import dataset, saved
+from tests.data.formats.dicom.dicoms import dataset, saved
 
 SIDE = 128
 NOISE = np.random.default_rng(0).integers(0, 256, (SIDE // 16, SIDE // 16, 3), np.uint8)

@@ -113,7 +113,9 @@ def test_mask_of_another_size_names_the_option_that_resizes_it(tmp_path: Path) -
     source = dataset(tmp_path / "source", square(255), square(255), square(255)[::2, ::2])
     assert set(write(source)) == {"0", "1"}
     rejected = json.loads((tmp_path / "out/rejected.jsonl").read_text().splitlines()[0])
-    assert rejected["reason"] == "mask masks/2.png: size 16x12 differs from the image's 32x24; --resize-masks resizes it"
+    assert (
+        rejected["reason"] == "mask masks/2.png: size 16x12 differs from the image's 32x24; --resize-masks resizes it"
+    )
     assert set(write(source, resize_masks=True)) == {"0", "1", "2"}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openslide
 import pytest
 import tifffile
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.runs.prediction import output_files
+from tests.data.formats.dicom.test_slide import PLACES, SLIDE, slide, tile
 from tests.support.effort import examples
 from tests.support.predicted import files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
 
@@ -112,6 +114,18 @@ def test_a_slide_gets_a_tiled_tiff_of_its_size(trained: Path, tmp_path: Path) ->
         assert (page.shape, str(page.dtype), page.tile) == ((700, 530), "uint8", (512, 512))
         assert page.compression.name == "ADOBE_DEFLATE"
     assert set(np.unique(read(tmp_path / "out" / "a.tif"))) <= {0, 255}
+
+
+@pytest.mark.usefixtures("one_convolution")
+def test_a_dicom_slide_of_any_size_is_a_slide(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(slide([tile(SLIDE, *place) for place in PLACES]))
+    assert run_predict(trained, tmp_path / "out", tmp_path / "a.dcm", tile=64) == []
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", SLIDE[..., ::-1])[1].tobytes())
+    assert run_predict(trained, tmp_path / "out", tmp_path / "a.png", tile=64) == []
+    with openslide.OpenSlide(tmp_path / "out" / "a.tif") as mask:
+        assert mask.dimensions == (210, 150)
+        shown = np.asarray(mask.read_region((0, 0), 0, mask.dimensions))[..., 0]
+    np.testing.assert_array_equal(shown, read(tmp_path / "out" / "a.png"))
 
 
 @pytest.mark.usefixtures("one_convolution")

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
-from tests.data.formats.test_dicom_series import by_simpleitk, save_series
+from tests.data.formats.dicom.test_series import by_simpleitk, save_series
 from tests.data.formats.volumes import save, save_itk, shown
 from tests.support.predicted import files_in, noise, read, run_predict, save_image, save_run
 

@@ -102,7 +102,8 @@ class Catalog:
             self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
-            self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
+            self._over["labels, overviews and smaller resolutions of DICOM slides"] = len(aside)
+        self._aside = set(aside)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)
         run("DROP TABLE found")
@@ -269,7 +270,7 @@ class Catalog:
         images, masks = Counter[str](), Counter[str]()
         can_be_read = kinds.is_photo if recipe.tars else self.listing.can_be_read  # other members are not looked into
         for (path,) in self._database.execute(query):
-            if not can_be_read(path) or self.listing.is_detached(path):
+            if path in self._aside or not can_be_read(path) or self.listing.is_detached(path):
                 continue
             folder = names.masks_path(path, self._tasks)
             counted = masks if folder or names.is_mask(pairing.stem(path)) else images

@@ -12,7 +12,7 @@ from medsass.data.formats import depth
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import from_bytes, open_image
-from tests.data.formats.dicoms import RGB, RNG, Dataset, dataset, gray, opened, saved
+from tests.data.formats.dicom.dicoms import RGB, RNG, Dataset, dataset, gray, opened, saved
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])

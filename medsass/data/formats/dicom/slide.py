@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import dicom_series, jpeg
-from medsass.data.formats.dicom import Dicom, import_dicom, opened, read_header
+from medsass.data.formats import jpeg
+from medsass.data.formats.dicom import series
+from medsass.data.formats.dicom.image import Dicom, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.grid import Grid
 from medsass.data.formats.image import ImageFile, Selection, readable
@@ -37,10 +38,10 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         placed = header.get("ImagePositionPatient")
     if tiled:
         return DicomSlide(source, view, known)
-    if total > 1 and (planes := dicom_series.planes_of(header)):
+    if total > 1 and (planes := series.planes_of(header)):
         stack = Dicom(source, replace(view, axis="", frames="all", every=1), known)
         if not stack.colour:
-            return dicom_series.Enhanced(stack, planes, view)
+            return series.Enhanced(stack, planes, view)
     if view.across and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
     if view.across and placed:
@@ -71,6 +72,8 @@ class DicomSlide(Dicom):
     Args:
         source, view, known: as of `Dicom`.
     """
+
+    slide = True
 
     def __init__(self, source: Path | bytes, view: Selection, known: tuple[Any, int]) -> None:
         header, place = known

@@ -14,10 +14,10 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset
 
 from medsass.data.formats import depth
-from medsass.data.formats.dicom_series import Series, grouped
+from medsass.data.formats.dicom.series import Series, grouped
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.dicoms import RNG, dataset, saved
+from tests.data.formats.dicom.dicoms import RNG, dataset, saved
 from tests.data.formats.volumes import frames
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from medsass.data.formats import depth
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.dicoms import RNG, dataset, opened, saved
+from tests.data.formats.dicom.dicoms import RNG, dataset, opened, saved
 
 
 @pytest.mark.parametrize(("value", "elements"), [

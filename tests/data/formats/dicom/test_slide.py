@@ -10,7 +10,7 @@ import pytest
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.dicoms import dataset, saved
+from tests.data.formats.dicom.dicoms import dataset, saved
 
 pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset

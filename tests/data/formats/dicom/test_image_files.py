@@ -11,7 +11,7 @@ from PIL import Image
 
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.dicoms import RGB, bundled, dataset, gray, saved
+from tests.data.formats.dicom.dicoms import RGB, bundled, dataset, gray, saved
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.encaps import encapsulate  # noqa: E402

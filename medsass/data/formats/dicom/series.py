@@ -9,7 +9,7 @@ import importlib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,29 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import depth, kinds
-from medsass.data.formats.dicom import Dicom, functional_group
+from medsass.data.formats.dicom import resolutions
+from medsass.data.formats.dicom.image import Dicom, functional_group
+from medsass.data.formats.dicom.resolutions import Resolution
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.volume import LPS, Volume, check_voxels
 
 _SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")  # CT, MR and PET
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
-_TAGS = ("SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", *_PLACE,
+_TAGS = (*resolutions.TAGS, "SOPClassUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", *_PLACE,
          "PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")  # fmt: skip
 _GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
            "PixelSpacing": "PixelMeasuresSequence", "SpacingBetweenSlices": "PixelMeasuresSequence"}  # fmt: skip
 _EVEN = 0.01  # of the distance between slices, by which it and the slices' places may vary
 
 
-def grouped(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+def grouped(paths: Sequence[Path], *, named: bool = False) -> list[tuple[Path, ...]]:
     """Put files that are slices of one volume together: of one folder, series, size and orientation.
 
     Slices come in order, at the place of the first of them. Other files stay alone, and so do slices that lie in one place,
-    of which a warning tells.
+    of which a warning tells. Files of a DICOM slide that are not its image are left out, as `resolutions.lesser` says.
     """
-    series = defaultdict[Any, list[tuple[float, Path]]](list)
+    series, slides = defaultdict[Any, list[tuple[float, Path]]](list), list[tuple[Path, Resolution]]()
     for path in paths:
-        if found := _slice(path):
+        header = None if path.is_dir() or kinds.kind(kinds.head(path), path) != "dicom" else _header(path)
+        if header is None:
+            continue
+        held = None
+        with suppress(Exception):  # what is wrong with it is told when it is read
+            held = resolutions.of(header)
+        if held:
+            slides.append((path, held))
+        elif found := _slice(path, header):
             series[found[0]].append((found[1], path))
+    if aside := set(resolutions.lesser(slides, named=named)):
+        what = f"{len(aside)} labels, overviews and smaller resolutions of DICOM slides"
+        warnings.warn(f"{min(aside).parent}: {what} are passed over", stacklevel=2)
     volumes: dict[Path, tuple[Path, ...]] = {}
     for slices in series.values():
         places = sorted(slices)
@@ -52,7 +65,7 @@ def grouped(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
         elif len(slices) > 1:
             order = tuple(path for _, path in places)
             volumes |= dict.fromkeys(order, order)
-    seen, groups = set[Path](), []
+    seen, groups = aside, []
     for path in paths:
         if path not in seen:
             groups.append(volumes.get(path, (path,)))
@@ -66,10 +79,8 @@ def number(path: Path) -> str:
     return str(header.get("SeriesNumber") or header.get("SeriesInstanceUID"))
 
 
-def _slice(path: Path) -> tuple[Any, float] | None:
+def _slice(path: Path, header: Any) -> tuple[Any, float] | None:
     """Return the key of a slice's series, and its place along it in mm, or its number; None for other files."""
-    if path.is_dir() or kinds.kind(kinds.head(path), path) != "dicom" or (header := _header(path)) is None:
-        return None
     placed = all(header.get(name) for name in _PLACE)
     if not header.get("SeriesInstanceUID") or int(header.get("NumberOfFrames") or 1) > 1:
         return None

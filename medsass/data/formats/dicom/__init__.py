@@ -1,0 +1,1 @@
+"""DICOM: images, slices of a series as volumes, and slides."""
