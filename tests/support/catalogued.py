@@ -4,7 +4,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsass.data.sharding.catalog.catalog import Catalog, Entry
+from medsass.data.sharding.catalog.catalog import Catalog
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Images, Recipe
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

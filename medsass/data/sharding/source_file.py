@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth, geometry, integrity
+from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.mask import Levels, by_colour, mask_of
@@ -24,7 +25,7 @@ from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.plain import Png
 from medsass.data.formats.volume import Volume
-from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Fetched
 
@@ -45,12 +46,16 @@ class SourceFile:
     Args:
         entry: the image's entry in the catalog.
         recipe, config: how to read it.
-        image, masks: the files, as `Source.fetch` returns them.
+        image, others: the files in the order of `Entry.paths`, as `Source.fetch` returns them: masks or, of a series, further
+            slices.
     """
 
-    def __init__(self, entry: Entry, recipe: Recipe, config: ShardConfig, image: Fetched, masks: list[Fetched]) -> None:
+    def __init__(
+        self, entry: Entry, recipe: Recipe, config: ShardConfig, image: Fetched, others: list[Fetched]
+    ) -> None:
         self.entry, self.recipe, self.config = entry, recipe, config
         self.path, self.data = image
+        self._slices = (self.path, *(path for path, _ in others)) if entry.slices else ()
         self._images, self._stack, self._lock = recipe.images[entry.table], ExitStack(), threading.RLock()
         self._image: ImageFile | None = None
         self._digest = ""
@@ -59,7 +64,7 @@ class SourceFile:
         plain = Selection(images.mask_array, images.mask_channels, images.frames, 0, images.axis, images.every)
         selection = mask_selection(plain, recipe.masks.foreground)
         try:
-            for path, (place, data) in zip(entry.masks, masks, strict=True):
+            for path, (place, data) in zip(entry.masks, [] if entry.slices else others, strict=True):
                 try:
                     if named and data and data.startswith(b"\xff\xd8"):
                         raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
@@ -81,7 +86,8 @@ class SourceFile:
             if self._image is None:
                 images, level = self._images, self.config.level
                 selection = Selection(images.array, images.channels, images.frames, level, images.axis, images.every)
-                self._image = self._stack.enter_context(open_image(self.path, selection, self.data))
+                whole = Series(self._slices, selection) if self._slices else open_image(self.path, selection, self.data)
+                self._image = self._stack.enter_context(whole)
             return self._image
 
     @property

@@ -16,7 +16,7 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.dali import decode
 from medsass.data.formats.geometry import Box
-from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Images, Masks, Recipe
 from medsass.data.sharding.sample import APART, Sample, encode
 from medsass.data.sharding.source_file import Region, SourceFile

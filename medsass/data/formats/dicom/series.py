@@ -21,13 +21,23 @@ from medsass.data.formats import depth, kinds
 from medsass.data.formats.dicom import resolutions
 from medsass.data.formats.dicom.image import Dicom, functional_group
 from medsass.data.formats.dicom.resolutions import Resolution
+from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.volume import LPS, Volume, check_voxels
 
 _SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")  # CT, MR and PET
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
-_TAGS = (*resolutions.TAGS, "SOPClassUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", *_PLACE,
-         "PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")  # fmt: skip
+TAGS = (
+    *resolutions.TAGS,
+    "SOPClassUID",
+    "SeriesNumber",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    *_PLACE,
+)
+_SIZES = ("PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")
 _GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
            "PixelSpacing": "PixelMeasuresSequence", "SpacingBetweenSlices": "PixelMeasuresSequence"}  # fmt: skip
 _EVEN = 0.01  # of the distance between slices, by which it and the slices' places may vary
@@ -39,7 +49,7 @@ def grouped(paths: Sequence[Path], *, named: bool = False) -> list[tuple[Path, .
     Slices come in order, at the place of the first of them. Other files stay alone, and so do slices that lie in one place,
     of which a warning tells. Files of a DICOM slide that are not its image are left out, as `resolutions.lesser` says.
     """
-    series, slides = defaultdict[Any, list[tuple[float, Path]]](list), list[tuple[Path, Resolution]]()
+    series, slides = defaultdict[str, list[tuple[float, Path]]](list), list[tuple[Path, Resolution]]()
     for path in paths:
         header = None if path.is_dir() or kinds.kind(kinds.head(path), path) != "dicom" else _header(path)
         if header is None:
@@ -49,7 +59,7 @@ def grouped(paths: Sequence[Path], *, named: bool = False) -> list[tuple[Path, .
             held = resolutions.of(header)
         if held:
             slides.append((path, held))
-        elif found := _slice(path, header):
+        elif found := slice_of(header, str(path.parent)):
             series[found[0]].append((found[1], path))
     if aside := set(resolutions.lesser(slides, named=named)):
         what = f"{len(aside)} labels, overviews and smaller resolutions of DICOM slides"
@@ -79,8 +89,10 @@ def number(path: Path) -> str:
     return str(header.get("SeriesNumber") or header.get("SeriesInstanceUID"))
 
 
-def _slice(path: Path, header: Any) -> tuple[Any, float] | None:
-    """Return the key of a slice's series, and its place along it in mm, or its number; None for other files."""
+def slice_of(header: Any, folder: str) -> tuple[str, float] | None:
+    """Return what the slices of one volume have in common, of a header with `TAGS`, and the slice's place in mm along them, or
+    its number; None for other files.
+    """
     placed = all(header.get(name) for name in _PLACE)
     if not header.get("SeriesInstanceUID") or int(header.get("NumberOfFrames") or 1) > 1:
         return None
@@ -91,7 +103,8 @@ def _slice(path: Path, header: Any) -> tuple[Any, float] | None:
         place = (
             float(_normal(turned) @ np.array(header.ImagePositionPatient, float)) if placed else header.InstanceNumber
         )
-        return (path.parent, header.SeriesInstanceUID, header.Rows, header.Columns, *np.round(turned, 3)), float(place)
+        common = folder, header.SeriesInstanceUID, header.Rows, header.Columns, *(np.round(turned, 3) + 0.0)
+        return "\0".join(map(str, common)), float(place)
     except (ValueError, TypeError, AttributeError, IndexError):
         return None  # what is wrong with it is told when it is read
 
@@ -99,7 +112,7 @@ def _slice(path: Path, header: Any) -> tuple[Any, float] | None:
 def _header(path: Path) -> Any:
     try:
         return importlib.import_module("pydicom").dcmread(
-            path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True
+            path, stop_before_pixels=True, specific_tags=[*TAGS, *_SIZES], force=True
         )
     except Exception:  # as above
         return None
@@ -133,6 +146,7 @@ class Series(Volume):
     ) -> None:
         """Open slices, each with its name and its frame in a file, and the elements `planes` that say where each lies."""
         self._slices_of, files = slices, [one for _, one, _ in slices]
+        self._faults: dict[int, ValueError] = {}  # by the number of the slice
         self._affine = _affine(planes, name)
         if any(one.colour for one in files):
             raise ValueError("slices in colour are no volume")
@@ -152,13 +166,34 @@ class Series(Volume):
     def _load(self) -> NDArray[Any]:
         grid = np.empty(self._shape[2::-1], self.dtype)
         for place, (name, one, frame) in enumerate(self._slices_of):
-            with _named(name):
-                grid[place] = pixels = one.read(frame)
-                if self._holes and one.padding:
-                    grid[place][depth.outside(pixels, one.padding)] = np.nan
+            try:
+                with _named(name):
+                    grid[place] = pixels = one.read(frame)
+            except ValueError as error:
+                self._faults[place] = error
+                continue
+            if self._holes and one.padding:
+                grid[place][depth.outside(pixels, one.padding)] = np.nan
             if one.frames == 1:
                 one.close()
         return grid.T[..., None]
+
+    def values(self, frame: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the pixels of all slices that can be read."""
+        self._grid()
+        if len(self._faults) == len(self._slices_of):
+            raise self._faults[0]
+        for place, pixels in enumerate(super().values(frame)):
+            if place not in self._faults:
+                yield pixels
+
+    def _decode(self, frame: int, box: Box, level: int) -> NDArray[Any]:
+        pixels = super()._decode(frame, box, level)
+        along = self.cut.axes[0] == 2  # slices as they are in the files, of which one may be damaged
+        place = frame if self.cut.signs[0] == 1 else len(self._slices_of) - 1 - frame
+        if self._faults and (not along or place in self._faults):
+            raise self._faults[place if along else min(self._faults)]
+        return pixels
 
     def close(self) -> None:
         """Give the voxels back."""

@@ -9,12 +9,13 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from medsass.data.formats import kinds
-from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins
+from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins, volumes
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.pairing import Pairing
 from medsass.data.sharding.recipe import Images, Recipe
@@ -23,26 +24,6 @@ _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of an
 _TOGETHER = 100  # entries that are looked up together
 ANY = "**/*"  # the glob of images of a source whose layout is to be recognised
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One image file of the source. Paths are relative to the source, in POSIX form.
-
-    Attributes:
-        key: unique, and safe in a tar file.
-        image, masks: paths.
-        split, label, group: as the recipe decides; label is None where there is none.
-        table: number of the recipe's [[images]] table that found the image.
-    """
-
-    key: str
-    image: str
-    masks: tuple[str, ...]
-    split: str
-    label: str | None
-    group: str
-    table: int = 0
 
 
 class Catalog:
@@ -66,9 +47,12 @@ class Catalog:
         """
         run = self._database.execute
         run("""CREATE TABLE found (image TEXT PRIMARY KEY, stem, masks, entry INTEGER, label, grp, named, given,
-               sample UNIQUE)""")
+               sample UNIQUE, series, place REAL, slices)""")
+        run("CREATE TABLE aside (image TEXT PRIMARY KEY)")
         run("CREATE TABLE notes (text)")
-        run("CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER)")
+        run(
+            "CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER, slices)"
+        )
         self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
         self._pairing = Pairing(self._database, self.listing, self.listing.can_be_read)
         self._over: Counter[str] = Counter()
@@ -102,26 +86,29 @@ class Catalog:
             self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
-            self._over["labels, overviews and smaller resolutions of DICOM slides"] = len(aside)
-        self._aside = set(aside)
+            self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
+        for note in volumes.unite(self._database):
+            self._say(note)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)
         run("DROP TABLE found")
+        run("DROP TABLE aside")
         return recipe
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """Yield rank and entry, in order, from rank `start` on."""
         rows = self._database.execute("SELECT * FROM samples WHERE rank >= ? ORDER BY rank", (start,))
-        for rank, key, image, masks, split, label, group, table in rows:
-            yield rank, Entry(key, image, tuple(json.loads(masks)), split, label, group, table)
+        for rank, key, image, masks, split, label, group, table, slices in rows:
+            files = tuple(json.loads(slices)) if slices else ()
+            yield rank, Entry(key, image, tuple(json.loads(masks)), split, label, group, table, files)
 
     def listed(self, start: int = 0) -> Iterator[tuple[int, Entry, tuple[Stat, ...]]]:
-        """Yield the `entries`, each with what its image and its masks were when they were listed."""
+        """Yield the `entries`, each with what its files were when they were listed."""
         entries = self.entries(start)
         while some := list(islice(entries, _TOGETHER)):
-            stats = iter(self.listing.stats([path for _, entry in some for path in (entry.image, *entry.masks)]))
+            stats = iter(self.listing.stats([path for _, entry in some for path in entry.paths]))
             for rank, entry in some:
-                yield rank, entry, tuple(islice(stats, 1 + len(entry.masks)))
+                yield rank, entry, tuple(islice(stats, len(entry.paths)))
 
     def orphans(self) -> Iterator[str]:
         """Yield the masks that no image claimed, sorted."""
@@ -169,15 +156,11 @@ class Catalog:
             if rule and not masks:
                 alone, first = alone + 1, first or (image, found)
             masks = [image] if images.mask_array and not rule else masks
-            # A dot would end the key for WebDataset readers; a file whose name begins with - is an option to programs.
-            name = found.stem(image)
-            safe, label = (
-                re.sub(r"^-|[^A-Za-z0-9_-]", "_", name),
-                classes.label(image, name, recipe, labels, self.listing),
-            )
-            row = image, safe, json.dumps(masks), table, label, find(image) or image, known(image), images.split, sample
+            name, group = found.stem(image), find(image) or image
+            label = classes.label(image, name, recipe, labels, self.listing)
+            row = image, names.safe(name), json.dumps(masks), table, label, group, known(image), images.split, sample
             try:
-                self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+                self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"{image} is matched by two [[images]] of recipe '{recipe.name}'") from error
         if first:
@@ -214,18 +197,20 @@ class Catalog:
         given = (split for (split,) in run("SELECT DISTINCT given FROM found WHERE given != '' ORDER BY entry, given"))
         named = (images.split for images in recipe.images if images.split)
         order = [*dict.fromkeys([*named, *recipe.splits, *self._splits.values(), *given])]
-        run("CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry)")
-        query = """SELECT image, stem, masks, entry, label, grp, given, same FROM found
+        run(
+            "CREATE TEMP TABLE unsorted (split_order INTEGER, digest, key, image, masks, split, label, grp, entry, slices)"
+        )
+        query = """SELECT image, stem, masks, entry, label, grp, given, slices, same FROM found
                    JOIN (SELECT stem AS one, count(*) AS same FROM found GROUP BY stem) ON stem = one"""
         framed = any(images.frames != "first" for images in recipe.images)
-        for image, name, masks, table, label, group, given, same in run(query):
+        for image, name, masks, table, label, group, given, slices, same in run(query):
             plain = same == 1 and len(name) <= _LONGEST_KEY and not (framed and _FRAME.search(name))
             key = name if plain else f"{name[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
             split = given or choice(group, image)
-            row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, table)
-            run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, table, slices)
+            run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
-               key, image, masks, split, label, grp, entry FROM unsorted""")
+               key, image, masks, split, label, grp, entry, slices FROM unsorted""")
         run("DROP TABLE unsorted")
         for note in notes:
             self._say(note)
@@ -266,11 +251,11 @@ class Catalog:
     def _note_rest(self, recipe: Recipe) -> None:
         """Note images that are no part of the layout, or of a sample that has an image already; and masks without an image."""
         query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
-                   AND path NOT IN (SELECT mask FROM offered) ORDER BY path"""
+                   AND path NOT IN (SELECT mask FROM offered) AND path NOT IN (SELECT image FROM aside) ORDER BY path"""
         images, masks = Counter[str](), Counter[str]()
         can_be_read = kinds.is_photo if recipe.tars else self.listing.can_be_read  # other members are not looked into
         for (path,) in self._database.execute(query):
-            if path in self._aside or not can_be_read(path) or self.listing.is_detached(path):
+            if not can_be_read(path) or self.listing.is_detached(path):
                 continue
             folder = names.masks_path(path, self._tasks)
             counted = masks if folder or names.is_mask(pairing.stem(path)) else images

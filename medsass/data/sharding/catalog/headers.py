@@ -10,6 +10,7 @@ from typing import NamedTuple
 from medsass import files
 from medsass.data.formats.dicom import resolutions
 from medsass.data.formats.dicom.resolutions import Resolution
+from medsass.data.formats.dicom.series import TAGS, slice_of
 from medsass.data.sharding.catalog import tars
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.splits import digest
@@ -22,18 +23,21 @@ _AT_ONCE = 10_000
 
 
 class _Header(NamedTuple):
-    """What the header of a DICOM file says: its group, and which file of a slide it is, if it is of one."""
+    """What the header of a DICOM file says: its group, which file of a slide it is, if it is of one, and as a slice of a series
+    what it has in common with the others, and its place.
+    """
 
     group: str | None
     slide: Resolution | None
+    slice: tuple[str, float] | None
 
 
-def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str) -> list[str]:
+def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str) -> int:
     """Enter patients, or series, as the groups of DICOM files in the catalog's table of images that were found, and leave out
     what lies beside the images of slides: labels (which name patients), overviews, and all resolutions but the highest.
 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
-    by its series. Returns the files that are left out.
+    by its series. Returns the number of files that are left out.
     """
     where = " OR ".join(f"image LIKE '%{suffix}'" for suffix in _DICOM[1:]) + " OR image NOT LIKE '%.%'"
     images = [image for (image,) in database.execute(f"SELECT image FROM found WHERE {where}")]
@@ -46,11 +50,16 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
             read = pool.map(partial(_read, source, series=group_by == "series"), some, listing.stats(some))
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
-            rows = [(header.group, header.group if own else None, image) for image, header in found]
-            database.executemany("UPDATE found SET named = ?, grp = coalesce(?, grp) WHERE image = ?", rows)
-    smaller = resolutions.lesser(slides)
-    database.executemany("DELETE FROM found WHERE image = ?", ((image,) for image in smaller))
-    return smaller
+            rows = [
+                (header.group, header.group if own else None, *(header.slice or (None, None)), image)
+                for image, header in found
+            ]
+            change = "UPDATE found SET named = ?, grp = coalesce(?, grp), series = ?, place = ? WHERE image = ?"
+            database.executemany(change, rows)
+    smaller = [(image,) for image in resolutions.lesser(slides)]
+    database.executemany("DELETE FROM found WHERE image = ?", smaller)
+    database.executemany("INSERT INTO aside VALUES (?)", smaller)
+    return len(smaller)
 
 
 def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
@@ -62,13 +71,14 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
         member = BytesIO(b"".join(tars.pieces(source / stat.tar, stat.place, stat.size))) if stat.tar else None
         with files.reaching(path), member or path.open("rb") as file:
             header = pydicom.dcmread(
-                file, stop_before_pixels=True, specific_tags=[*_TAGS, *resolutions.TAGS], force=path.suffix != ""
+                file, stop_before_pixels=True, specific_tags=[*_TAGS, *TAGS], force=path.suffix != ""
             )
         order = reversed(_TAGS[:2]) if series else (_TAGS[0], _TAGS[2], _TAGS[1])
         tag = next((tag for tag in order if str(header.get(tag) or "").strip()), "")
         kind = tag.removesuffix("InstanceUID").removesuffix("ID").lower()
         named = f"{kind}-{digest(str(header[tag].value))[:12]}" if tag else None
-        return _Header(named, resolutions.of(header))
+        parts = files.is_local(path) and not stat.tar
+        return _Header(named, resolutions.of(header), slice_of(header, str(path.parent)) if parts else None)
     except files.UnreachableError:
         raise
     except Exception:  # whatever is wrong with it is said when it is read

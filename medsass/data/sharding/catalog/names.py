@@ -27,6 +27,11 @@ _SPLITS = {
 }
 
 
+def safe(name: str) -> str:
+    """Return a name as a key holds it: a dot would end it for WebDataset readers, and a first - make it an option to programs."""
+    return re.sub(r"^-|[^A-Za-z0-9_-]", "_", name)
+
+
 def masks_folder(path: str, tasks: Collection[str] = ()) -> str:
     """Return the folder in a path that holds masks by its name, "" where there is none.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from medsass import foreign
 from medsass.config import ShardConfig
-from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Source
@@ -26,7 +26,7 @@ _AHEAD = 4  # tasks in flight for each worker
 _GROUP = 16  # most whole images of a task: handing over each alone would cost as much as reading it
 _GROUP_BYTES = 1 << 20
 
-Listed = tuple[int, Entry, tuple[Stat, ...]]  # rank, entry, and the stats of its image and of each mask
+Listed = tuple[int, Entry, tuple[Stat, ...]]  # rank, entry, and the stats of its files
 
 
 class Preparation:
@@ -81,7 +81,7 @@ class Preparation:
             yield answer.made
             last = task.items[-1]
             if last.rank in ends and task.start + len(answer.made) > ends[last.rank]:
-                self._source.release(last.entry.image, *last.entry.masks)
+                self._source.release(*last.entry.paths)
                 del ends[last.rank]
                 done = last.rank + 1
 

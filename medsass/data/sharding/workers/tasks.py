@@ -6,7 +6,7 @@ from pathlib import Path
 from medsass.config import ShardConfig
 from medsass.data.formats import kinds
 from medsass.data.formats.mask import Levels
-from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.sample import Sample
@@ -16,7 +16,7 @@ _SECONDS, _BYTES = 600, 1_000_000  # processor time for an image, and bytes of i
 
 @dataclass(frozen=True)
 class WorkItem:
-    """An image: its rank in the catalog, and its files as they were listed, first the image's own, then its masks'."""
+    """An image: its rank in the catalog, and its files as they were listed, in the order of `Entry.paths`."""
 
     rank: int
     entry: Entry
@@ -45,7 +45,7 @@ class Task:
     @property
     def seconds(self) -> float:
         """The limit of processor time."""
-        return sum(_SECONDS + max(0, item.stats[0].size) / _BYTES for item in self.items)
+        return sum(_SECONDS + sum(max(0, stat.size) for stat in item.stats) / _BYTES for item in self.items)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class Maker:
             finally:
                 if file and not held:
                     file.close()
-                    self._source.release(item.entry.image, *item.entry.masks)
+                    self._source.release(*item.entry.paths)
             self._check(item)
         except (ValueError, OSError) as error:
             levels = error.levels if isinstance(error, LevelsError) else ()
@@ -158,18 +158,19 @@ class Maker:
 
     def _check(self, item: WorkItem) -> None:
         """Raise `ValueError` or `OSError` where a file is not what was listed."""
-        self._source.check(item.entry.image, item.stats[0])
-        for mask, stat in zip(item.entry.masks, item.stats[1:], strict=True):
+        for path, stat in zip(item.entry.paths, item.stats, strict=True):
             try:
-                self._source.check(mask, stat)
+                self._source.check(path, stat)
             except (ValueError, OSError) as error:
-                raise ValueError(f"mask {mask}: {reason(error)}") from error
+                if path == item.entry.image:
+                    raise
+                raise ValueError(f"{'slice' if item.entry.slices else 'mask'} {path}: {reason(error)}") from error
 
     def _opened(self, item: WorkItem) -> SourceFile:
         entry = item.entry
         if self._recipe.masks.required and not entry.masks:
             raise ValueError("image without a mask")
         whole = not by_region(self._recipe, self._config, entry)
-        listed = zip((entry.image, *entry.masks), item.stats, strict=True)
-        image, *masks = (self._source.fetch(path, stat, whole=whole) for path, stat in listed)
-        return SourceFile(entry, self._recipe, self._config, image, masks)
+        listed = zip(entry.paths, item.stats, strict=True)
+        image, *others = (self._source.fetch(path, stat, whole=whole) for path, stat in listed)
+        return SourceFile(entry, self._recipe, self._config, image, others)

@@ -180,12 +180,26 @@ def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
         assert [len(group) for group in grouped(sorted((tmp_path / "a").iterdir()))] == [1] * 7
 
 
-def test_a_damaged_slice_is_named(tmp_path: Path) -> None:
-    save_series(tmp_path)
+@pytest.mark.parametrize("plane", ["axial", "sagittal"])  # which is shown in the order of the files, or against it
+def test_a_damaged_slice_is_named_and_others_are_read(plane: str, tmp_path: Path) -> None:
+    save_series(tmp_path, plane)
     (paths,) = grouped(sorted(tmp_path.iterdir()))
+    with Series(paths, Selection()) as picture:
+        whole = frames(picture)
+    at = 2 if plane == "axial" else 3
     paths[2].write_bytes(paths[2].read_bytes()[:-100])
-    with Series(paths, Selection()) as picture, pytest.raises(ValueError, match=f"slice {paths[2].name}: "):
+    with Series(paths, Selection()) as picture:
+        seen = [picture.read(frame) for frame in range(6) if frame != at]
+        np.testing.assert_array_equal(seen, np.delete(whole, at, axis=0))
+        with pytest.raises(ValueError, match=f"slice {paths[2].name}: truncated"):
+            picture.read(at)
+        assert depth.limits(picture, 0, "minmax") == [(np.min(seen), np.max(seen))]
+    with Series(paths, Selection(axis="y")) as picture, pytest.raises(ValueError, match=f"slice {paths[2].name}: "):
         picture.read()
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-100])
+    with Series(paths, Selection()) as picture, pytest.raises(ValueError, match=f"slice {paths[0].name}: "):
+        depth.limits(picture, 0, "minmax")
 
 
 @pytest.mark.parametrize("plane", PLANES)

@@ -15,7 +15,7 @@ import pytest
 from medsass.config import ShardConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
-from medsass.data.sharding.catalog.catalog import Entry
+from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.workers import forkserver
 from medsass.data.sharding.workers.pool import Pool, WorkerDiedError

@@ -1,0 +1,39 @@
+"""DICOM files that are the slices of one series become one image, as `label` and `predict` read them.
+
+Slices with masks of their own stay images of their own, and so do those in tar files and at addresses.
+"""
+
+import json
+import sqlite3
+from pathlib import PurePosixPath
+
+from medsass.data.sharding.catalog.names import safe
+
+
+def unite(database: sqlite3.Connection) -> list[str]:
+    """Unite the slices of each series in the table of images that were found: its first file stands for all, named as their
+    folder. Returns notes for the user.
+    """
+    query = """SELECT series, count(*), count(DISTINCT round(place, 3)), min(image) FROM found WHERE series NOT NULL
+               GROUP BY series, entry
+               HAVING count(*) > 1 AND max(masks) = '[]' AND count(DISTINCT given) = 1 AND count(DISTINCT label) < 2"""
+    volumes = slices = mixed = 0
+    example = ""
+    for series, count, places, image in database.execute(query).fetchall():
+        if places < count:
+            mixed, example = mixed + count, example or image
+            continue
+        rows = database.execute("SELECT image FROM found WHERE series = ? ORDER BY place", (series,)).fetchall()
+        (first, *others) = [path for (path,) in rows]
+        database.executemany("DELETE FROM found WHERE image = ?", ((path,) for path in others))
+        database.executemany("INSERT INTO aside VALUES (?)", ((path,) for path in others))
+        folder = PurePosixPath(first).parent.name or PurePosixPath(first).stem
+        row = safe(folder), json.dumps([first, *others]), first
+        database.execute("UPDATE found SET stem = ?, slices = ? WHERE image = ?", row)
+        volumes, slices = volumes + 1, slices + count
+    notes = [f"{slices} DICOM slices are read as {volumes} volumes, one for each series"] if volumes else []
+    if mixed:
+        notes.append(
+            f"{mixed} DICOM slices of series in which some lie in one place stay images of their own, such as {example}"
+        )
+    return notes

@@ -1,0 +1,90 @@
+"""DICOM series in shards: one volume, cut and mapped as `predict` reads it; slices with masks of their own stay alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from medsass.config import ShardConfig
+from medsass.data.formats import depth
+from medsass.data.formats.dicom.series import Series, grouped
+from medsass.data.formats.image import Selection
+from medsass.data.sharding import shard
+from tests.data.formats.dicom.test_series import save_series
+from tests.data.formats.volumes import frames
+from tests.data.sharding.test_shard_volumes import decoded, samples
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for number in range(3):
+        save_series(tmp_path / "ct" / f"case {number}", slices=4 + number, RescaleSlope=1, RescaleIntercept=-1024)
+        for path in (tmp_path / "ct" / f"case {number}").iterdir():
+            made = pydicom.dcmread(path)
+            made.PatientID = made.SeriesInstanceUID = f"1.2.{number + 1}"
+            made.save_as(path)
+    return tmp_path / "ct"
+
+
+def made(source: Path, **options: Any) -> tuple[dict[str, dict[str, bytes]], list[str]]:
+    """Shard a folder; return its samples, and the notes."""
+    out = source.parent / "out"
+    found = shard.write(ShardConfig(source, out, overwrite=True, **options))
+    return samples(out), found.notes
+
+
+@pytest.mark.parametrize(("axis", "every"), [("", None), ("", 2), ("y", 5)])
+def test_a_series_is_a_volume_in_the_order_of_its_places(axis: str, every: int | None, source: Path) -> None:
+    found, notes = made(source, axis=axis or None, every=every)
+    assert "15 DICOM slices are read as 3 volumes, one for each series" in notes
+    expected = {}
+    for number in range(3):
+        (paths,) = grouped(sorted((source / f"case {number}").iterdir()))
+        with Series(paths, Selection(axis=axis, every=every or 1)) as picture:
+            limits = depth.limits(picture, 0, "minmax")
+            for frame, pixels in enumerate(frames(picture)):
+                expected[f"case_{number}-f{picture.indices[frame]:06d}"] = depth.scaled(pixels, limits, 8, None)
+    told = {f"{key.partition('-f')[0]}-f{json.loads(one['json'])['frame']:06d}": one for key, one in found.items()}
+    assert told.keys() == expected.keys()
+    for key, content in told.items():
+        np.testing.assert_array_equal(decoded(content["png"]), expected[key])
+
+
+def test_a_damaged_slice_is_left_out_alone(source: Path) -> None:
+    (paths,) = grouped(sorted((source / "case 1").iterdir()))
+    paths[3].write_bytes(paths[3].read_bytes()[:-60])
+    (source / "case 2" / "00.dcm").write_bytes(b"other")  # no DICOM file, so no slice
+    found, _ = made(source)
+    assert len(found) == 13
+    lines = (source.parent / "out" / "rejected.jsonl").read_text().splitlines()
+    other, slice_of = sorted(json.loads(line)["reason"] for line in lines)
+    assert other.startswith("a DICOM file without an image")
+    assert slice_of == f"slice {paths[3].name}: truncated DICOM file: 324 of 384 bytes of pixel data"
+
+
+def test_slices_with_masks_and_those_in_one_place_stay_alone(source: Path) -> None:
+    for place, path in enumerate(sorted((source / "case 0").iterdir())):
+        one = pydicom.dcmread(path)
+        one.ImagePositionPatient = [0, 0, place // 2]
+        one.save_as(path)
+    masks = source.parent / "all"
+    (masks / "images").mkdir(parents=True)
+    (masks / "masks").mkdir()
+    for path in (source / "case 1").iterdir():
+        (masks / "images" / path.name).write_bytes(path.read_bytes())
+        mask = pydicom.dcmread(path)
+        mask.PixelData = (np.arange(192) < 90).astype(np.uint16).tobytes()
+        mask.RescaleIntercept = 0
+        (masks / "masks" / path.name).write_bytes(b"")
+        mask.save_as(masks / "masks" / path.name)
+    found, notes = made(source)
+    assert len(found) == 15
+    assert sorted(key for key in found if "case" not in key) == ["00", "01", "02", "03"]
+    assert any(note.startswith("4 DICOM slices of series in which some lie in one place stay images") for note in notes)
+    found, notes = made(masks)
+    assert sorted(found) == ["00", "01", "02", "03", "04"]
+    assert not any("DICOM slices" in note for note in notes)
+    assert all("mask.png" in content for content in found.values())
