@@ -7,17 +7,16 @@ checks that do without (`preflight`).
 
 import functools
 import os
-import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from medsass import __version__, errors, files, foreign
+from medsass import __version__, errors, foreign, parameters
 from medsass import config as configs
 from medsass.config import schema
 
@@ -60,16 +59,6 @@ def main() -> None:
     """Segment medical images without labels: shards, DALI, one labelling kernel, U-Net."""
 
 
-class Location(click.ParamType[Path]):
-    """A path, or an address such as s3://bucket/folder."""
-
-    name = "path"
-
-    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> Path:
-        """Return a `Path` or, for an address, an object that reads like one."""
-        return files.location(value) if isinstance(value, str) else value
-
-
 def command(
     kind: type[C], *more: Callable[[Any], Any], checked: bool = False
 ) -> Callable[[Callable[..., None]], click.Command]:
@@ -93,39 +82,12 @@ def command(
         made: Any = run
         hints = typing.get_type_hints(kind)
         for item in sorted(fields(kind), key=lambda item: item.kw_only is True)[::-1]:  # type: ignore[arg-type]
-            made = _parameter(item, hints[item.name])(made)
+            made = parameters.of(item, hints[item.name])(made)
         for add in more:
             made = add(made)
-        return main.command()(made)
+        return main.command(cls=parameters.Once)(made)
 
     return decorate
-
-
-def _parameter(item: "Field[Any]", hint: Any) -> Callable[[Any], Any]:
-    """Make the click argument or option of one dataclass field from its type."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    several = typing.get_origin(hint) is tuple
-    choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-    kind: Any = type(choices[0]) if choices else typing.get_args(hint)[0] if several else hint
-    kind = Location() if kind is Path else kind
-    if item.default is MISSING:
-        return click.argument(item.name, type=kind, nargs=-1 if several else 1, required=True)
-    name = item.name.replace("_", "-")
-    text = item.metadata["help"] + (f" [{'|'.join(map(str, choices))}]" if choices else "")
-    if kind is bool:
-        flag = f"--{name}/--no-{name}" if item.default else f"--{name}"
-        return click.option(flag, item.name, is_flag=True, default=item.default, help=text)
-    if item.metadata["several"]:
-        return click.option(f"--{name}", item.name, multiple=True, callback=_joined, help=text)
-    shown = "TEXT" if choices else None
-    return click.option(f"--{name}", item.name, type=kind, default=item.default, help=text, metavar=shown)
-
-
-def _joined(_ctx: click.Context, _parameter: click.Parameter, globs: tuple[str, ...]) -> str:
-    """Return several globs as one with braces."""
-    joined = ",".join(one if "{" in one else one.replace(",", "\\,") for one in globs)
-    return f"{{{joined}}}" if len(globs) > 1 else "".join(globs)
 
 
 def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
     {"bundled", "doctor", "errors", "files", "foreign"},
-    {"config"},
+    {"config", "parameters"},
     PILLARS,
     {"methods"},
     {"runs"},
