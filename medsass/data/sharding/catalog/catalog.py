@@ -87,7 +87,7 @@ class Catalog:
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
             self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
-        for note in volumes.unite(self._database):
+        for note in volumes.unite(self._database, max(images.every for images in recipe.images)):
             self._say(note)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed)

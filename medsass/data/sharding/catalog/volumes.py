@@ -10,13 +10,14 @@ from pathlib import PurePosixPath
 from medsass.data.sharding.catalog.names import safe
 
 
-def unite(database: sqlite3.Connection) -> list[str]:
+def unite(database: sqlite3.Connection, every: int) -> list[str]:
     """Unite the slices of each series in the table of images that were found: its first file stands for all, named as their
-    folder. Returns notes for the user.
+    folder. Returns notes for the user, one where they want each `every`-th slice and others than united ones are there.
     """
     query = """SELECT series, count(*), count(DISTINCT round(place, 3)), min(image) FROM found WHERE series NOT NULL
                GROUP BY series, entry
-               HAVING count(*) > 1 AND max(masks) = '[]' AND count(DISTINCT given) = 1 AND count(DISTINCT label) < 2"""
+               HAVING count(*) > 1 AND max(masks) = '[]' AND count(DISTINCT given) = 1
+               AND count(DISTINCT coalesce(label, '')) = 1"""
     volumes = slices = mixed = 0
     example = ""
     for series, count, places, image in database.execute(query).fetchall():
@@ -35,5 +36,11 @@ def unite(database: sqlite3.Connection) -> list[str]:
     if mixed:
         notes.append(
             f"{mixed} DICOM slices of series in which some lie in one place stay images of their own, such as {example}"
+        )
+    query = "SELECT count(*), min(image) FROM found WHERE series NOT NULL AND slices IS NULL"
+    alone, example = database.execute(query).fetchone()
+    if every > 1 and alone:
+        notes.append(
+            f"WARNING: {alone} DICOM slices are images of their own, such as {example}, so that --every leaves none of them out"
         )
     return notes
