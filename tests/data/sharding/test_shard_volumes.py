@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -89,6 +90,15 @@ def test_options_go_before_the_recipe_and_the_range_is_that_of_the_volume(
     )
     with pytest.raises(ValueError, match="recipe differs"):
         shard.write(ShardConfig(**{**vars(config), "axis": "x", "resume": True}))
+
+
+def test_options_go_for_a_layout_that_is_recognised_too(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    config = ShardConfig(source[0], tmp_path / "out", axis="x", every=5, window="-160,240")
+    found = shard.write(config)
+    assert any(note.startswith("layout: --images 'images/*'") for note in found.notes)
+    assert sorted(samples(tmp_path / "out")) == [f"a-f{number:06d}" for number in range(4)]
+    assert all("mask.png" in content for content in samples(tmp_path / "out").values())
+    shard.write(replace(config, resume=True))
 
 
 def test_pages_of_a_tiff_have_one_range(tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ class Catalog:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
         shares = names.rest(recipe.splits, [table.split for table in tables])
-        return replace(recipe, images=tables or recipe.images, splits=shares)
+        kept = recipe.images[0]  # has the options that say how files are read
+        images = tuple(replace(kept, path=table.path, masks=table.masks, split=table.split) for table in tables)
+        return replace(recipe, images=images or recipe.images, splits=shares)
 
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
         """Store each image of one [[images]] table with its masks. Returns whether there is any."""

@@ -14,17 +14,18 @@ def unite(database: sqlite3.Connection, every: int) -> list[str]:
     """Unite the slices of each series in the table of images that were found: its first file stands for all, named as their
     folder. Returns notes for the user, one where they want each `every`-th slice and others than united ones are there.
     """
-    query = """SELECT series, count(*), count(DISTINCT round(place, 3)), min(image) FROM found WHERE series NOT NULL
+    query = """SELECT series, entry, count(*), count(DISTINCT round(place, 3)), min(image) FROM found WHERE series NOT NULL
                GROUP BY series, entry
                HAVING count(*) > 1 AND max(masks) = '[]' AND count(DISTINCT given) = 1
                AND count(DISTINCT coalesce(label, '')) = 1"""
     volumes = slices = mixed = 0
     example = ""
-    for series, count, places, image in database.execute(query).fetchall():
+    for series, table, count, places, image in database.execute(query).fetchall():
         if places < count:
             mixed, example = mixed + count, example or image
             continue
-        rows = database.execute("SELECT image FROM found WHERE series = ? ORDER BY place", (series,)).fetchall()
+        listed = "SELECT image FROM found WHERE series = ? AND entry = ? ORDER BY place"
+        rows = database.execute(listed, (series, table)).fetchall()
         (first, *others) = [path for (path,) in rows]
         database.executemany("DELETE FROM found WHERE image = ?", ((path,) for path in others))
         database.executemany("INSERT INTO aside VALUES (?)", ((path,) for path in others))
