@@ -31,8 +31,8 @@ class Images:
     Attributes:
         path: glob of the images, with braces for several; `{stem}` is a wildcard that says what a name's stem is, `{key}` one
             that ends at the first dot.
-        masks: glob, or pattern that may hold `{stem}` and `{name}` (of the image file) and `{dir}` (its folder below the
-            source); several files that match are merged by union. Without a placeholder, an image and a mask are a pair
+        masks: glob, or pattern that may hold `{stem}` and `{name}` (of the image file), `{dir}` and `{folder}` (its folder below the
+            source, and that folder's name); several files that match are merged by union. Without a placeholder, an image and a mask are a pair
             where the wildcards of both globs stand for the same text, or else where their stems are equal.
         split: the images' split; "" lets the recipe's shares decide.
         classes: CSV file of class labels.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth, geometry, integrity
+from medsass.data.formats import depth, geometry, integrity, kinds
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
@@ -46,8 +46,8 @@ class SourceFile:
     Args:
         entry: the image's entry in the catalog.
         recipe, config: how to read it.
-        image, others: the files in the order of `Entry.paths`, as `Source.fetch` returns them: masks or, of a series, further
-            slices.
+        image, others: the files in the order of `Entry.paths`, as `Source.fetch` returns them: further slices of a
+            series, then masks.
     """
 
     def __init__(
@@ -55,16 +55,15 @@ class SourceFile:
     ) -> None:
         self.entry, self.recipe, self.config = entry, recipe, config
         self.path, self.data = image
-        self._slices = (self.path, *(path for path, _ in others)) if entry.slices else ()
+        self._slices = tuple(path for path, _ in [image, *others][: len(entry.slices)])
         self._images, self._stack, self._lock = recipe.images[entry.table], ExitStack(), threading.RLock()
         self._image: ImageFile | None = None
         self._digest = ""
         self._masks: list[tuple[str, ImageFile]] = []
-        images, named = self._images, by_colour(recipe.masks.foreground)
-        plain = Selection(images.mask_array, images.mask_channels, images.frames, 0, images.axis, images.every)
-        selection = mask_selection(plain, recipe.masks.foreground)
+        named, masks = by_colour(recipe.masks.foreground), others[len(others) - len(entry.masks) :]
         try:
-            for path, (place, data) in zip(entry.masks, [] if entry.slices else others, strict=True):
+            selection = self._mask_selection() if masks else Selection()
+            for path, (place, data) in zip(entry.masks, masks, strict=True):
                 try:
                     if named and data and data.startswith(b"\xff\xd8"):
                         raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
@@ -89,6 +88,15 @@ class SourceFile:
                 whole = Series(self._slices, selection) if self._slices else open_image(self.path, selection, self.data)
                 self._image = self._stack.enter_context(whole)
             return self._image
+
+    def _mask_selection(self) -> Selection:
+        """Return how masks are read: as the image, along the same axis as a volume of which the recipe names none."""
+        images = self._images
+        axis: str = images.axis
+        if not axis and not kinds.is_photo(self.entry.image) and isinstance(self.image, Volume):
+            axis = self.image.view.axis
+        plain = Selection(images.mask_array, images.mask_channels, images.frames, 0, axis, images.every)
+        return mask_selection(plain, self.recipe.masks.foreground)
 
     @property
     def several(self) -> bool:

@@ -1,6 +1,6 @@
 """Which masks belong to an image: globs with braces and placeholders, and what their wildcards stand for.
 
-A pattern of masks with `{stem}`, `{name}` or `{dir}` is filled in for each image. Without one, an image and a mask are a
+A pattern of masks with `{stem}`, `{name}`, `{dir}` or `{folder}` is filled in for each image. Without one, an image and a mask are a
 pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
 `masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all do equal stems
 decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
@@ -21,7 +21,7 @@ from fsspec.utils import glob_translate
 
 from medsass.data.sharding.catalog.listing import MAGIC, Listing
 
-_PLACEHOLDER = re.compile(r"\{(stem|name|dir)\}")
+_PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
 _DOUBLE = re.compile(r"\.(nii|ome|cells?|seg)$", re.IGNORECASE)  # of .nii.gz, .ome.tif and the like
@@ -237,7 +237,7 @@ def stem(path: str) -> str:
 def _fill(pattern: str, image: str, own: str, *, any_name: bool = False) -> str:
     """Replace a mask pattern's placeholders by the image's values (its name by `*` with `any_name`)."""
     folder, _, name = image.rpartition("/")
-    values = {"stem": own, "name": "*" if any_name else name, "dir": folder or "."}
+    values = {"stem": own, "name": "*" if any_name else name, "dir": folder or ".", "folder": folder.rpartition("/")[2]}
     if MAGIC.search(image):
         wild = ("stem", "name") if any_name else ()
         values = {key: value if key in wild else glob.escape(value) for key, value in values.items()}

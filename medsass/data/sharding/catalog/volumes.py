@@ -1,12 +1,14 @@
 """DICOM files that are the slices of one series become one image, as `label` and `predict` read them.
 
-Slices with masks of their own stay images of their own, and so do those in tar files and at addresses.
+Slices with masks of their own stay images of their own, and so do those in tar files and at addresses; all slices of a series
+may have one volume as their mask.
 """
 
 import json
 import sqlite3
 from pathlib import PurePosixPath
 
+from medsass.data.formats import kinds
 from medsass.data.sharding.catalog.names import safe
 
 
@@ -14,13 +16,15 @@ def unite(database: sqlite3.Connection, every: int) -> list[str]:
     """Unite the slices of each series in the table of images that were found: its first file stands for all, named as their
     folder. Returns notes for the user, one where they want each `every`-th slice and others than united ones are there.
     """
-    query = """SELECT series, entry, count(*), count(DISTINCT round(place, 3)), min(image) FROM found WHERE series NOT NULL
+    query = """SELECT series, entry, count(*), count(DISTINCT round(place, 3)), min(image), min(masks) FROM found WHERE series NOT NULL
                GROUP BY series, entry
-               HAVING count(*) > 1 AND max(masks) = '[]' AND count(DISTINCT given) = 1
+               HAVING count(*) > 1 AND count(DISTINCT masks) = 1 AND count(DISTINCT given) = 1
                AND count(DISTINCT coalesce(label, '')) = 1"""
     volumes = slices = mixed = 0
     example = ""
-    for series, table, count, places, image in database.execute(query).fetchall():
+    for series, table, count, places, image, masks in database.execute(query).fetchall():
+        if any(kinds.is_photo(mask) for mask in json.loads(masks)):
+            continue  # a picture for all slices
         if places < count:
             mixed, example = mixed + count, example or image
             continue

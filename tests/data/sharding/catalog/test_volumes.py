@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth
 from medsass.data.formats.dicom.series import Series, grouped
 from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
-from tests.data.formats.dicom.test_series import save_series
+from tests.data.formats.dicom.test_series import by_simpleitk, save_series
 from tests.data.formats.volumes import frames
 from tests.data.sharding.test_shard_volumes import decoded, samples
 
@@ -63,6 +64,26 @@ def test_a_damaged_slice_is_left_out_alone(source: Path) -> None:
     other, slice_of = sorted(json.loads(line)["reason"] for line in lines)
     assert other.startswith("a DICOM file without an image")
     assert slice_of == f"slice {paths[3].name}: truncated DICOM file: 324 of 384 bytes of pixel data"
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("axis", [None, "z", "y"])
+def test_a_volume_is_the_mask_of_a_series(plane: str, axis: Any, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_series(tmp_path / "all" / "ct" / name, plane)
+        image = by_simpleitk(tmp_path / "all" / "ct" / name)
+        (tmp_path / "all" / "truth").mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.Cast(image > 900, sitk.sitkUInt8), str(tmp_path / "all" / "truth" / f"{name}.nii.gz"))
+    options = {"axis": axis, "window": "900,901"}  # what is above 900 is white
+    found, _ = made(tmp_path / "all", images="ct/**/*.dcm", masks="truth/{folder}.nii.gz", **options)
+    assert {key[0] for key in found} == {"a", "b"}
+    for content in found.values():
+        np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
+    other = sitk.ReadImage(str(tmp_path / "all" / "truth" / "a.nii.gz"))
+    other.SetOrigin((0, 0, 0))
+    sitk.WriteImage(other, str(tmp_path / "all" / "truth" / "a.nii.gz"))
+    found, _ = made(tmp_path / "all", images="ct/**/*.dcm", masks="truth/{folder}.nii.gz", **options)
+    assert {key[0] for key in found} == {"b"}
 
 
 def test_slices_with_masks_and_those_in_one_place_stay_alone(source: Path) -> None:
