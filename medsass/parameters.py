@@ -19,7 +19,7 @@ class Once(click.Command):
         """Parse the command line. Raises `click.UsageError`."""
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         seen = set[str]()
-        for item in order:
+        for item in order if not ctx.resilient_parsing else ():
             single = isinstance(item, click.Option) and not (item.multiple or item.is_flag or item.count)
             if single and item.name in seen:
                 raise click.UsageError(f"{item.opts[0]} is given twice; it holds one value", ctx)

@@ -37,7 +37,7 @@ class Selection:
             "all", or the number of one, from 0.
         level: of a pyramid; 0 is full resolution.
         axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" is the plane in
-            which a DICOM series was taken, and "z" for all else.
+            which DICOM slices were taken, and "z" for all else.
         every: of the slices of a volume or stack, each n-th is taken.
         raw: the values as the file stores them, as masks need: indices of a palette, bits unscaled, nothing inverted.
     """

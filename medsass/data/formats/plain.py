@@ -48,8 +48,11 @@ class Png(ImageFile):
         return array[..., :3] if array.shape[2:] == (4,) else array
 
     def _by_rows(self) -> NDArray[np.uint8] | None:
-        """Decode the picture if no row has a filter that needs its neighbours one by one; it is checked in any case."""
-        inflated, kinds = integrity.inflate_png(self.data)
+        """Decode and check the picture, if it is whole and no row has a filter that needs its neighbours one by one."""
+        try:
+            inflated, kinds = integrity.inflate_png(self.data)
+        except ValueError:  # libpng says what is wrong, and forgives more
+            return None
         self.checked = True
         rows = np.frombuffer(inflated, np.uint8).reshape(self.height, -1)
         return unfiltered(rows, self._channels) if kinds <= _HARMLESS else None

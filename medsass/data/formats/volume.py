@@ -89,9 +89,11 @@ class Volume(ImageFile):
         dtype, rescale: of the stored values, and slope and intercept that make physical values of them.
         streams: whether the voxels are memory-mapped.
 
+    Attributes:
+        as_stored: whether its slices follow one another as its file has them, where a header says both.
     """
 
-    suffix = ".nii.gz"
+    suffix, as_stored = ".nii.gz", True
 
     def __init__(
         self, view: Selection, shape: tuple[int, ...], affine: NDArray[np.float64], dtype: np.dtype[Any],

@@ -18,7 +18,7 @@ from medsass.data.sharding.sample import APART, OWN_RANGE
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
-NAME = "journal.sqlite"
+NAME, LAYOUT = "journal.sqlite", 2  # of its tables and the catalog's
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
@@ -172,7 +172,7 @@ class Journal:
         if count > 1:
             notes.append(
                 f"{count} files in physical units, such as {first}, are mapped to gray by their own ranges, so that one value is "
-                "not one gray in all; --window LOW,HIGH, in Hounsfield units of CT, maps all alike"
+                "not one gray in all; --window LOW,HIGH, such as Hounsfield units of CT, maps all alike"
             )
         count, first = self.database.execute(query, (f"%{APART}%",)).fetchone()
         if count:

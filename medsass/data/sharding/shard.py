@@ -19,7 +19,7 @@ from medsass.data import dali
 from medsass.data.sharding import recipe, staging
 from medsass.data.sharding.catalog import names, pairing, tars
 from medsass.data.sharding.catalog.catalog import ANY, Catalog
-from medsass.data.sharding.journal import Journal
+from medsass.data.sharding.journal import LAYOUT, Journal
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
 from medsass.data.sharding.workers import forkserver
@@ -159,7 +159,7 @@ def _catalog(
     layout that was recognised.
     """
     catalog = Catalog(journal.database, excluded)
-    state = {"version": __version__, **_state(chosen, config)}
+    state = {"version": __version__, "journal": LAYOUT, **_state(chosen, config)}
     before = journal["state"]
     if before is not None:
         _compare(before, state)

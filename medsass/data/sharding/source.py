@@ -46,7 +46,8 @@ class Source:
         if self._local and not stat.tar:
             name = Path(path)
             with suppress(IsADirectoryError), open(self._local + path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of a Path
-                head = file.read(max(kinds.HEAD, min(stat.size + 1, _AT_ONCE)))
+                wanted = whole or kinds.is_photo(path)
+                head = file.read(max(kinds.HEAD, min(stat.size + 1, _AT_ONCE)) if wanted else kinds.HEAD)
                 kind = kinds.kind(head[: kinds.HEAD], name)
                 if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
                     return name, head if len(head) == stat.size else head + file.read()

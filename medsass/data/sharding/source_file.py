@@ -112,7 +112,10 @@ class SourceFile:
         for frame in range(image.frames):
             mask = np.ones((1, 1), np.uint8)
             if least:
-                small = image.small(frame)
+                try:
+                    small = image.small(frame)
+                except ValueError:  # which each of its tiles will tell
+                    small = np.zeros((1, 1), np.uint8)
                 small = small if small.dtype == np.uint8 else depth.to_8bit(small, image.padding)
                 gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
                 mask = geometry.foreground(np.asarray(gray, np.uint8), self.recipe.polarity)
@@ -158,6 +161,11 @@ class SourceFile:
             if mask.frames != frames:
                 held = f"{mask.frames} pages or slices, and its image {frames}"
                 raise ValueError(f"mask {other}: {held}; save each page as a file of its own, which are united")
+            if isinstance(self._image, Volume) and not (self._image.as_stored or isinstance(mask, Volume)):
+                raise ValueError(
+                    f"mask {other}: its pages have no places, and its image's frames are read in the order of theirs, not of the "
+                    "file; save the mask as a volume (NIfTI)"
+                )
             if isinstance(mask, Volume) and isinstance(self._image, Volume) and (gap := self._image.gap(mask)):
                 raise ValueError(
                     f"mask {other}: by its header it lies {gap:.3g} mm from its image; if its voxels are the image's all the same, "
@@ -191,7 +199,7 @@ class SourceFile:
 
     def sha256(self, region: Region) -> str:
         """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""
-        if self.several:
+        if self.several or self._slices:
             return hashlib.sha256(np.ascontiguousarray(self.image.read(region.frame)).tobytes()).hexdigest()
         with self._lock:
             if not self._digest and self.data is not None:

@@ -49,7 +49,7 @@ class Dicom(ImageFile):
     def __init__(self, source: Path | bytes, view: Selection, known: tuple[Any, int] | None = None) -> None:
         check_level(view, 1)
         header, self._place = known or read_header(source)
-        self._source, self._header, self._channels = source, header, view.channels
+        self._source, self.header, self._channels = source, header, view.channels
         with readable():
             if header.get("SOPClassUID") == _SEGMENTATION and not view.raw:
                 raise ValueError("a DICOM segmentation, which holds masks and no image")
@@ -95,11 +95,11 @@ class Dicom(ImageFile):
         """Return type and range of the pixels that are read."""
         if self._palette:
             with readable():
-                deep = int(self._header.RedPaletteColorLookupTableDescriptor[2]) > 8
+                deep = int(self.header.RedPaletteColorLookupTableDescriptor[2]) > 8
             return (np.dtype(np.uint16), (0.0, 65535.0)) if deep else (np.dtype(np.uint8), (0.0, 255.0))
         if self._allocated == 1:
             return np.dtype(np.uint8), (0.0, 255.0)
-        if "PixelRepresentation" not in self._header and not self._rgb:  # float pixel data
+        if "PixelRepresentation" not in self.header and not self._rgb:  # float pixel data
             return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
         if not 1 <= self._bits <= 64:
             raise ValueError(f"bits stored must be 1 to 64; got {self._bits}")
@@ -114,7 +114,7 @@ class Dicom(ImageFile):
             with readable():
                 count, first, bits = (int(value) for value in self._modality.LUTDescriptor)
                 self._modality.LUTDescriptor = [count, first, 8 if bits <= 8 else 16]  # pydicom knows no other depths
-                kind = import_dicom("pydicom.pixels").apply_modality_lut(np.arange(1), self._header).dtype
+                kind = import_dicom("pydicom.pixels").apply_modality_lut(np.arange(1), self.header).dtype
             return kind, (0.0, float(2**bits - 1))
         ends = sorted(end * slope + shift for end in (low, high) for slope, shift in self._rescale.values())
         exact = all(number.is_integer() for pair in self._rescale.values() for number in pair)
@@ -127,14 +127,14 @@ class Dicom(ImageFile):
     def _stored(self, frame: int) -> NDArray[Any]:
         """Return the stored values of a frame, colours as RGB."""
         pydicom, pixels = import_dicom("pydicom"), import_dicom("pydicom.pixels")
-        syntax = getattr(self._header, "file_meta", {}).get("TransferSyntaxUID")
+        syntax = getattr(self.header, "file_meta", {}).get("TransferSyntaxUID")
         if syntax != _DEFLATED:
             self.once("length", self._check_length)
         if syntax in _STREAMS:
             jpeg.check_pixels(self._encoded(frame))
         with readable():
             source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            if syntax in (None, _DEFLATED) or "PhotometricInterpretation" not in self._header:
+            if syntax in (None, _DEFLATED) or "PhotometricInterpretation" not in self.header:
                 source = pydicom.dcmread(source, force=True)
                 if syntax is None:
                     source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
@@ -150,19 +150,19 @@ class Dicom(ImageFile):
 
     def _check_length(self) -> None:
         """Raise `ValueError` where there are no pixel data, or fewer or more than the header says; encoded ones have no length."""
-        implicit, little = self._header.original_encoding
+        implicit, little = self.header.original_encoding
         with readable(), opened(self._source) as file:
             file.seek(self._place)
             tag = file.read(8 if implicit else _TAG)
             start, end = file.tell(), file.seek(0, io.SEEK_END)
         if tag[:2] != (b"\xe0\x7f" if little else b"\x7f\xe0"):
-            raise ValueError(f"a DICOM file without pixel data (modality {self._header.get('Modality') or 'unknown'})")
+            raise ValueError(f"a DICOM file without pixel data (modality {self.header.get('Modality') or 'unknown'})")
         stated = int.from_bytes(tag[-4:], "little" if little else "big")
         if stated == _UNKNOWN:
             return
-        size = self.height * self.width * int(self._header.get("SamplesPerPixel") or 1) * self._allocated
+        size = self.height * self.width * int(self.header.get("SamplesPerPixel") or 1) * self._allocated
         frame = size * 2 // 3 if self._kind == "YBR_FULL_422" else size  # in bits
-        total, held = int(self._header.get("NumberOfFrames") or 1), min(stated, end - start)
+        total, held = int(self.header.get("NumberOfFrames") or 1), min(stated, end - start)
         due = -(-frame * total // 8)
         if held < due:
             raise ValueError(f"truncated DICOM file: {held:,} of {due:,} bytes of pixel data")
@@ -175,7 +175,7 @@ class Dicom(ImageFile):
         """Return the bytes of a frame of a file whose frames are encoded one by one."""
         with readable(), opened(self._source) as file:
             file.seek(self._place + _TAG)
-            total = int(self._header.get("NumberOfFrames") or 1)
+            total = int(self.header.get("NumberOfFrames") or 1)
             return bytes(import_dicom("pydicom.encaps").get_frame(file, frame, number_of_frames=total))
 
     def _shown(self, array: NDArray[Any], frame: int) -> NDArray[Any]:
@@ -184,7 +184,7 @@ class Dicom(ImageFile):
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if self._palette:
             with readable():
-                array = pixels.apply_color_lut(array, self._header)[..., :3]
+                array = pixels.apply_color_lut(array, self.header)[..., :3]
         elif not self._rgb:
             stored, array = array, self._gray(array, self._rescale[frame])
             if self._holes:
@@ -200,7 +200,7 @@ class Dicom(ImageFile):
             return None
         if self._holes:
             return np.nan, np.nan
-        single = "PixelRepresentation" not in self._header
+        single = "PixelRepresentation" not in self.header
         kind = np.dtype(np.float64 if single else f"u{max(self._allocated // 8, 1)}")
         values = self._gray(self._stored_padding(kind), self._rescale[self.indices[0]]).astype(self.dtype)
         return float(values.min()), float(values.max())
@@ -210,9 +210,9 @@ class Dicom(ImageFile):
         if self._bits == 1:
             return []
         names = [f"{kind}PixelPadding{name}" for kind in ("", "Float") for name in ("Value", "RangeLimit")]
-        single = "PixelRepresentation" not in self._header
+        single = "PixelRepresentation" not in self.header
         with readable():
-            return [value for name in names[2 * single :][:2] if (value := self._header.get(name)) is not None]
+            return [value for name in names[2 * single :][:2] if (value := self.header.get(name)) is not None]
 
     def _stored_padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return these values as pixels are stored; the header may write a signed value as an unsigned one."""
@@ -233,7 +233,7 @@ class Dicom(ImageFile):
             slope, shift = rescale
             if self._modality:
                 with readable():
-                    array = import_dicom("pydicom.pixels").apply_modality_lut(array, self._header)
+                    array = import_dicom("pydicom.pixels").apply_modality_lut(array, self.header)
             elif rescale != (1.0, 0.0):
                 whole = self.dtype.kind in "ui"
                 array = array.astype(np.int64) * int(slope) + int(shift) if whole else array * slope + shift

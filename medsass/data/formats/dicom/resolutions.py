@@ -22,7 +22,8 @@ def of(header: Any) -> Resolution | None:
     """Return what a header with `TAGS` says; None where the file is of no slide. May raise whatever pydicom does."""
     pixels = int(header.get("TotalPixelMatrixRows") or 0) * int(header.get("TotalPixelMatrixColumns") or 0)
     aside = any(word in _ASIDE for word in header.get("ImageType") or ())
-    return Resolution(str(header.get("SeriesInstanceUID") or ""), pixels, aside) if pixels else None
+    series = str(header.get("SeriesInstanceUID") or "")
+    return Resolution(series, pixels, aside) if pixels and series else None
 
 
 def lesser(found: Sequence[tuple[T, Resolution]], *, named: bool = False) -> list[T]:

@@ -22,22 +22,13 @@ from medsass.data.formats.dicom import resolutions
 from medsass.data.formats.dicom.image import Dicom, functional_group
 from medsass.data.formats.dicom.resolutions import Resolution
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.image import WHOLE_FILE, Selection, readable
 from medsass.data.formats.volume import LPS, Volume, check_voxels
 
 _SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")  # CT, MR and PET
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
-TAGS = (
-    *resolutions.TAGS,
-    "SOPClassUID",
-    "SeriesNumber",
-    "InstanceNumber",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    *_PLACE,
-)
-_SIZES = ("PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices", "SliceThickness")
+TAGS = (*resolutions.TAGS, "SOPClassUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
+        "SamplesPerPixel", "PhotometricInterpretation", *_PLACE)  # fmt: skip
 _GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
            "PixelSpacing": "PixelMeasuresSequence", "SpacingBetweenSlices": "PixelMeasuresSequence"}  # fmt: skip
 _EVEN = 0.01  # of the distance between slices, by which it and the slices' places may vary
@@ -93,6 +84,8 @@ def slice_of(header: Any, folder: str) -> tuple[str, float] | None:
     """Return what the slices of one volume have in common, of a header with `TAGS`, and the slice's place in mm along them, or
     its number; None for other files.
     """
+    if int(header.get("SamplesPerPixel") or 1) > 1 or "PALETTE" in str(header.get("PhotometricInterpretation")):
+        return None
     placed = all(header.get(name) for name in _PLACE)
     if not header.get("SeriesInstanceUID") or int(header.get("NumberOfFrames") or 1) > 1:
         return None
@@ -112,7 +105,7 @@ def slice_of(header: Any, folder: str) -> tuple[str, float] | None:
 def _header(path: Path) -> Any:
     try:
         return importlib.import_module("pydicom").dcmread(
-            path, stop_before_pixels=True, specific_tags=[*TAGS, *_SIZES], force=True
+            path, stop_before_pixels=True, specific_tags=list(TAGS), force=True
         )
     except Exception:  # as above
         return None
@@ -139,7 +132,7 @@ class Series(Volume):
         for path in paths:
             with _named(path.name):
                 slices.append((path.name, Dicom(path, WHOLE_FILE), 0))
-        self._open(slices, [_header(path) for path in paths], str(paths[0].parent), view)
+        self._open(slices, [one.header for _, one, _ in slices], str(paths[0].parent), view)
 
     def _open(
         self, slices: Sequence[tuple[str, Dicom, int]], planes: Sequence[Mapping[str, Any]], name: str, view: Selection
@@ -147,7 +140,8 @@ class Series(Volume):
         """Open slices, each with its name and its frame in a file, and the elements `planes` that say where each lies."""
         self._slices_of, files = slices, [one for _, one, _ in slices]
         self._faults: dict[int, ValueError] = {}  # by the number of the slice
-        self._affine = _affine(planes, name)
+        with readable():
+            self._affine = _affine(planes, name)
         if any(one.colour for one in files):
             raise ValueError("slices in colour are no volume")
         shape = files[0].width, files[0].height, len(slices), 1
@@ -217,6 +211,7 @@ class Enhanced(Series):
         order = [int(frame) for frame in np.argsort(places, kind="stable")]
         slices = [(f"of frame {frame}", stack, frame) for frame in order]
         self._open(slices, [planes[frame] for frame in order], "a file of several frames", view)
+        self.as_stored = self.cut.axes[0] == 2 and order[:: self.cut.signs[0]] == sorted(order)
 
 
 def planes_of(header: Any) -> list[dict[str, Any]] | None:
@@ -224,14 +219,15 @@ def planes_of(header: Any) -> list[dict[str, Any]] | None:
     without a place or has that of another, or they are not parallel.
     """
     total = int(header.get("NumberOfFrames") or 1)
-    planes = [
-        {name: functional_group(header, frame, group).get(name) for name, group in _GROUPS.items()}
-        for frame in range(total)
-    ]
     try:
-        turned = np.array([plane["ImageOrientationPatient"] for plane in planes], float)
-        places = {round(place, 3) for place in _places(planes)}
-    except (ValueError, TypeError, IndexError):
+        with readable():
+            planes = [
+                {name: functional_group(header, frame, group).get(name) for name, group in _GROUPS.items()}
+                for frame in range(total)
+            ]
+            turned = np.array([plane["ImageOrientationPatient"] for plane in planes], float)
+            places = {round(place, 3) for place in _places(planes)}
+    except ValueError:  # what is wrong with it is told when it is read
         return None
     return planes if len(places) == total > 1 and np.ptp(turned, axis=0).max() < _EVEN else None
 

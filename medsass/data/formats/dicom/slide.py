@@ -116,8 +116,8 @@ class DicomSlide(Dicom):
                 data += file.read(length)
             jpeg.check_pixels(data)
             one = pydicom.Dataset()
-            one.file_meta = self._header.file_meta
-            one.update({element.tag: element for element in self._header.group_dataset(0x0028)})
+            one.file_meta = self.header.file_meta
+            one.update({element.tag: element for element in self.header.group_dataset(0x0028)})
             one.NumberOfFrames = 1
             compressed = one.file_meta.TransferSyntaxUID.is_encapsulated
             one.PixelData = (

@@ -87,10 +87,11 @@ class Catalog:
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
             self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
+        pair = twins.find(self._database) if guessed else None
         for note in volumes.unite(self._database, max(images.every for images in recipe.images)):
             self._say(note)
         self._sort(recipe)
-        self._note(recipe, matched, group_by, guessed)
+        self._note(recipe, matched, group_by, guessed, pair)
         run("DROP TABLE found")
         run("DROP TABLE aside")
         return recipe
@@ -119,7 +120,7 @@ class Catalog:
         return [text for (text,) in self._database.execute("SELECT text FROM notes")]
 
     def counts(self) -> dict[str, int]:
-        """Return the number of image files by split, in the order of the splits."""
+        """Return the number of entries by split, in the order of the splits."""
         query = "SELECT split, count(*) FROM samples GROUP BY split ORDER BY min(rank)"
         return dict(self._database.execute(query).fetchall())
 
@@ -217,8 +218,12 @@ class Catalog:
         for note in notes:
             self._say(note)
 
-    def _note(self, recipe: Recipe, matched: list[bool], group_by: str, guessed: bool) -> None:
-        """Store the notes: the recipe's own, what was passed over, splits without images, groups."""
+    def _note(
+        self, recipe: Recipe, matched: list[bool], group_by: str, guessed: bool, pair: tuple[str, str] | None
+    ) -> None:
+        """Store the notes: the recipe's own, what was passed over, a `pair` of folders with like names, splits without images,
+        groups.
+        """
         if recipe.note:
             self._say(recipe.note)
         for split in dict.fromkeys(images.split for images in recipe.images):
@@ -235,7 +240,7 @@ class Catalog:
                 self._say(
                     f"{count} '.{extension}' files hold no class, a number or a name in one line (first: '{first}')"
                 )
-        if guessed and (pair := twins.find(self._database)):
+        if pair:
             self._say(
                 f"WARNING: '{pair[0]}' and '{pair[1]}' are files of the same names; if one holds masks, say so: "
                 f"--images '{pair[0]}' --masks '{pair[1]}'"

@@ -20,6 +20,7 @@ def unite(database: sqlite3.Connection, every: int) -> list[str]:
                GROUP BY series, entry
                HAVING count(*) > 1 AND count(DISTINCT masks) = 1 AND count(DISTINCT given) = 1
                AND count(DISTINCT coalesce(label, '')) = 1"""
+    database.execute("CREATE INDEX parts ON found (series, entry)")
     volumes = slices = mixed = 0
     example = ""
     for series, table, count, places, image, masks in database.execute(query).fetchall():

@@ -115,6 +115,11 @@ class Maker:
             Made(item.rank, index, self._make(item, held.file, held.regions[index]), skipped)
             for index in range(task.start, stop)
         ]
+        try:
+            self._check(item)
+        except (ValueError, OSError) as error:
+            changed = Rejected(item.entry.image, item.entry.split, reason(error))
+            made = [replace(one, result=changed) for one in made]
         return Answer(self._check_decodes(made), count, held.part, held.file.image.streams)
 
     def _regions(self, item: WorkItem) -> _Open:
@@ -144,13 +149,15 @@ class Maker:
                     made = sample.encode(file, region)
             except (ValueError, OSError) as error:
                 reason(error)
-                self._check(item)
+                if not held:
+                    self._check(item)
                 raise
             finally:
                 if file and not held:
                     file.close()
                     self._source.release(*item.entry.paths)
-            self._check(item)
+            if not held:  # else the part is checked
+                self._check(item)
         except (ValueError, OSError) as error:
             levels = error.levels if isinstance(error, LevelsError) else ()
             return Rejected(item.entry.image, item.entry.split, reason(error), levels)
