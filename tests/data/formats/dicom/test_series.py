@@ -160,6 +160,16 @@ def test_an_enhanced_file_is_the_volume_that_simpleitk_reads(plane: str, tmp_pat
             np.testing.assert_allclose(getattr(made, name)(), getattr(theirs, name)(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_header_without_sizes_is_a_reason(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    made = pydicom.dcmread(paths[0])
+    made.PixelSpacing = 0.5  # one value
+    made.save_as(paths[0])
+    with pytest.raises(ValueError, match="broken file"):
+        Series(paths, Selection())
+
+
 def test_frames_in_one_place_are_a_stack(tmp_path: Path) -> None:
     array, path = RNG.integers(0, 2000, (4, 12, 16)).astype(np.int16), tmp_path / "e.dcm"
     path.write_bytes(saved(enhanced(array, "axial", [0, 1, 1, 2])))

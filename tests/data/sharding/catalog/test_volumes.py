@@ -8,13 +8,16 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import tifffile
+from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth
 from medsass.data.formats.dicom.series import Series, grouped
 from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
-from tests.data.formats.dicom.test_series import by_simpleitk, save_series
+from tests.data.formats.dicom.dicoms import saved
+from tests.data.formats.dicom.test_series import by_simpleitk, enhanced, save_series
 from tests.data.formats.volumes import frames
 from tests.data.sharding.test_shard_volumes import decoded, samples
 
@@ -110,3 +113,62 @@ def test_slices_with_masks_and_those_in_one_place_stay_alone(source: Path) -> No
     assert sorted(found) == ["00", "01", "02", "03", "04"]
     assert not any("are read as" in note for note in notes)
     assert all("mask.png" in content for content in found.values())
+
+
+def test_slices_of_which_some_have_masks_and_those_in_colour_stay_alone(source: Path) -> None:
+    (source / "masks").mkdir()
+    for path in sorted((source / "case 0").iterdir())[1:]:
+        pixels = np.where(pydicom.dcmread(path).pixel_array > 900, 255, 0).astype(np.uint8)
+        Image.fromarray(pixels).save(source / "masks" / f"{path.stem}.png")
+    for path in (source / "case 1").iterdir():
+        one = pydicom.dcmread(path)
+        one.SamplesPerPixel, one.PhotometricInterpretation, one.PlanarConfiguration = 3, "RGB", 0
+        one.BitsAllocated = one.BitsStored = 8
+        one.HighBit, one.PixelRepresentation = 7, 0
+        one.PixelData = bytes(12 * 16 * 3)
+        one.save_as(path)
+    found, notes = made(source, images="case 0/*.dcm", masks="masks/{stem}.png")
+    assert {key: "mask.png" in one for key, one in found.items()} == {"00": False, "01": True, "02": True, "03": True}
+    found, notes = made(source, images="case 1/*.dcm")
+    assert sorted(found) == ["00", "01", "02", "03", "04"]
+    assert not any("are read as" in note for note in notes)
+
+
+def test_two_tables_share_a_folder_and_a_damaged_slice_leaves_the_tiles_of_others(source: Path) -> None:
+    """A recipe with the first slices of a series in one split, the others in another."""
+    recipe = source.parent / "two.toml"
+    tables = [
+        f'[[images]]\npath = "case 2/0{which}.dcm"\nsplit = "{split}"'
+        for which, split in (("[01]", "train"), ("[!01]", "val"))
+    ]
+    recipe.write_text("\n".join(['name = "two"', *tables]))
+    found, _ = made(source, recipe=str(recipe))
+    assert len(found) == 6
+    (paths,) = grouped(sorted((source / "case 0").iterdir()))
+    paths[1].write_bytes(paths[1].read_bytes()[:-60])
+    found, _ = made(source, images="case 0/*.dcm", tile=8, min_foreground=0.01)
+    assert {int(key[8:14]) for key in found} == {0, 2, 3}
+
+
+def test_folders_of_like_names_are_told_before_slices_are_united(tmp_path: Path) -> None:
+    for name in ("ct", "lesion"):
+        save_series(tmp_path / "all" / name)
+    _, notes = made(tmp_path / "all")
+    assert any(note.startswith("WARNING: 'ct/*' and 'lesion/*' are files of the same names") for note in notes)
+
+
+def test_pages_do_not_mask_frames_that_were_put_in_order(tmp_path: Path) -> None:
+    array = np.arange(5 * 12 * 16).reshape(5, 12, 16).astype(np.int16)
+    for name, order in (("up", range(5)), ("down", range(5)[::-1])):
+        (tmp_path / "all" / "images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / "masks").mkdir(exist_ok=True)
+        (tmp_path / "all" / "images" / f"{name}.dcm").write_bytes(saved(enhanced(array, "axial", order)))
+        tifffile.imwrite(
+            tmp_path / "all" / "masks" / f"{name}.tif",
+            (array[list(order)] > 400).astype(np.uint8),
+            photometric="minisblack",
+        )
+    found, _ = made(tmp_path / "all", window="400,401")
+    assert sorted(found) == [f"up-f{frame:06d}" for frame in range(5)]
+    for content in found.values():
+        np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
