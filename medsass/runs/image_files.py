@@ -12,7 +12,7 @@ from typing import Literal
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
 from medsass.data.formats import kinds, opening
-from medsass.data.formats.dicom import series
+from medsass.data.formats.dicom import grouping, series
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
 from medsass.data.shards import remote
 from medsass.data.shards.manifest import Manifest
@@ -134,7 +134,7 @@ def _inputs(paths: list[Path], *, named: bool = False) -> list[Input]:
     """Return images of these files, with DICOM slices of one series together; a folder's only series takes its name. `named`
     says whether the user named each.
     """
-    groups = series.grouped(paths, named=named)
+    groups = grouping.grouped(paths, named=named)
     folders = Counter(slices[0].parent for slices in groups if len(slices) > 1)
 
     used = Counter[tuple[Path, str]]()
@@ -143,7 +143,7 @@ def _inputs(paths: list[Path], *, named: bool = False) -> list[Input]:
         if len(slices) == 1:
             return Input(slices[0], _stem(slices[0]))
         folder = slices[0].parent
-        name = folder.resolve().name + (f"-{series.number(slices[0])}" if folders[folder] > 1 else "")
+        name = folder.resolve().name + (f"-{grouping.number(slices[0])}" if folders[folder] > 1 else "")
         used[folder, name] += 1
         return Input(folder, name if used[folder, name] == 1 else f"{name}-{used[folder, name]}", slices)
 

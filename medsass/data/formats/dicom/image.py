@@ -65,7 +65,7 @@ class Dicom(ImageFile):
         self._palette, self._rgb = self._kind == "PALETTE COLOR", self._kind in _RGB
         if not (self._palette or self._rgb or self._kind in ("MONOCHROME1", "MONOCHROME2")):
             raise ValueError(f"photometric interpretation {self._kind} is not supported")
-        colour, inverted = self._palette or self._rgb, self._kind == "MONOCHROME1"
+        colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1"
         if view.channels:
             pick_channels(view.channels, 3 if colour else 1)
         frames = chosen(view, total)
@@ -78,11 +78,11 @@ class Dicom(ImageFile):
         left_out, self.span = self._select(view, total), span
         windows = {_window(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
-        self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and inverted else own
+        self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and self.inverted else own
         self.common, self.padding = True, None if colour else self._padding()
         notes = {
             left_out: bool(left_out),
-            "inverted (MONOCHROME1)": inverted,
+            "inverted (MONOCHROME1)": self.inverted,
             "palette to RGB": self._palette,
             f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
             "bilevel to gray": self._bits == 1,

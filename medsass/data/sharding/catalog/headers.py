@@ -8,28 +8,28 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from medsass import files
+from medsass.data.formats import kinds
 from medsass.data.formats.dicom import resolutions
+from medsass.data.formats.dicom.grouping import TAGS, Orientations, Slice, slice_of
 from medsass.data.formats.dicom.resolutions import Resolution
-from medsass.data.formats.dicom.series import TAGS, slice_of
 from medsass.data.sharding.catalog import tars
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.splits import digest
 from medsass.data.sharding.recipe import Recipe
 
-_DICOM = ("", ".dcm", ".dicom", ".dic", ".ima")
 _TAGS = ("PatientID", "SeriesInstanceUID", "StudyInstanceUID")
 _THREADS = 16  # a header is a few kB, so that the time is that of asking for it
 _AT_ONCE = 10_000
 
 
 class _Header(NamedTuple):
-    """What the header of a DICOM file says: its group, which file of a slide it is, if it is of one, and as a slice of a series
-    what it has in common with the others, and its place.
+    """What the header of a DICOM file says: its group, which file of a slide it is, if it is of one, and which slice of a
+    series.
     """
 
     group: str | None
     slide: Resolution | None
-    slice: tuple[str, float] | None
+    slice: Slice | None
 
 
 def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str) -> int:
@@ -39,11 +39,9 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
     by its series. Returns the number of files that are left out.
     """
-    where = " OR ".join(f"image LIKE '%{suffix}'" for suffix in _DICOM[1:]) + " OR image NOT LIKE '%.%'"
-    images = [image for (image,) in database.execute(f"SELECT image FROM found WHERE {where}")]
-    images = [image for image in images if PurePosixPath(image).suffix.lower() in _DICOM]
+    images = [image for (image,) in database.execute("SELECT image FROM found") if _may_be_dicom(image)]
     own = group_by in ("patient", "series") or (not group_by and not recipe.groups)
-    slides: list[tuple[str, Resolution]] = []
+    slides, known = list[tuple[str, Resolution]](), Orientations()
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(images), _AT_ONCE):
             some = images[start : start + _AT_ONCE]
@@ -51,7 +49,7 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
             rows = [
-                (header.group, header.group if own else None, *(header.slice or (None, None)), image)
+                (header.group, header.group if own else None, *_series(header.slice, known), image)
                 for image, header in found
             ]
             change = "UPDATE found SET named = ?, grp = coalesce(?, grp), series = ?, place = ? WHERE image = ?"
@@ -60,6 +58,15 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
     database.executemany("DELETE FROM found WHERE image = ?", smaller)
     database.executemany("INSERT INTO aside VALUES (?)", smaller)
     return len(smaller)
+
+
+def _may_be_dicom(image: str) -> bool:
+    """Return whether a file can be DICOM by its name, which may have any suffix that is no other format's."""
+    return kinds.SUFFIXES.get(PurePosixPath(image).suffix.lower(), "dicom") == "dicom"
+
+
+def _series(one: Slice | None, known: Orientations) -> tuple[str | None, float | None]:
+    return (known.key(one), one.place) if one else (None, None)
 
 
 def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
@@ -71,7 +78,10 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
         member = BytesIO(b"".join(tars.pieces(source / stat.tar, stat.place, stat.size))) if stat.tar else None
         with files.reaching(path), member or path.open("rb") as file:
             header = pydicom.dcmread(
-                file, stop_before_pixels=True, specific_tags=[*_TAGS, *TAGS], force=path.suffix != ""
+                file,
+                stop_before_pixels=True,
+                specific_tags=[*_TAGS, *TAGS],
+                force=path.suffix.lower() in kinds.SUFFIXES,
             )
         order = reversed(_TAGS[:2]) if series else (_TAGS[0], _TAGS[2], _TAGS[1])
         tag = next((tag for tag in order if str(header.get(tag) or "").strip()), "")

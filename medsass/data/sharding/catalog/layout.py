@@ -11,19 +11,18 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import filter as matching
-from os.path import commonprefix
 from unicodedata import normalize
 
 from medsass.data.sharding.catalog import names
+from medsass.data.sharding.catalog.ends import Ends, ends_of
 from medsass.data.sharding.catalog.pairing import stem
 from medsass.data.sharding.recipe import Images
 
 _RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united
 _FOLDERS = 50  # that are compared with one another
-_TRIED, _KNOWN = 200, 5000  # images and masks on which ends of names are tried
+_KNOWN = 5000  # masks on which ends of names are tried
 
 Content = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
-Ends = tuple[tuple[str, str], tuple[str, str]]
 """What comes before and after the common part of an image's stem, and of its mask's."""
 
 
@@ -120,7 +119,7 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
         return _Found(Images(f"{base}*", f"{truth}/{{stem}}/*"), len(cases), images)
     best, inside = None, ""
     for sub, some in _inside(there):
-        count, ends = _ends([_whole(name) for name in here], [_whole(name) for name in some])
+        count, ends = ends_of([_whole(name) for name in here], [_whole(name) for name in some])
         if count > (best[0] if best else 0):
             best, inside = (count, ends, some), sub
     if best is None:
@@ -161,7 +160,7 @@ def _several(best: _Found, near: dict[str, Sequence[str]], there: Sequence[str],
     here = [name for folder in alike for name in near[folder]]
     if len(alike) < 2 or len(set(here)) < len(here) or not best.ends:
         return None
-    count, ends = _ends([_whole(name) for name in here], [_whole(name) for name in there])
+    count, ends = ends_of([_whole(name) for name in here], [_whole(name) for name in there])
     return (
         _by_stem(re.sub(r"\d+", "*", glob.escape(best.images)) + "/", glob.escape(masks), ends)
         if count > best.pairs
@@ -196,61 +195,11 @@ def _whole(path: str) -> str:
     return normalize("NFC", folder + slash + stem(path))
 
 
-def _ends(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
-    """Return how the stems of images and masks in the same folders differ, so that most pair, and how many of some images do;
-    0 where fewer than half of the smaller set pair. Paths have no suffixes.
-    """
-    own, others = images[:_TRIED], set(masks)
-    tried: set[Ends] = {(("", ""), ("", ""))}
-    for path in dict.fromkeys([*own[:2], *own[-1:]]):
-        folder, _, image = path.rpartition("/")
-        for other in others:
-            beside, _, mask = other.rpartition("/")
-            begin = commonprefix([image, mask])  # noqa: RUF071 - these are no paths
-            if begin := begin.rstrip("-_. ") if len(begin) < min(len(image), len(mask)) else begin:
-                tried.add((("", image[len(begin) :]), ("", mask[len(begin) :])))
-            if end := commonprefix([image[::-1], mask[::-1]]):  # noqa: RUF071
-                tried.add(((image[: -len(end)], ""), (mask[: -len(end)], "")))
-            word = names.mask_word(mask)
-            if folder and folder == beside and word and not word.start():  # case_1/image and case_1/mask
-                tried.add((("", image), ("", mask)))
-
-    def pairs(ends: Ends) -> int:
-        (a, b), (c, d) = ends
-        split = (path.rpartition("/") for path in own)
-        fitting = (
-            (folder + slash, name[len(a) : len(name) - len(b)])
-            for folder, slash, name in split
-            if name.startswith(a) and name.endswith(b) and len(name) >= len(a) + len(b)
-        )
-        return sum(
-            f"{folder}{c}{core}{d}" in others and _between_words(a, core, b) and _between_words(c, core, d)
-            for folder, core in fitting
-        )
-
-    best = min(tried, key=lambda ends: (-pairs(ends), sum(map(len, ends[0] + ends[1])), ends))
-    count = pairs(best)
-    chance = count == 1 and any(best[0] + best[1]) and max(len(own), len(others)) > 1
-    return (count if 2 * count >= min(len(own), len(others)) and not chance else 0), best
-
-
-def _between_words(start: str, core: str, end: str) -> bool:
-    """Return whether the common part of a name is cut out between words and numbers, not within one."""
-
-    def within(left: str, right: str) -> bool:
-        one, other = left[-1:], right[:1]
-        return (one.isdigit() and other.isdigit()) or (
-            one.isalpha() and other.isalpha() and not one.islower() < other.isupper()
-        )
-
-    return not core or not (within(start, core) or within(core, end))
-
-
 def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     """Return the table of a source whose masks lie beside their images and have names that say so."""
     masks = {path: found for path in paths if (found := names.mask_word(stem(path)))}
     images = [_whole(path) for path in paths if path not in masks]
-    count, ((a, b), (c, d)) = _ends(images, [_whole(path) for path in masks])
+    count, ((a, b), (c, d)) = ends_of(images, [_whole(path) for path in masks])
     if not count:
         return ()
     if any(found.start() > 0 and found.end() < len(stem(path)) for path, found in masks.items()):  # numbered objects

@@ -185,12 +185,14 @@ class Glob:
 
     def as_mask(self, path: str, masks: str) -> str:
         """Return the name that a glob of masks has for an image, as far as the wildcards say."""
-        found, parts = self._found(path), _TOKEN.split(masks)
+        folder, slash, name = masks.rpartition("/")
+        core, suffix = stem(name), name[len(stem(name)) :]
+        found, parts = self._found(path), _TOKEN.split(folder + slash + core)
         values = [text.rstrip("/") for text in found.groups()] if found else []
         if len(values) != len(parts) - 1:
-            folder, _, name = masks.rpartition("/")
-            return f"{folder}{'/' * bool(folder)}{stem(path)}{name[len(stem(name)) :]}"
-        return re.sub("/+", "/", "".join(a + b for a, b in zip(parts, [*values, ""], strict=True)))
+            return folder + slash + stem(path) + suffix
+        filled = "".join(a + b for a, b in zip(parts, [*values, ""], strict=True))
+        return re.sub("/+", "/", filled).lstrip("/") + suffix
 
 
 def _translated(step: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsass.data.formats.dicom.series import grouped
+from medsass.data.formats.dicom.grouping import grouped
 from tests.data.formats.dicom.dicoms import dataset, saved
 
 FILES = {"small": (8, "VOLUME"), "large": (16, "VOLUME"), "label": (9, "LABEL"), "over": (90, "OVERVIEW")}

@@ -14,7 +14,8 @@ import SimpleITK as sitk  # noqa: N813
 from pydicom.dataset import Dataset
 
 from medsass.data.formats import depth
-from medsass.data.formats.dicom.series import Series, grouped
+from medsass.data.formats.dicom.grouping import grouped
+from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.dicom.dicoms import RNG, dataset, saved

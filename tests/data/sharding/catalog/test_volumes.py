@@ -13,7 +13,8 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth
-from medsass.data.formats.dicom.series import Series, grouped
+from medsass.data.formats.dicom.grouping import grouped
+from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
 from tests.data.formats.dicom.dicoms import saved
