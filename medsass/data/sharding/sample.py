@@ -92,6 +92,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         if region.box:
             whole_size = {"height": file.image.height, "width": file.image.width}
             meta["tile"] = {**asdict(region.box), "level": config.level, "of": whole_size}
+        meta["source"] = file.source(region)
         if file.several:
             meta["frame"] = file.image.indices[region.frame]
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": sha256}

@@ -103,6 +103,12 @@ class SourceFile:
         """True where the file holds several images that all become samples."""
         return self.image.frames > 1
 
+    def source(self, region: Region) -> str:
+        """Return the path of the file that a region is of: of a series the slice's, unless it is cut across them."""
+        slices, image = self.entry.slices, self._image
+        place = image.place(image.indices[region.frame]) if slices and isinstance(image, Series) else None
+        return self.entry.image if place is None else slices[place]
+
     def regions(self) -> tuple[list[Region], int]:
         """Return the regions to store, in a fixed order, and the number of tiles skipped for too little foreground."""
         image, tile, least = self.image, self.config.tile, self.config.min_foreground

@@ -118,11 +118,16 @@ class Series(Volume):
 
     def _decode(self, frame: int, box: Box, level: int) -> NDArray[Any]:
         pixels = super()._decode(frame, box, level)
-        along = self.cut.axes[0] == 2  # slices as they are in the files, of which one may be damaged
-        place = frame if self.cut.signs[0] == 1 else len(self._slices_of) - 1 - frame
-        if self._faults and (not along or place in self._faults):
-            raise self._faults[place if along else min(self._faults)]
+        place = self.place(frame)
+        if self._faults and (place is None or place in self._faults):
+            raise self._faults[min(self._faults) if place is None else place]
         return pixels
+
+    def place(self, frame: int) -> int | None:
+        """Return the number of the slice, in order, that a frame of the file is; None where it is cut across them."""
+        if self.cut.axes[0] != 2:
+            return None
+        return frame if self.cut.signs[0] == 1 else len(self._slices_of) - 1 - frame
 
     def close(self) -> None:
         """Give the voxels back."""

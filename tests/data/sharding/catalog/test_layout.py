@@ -29,6 +29,14 @@ LAYOUTS = {
         + ["imagesTs/c_03_0000.nii.gz", "dataset.json"],
         {"imagesTr/c_01_0000.nii.gz": ("labelsTr/c_01.nii.gz",), "imagesTr/c_02_0000.nii.gz": ("labelsTr/c_02.nii.gz",), "imagesTs/c_03_0000.nii.gz": ()},
     ),
+    "some slices beside their masks": (
+        [f"c{c}/z{i}.png" for c in (0, 1) for i in range(5)] + [f"c{c}/z{i}_mask.png" for c in (0, 1) for i in (2, 3)],
+        {**{f"c0/z{i}.png": (f"c0/z{i}_mask.png",) for i in (2, 3)}, "c0/z0.png": (), "c1/z4.png": ()},
+    ),
+    "two masks of nine": (
+        [f"{i}.png" for i in range(1, 10)] + ["mask_4.png", "mask_5.png"],
+        {"4.png": ("mask_4.png",), "5.png": ("mask_5.png",), "1.png": (), "9.png": ()},
+    ),
     "DRIVE": (
         product("training/images/{}_training.tif", "21", "22") + product("training/1st_manual/{}_manual1.gif", "21", "22")
         + product("training/mask/{}_training_mask.gif", "21", "22") + product("test/images/{}_test.tif", "01", "02"),

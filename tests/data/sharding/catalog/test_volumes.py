@@ -54,6 +54,10 @@ def test_a_series_is_a_volume_in_the_order_of_its_places(axis: str, every: int |
                 expected[f"case_{number}-f{picture.indices[frame]:06d}"] = depth.scaled(pixels, limits, 8, None)
     told = {f"{key.partition('-f')[0]}-f{json.loads(one['json'])['frame']:06d}": one for key, one in found.items()}
     assert told.keys() == expected.keys()
+    if axis == "":  # a frame names its slice
+        for content in told.values():
+            pixels = pydicom.dcmread(source / json.loads(content["json"])["source"]).pixel_array
+            assert np.corrcoef(pixels.ravel(), decoded(content["png"]).ravel())[0, 1] > 0.99
     for key, content in told.items():
         np.testing.assert_array_equal(decoded(content["png"]), expected[key])
 
@@ -173,3 +177,28 @@ def test_pages_do_not_mask_frames_that_were_put_in_order(tmp_path: Path) -> None
     assert sorted(found) == [f"up-f{frame:06d}" for frame in range(5)]
     for content in found.values():
         np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
+
+
+def test_damaged_and_unusable_slices_are_left_out_alone_and_named(source: Path) -> None:
+    (paths,) = grouped(sorted((source / "case 2").iterdir()))
+    one = pydicom.dcmread(paths[1])
+    one.PhotometricInterpretation = "FOO"
+    one.save_as(paths[1])
+    found, _ = made(source)
+    assert len(found) == 14
+    line = json.loads((source.parent / "out" / "rejected.jsonl").read_text())
+    assert line["reason"] == f"slice {paths[1].name}: photometric interpretation FOO is not supported"
+
+
+def test_dots_in_names_hide_no_dicom_file(source: Path) -> None:
+    whole, _ = made(source)
+    for number in range(3):
+        (source / f"case {number}").rename(source / f"1.3.6.1.4.{number}")
+        for path in (source / f"1.3.6.1.4.{number}").iterdir():
+            path.rename(path.with_name(f"CT.1.2.840.{path.stem}"))
+    found, notes = made(source)
+    assert "15 DICOM slices are read as 3 volumes, one for each series" in notes
+    assert len(found) == len(whole) == 15
+    groups = [json.loads(one["json"])["group"] for one in found.values()]
+    assert len(set(groups)) == 3
+    assert all(group.startswith("patient-") for group in groups)

@@ -1,0 +1,32 @@
+"""Which DICOM files are slices of one volume."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsass.data.formats.dicom.grouping import grouped
+from tests.data.formats.dicom.dicoms import RNG, dataset, saved
+from tests.data.formats.dicom.test_series import changed, save_series
+
+
+def test_slices_whose_directions_differ_a_little_are_one_volume(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    (paths,) = grouped(sorted(tmp_path.iterdir()))
+    changed(paths, ImageOrientationPatient=lambda at: [1, 0.0004995 + at % 2 * 1e-6, 0, 0, 1, 0])
+    assert [len(group) for group in grouped(paths)] == [6]
+    changed(paths, ImageOrientationPatient=lambda at: [1, at % 2 * 0.1, 0, 0, 1, 0])
+    assert sorted(len(group) for group in grouped(paths)) == [3, 3]
+
+
+def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
+    save_series(tmp_path / "a")
+    save_series(tmp_path / "b", "sagittal", slices=2, SeriesNumber=7)
+    (tmp_path / "x.dcm").write_bytes(saved(dataset(RNG.integers(0, 9, (8, 8), np.uint8), SeriesInstanceUID="1.2.9")))
+    (tmp_path / "t.png").write_bytes(b"\x89PNG and no more")
+    paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert [len(group) for group in grouped(paths)] == [6, 2, 1, 1]
+    shutil.copy(tmp_path / "a" / "00.dcm", tmp_path / "a" / "copy.dcm")
+    with pytest.warns(UserWarning, match="7 slices of one series, of which some lie in one place; each is an image"):
+        assert [len(group) for group in grouped(sorted((tmp_path / "a").iterdir()))] == [1] * 7
