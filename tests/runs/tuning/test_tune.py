@@ -121,13 +121,13 @@ def _line(shards: Path, *options: object) -> str:
 
 
 @pytest.mark.parametrize("option", ["--out", "--sheet"])
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(option: str, shards: Path, tmp_path: Path) -> None:
-    monkey = pytest.MonkeyPatch()
-    monkey.setattr(tune.score, "glimpse", lambda *_: pytest.fail("looked at images first"))
-    with monkey.context():
-        assert "make it first" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path / "none" / "file")
-        assert "is a folder" in _line(shards, "--out", tmp_path / "x.toml", option, tmp_path)
-    monkey.undo()
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    option: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune.score, "glimpse", lambda *_: pytest.fail("looked at images first"))
+    for path, reason in ((tmp_path / "none" / "file", "make it first"), (tmp_path, "is a folder")):
+        options = {"--out": tmp_path / "x.toml", option: path}
+        assert reason in _line(shards, *(word for pair in options.items() for word in pair))
 
 
 def test_a_file_that_tune_did_not_write_is_kept(
