@@ -37,13 +37,11 @@ def grouped(paths: Sequence[Path], *, named: bool = False) -> list[tuple[Path, .
         header = None if path.is_dir() or kinds.kind(kinds.head(path), path) != "dicom" else header_of(path)
         if header is None:
             continue
-        held = None
         with suppress(Exception):  # what is wrong with it is told when it is read
-            held = resolutions.of(header)
-        if held:
-            slides.append((path, held))
-        elif found := slice_of(header, str(path.parent)):
-            series[known.key(found)].append((found.place, path))
+            if held := resolutions.of(header):
+                slides.append((path, held))
+            elif found := slice_of(header, str(path.parent)):
+                series[known.key(found)].append((found.place, path))
     if aside := set(resolutions.lesser(slides, named=named)):
         what = f"{len(aside)} labels, overviews and smaller resolutions of DICOM slides"
         warnings.warn(f"{min(aside).parent}: {what} are passed over", stacklevel=2)

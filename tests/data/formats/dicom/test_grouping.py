@@ -30,3 +30,10 @@ def test_only_slices_of_one_volume_come_together(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "a" / "00.dcm", tmp_path / "a" / "copy.dcm")
     with pytest.warns(UserWarning, match="7 slices of one series, of which some lie in one place; each is an image"):
         assert [len(group) for group in grouped(sorted((tmp_path / "a").iterdir()))] == [1] * 7
+
+
+def test_a_header_that_means_nothing_leaves_its_file_alone(tmp_path: Path) -> None:
+    save_series(tmp_path)
+    paths = sorted(tmp_path.iterdir())
+    changed(paths, SamplesPerPixel=lambda at: [1, 1] if at == 2 else 1)
+    assert sorted(map(len, grouped(paths))) == [1, 5]
