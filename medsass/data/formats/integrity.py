@@ -17,6 +17,8 @@ from medsass.data.formats.image import check_size, readable
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM", b"tEXt", b"sBIT"}
+"""Chunks that DALI passes over whatever they hold, which it does not do with bKGD and fcTL."""
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by colour type
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -24,19 +26,29 @@ _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2),
 _FILTERS = 4  # the largest number of a row's filter
 
 
-def check(data: bytes, suffix: str) -> None:
-    """Raise `ValueError` with the reason where a file is broken; `suffix` is "png", "jpg" or "jp2"."""
-    {"png": check_png, "jpg": jpeg.check, "jp2": _check_jpeg2000}[suffix](data)
+def check(data: bytes, suffix: str) -> bool:
+    """Return whether a file is sure to be read alike by every decoder, as `check_png` says; `suffix` is "png", "jpg" or "jp2".
+
+    Raises `ValueError` with the reason where the file is broken.
+    """
+    if suffix == "png":
+        return check_png(data)
+    {"jpg": jpeg.check, "jp2": _check_jpeg2000}[suffix](data)
+    return False  # their pixel data tell only a decoder
 
 
-def check_png(data: bytes) -> None:
-    """Raise `ValueError` where a PNG file breaks a rule that a decoder may rely on."""
-    inflate_png(data)
+def check_png(data: bytes) -> bool:
+    """Return whether a PNG file is so plain that nothing is left to its decoder's judgement: 8 bits in gray, RGB or RGBA, not
+    interlaced, no chunks but pixels and what says nothing of them, a stream without a flaw.
+
+    Raises `ValueError` where it breaks a rule that a decoder may rely on.
+    """
+    return inflate_png(data)[1]
 
 
-def inflate_png(data: bytes) -> tuple[bytes, set[bytes]]:
-    """Return the rows of a PNG file, each behind the byte of its filter, pass after pass, and the types of its chunks. Raises
-    `ValueError` as `check_png` does.
+def inflate_png(data: bytes) -> tuple[bytes, bool]:
+    """Return the rows of a PNG file, each behind the byte of its filter, pass after pass, and what `check_png` returns. Raises
+    `ValueError` as that does.
     """
     if not data.startswith(_SIGNATURE):
         raise ValueError("not a PNG file")
@@ -54,7 +66,9 @@ def inflate_png(data: bytes) -> tuple[bytes, set[bytes]]:
         raise ValueError("broken PNG file: a header or palette out of place")
     if not pixels:
         raise ValueError("broken PNG file: no pixel data")
-    return _rows(b"".join(pixels), *_sizes(data)), set(kinds)
+    rows, flawless = _rows(b"".join(pixels), *_sizes(data))
+    usual = data[24] == 8 and data[25] in (0, 2, 6) and not data[28]
+    return rows, usual and flawless and set(kinds) <= _HARMLESS
 
 
 def _check_jpeg2000(data: bytes) -> None:
@@ -91,11 +105,15 @@ def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     return passes, sum(rows * stride for rows, stride in passes)
 
 
-def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> bytes:
-    """Inflate a PNG's pixel data. Raises `ValueError` where they are not its rows, each with a filter that exists."""
+def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> tuple[bytes, bool]:
+    """Inflate a PNG's pixel data, and say whether they are its rows and nothing else. Raises `ValueError` where they do not hold
+    its rows, each with a filter that exists.
+    """
+    flawless = True
     try:
         raw = bytes(imagecodecs.deflate_decode(packed, out=size))  # by libdeflate, in half the time
     except imagecodecs.DeflateError:
+        flawless = False
         try:
             raw = zlib.decompressobj().decompress(packed, size)  # forgives bytes behind the last row, as libpng does
         except zlib.error as error:
@@ -107,4 +125,4 @@ def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> bytes:
         if np.frombuffer(raw, np.uint8, rows * stride, at)[::stride].max() > _FILTERS:
             raise ValueError("broken PNG file: a row with an unknown filter")
         at += rows * stride
-    return raw
+    return raw, flawless

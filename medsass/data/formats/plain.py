@@ -21,11 +21,10 @@ from medsass.data.formats.image import ImageFile, Selection, readable
 MAGIC = b"\x89PNG\r\n\x1a\n"
 EXIF = (b"eXIf", b"exif", b"xmp")  # without any of these a PNG says nothing of its orientation
 
-_CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type of a plain PNG -> channels
+CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type of a plain PNG -> channels
+COLOUR = 25  # byte of a PNG that holds its colour type
 _FLAT = 16  # pixels for a byte of the file, from which on a picture is flat, as masks are
 _SUB, _UP = 1, 2  # filters
-_MOST_RUNS = 64  # of rows with one filter
-_HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM", b"tEXt", b"bKGD", b"sBIT"}
 _RARE = (b"tRNS", b"acTL", *EXIF)  # transparency, animation, orientation: left to Pillow
 _EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
@@ -38,7 +37,8 @@ class Png(ImageFile):
     def __init__(self, data: bytes, view: Selection, height: int, width: int, channels: int) -> None:
         super().__init__(height, width, channels > 1, np.dtype(np.uint8), view)
         self.converted = "alpha dropped" if channels == 4 else ""
-        self.data, self.checked, self._channels = data, False, channels
+        self.data, self._channels = data, channels
+        self.sure: bool | None = None  # what `integrity.check_png` returns, where it is known
 
     def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:
         flat = len(self.data) * _FLAT < self.height * self.width
@@ -50,12 +50,11 @@ class Png(ImageFile):
     def _by_rows(self) -> NDArray[np.uint8] | None:
         """Decode and check the picture, if it is whole and no row has a filter that needs its neighbours one by one."""
         try:
-            inflated, kinds = integrity.inflate_png(self.data)
+            inflated, self.sure = integrity.inflate_png(self.data)
         except ValueError:  # libpng says what is wrong, and forgives more
             return None
-        self.checked = True
         rows = np.frombuffer(inflated, np.uint8).reshape(self.height, -1)
-        return unfiltered(rows, self._channels) if kinds <= _HARMLESS else None
+        return unfiltered(rows, self._channels) if self.sure else None
 
     def _by_libpng(self) -> NDArray[Any]:
         try:
@@ -74,25 +73,23 @@ def unfiltered(rows: NDArray[np.uint8], channels: int) -> NDArray[np.uint8] | No
         channels: of a pixel.
 
     Returns:
-        (h, w), or (h, w, channels) of several; None where a row has the filter Average or Paeth, or filters change too
-        often for this to be fast.
+        (h, w), or (h, w, channels) of several; None where a row has the filter Average or Paeth.
     """
     filters, height = rows[:, 0], len(rows)
-    ends = [*(np.flatnonzero(np.diff(filters)) + 1), height]
-    if filters.max() > _UP or len(ends) > _MOST_RUNS:
+    if filters.max() > _UP:
         return None
     pixels = rows[:, 1:] if channels == 1 else rows[:, 1:].reshape(height, -1, channels)
-    runs, start = list[NDArray[np.uint8]](), 0
-    for end in ends:
-        run = pixels[start:end]
-        if filters[start] == _SUB:
-            run = imagecodecs.delta_decode(run, axis=1)
-        elif filters[start] == _UP:
-            above = runs[-1][-1:] if runs else np.zeros_like(run[:1])
-            run = imagecodecs.delta_decode(np.concatenate([above, run]), axis=0)[1:]
-        runs.append(run)
-        start = end
-    return runs[0] if len(runs) == 1 else np.concatenate(runs)
+    left, above = filters == _SUB, filters == _UP
+    if left.all():
+        return np.asarray(imagecodecs.delta_decode(pixels, axis=1))
+    if left.any():
+        pixels = pixels.copy()
+        pixels[left] = imagecodecs.delta_decode(pixels[left], axis=1)
+    if above.any():  # such rows are sums of all from the last one that is not, as differences of sums from the top
+        first = np.maximum.accumulate(np.where(above, 0, np.arange(height)))
+        sums = np.concatenate([np.zeros_like(pixels[:1]), imagecodecs.delta_decode(pixels, axis=0)])
+        pixels = sums[1:] - sums[first]
+    return pixels
 
 
 def plain_png(data: bytes) -> tuple[int, int, int] | None:
@@ -100,9 +97,9 @@ def plain_png(data: bytes) -> tuple[int, int, int] | None:
     if not data.startswith(MAGIC) or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
-    if depth != 8 or kind not in _CHANNELS or interlaced or names(data, _RARE):
+    if depth != 8 or kind not in CHANNELS or interlaced or names(data, _RARE):
         return None
-    return height, width, _CHANNELS[kind]
+    return height, width, CHANNELS[kind]
 
 
 def names(data: bytes, names: Sequence[bytes]) -> bool:

@@ -42,6 +42,7 @@ class Sample:
         extension: that of the image.
         meta: the content of the JSON.
         levels: of the mask files, by name.
+        sure: whether the image is a PNG that any decoder reads alike.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Sample:
     extension: str
     meta: dict[str, Any]
     levels: dict[str, Levels] = field(default_factory=dict)
+    sure: bool = False
 
 
 def encode(file: SourceFile, region: Region | None = None) -> Sample:
@@ -67,7 +69,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         extension, size, converted = unchanged
         key, image, read_size = entry.key, file.data or b"", size
         sha256 = hashlib.sha256(image).hexdigest()
-        integrity.check(image, extension)
+        sure = integrity.check(image, extension)
     else:
         if alone and file.several:
             raise ValueError(
@@ -77,6 +79,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         array, limits = file.read(region)
         resized, extension = _resize(array, config, file.data)
         image, size, read_size = _encode(resized, extension), resized.shape[:2], array.shape[:2]
+        sure = extension == "png" and resized.dtype == np.uint8
         deeper = f"{file.image.dtype} to {array.itemsize * 8} bit" if file.image.dtype != array.dtype else ""
         if limits and not (file.image.limits or file.recipe.window):
             physical = "rescaled" in file.image.converted or limits[0][0] < _AIR
@@ -104,7 +107,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta, levels)
+    return Sample(key, entry.split, files, extension, meta, levels, sure)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:

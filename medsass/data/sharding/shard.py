@@ -6,7 +6,6 @@ how often the run was killed, and memory is bounded by what is in flight, not by
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, fields, replace
@@ -22,7 +21,6 @@ from medsass.data.sharding.catalog.catalog import ANY, Catalog
 from medsass.data.sharding.journal import LAYOUT, Journal
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.staging import MismatchError, Staging
-from medsass.data.sharding.workers import forkserver
 from medsass.data.sharding.workers.prepare import Preparation
 from medsass.data.sharding.write import Writer
 from medsass.data.shards import manifest
@@ -49,9 +47,10 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
                 state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
             _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
-        forkserver.launch()
-        journal, (catalog, chosen) = stage.journal, _catalog(stage.journal, chosen, config, stage.excluded)
-        _write_samples(stage, catalog, chosen, config, progress)
+        journal = stage.journal
+        with closing(Preparation(config, stage.copies)) as preparation:  # its workers start while the catalog is made
+            catalog, chosen = _catalog(journal, chosen, config, stage.excluded)
+            _write_samples(stage, catalog, preparation, chosen, config, progress)
         if not journal.stored():
             first = next(item for item in journal.rejected() if item["split"])
             reason = (
@@ -184,20 +183,21 @@ def _catalog(
 
 
 def _write_samples(
-    stage: Staging, catalog: Catalog, chosen: Recipe, config: ShardConfig, progress: Callable[[int, int], None] | None
+    stage: Staging,
+    catalog: Catalog,
+    preparation: Preparation,
+    chosen: Recipe,
+    config: ShardConfig,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
-    workers, total = config.workers or os.cpu_count() or 1, sum(catalog.counts().values())
-    preparation, writer = Preparation(chosen, config, stage.copies, workers), Writer(stage, config)
+    total, writer = sum(catalog.counts().values()), Writer(stage, config)
     rank, region = stage.journal["position"] or (0, 0)
     try:
-        with closing(
-            preparation.prepare(catalog.listed(rank), (rank, region))
-        ) as prepared:  # or workers would outlast an error
-            for made in prepared:
-                writer.write(made)
-                if progress and made:
-                    progress(made[-1].rank + 1, total)
+        for made in preparation.prepare(chosen, catalog.listed(rank), (rank, region)):
+            writer.write(made)
+            if progress and made:
+                progress(made[-1].rank + 1, total)
         writer.finish((total, 0))
     except BaseException:
         writer.abort()

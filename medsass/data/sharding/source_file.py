@@ -192,16 +192,17 @@ class SourceFile:
         return self._image.turn if self._image and apart else 1
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
-        """Return the bytes of the only mask file, if it is a PNG that holds exactly `mask` as 0 and 255."""
+        """Return the bytes of the only mask file, if it is a PNG, sure to be read alike by any decoder, that holds exactly `mask` as
+        0 and 255. Raises `ValueError` where it breaks a rule.
+        """
         name, file = self._masks[0] if len(self._masks) == 1 else ("", None)
         if not isinstance(file, Png) or file.colour or not np.array_equal(file.read(), np.negative(mask)):  # -1 is 255
             return None
         try:
-            if not file.checked:
-                integrity.check_png(file.data)
+            sure = integrity.check_png(file.data) if file.sure is None else file.sure
         except ValueError as error:
             raise ValueError(f"mask {name}: {error}") from error
-        return file.data
+        return file.data if sure else None
 
     def sha256(self, region: Region) -> str:
         """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""

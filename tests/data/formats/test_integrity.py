@@ -1,5 +1,6 @@
 """Checks of whole files: what encoders write passes, what breaks a rule does not, and what libpng refuses neither."""
 
+import contextlib
 import io
 import random
 import struct
@@ -8,12 +9,16 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from medsass.data.dali import Decoder, decode
 from medsass.data.formats import integrity
 from tests.support import mutants
 from tests.support.effort import counted
 
+DECODER = Decoder(8, 1)
 RGB = np.random.default_rng(0).integers(0, 256, (21, 34, 3), np.uint8)
 
 
@@ -36,6 +41,7 @@ def header(width: int, height: int, depth: int = 8, colour: int = 0, interlaced:
 
 
 END = chunk(b"IEND", b"")
+LONGER = png(header(3, 2), chunk(b"IDAT", zlib.compress(b"\0abc\4def and more")), END)
 PIXELS = chunk(b"IDAT", zlib.compress(b"\0abc\4def"))  # 3 x 2, gray
 
 
@@ -97,14 +103,52 @@ def test_each_broken_rule_has_its_reason(reason: str) -> None:
 
 
 def test_bytes_behind_the_last_row_or_the_end_are_forgiven_as_by_libpng() -> None:
-    more = chunk(b"IDAT", zlib.compress(b"\0abc\4def and more"))
     for data in (
         png(header(3, 2), PIXELS, END),
-        png(header(3, 2), more, END),
+        LONGER,
         png(header(3, 2), PIXELS, END) + b"tail",
     ):
         integrity.check(data, "png")
         assert imagecodecs.png_decode(data).shape == (2, 3)
+
+
+@given(st.sampled_from([1, 3, 4]), st.integers(1, 9), st.integers(1, 60), st.integers(0, 9), st.data())
+def test_dali_decodes_what_is_sure_as_pillow_does(
+    channels: int, height: int, width: int, level: int, data: st.DataObject
+) -> None:
+    """Any rows behind any filters, packed at any level, in any number of pieces, beside any of the harmless chunks."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
+    rows = rng.integers(0, data.draw(st.sampled_from([2, 256])), (height, 1 + width * channels), np.uint8)
+    rows[:, 0] = rng.integers(0, 5, height)
+    packed, cut = zlib.compress(rows.tobytes(), level), data.draw(st.integers(0, 99))
+    beside = data.draw(st.lists(st.sampled_from(sorted(integrity._HARMLESS - {b"IHDR", b"IDAT", b"IEND"}))))
+    chunks = [chunk(kind, rng.bytes(data.draw(st.integers(0, 20)))) for kind in beside]
+    pixels = [chunk(b"IDAT", packed[:cut]), chunk(b"IDAT", packed[cut:])]
+    file = png(header(width, height, 8, {1: 0, 3: 2, 4: 6}[channels]), *chunks, *pixels, END)
+    assert integrity.check(file, "png")
+    shown = np.asarray(Image.fromarray(imagecodecs.png_decode(file)).convert("RGB"))
+    (seen,) = DECODER([file])
+    np.testing.assert_array_equal(seen, shown)
+    with contextlib.suppress(OSError, ValueError, SyntaxError, struct.error):  # where it minds a chunk's content
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file)).convert("RGB")), shown)
+
+
+def test_only_a_plain_png_without_a_flaw_is_sure() -> None:
+    image, gray = Image.fromarray(RGB), Image.fromarray(RGB[..., 0])
+    sure = [gray, image, image.convert("RGBA")]
+    assert all(integrity.check(saved(one), "png") for one in sure)
+    turned, unknown = (
+        Image.Exif(),
+        [png(header(3, 2), chunk(kind, b""), PIXELS, END) for kind in (b"bKGD", b"fcTL", b"prVt")],
+    )
+    turned[0x0112] = 6
+    deep = Image.fromarray(np.arange(9, dtype=np.uint16).reshape(3, 3))
+    unsure = [deep, *(image.convert(mode) for mode in ("1", "LA", "P"))]
+    files = [*map(saved, unsure), saved(gray, transparency=3), saved(image, exif=turned), LONGER, *unknown]
+    assert not any(integrity.check(data, "png") for data in files)
+    with pytest.raises(ValueError, match="DALI"):  # which is why the chunk makes it so
+        decode(unknown[0])
+    assert not integrity.check(saved(image, "JPEG"), "jpg")
 
 
 @pytest.mark.parametrize("kind", ["png", "jp2"])

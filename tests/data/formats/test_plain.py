@@ -66,7 +66,7 @@ def test_filtered_rows_are_pillows(mode: str, filters: list[int], data: st.DataO
 
 def test_filters_that_need_their_neighbours_are_left_to_libpng() -> None:
     rows = np.zeros((200, 9), np.uint8)
-    for filters in ([3] * 200, [4] + [0] * 199, [0, 1] * 100):
+    for filters in ([3] * 200, [4] + [0] * 199):
         rows[:, 0] = filters
         assert unfiltered(rows, 1) is None
 
@@ -82,7 +82,7 @@ def test_flat_pictures_are_pillows_and_checked(name: str, channels: int) -> None
         np.testing.assert_array_equal(
             picture.read(), np.asarray(Image.open(io.BytesIO(data)))[..., :3] if channels > 1 else flat
         )
-        assert picture.checked
+        assert picture.sure
 
 
 def test_other_png_is_left_to_pillow() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,20 @@ def test_json_describes_the_sample(tmp_path: Path) -> None:
         "key": "key", "source": "a.png", "width": 40, "height": 24, "class": "sick", "group": "p1", "converted": "",
         "sha256": hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest(),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1, 20])  # read by libpng, and flat enough for its rows
+def test_a_masks_own_bytes_are_stored_only_where_dali_is_sure_to_read_them(scale: int, tmp_path: Path) -> None:
+    """It cannot read a PNG with an empty background colour (chunk bKGD), which other decoders pass over."""
+    put(tmp_path, "a.png", np.kron(RGB, np.ones((scale, scale, 1), np.uint8)))
+    put(tmp_path, "m.png", mask := np.kron(MASK, np.ones((scale, scale), np.uint8)))
+    data = (tmp_path / "m.png").read_bytes()
+    assert run(tmp_path, "a.png", ("m.png",)).files["mask.png"] == data
+    (tmp_path / "m.png").write_bytes(data[:33] + bytes(4) + b"bKGD" + zlib.crc32(b"bKGD").to_bytes(4) + data[33:])
+    with pytest.raises(ValueError, match="DALI"):
+        decode((tmp_path / "m.png").read_bytes(), 1)
+    stored = run(tmp_path, "a.png", ("m.png",)).files["mask.png"]
+    np.testing.assert_array_equal(decode(stored, 1)[..., 0], mask)
 
 
 def test_mask_is_stored_as_0_and_255(tmp_path: Path) -> None:

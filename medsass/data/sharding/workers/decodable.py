@@ -1,7 +1,7 @@
 """Whether the training decoder can read what a shard would store, and what else its pixels tell.
 
-It must see the size that the file says. A mask whose own bytes are stored needs no such test: it is a PNG that libpng has
-decoded, by which DALI decodes it too, and that breaks no rule (`formats.integrity`).
+It must see the size that the file says. A PNG of which `formats.integrity` is sure needs no such test, image or mask; masks that are
+not are encoded anew.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,39 +15,58 @@ from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.dali import Decoder
-from medsass.data.formats import jpeg, opening
+from medsass.data.formats import jpeg, opening, plain
 from medsass.data.formats.image import wxh
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.workers.tasks import Made, Rejected
 
 _MOST_PIXELS = 1 << 24  # decoded at once
+_FLAT, _AROUND = (
+    3,
+    1000,
+)  # pixels for a byte of a PNG that may hold two values only (a bit or two each), and bytes around them
 _SIDE, _BLURRED = 64, 0.02  # rows and columns that are looked at, and pixels between the two values of a lossy image
 
 Found = Any  # pixels (H, W, C), or a ValueError
+Check = Callable[[list[Made]], list[Made]]
 
 
-def checker(config: ShardConfig) -> Callable[[list[Made]], list[Made]]:
-    """Return a function that refuses the samples that the training decoder cannot read, and hashes the others if asked."""
+def checker(config: ShardConfig) -> Check:
+    """Return a function that refuses the samples that the training decoder cannot read, and looks at the pixels of the others
+    where that is asked for, or they may be a mask's.
+    """
     decoder = Decoder(config.depth, 1)
+    decoder.build()
 
     def judge(each: Made, sample: Sample, pixels: Found) -> Made:
         if fault := _fault(sample, pixels):
             return replace(each, result=Rejected(sample.meta["source"], sample.split, fault))
         phash = perceptual_hash(pixels) if config.near_duplicates else None
-        return replace(each, phash=phash, two_tone=two_tone(pixels, sample.extension == "jpg"))
+        alike = two_tone(pixels, sample.extension == "jpg")
+        return replace(each, phash=phash, two_tone=alike) if alike or phash is not None else each
+
+    def wanted(sample: Sample) -> bool:
+        return (
+            not sample.sure or config.near_duplicates or _may_be_two_tone(sample.files[sample.extension], sample.meta)
+        )
 
     def check(made: list[Made]) -> list[Made]:
-        judged: list[Made] = []
-        for batch in _batches(made):
-            samples = [each.result for each in batch if isinstance(each.result, Sample)]
-            found = iter(_decoded(decoder, [sample.files[sample.extension] for sample in samples]))
-            judged += [
-                judge(each, each.result, next(found)) if isinstance(each.result, Sample) else each for each in batch
-            ]
+        judged = list(made)
+        samples = [(at, each.result) for at, each in enumerate(made) if isinstance(each.result, Sample)]
+        for batch in _batches([(at, sample) for at, sample in samples if wanted(sample)]):
+            found = _decoded(decoder, [sample.files[sample.extension] for _, sample in batch])
+            for (at, sample), pixels in zip(batch, found, strict=True):
+                judged[at] = judge(made[at], sample, pixels)
         return judged
 
     return check
+
+
+def _may_be_two_tone(png: bytes, meta: dict[str, Any]) -> bool:
+    """Return whether a plain PNG may hold two values only, by its size: it is smaller or, hardly packed, larger than others."""
+    pixels, channels = meta["width"] * meta["height"], plain.CHANNELS[png[plain.COLOUR]]
+    return not pixels / _FLAT + _AROUND < len(png) < pixels * channels
 
 
 def two_tone(pixels: NDArray[Any], lossy: bool) -> bool:
@@ -71,8 +90,6 @@ def _between(values: NDArray[Any], lossy: bool) -> float:
 
 def _decoded(decoder: Decoder, files: Sequence[bytes]) -> list[Found]:
     """Decode files. A JPEG whose data end early is an error, though the decoder only warns of it."""
-    if not files:
-        return []
     with foreign.overheard() as text:
         found = list(decoder(files))
     if jpeg.WARNINGS.search(text):
@@ -98,12 +115,12 @@ def _fault(sample: Sample, pixels: Found) -> str:
     return ""
 
 
-def _batches(made: list[Made]) -> Iterator[list[Made]]:
-    """Split results into batches that the training decoder takes at once."""
-    batch: list[Made] = []
+def _batches(samples: list[tuple[int, Sample]]) -> Iterator[list[tuple[int, Sample]]]:
+    """Split samples into batches that the training decoder takes at once."""
+    batch: list[tuple[int, Sample]] = []
     pixels = 0
-    for each in made:
-        size = each.result.meta["width"] * each.result.meta["height"] if isinstance(each.result, Sample) else 0
+    for each in samples:
+        size = each[1].meta["width"] * each[1].meta["height"]
         if batch and (len(batch) == dali.BATCH or pixels + size > _MOST_PIXELS):
             yield batch
             batch, pixels = [], 0

@@ -37,10 +37,14 @@ class Process:
         Raises `ChildProcessError` where the server has ended too, so that nobody knows.
         """
         answer = os.read(self.status, _STATUS.size)
-        os.close(self.status)
+        self.leave()
         if not answer:
             raise ChildProcessError("the server of the worker processes has ended; its last words, if any, are above")
         return os.waitstatus_to_exitcode(*_STATUS.unpack(answer))
+
+    def leave(self) -> None:
+        """Do without the exit code."""
+        os.close(self.status)
 
 
 def launch() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from medsass.data.sharding.workers import forkserver
 from medsass.data.sharding.workers.forkserver import Process
 
+_EARLY = 8  # workers at most that start before there is work
 _AT_ONCE = 2  # tasks that a worker holds: while the answer to one is awaited elsewhere, it goes on with the other
 
 
@@ -48,15 +49,24 @@ class _Worker:
     process: Process
     tickets: deque[Ticket] = field(default_factory=deque)
     homes: set[Hashable] = field(default_factory=set)
+    busy: bool = False
 
 
 class Pool:
-    """At most `count` workers, started when there is work for them. Each first gets `setup`, as `worker.run` says."""
+    """At most `count` workers, started when there is work for them, some before. Each first gets `setup`, as `worker.run` says."""
 
     def __init__(self, count: int, setup: Any) -> None:
-        self._count, self._setup = count, setup
+        self._count, self._told = count, [setup]
         self._workers: list[_Worker] = []
         self._queue: deque[Ticket] = deque()
+        for _ in range(min(count, _EARLY)):
+            self._start()
+
+    def tell(self, what: Any) -> None:
+        """Send all workers, those to come too, what they need for their tasks beside the setup."""
+        self._told.append(what)
+        for worker in self._workers:
+            self._send(worker, what)
 
     def submit(self, task: Any, home: Hashable = None, urgent: bool = False) -> Ticket:
         """Hand in a task, an urgent one before those that wait; `result` gives its answer."""
@@ -75,12 +85,12 @@ class Pool:
         return ticket.answer
 
     def close(self) -> None:
-        """End all workers, whatever they do, and wait until they have ended."""
+        """End all workers, whatever they do, and wait until those have ended that can have done something."""
         for worker in self._workers:
             worker.process.connection.close()
         for worker in self._workers:
             with suppress(ChildProcessError):
-                worker.process.wait()
+                worker.process.wait() if worker.busy else worker.process.leave()
         self._workers = []
 
     def _hand_out(self) -> None:
@@ -91,16 +101,22 @@ class Pool:
             homes = [worker for worker in self._workers if ticket.home is not None and ticket.home in worker.homes]
             worker = min(homes or self._workers, key=lambda worker: len(worker.tickets), default=None)
             if (worker is None or (worker.tickets and not homes)) and len(self._workers) < self._count:
-                worker = _Worker(forkserver.start())
-                self._workers.append(worker)
-                self._send(worker, self._setup)
+                worker = self._start()
             if worker is None or len(worker.tickets) >= _AT_ONCE:
                 kept.append(ticket)
                 continue
             worker.tickets.append(ticket)
+            worker.busy = True
             worker.homes |= {ticket.home} - {None}
             self._send(worker, ticket.task)
         self._queue = kept
+
+    def _start(self) -> _Worker:
+        worker = _Worker(forkserver.start())
+        self._workers.append(worker)
+        for what in self._told:
+            self._send(worker, what)
+        return worker
 
     def _send(self, worker: _Worker, what: Any) -> None:
         with suppress(BrokenPipeError):  # it has died, as `_listen` will find

@@ -7,7 +7,7 @@ one that kills its worker again is left out.
 import os
 import signal
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -30,21 +30,25 @@ Listed = tuple[int, Entry, tuple[Stat, ...]]  # rank, entry, and the stats of it
 
 
 class Preparation:
-    """Makes samples of a source's images in `workers` processes. Copies of remote files go into the folder `copies`."""
+    """Makes samples of a source's images in processes, which start at once and run until `close`. Copies of remote files go
+    into the folder `copies`.
+    """
 
-    def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, workers: int) -> None:
-        self._workers, self._source = workers, Source(config.source, copies)
-        self._several = partial(by_region, recipe, config)
-        self._pool = Pool(workers, Setup(recipe, config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ)))
+    def __init__(self, config: ShardConfig, copies: Path) -> None:
+        self._config, self._source = config, Source(config.source, copies)
+        self._workers = config.workers or os.cpu_count() or 1
+        setup = Setup(config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ))
+        self._pool = Pool(self._workers, setup)
 
-    def prepare(self, listed: Iterable[Listed], position: tuple[int, int]) -> Generator[list[Made], None, None]:
-        """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on. Its end,
-        or that of the generator, ends the workers.
-        """
-        try:
-            yield from self._parts((WorkItem(*item) for item in listed), position)
-        finally:
-            self._pool.close()
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.close()
+
+    def prepare(self, recipe: Recipe, listed: Iterable[Listed], position: tuple[int, int]) -> Iterator[list[Made]]:
+        """Yield what became of the images or regions, some at a time, in order, from `position` (rank, index) on."""
+        self._pool.tell(recipe)
+        self._several = partial(by_region, recipe, self._config)
+        return self._parts((WorkItem(*item) for item in listed), position)
 
     def _parts(self, items: Iterable[WorkItem], position: tuple[int, int]) -> Iterator[list[Made]]:
         """Yield what became of groups of images and, part by part, of the regions of files that may hold several.

@@ -99,9 +99,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told first. `catch` says whether messages of other libraries are counted."""
+    """What a worker is told first, before the catalog is made. `catch` says whether messages of other libraries are counted."""
 
-    recipe: Recipe
     config: ShardConfig
     copies: Path
     catch: bool

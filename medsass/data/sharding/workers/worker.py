@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,7 +47,9 @@ class _Open:
 
 
 def run(connection: "Connection[Any, Any]") -> NoReturn:
-    """Answer tasks until the other end is closed. Each answer is a pair of `Answer` and error, of which one is None."""
+    """Take a `Setup`, a `Recipe`, and then tasks, which are answered, until the other end is closed. Each answer is a pair of
+    `Answer` and error, of which one is None.
+    """
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def listen() -> None:
@@ -57,12 +60,16 @@ def run(connection: "Connection[Any, Any]") -> NoReturn:
             os._exit(0)  # in the middle of a task, too: nobody waits for it
 
     threading.Thread(target=listen, daemon=True).start()
-    setup: Setup = inbox.get()
+    try:
+        begin = _set_up(inbox.get())
+    except BaseException as error:  # the first task will tell
+        begin = partial(_raise, error)
+    recipe: Recipe = inbox.get()
     make: Callable[[Task], Answer] | None = None
     while True:
         task: Task = inbox.get()
         try:
-            make = make or _set_up(setup)
+            make = make or begin(recipe)
             signal.setitimer(signal.ITIMER_PROF, task.seconds)
             answer: Any = make(task), None
         except BaseException as error:
@@ -72,24 +79,33 @@ def run(connection: "Connection[Any, Any]") -> NoReturn:
         connection.send(answer)
 
 
-def _set_up(setup: Setup) -> Callable[[Task], Answer]:
-    """Make this process like the one that it works for, and return what answers tasks."""
+def _raise(error: BaseException, _recipe: Recipe) -> NoReturn:
+    raise error
+
+
+def _set_up(setup: Setup) -> Callable[[Recipe], Callable[[Task], Answer]]:
+    """Make this process like the one that it works for, and return what makes, of a recipe, what answers tasks."""
     os.chdir(setup.folder)
     os.environ.clear()
     os.environ.update(setup.environment)
     cv2.setNumThreads(1)  # there is a worker for each core
     heard = foreign.listen() if setup.catch else dict
-    maker = Maker(setup.recipe, setup.config, setup.copies)
-    return lambda task: replace(maker(task), messages=heard())
+    check = decodable.checker(setup.config)
+
+    def begin(recipe: Recipe) -> Callable[[Task], Answer]:
+        maker = Maker(recipe, setup.config, setup.copies, check)
+        return lambda task: replace(maker(task), messages=heard())
+
+    return begin
 
 
 class Maker:
-    """Makes samples of a source's images. Copies of remote files go into the folder `copies`."""
+    """Makes samples of a source's images, and has them looked at by `check`. Copies of remote files go into the folder `copies`."""
 
-    def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path) -> None:
+    def __init__(self, recipe: Recipe, config: ShardConfig, copies: Path, check: decodable.Check) -> None:
         self._recipe, self._config = recipe, config
         self._source = Source(config.source, copies)
-        self._check_decodes = decodable.checker(config)
+        self._check_decodes = check
         self._open: dict[int, _Open] = {}
 
     def __call__(self, task: Task) -> Answer:

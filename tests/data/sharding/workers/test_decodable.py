@@ -1,6 +1,7 @@
 """The check by the training decoder: what it sees, what it forgives, and what it says on stderr."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -80,6 +81,26 @@ def test_images_of_two_gray_values_are_told_and_no_others() -> None:
     photo = skimage.data.retina()[:600, :600]
     assert not two_tone(photo, True)
     assert not two_tone(photo, False)
+
+
+def test_a_png_that_is_sure_is_decoded_only_where_its_pixels_are_wanted() -> None:
+    """The wrong size in its JSON, which no file has, tells whether it was decoded."""
+    noise = np.random.default_rng(0).integers(0, 100, (80, 70), np.uint8)
+    two = np.where(noise > 49, 255, 0).astype(np.uint8)
+    for pixels, level, near, seen in (
+        (noise, 3, False, False),
+        (noise, 3, True, True),
+        (two, 9, False, True),
+        (two, 0, False, True),
+    ):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=level)
+        meta = {"source": "a.png", "width": 70, "height": 79}
+        sample = Sample("a", "train", {"png": buffer.getvalue()}, "png", meta, sure=True)
+        (found,) = checked(Made(0, 0, sample), near_duplicates=near)
+        assert isinstance(found.result, Rejected if seen else Sample)
+        (found,) = checked(Made(0, 0, replace(sample, sure=False)))
+        assert isinstance(found.result, Rejected)
 
 
 def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:

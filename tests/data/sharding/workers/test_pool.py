@@ -34,7 +34,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pool(source: Path, tmp_path: Path) -> Iterator[Pool]:
     chosen, config = shard.resolve(ShardConfig(source, tmp_path / "out"))
-    made = Pool(2, Setup(chosen, config, tmp_path / "copies", False, str(tmp_path), dict(os.environ)))
+    made = Pool(2, Setup(config, tmp_path / "copies", False, str(tmp_path), dict(os.environ)))
+    made.tell(chosen)
     yield made
     made.close()
 
@@ -75,7 +76,7 @@ def test_tasks_of_a_home_go_to_one_worker_and_errors_come_back(pool: Pool, sourc
     name = "nuclei_0000.png"
     for _ in range(6):
         pool.submit(task(source, name), home=1)
-    assert len(pool._workers) == 1
+    assert sum(worker.busy for worker in pool._workers) == 1
     (rejected,) = pool.result(pool.submit(task(source, "missing.png"))).made
     assert rejected.result.reason == "the file is gone since the run began; run medsass shard again"
     with pytest.raises(AttributeError) as caught:
