@@ -15,7 +15,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast, get_args
@@ -168,12 +168,12 @@ class _Tar:
         self._sha256, self._checksums = hashlib.sha256(), Checksums()
 
     def add(self, key: str, content: Mapping[str, bytes]) -> None:
-        members, pieces, end = [], [], self.size
+        members, pieces, end = dict[str, Member](), list[bytes](), self.size
         for extension, data in content.items():
             member = Member(f"{key}.{extension}", end + tarfile.BLOCKSIZE, len(data))
             end = member.end
             pieces += [header(member.name, member.size), data, bytes(end - member.offset - member.size)]
-            members.append(member)
+            members[extension] = member
         self._write(b"".join(pieces))
         self.lines.write(line(members).encode())
         self._samples += 1
@@ -220,9 +220,9 @@ def header(name: str, size: int) -> bytes:
     return b"".join((text.ljust(NAME, b"\0"), _FIXED[0], digits, _FIXED[1], checksum, _FIXED[2]))
 
 
-def line(members: Sequence[Member]) -> str:
-    """Return the line of one sample in the index."""
-    return " ".join(f"{file.parts[1]} {file.offset} {file.size} {file.name}" for file in members) + "\n"
+def line(members: Mapping[str, Member]) -> str:
+    """Return the line of one sample, its members by extension, in the index."""
+    return " ".join([f"{kind} {offset} {size} {name}" for kind, (name, offset, size) in members.items()]) + "\n"
 
 
 def read_index(text: str) -> Iterator[list[Member]]:

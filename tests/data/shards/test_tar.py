@@ -77,7 +77,12 @@ def test_any_content_comes_back_and_the_index_equals_wds2idx(samples: Samples) -
         text = path.with_suffix(".idx").read_bytes()
         assert text == dali_index(path)
         held = list(tar.read_index(text.decode()))
-        assert "".join([f"v1.2 {len(held)}\n", *map(tar.line, held)]).encode() == text
+        assert (
+            "".join(
+                [f"v1.2 {len(held)}\n", *(tar.line({each.parts[1]: each for each in one}) for one in held)]
+            ).encode()
+            == text
+        )
 
 
 @pytest.mark.parametrize(
