@@ -2,14 +2,16 @@
 
 A member counts as a file below its tar file, such as `train-000000.tar/000003.jpg`. The members of a tar file are listed in
 one pass and then read by their place, in any order. Nothing is unpacked: links are not followed, and a name that is absolute
-or holds `..` is no more than a name. The library itself is not imported, because it imports torch; tests compare with it.
+or holds `..` is no more than a name. The library says what a name's key is; reading by place it does not know.
 """
 
+import importlib
 import re
 import tarfile
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from medsass import files
 from medsass.data.formats import kinds
@@ -118,8 +120,15 @@ def _name(text: str) -> str:
     steps = [step for step in text.split("/") if step not in ("", ".", "..")]
     if not steps or any(map(kinds.is_junk, steps)) or _META.match("/".join(steps)):
         return ""
-    key, dot, extension = steps[-1].partition(".")
-    return "/".join([*steps[:-1], key + dot + extension.lower()])
+    path = "/".join(steps)
+    key, extension = _splitter()(path)
+    return path if key is None else f"{key}.{extension.lower()}"
+
+
+@cache
+def _splitter() -> Any:
+    """Return the library's function of a name that gives key and extension; it takes a second, and imports torch."""
+    return importlib.import_module("webdataset.tariterators").base_plus_ext
 
 
 def _member(name: str, info: tarfile.TarInfo, opened: tarfile.TarFile, size: int, label: str) -> Member:
