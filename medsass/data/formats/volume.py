@@ -9,7 +9,7 @@ interpolated, and `Volume.encode` undoes it.
 import importlib
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,11 +89,10 @@ class Volume(ImageFile):
         dtype, rescale: of the stored values, and slope and intercept that make physical values of them.
         streams: whether the voxels are memory-mapped.
 
-    Attributes:
-        as_stored: whether its slices follow one another as its file has them, where a header says both.
     """
 
-    suffix, as_stored = ".nii.gz", True
+    suffix = ".nii.gz"
+    _order: Sequence[int] | None = None  # of the slices along K by the files' numbers; () where these are missing
 
     def __init__(
         self, view: Selection, shape: tuple[int, ...], affine: NDArray[np.float64], dtype: np.dtype[Any],
@@ -147,6 +146,12 @@ class Volume(ImageFile):
         corners = np.vstack([first, *(np.where(np.arange(3) == axis, ends - first, first) for axis in range(3))])
         grid = corners[:, np.argsort(self.cut.axes)]
         return grid @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether slices, rows and columns are those of the file, so that a picture that says nothing of places may fit."""
+        order = list(range(self._shape[2]) if self._order is None else self._order)[:: self.cut.signs[0]]
+        return self.cut.axes == (2, 1, 0) and self.cut.signs[1:] == (1, 1) and bool(order) and order == sorted(order)
 
     @property
     def stack(self) -> bool:

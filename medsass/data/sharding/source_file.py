@@ -167,10 +167,11 @@ class SourceFile:
             if mask.frames != frames:
                 held = f"{mask.frames} pages or slices, and its image {frames}"
                 raise ValueError(f"mask {other}: {held}; save each page as a file of its own, which are united")
-            if isinstance(self._image, Volume) and not (self._image.as_stored or isinstance(mask, Volume)):
+            placed = [one for one in (self._image, mask) if isinstance(one, Volume)]
+            if len(placed) == 1 and not placed[0].as_stored:
                 raise ValueError(
-                    f"mask {other}: its pages have no places, and its image's frames are read in the order of theirs, not of the "
-                    "file; save the mask as a volume (NIfTI)"
+                    f"mask {other}: of mask and image one alone says where it lies, and is turned or put in order by that; save "
+                    "both as volumes (NIfTI), or both as pictures"
                 )
             if isinstance(mask, Volume) and isinstance(self._image, Volume) and (gap := self._image.gap(mask)):
                 raise ValueError(

@@ -174,3 +174,31 @@ def test_two_files_of_hounsfield_units_without_a_window_are_told(tmp_path: Path)
     assert [bool(notes) for notes in told.values()] == [False, True, False, False]
     found = shard.write(ShardConfig(tmp_path / "-1000", tmp_path / "out", overwrite=True, window="-160,240"))
     assert not any("physical units" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "LPI"])
+@pytest.mark.parametrize("turned", ["images", "masks"])
+@pytest.mark.parametrize("slices", [1, 6])
+def test_pictures_and_volumes_are_pairs_only_where_none_is_turned(
+    codes: str, turned: str, slices: int, tmp_path: Path
+) -> None:
+    """A file without places holds the voxels as SimpleITK gives them; a volume is turned by its header, unless it is LPS."""
+    array = RNG.integers(0, 2, (20, 24, slices)).astype(np.uint8)
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        values = array * np.uint8(200 if name == "images" else 1)
+        if name == turned:
+            save(tmp_path / "source" / name / "a.nii.gz", values, codes)
+        else:
+            pages = values.T if slices > 1 else values.T[0]
+            tifffile.imwrite(tmp_path / "source" / name / "a.tif", pages, photometric="minisblack")
+    config = ShardConfig(tmp_path / "source", tmp_path / "out", workers=1)
+    if codes != "LPS" and (slices > 1 or codes == "RAS"):
+        with pytest.raises(ValueError, match="one alone says where it lies"):
+            shard.write(config)
+        return
+    shard.write(config)
+    found = samples(tmp_path / "out")
+    assert len(found) == slices
+    for content in found.values():
+        np.testing.assert_array_equal(decoded(content["png"]) > 100, decoded(content["mask.png"]) > 0)

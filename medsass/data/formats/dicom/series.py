@@ -50,6 +50,8 @@ class Series(Volume):
                 one = error
             slices.append((path.name, one, 0))
             planes.append(one.header if isinstance(one, Dicom) else header_of(path))
+        numbers = [plane.get("InstanceNumber") for plane in planes if plane]
+        self._order = () if None in numbers else [int(number) for number in numbers]
         self._open(slices, planes, str(paths[0].parent), view)
 
     def _open(
@@ -152,7 +154,7 @@ class Enhanced(Series):
         order = [int(frame) for frame in np.argsort(places, kind="stable")]
         slices = [(f"of frame {frame}", stack, frame) for frame in order]
         self._open(slices, [planes[frame] for frame in order], "a file of several frames", view)
-        self.as_stored = self.cut.axes[0] == 2 and order[:: self.cut.signs[0]] == sorted(order)
+        self._order = order
 
 
 def planes_of(header: Any) -> list[dict[str, Any]] | None:

@@ -202,3 +202,28 @@ def test_dots_in_names_hide_no_dicom_file(source: Path) -> None:
     groups = [json.loads(one["json"])["group"] for one in found.values()]
     assert len(set(groups)) == 3
     assert all(group.startswith("patient-") for group in groups)
+
+
+@pytest.mark.parametrize("upward", [True, False])
+def test_pages_are_the_masks_of_a_series_only_where_it_is_numbered_in_the_order_of_its_places(
+    upward: bool, tmp_path: Path
+) -> None:
+    """Pages are made in the order of the InstanceNumbers, as viewers show a series; many are taken from head to feet."""
+    save_series(tmp_path / "all" / "ct" / "a")
+    files = [pydicom.dcmread(path) for path in (tmp_path / "all" / "ct" / "a").iterdir()]
+    files.sort(key=lambda one: one.ImagePositionPatient[2], reverse=not upward)
+    for number, one in enumerate(files, 1):
+        one.InstanceNumber = number
+        one.save_as(one.filename)
+    pages = np.stack([one.pixel_array > 900 for one in files]).astype(np.uint8)
+    (tmp_path / "all" / "truth").mkdir()
+    tifffile.imwrite(tmp_path / "all" / "truth" / "a.tif", pages, photometric="minisblack")
+    options = {"images": "ct/**/*.dcm", "masks": "truth/{folder}.tif", "window": "900,901"}
+    if not upward:
+        with pytest.raises(ValueError, match=r"one alone says where it lies.*save both as volumes"):
+            made(tmp_path / "all", **options)
+        return
+    found, _ = made(tmp_path / "all", **options)
+    assert len(found) == len(files)
+    for content in found.values():
+        np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
