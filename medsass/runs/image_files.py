@@ -14,7 +14,7 @@ from medsass.config import LabelConfig, PredictConfig
 from medsass.data.formats import kinds, opening
 from medsass.data.formats.dicom import grouping, series
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
-from medsass.data.shards import remote
+from medsass.data.shards import remote, tar
 from medsass.data.shards.manifest import Manifest
 
 CSV = "labels.csv"
@@ -82,8 +82,12 @@ class Outputs:
 
 
 def _stem(path: Path) -> str:
-    """Return the name of a file without its suffix, or without both of .nii.gz."""
-    return Path(path.stem).stem if path.name.lower().endswith(".nii.gz") else path.stem
+    """Return the name of a file without its suffix, or without both of .nii.gz; a name of numbers and dots, as DICOM files have,
+    is no suffix.
+    """
+    if path.name.lower().endswith(".nii.gz"):
+        return Path(path.stem).stem
+    return path.name if path.suffix[1:].isdigit() else path.stem
 
 
 def _form(source: Input, view: Selection) -> tuple[Form, str]:
@@ -187,10 +191,15 @@ def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
     """List the samples without their bytes."""
     for split, content in dataset.splits.items():
         for shard in content.shards:
-            with remote.local((config.source / shard.file).with_suffix(".idx")) as index:
-                lines = index.read_text("utf-8").splitlines()[1:]
-            for line in lines:
-                key = line.split(" ")[3].partition(".")[0]
+            with remote.local((config.source / shard.file).with_suffix(tar.INDEX)) as index:
+                text = index.read_text("utf-8", "replace")
+            try:
+                keys = [members[0].key for members in tar.read_index(text)]
+            except (ValueError, IndexError) as error:
+                raise ValueError(
+                    f"{config.source / shard.file}: its index is damaged; run: medsass verify {config.source}"
+                ) from error
+            for key in keys:
                 yield Item(f"{shard.file}/{key}", config.out / split / f"{key}.png")
 
 

@@ -1,13 +1,14 @@
 """Image files of a folder."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from medsass.config import PredictConfig
-from medsass.runs import image_files
+from medsass.config import LabelConfig, PredictConfig
+from medsass.runs import image_files, label
 
 
 def test_images_of_sub_folders_are_listed_sorted_and_others_are_not(tmp_path: Path) -> None:
@@ -38,3 +39,27 @@ def test_a_zarr_folder_is_an_image_with_levels(tmp_path: Path) -> None:
         (made,) = image_files.to_predict(PredictConfig(tmp_path / "run", (given,), out=tmp_path / "out", level=1))
         assert (made.image, made.view.level, made.form) == (tmp_path / "a.ome.zarr", 1, "image")
         assert made.mask == tmp_path / "out/a.ome.png"
+
+
+def test_names_of_numbers_and_dots_are_no_suffixes(tmp_path: Path) -> None:
+    """DICOM files are often named by their UID, without a suffix."""
+    for name in ("1.2.840.55.1", "1.2.840.55.2", "b.v2.dcm"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    made = image_files.to_label(LabelConfig(tmp_path, tmp_path / "out"), None)
+    assert [item.mask.name for item in made] == ["1.2.840.55.1.png", "1.2.840.55.2.png", "b.v2.png"]
+
+
+@pytest.mark.parametrize("harm", ["tar", "first", "index"])
+def test_damaged_shards_are_told_with_the_remedy(harm: str, shards: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    path = folder / ("train-000000.idx" if harm == "index" else "train-000000.tar")
+    data = bytearray(path.read_bytes())
+    headers = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    if harm == "index":
+        data = data[: len(data) // 2]
+    else:
+        data[headers[0 if harm == "first" else 3] + 150] ^= 1  # in its checksum
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged.*; run: medsass verify"):
+        label.label(LabelConfig(folder, tmp_path / "out"))

@@ -18,7 +18,7 @@ from medsass.data.sharding.sample import APART, OWN_RANGE
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
-NAME, LAYOUT = "journal.sqlite", 2  # of its tables and the catalog's
+NAME, LAYOUT = "journal.sqlite", 3  # of its tables and the catalog's
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);

@@ -62,8 +62,11 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
     """
     entry, config = file.entry, file.config
     alone, region = region is None, region or Region()
-    whole = region == Region() and not file.recipe.images[entry.table].channels and not file.recipe.window
-    unchanged = storable(file.data, config) if file.data is not None and whole else None
+    images = file.recipe.images[entry.table]
+    whole = region == Region() and not (
+        images.channels or file.recipe.window or config.level or isinstance(images.frames, int)
+    )
+    unchanged = storable(file.data, config) if file.data is not None and whole and (alone or not file.several) else None
     meta: dict[str, Any] = {"source": entry.image, "class": entry.label, "group": entry.group}
     if unchanged:
         extension, size, converted = unchanged

@@ -52,11 +52,11 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
             catalog, chosen = _catalog(journal, chosen, config, stage.excluded)
             _write_samples(stage, catalog, preparation, chosen, config, progress)
         if not journal.stored():
-            first = next(item for item in journal.rejected() if item["split"])
-            reason = (
-                f"none of its {sum(catalog.counts().values())} images can be used; {first['file']}: {first['reason']}"
+            first = next((f"{item['file']}: {item['reason']}" for item in journal.rejected() if item["split"]), "")
+            first = first or f"all tiles have less foreground than --min-foreground {config.min_foreground:g}; lower it"
+            raise ValueError(
+                f"{config.source}: none of its {sum(catalog.counts().values())} images can be used; {first}"
             )
-            raise ValueError(f"{config.source}: {reason}")
         rejected = [json.dumps(item, ensure_ascii=False) + "\n" for item in journal.rejected()]
         files.write(stage.folder / manifest.REJECTED, "".join(rejected))
         splits = {name: split for name in catalog.counts() if (split := journal.split(name)).samples}
@@ -75,7 +75,7 @@ def plan(config: ShardConfig) -> tuple[Manifest, list[tuple[str, tuple[str, ...]
     """
     chosen, config = resolve(config)
     journal = Journal(None)
-    catalog, chosen = _catalog(journal, chosen, config)
+    catalog, chosen = _catalog(journal, chosen, config, staging.apart(config.out))
     splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
     found = Manifest(

@@ -38,8 +38,8 @@ class Source:
         self._root, self._copies = root, copies
         self._local = f"{root}/" if files.is_local(root) else ""
 
-    def fetch(self, path: str, stat: Stat, *, whole: bool) -> Fetched:
-        """Return a file's bytes. Of one that is read by region, because it is not wanted `whole` (and no photograph by its
+    def fetch(self, path: str, stat: Stat, owner: str, *, whole: bool) -> Fetched:
+        """Return a file's bytes, for the image with the key `owner`. Of one that is read by region, because it is not wanted `whole` (and no photograph by its
         content) or its kind asks for that, return the path, of a local copy where it is remote or in a tar file; `release`
         removes that copy.
         """
@@ -52,7 +52,7 @@ class Source:
                 if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
                     return name, head if len(head) == stat.size else head + file.read()
             return self._root / path, None
-        copy = self._copy(path)
+        copy = self._copy(path, owner)
         if not whole and copy.exists():
             return copy, None
         pieces = tars.pieces(self._root / stat.tar, stat.place, stat.size) if stat.tar else _pieces(self._root / path)
@@ -61,15 +61,17 @@ class Source:
             return Path(path), b"".join([first, *pieces])
         self._copies.mkdir(exist_ok=True)
         if not copy.exists():
-            with files.atomic(copy) as part:
+            own = copy.with_name(f"{os.getpid()}-{copy.name}")  # other processes may read parts of the same file
+            with files.atomic(own) as part:
                 for piece in chain([first], pieces):
                     part.write(piece)
+            own.replace(copy)
         return copy, None
 
-    def release(self, *paths: str) -> None:
-        """Remove the local copies of these files."""
+    def release(self, owner: str, *paths: str) -> None:
+        """Remove the local copies of these files that were made for an image."""
         for path in paths if os.path.exists(self._copies) else ():  # noqa: PTH110 - as above
-            self._copy(path).unlink(missing_ok=True)
+            self._copy(path, owner).unlink(missing_ok=True)
 
     def check(self, path: str, stat: Stat) -> None:
         """Raise `ValueError` with the reason where a file was unreadable when it was listed, or has changed since."""
@@ -85,8 +87,8 @@ class Source:
         if (f"{now.st_size} {seen}" != stat.stamp) if stat.tar else ((now.st_size, seen) != (stat.size, stat.stamp)):
             raise ValueError("the file changed after the run began; run medsass shard again")
 
-    def _copy(self, path: str) -> Path:
-        name = hashlib.sha256(f"{self._root}/{path}".encode()).hexdigest()[:16]
+    def _copy(self, path: str, owner: str) -> Path:
+        name = hashlib.sha256(f"{owner} {self._root}/{path}".encode()).hexdigest()[:16]
         return self._copies / (name + PurePosixPath(path).suffix)
 
 

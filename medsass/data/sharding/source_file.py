@@ -27,7 +27,7 @@ from medsass.data.formats.plain import Png
 from medsass.data.formats.volume import Volume
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.source import Fetched
+from medsass.data.sharding.source import Fetched, reason
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class SourceFile:
                     if named and data and data.startswith(b"\xff\xd8"):
                         raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
                     self._masks.append((path, self._stack.enter_context(open_image(place, selection, data))))
-                except ValueError as error:
-                    raise ValueError(f"mask {path}: {error}") from error
+                except (ValueError, OSError) as error:
+                    raise ValueError(f"mask {path}: {reason(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -178,12 +178,14 @@ class SourceFile:
                     f"mask {other}: by its header it lies {gap:.3g} mm from its image; if its voxels are the image's all the same, "
                     "copy the image's affine into it"
                 )
-        if region.box and (first.height, first.width) != (self.image.height, self.image.width):
-            seen, own = (wxh((item.height, item.width)) for item in (first, self.image))
+        turn = turn if self.recipe.masks.turn else 1
+        size = (first.height, first.width)
+        size = size[::-1] if first.turn == 1 and geometry.swaps_axes(turn) else size
+        if region.box and size != (self.image.height, self.image.width):
+            seen, own = wxh(size), wxh((self.image.height, self.image.width))
             raise ValueError(
                 f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size: resize them before"
             )
-        turn = turn if self.recipe.masks.turn else 1
         return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box, turn)
 
     @property
@@ -206,9 +208,11 @@ class SourceFile:
         return file.data if sure else None
 
     def sha256(self, region: Region) -> str:
-        """Return the SHA-256 of the file's bytes or, where it holds several images, of this frame's pixels."""
-        if self.several or self._slices:
-            return hashlib.sha256(np.ascontiguousarray(self.image.read(region.frame)).tobytes()).hexdigest()
+        """Return the SHA-256 of the file's bytes or, where it holds several images or a volume, whose voxels may be in another, of
+        this frame's pixels.
+        """
+        if self.several or self._slices or (self.data is None and isinstance(self.image, Volume)):
+            return self.image.once(("sha256", region.frame), lambda: self._pixels(region))
         with self._lock:
             if not self._digest and self.data is not None:
                 self._digest = hashlib.sha256(self.data).hexdigest()
@@ -220,3 +224,17 @@ class SourceFile:
                         hashlib.file_digest(file, lambda: digest)
                 self._digest = digest.hexdigest()
         return self._digest
+
+    def _pixels(self, region: Region) -> str:
+        """Return the SHA-256 of a frame's pixels, their shape and their type; of a blank one of its place too, because it is no
+        other's twin.
+        """
+        image, blank, ends = self.image, True, list[Any]()
+        digest = hashlib.sha256(f"{image.height} {image.width} {image.colour} {image.dtype}".encode())
+        for piece in image.pieces(region.frame):
+            digest.update(np.ascontiguousarray(piece).data)
+            ends += [np.fmin.reduce(piece, axis=None), np.fmax.reduce(piece, axis=None)]
+            blank = blank and not min(ends) < max(ends)
+        if blank:
+            digest.update(f"{self.source(region)} {region.frame}".encode())
+        return digest.hexdigest()

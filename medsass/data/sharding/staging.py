@@ -42,7 +42,7 @@ class Staging:
         self.out, self.folder = out, folder
         self.journal = Journal(folder / journal.NAME)
         self.copies = folder / "fetched"
-        self.excluded = (folder, out, _old(out)) if files.is_local(out) else (folder,)
+        self.excluded = apart(out)
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
         """Upload a finished tar file where OUT is remote, and enter it in the journal."""
@@ -72,6 +72,11 @@ class Staging:
             (self.folder / name).unlink()
 
 
+def apart(out: Path) -> tuple[Path, ...]:
+    """Return the folders that belong to no source, even where they are inside it."""
+    return (_part(out), out, _old(out)) if files.is_local(out) else (_part(out),)
+
+
 @contextmanager
 def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | None]:
     """Lock and yield the staging folder of `out`, None where `resume` finds the dataset finished.
@@ -81,7 +86,7 @@ def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | No
     not set, and where an interrupted run's folder exists and neither `resume` nor `overwrite` is set.
     """
     out = out.resolve() if files.is_local(out) else out  # a link keeps pointing at the folder
-    folder = out.with_name(f"{out.name}.part") if files.is_local(out) else Path.cwd() / f"{out.name}.part"
+    folder = _part(out)
     folder.mkdir(parents=True, exist_ok=True)
     lock = _lock(folder, out)
     try:
@@ -197,6 +202,11 @@ def _swap(folder: Path, out: Path) -> None:
         out.replace(old)
     folder.replace(out)
     remove(old)
+
+
+def _part(out: Path) -> Path:
+    """Return where a dataset is while it is written."""
+    return out.with_name(f"{out.name}.part") if files.is_local(out) else Path.cwd() / f"{out.name}.part"
 
 
 def _old(out: Path) -> Path:

@@ -67,6 +67,8 @@ class Writer:
         near = near_duplicate(made.phash, *self._known) if self._known and made.phash is not None and not twin else None
         if twin or near:
             what = f"looks like {near[0]} ({near[1]} of 64 bits differ)" if near else f"the same bytes as {twin}"
+            if "frame" in sample.meta:
+                what = f"frame {sample.meta['frame']}: {what.replace('bytes', 'pixels')}"
             journal.reject(sample.meta["source"], split, f"{what}, which is in another split")
             return
         finished = self._tars.add(sample.key, sample.files)

@@ -239,11 +239,21 @@ def read_index(text: str) -> Iterator[list[Member]]:
 
 
 def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yield the samples of a tar file: key, and bytes by extension. For looking at shards; training has its own reader."""
-    with tarfile.open(path) as opened:
-        for key, members in groupby(opened, lambda member: member.name.partition(".")[0]):
-            found = ((item.name.partition(".")[2], cast(IO[bytes], opened.extractfile(item))) for item in members)
-            yield key, {extension: file.read() for extension, file in found}
+    """Yield the samples of a tar file: key, and bytes by extension. For looking at shards; training has its own reader.
+
+    Raises `ValueError` where a header is damaged, behind which nothing is read.
+    """
+    try:
+        with tarfile.open(path, "r:") as opened:
+            for key, members in groupby(opened, lambda member: member.name.partition(".")[0]):
+                found = ((item.name.partition(".")[2], cast(IO[bytes], opened.extractfile(item))) for item in members)
+                yield key, {extension: file.read() for extension, file in found}
+            file = cast(IO[bytes], opened.fileobj)
+            file.seek(opened.offset)
+            if any(file.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError(f"no header at byte {opened.offset}")
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: damaged ({error}); run: medsass verify {path.parent}") from error
 
 
 def _padded(size: int, unit: int = tarfile.BLOCKSIZE) -> int:

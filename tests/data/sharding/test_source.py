@@ -31,10 +31,10 @@ def source(tmp_path: Path) -> Path:
 
 def test_whole_files_come_as_bytes_and_others_as_their_path(source: Path, tmp_path: Path) -> None:
     reader = Source(source, tmp_path / "copies")
-    assert reader.fetch("x/a.png", HERE, whole=True) == (Path("x/a.png"), b"pixels")
-    assert reader.fetch("b.svs", HERE, whole=True) == (source / "b.svs", None)
-    assert reader.fetch("c.png", HERE, whole=True) == (source / "c.png", None)  # an array under another name
-    assert Source(source, tmp_path / "copies").fetch("b.svs", HERE, whole=False) == (source / "b.svs", None)
+    assert reader.fetch("x/a.png", HERE, "a", whole=True) == (Path("x/a.png"), b"pixels")
+    assert reader.fetch("b.svs", HERE, "a", whole=True) == (source / "b.svs", None)
+    assert reader.fetch("c.png", HERE, "a", whole=True) == (source / "c.png", None)  # an array under another name
+    assert Source(source, tmp_path / "copies").fetch("b.svs", HERE, "a", whole=False) == (source / "b.svs", None)
     assert not (tmp_path / "copies").exists()
 
 
@@ -45,11 +45,11 @@ def test_remote_file_that_is_read_by_region_is_copied_until_it_is_released(sourc
         (remote / path).parent.mkdir(parents=True, exist_ok=True)
         (remote / path).write_bytes((source / path).read_bytes())
     reader = Source(remote, tmp_path / "copies")
-    assert reader.fetch("x/a.png", HERE, whole=True) == (Path("x/a.png"), b"pixels")
-    copy, data = reader.fetch("b.svs", HERE, whole=True)
+    assert reader.fetch("x/a.png", HERE, "a", whole=True) == (Path("x/a.png"), b"pixels")
+    copy, data = reader.fetch("b.svs", HERE, "a", whole=True)
     assert (copy.parent, copy.suffix, copy.read_bytes(), data) == (tmp_path / "copies", ".svs", b"slide", None)
-    assert reader.fetch("b.svs", HERE, whole=True)[0] == copy
-    reader.release("x/a.png", "b.svs")
+    assert reader.fetch("b.svs", HERE, "a", whole=True)[0] == copy
+    reader.release("a", "x/a.png", "b.svs")
     assert list((tmp_path / "copies").iterdir()) == []
 
 
@@ -72,3 +72,16 @@ def test_faults_of_the_machine_are_no_reasons() -> None:
     assert reason(PermissionError(errno.EACCES, "Permission denied", "a.png")) == "Permission denied"
     with pytest.raises(OSError, match="No space left"):
         reason(OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_a_file_of_two_images_has_a_copy_for_each(tmp_path: Path) -> None:
+    """A worker that is done with one image takes nothing from another worker."""
+    pytest.importorskip("upath")
+    remote = files.location("memory://shared")
+    remote.mkdir(parents=True, exist_ok=True)
+    (remote / "b.svs").write_bytes(b"slide")
+    reader = Source(remote, tmp_path / "copies")
+    one, other = (reader.fetch("b.svs", HERE, key, whole=True)[0] for key in "ab")
+    reader.release("a", "b.svs")
+    assert not one.exists()
+    assert other.read_bytes() == b"slide"

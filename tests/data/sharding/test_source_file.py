@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -99,7 +101,49 @@ def test_each_frame_is_a_region_with_its_own_key_pixels_and_hash(tmp_path: Path)
     assert [one.key(region) for region in regions] == [f"key-f{i:06d}" for i in range(3)]
     for region, page in zip(regions, pages, strict=True):
         np.testing.assert_array_equal(one.read(region)[0], page)
-        assert one.sha256(region) == hashlib.sha256(page.tobytes()).hexdigest()
+    hashes = [one.sha256(region) for region in regions]
+    assert len(set(hashes)) == 3
+    again = opened(tiff(tmp_path / "b.tif", pages[1:]), frames="all")  # the same pages in another file
+    assert [again.sha256(region) for region in again.regions()[0]] == hashes[1:]
+
+
+def test_a_blank_frame_is_no_others_twin_and_its_shape_counts(tmp_path: Path) -> None:
+    pages = [np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8), np.arange(48, dtype=np.uint8).reshape(6, 8)]
+    one, turned = (
+        tiff(tmp_path / name, [p.reshape(shape) for p in pages])
+        for name, shape in (("a.tif", (6, 8)), ("b.tif", (8, 6)))
+    )
+    files = [opened(path, frames="all") for path in (one, turned)]
+    assert len({file.sha256(region) for file in files for region in file.regions()[0]}) == 6
+
+
+@pytest.mark.parametrize("suffix", [".hdr", ".mhd"])
+def test_volumes_of_equal_headers_are_told_apart_by_their_voxels(suffix: str, tmp_path: Path) -> None:
+    hashes = set()
+    for name, level in (("a", 10), ("b", 200)):
+        (tmp_path / name).mkdir()
+        volume = np.full((4, 5, 6), level, np.uint8) + np.arange(6, dtype=np.uint8)
+        if suffix == ".hdr":
+            nib.save(nib.Nifti1Pair(volume, np.eye(4)), tmp_path / name / "scan.hdr")
+        else:
+            sitk.WriteImage(sitk.GetImageFromArray(volume), str(tmp_path / name / "scan.mhd"))
+        hashes.add(opened(tmp_path / name / f"scan{suffix}", frames="middle").sha256(Region()))
+    assert (tmp_path / "a" / f"scan{suffix}").read_bytes() == (tmp_path / "b" / f"scan{suffix}").read_bytes()
+    assert len(hashes) == 2
+
+
+def test_tiles_of_an_unturned_mask_are_turned_as_the_image(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright = np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) % 251
+    Image.fromarray(np.rot90(upright.astype(np.uint8))).save(tmp_path / "a.png", exif=turned)
+    mask = np.where(upright > 100, 255, 0).astype(np.uint8)
+    truth = png(tmp_path / "m.png", np.ascontiguousarray(np.rot90(mask)))
+    one = opened(tmp_path / "a.png", truth, rule=Masks(turn=True), tile=40)
+    for region in one.regions()[0]:
+        found = one.mask(region)
+        assert found
+        np.testing.assert_array_equal(found[0] > 0, one.read(region)[0] > 100)
 
 
 def test_tiles_of_frames_name_both(tmp_path: Path) -> None:
@@ -194,7 +238,7 @@ def test_mask_that_cannot_be_read_is_named_and_what_was_open_is_closed(tmp_path:
         opened(image, good, tmp_path / "bad.png")
     with pytest.raises(ValueError, match=r"^mask empty.png: empty file"):
         opened(image, tmp_path / "empty.png")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"^mask lost.png: No such file"):
         opened(image, tmp_path / "lost.png")
 
 

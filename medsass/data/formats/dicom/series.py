@@ -51,7 +51,7 @@ class Series(Volume):
             slices.append((path.name, one, 0))
             planes.append(one.header if isinstance(one, Dicom) else header_of(path))
         numbers = [plane.get("InstanceNumber") for plane in planes if plane]
-        self._order = () if None in numbers else [int(number) for number in numbers]
+        self._order = [int(number) for number in numbers if number is not None] if None not in numbers else ()
         self._open(slices, planes, str(paths[0].parent), view)
 
     def _open(

@@ -2,7 +2,9 @@
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.recipe import Recipe
@@ -16,7 +18,7 @@ def read(source: Path, recipe: Recipe) -> dict[str, str]:
         if not path.is_file():
             continue
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            for row in _rows(path, file):
                 missing = [name for name in (rule.key, *rule.columns) if name not in row]
                 if missing:
                     raise ValueError(f"{path}: column '{missing[0]}' is missing; the recipe's [classes] name it")
@@ -29,9 +31,16 @@ def read(source: Path, recipe: Recipe) -> dict[str, str]:
     return labels
 
 
+def _rows(path: Path, file: TextIO) -> Iterator[dict[str, str]]:
+    try:
+        yield from csv.DictReader(file)
+    except csv.Error as error:
+        raise ValueError(f"{path}: no CSV file of class labels ({error}); a quote may be open") from error
+
+
 def label(image: str, name: str, recipe: Recipe, labels: dict[str, str], listing: Listing) -> str | None:
     """Return the class of the image `name` at a path; `labels` are what `read` gives. None where nothing says it."""
-    found, rule = labels.get(name), recipe.classes
+    found, rule = labels.get(name) or None, recipe.classes
     if rule.extension:
         found = listing.label(f"{image.rpartition('/')[0]}/{name}.{rule.extension}")
     if rule.pattern and (match := re.search(rule.pattern, image)):

@@ -23,11 +23,12 @@ _AT_ONCE = 10_000
 
 
 class _Header(NamedTuple):
-    """What the header of a DICOM file says: its group, which file of a slide it is, if it is of one, and which slice of a
-    series.
+    """What the header of a DICOM file says: its group, the other groups that files of the same study or series without an ID
+    have, which file of a slide it is, if it is of one, and which slice of a series.
     """
 
     group: str | None
+    others: list[str]
     slide: Resolution | None
     slice: Slice | None
 
@@ -37,23 +38,27 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
     what lies beside the images of slides: labels (which name patients), overviews, and all resolutions but the highest.
 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
-    by its series. Returns the number of files that are left out.
+    by its series: as the patient that another file of it names. Returns the number of files that are left out.
     """
     images = [image for (image,) in database.execute("SELECT image FROM found") if _may_be_dicom(image)]
     own = group_by in ("patient", "series") or (not group_by and not recipe.groups)
-    slides, known = list[tuple[str, Resolution]](), Orientations()
+    slides, known, patients = list[tuple[str, Resolution]](), Orientations(), dict[str, str]()
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(images), _AT_ONCE):
             some = images[start : start + _AT_ONCE]
             read = pool.map(partial(_read, source, series=group_by == "series"), some, listing.stats(some))
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
+            patients |= {other: str(header.group) for _, header in found for other in header.others}
             rows = [
                 (header.group, header.group if own else None, *_series(header.slice, known), image)
                 for image, header in found
             ]
-            change = "UPDATE found SET named = ?, grp = coalesce(?, grp), series = ?, place = ? WHERE image = ?"
+            change = "UPDATE found SET named = coalesce(?, named), grp = coalesce(?, grp), series = ?, place = ? WHERE image = ?"
             database.executemany(change, rows)
+    for column in ("named", "grp"):
+        change = f"UPDATE found SET {column} = ? WHERE {column} = ?"
+        database.executemany(change, [(patient, other) for other, patient in patients.items()])
     smaller = [(image,) for image in resolutions.lesser(slides)]
     database.executemany("DELETE FROM found WHERE image = ?", smaller)
     database.executemany("INSERT INTO aside VALUES (?)", smaller)
@@ -84,12 +89,21 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
                 force=path.suffix.lower() in kinds.SUFFIXES,
             )
         order = reversed(_TAGS[:2]) if series else (_TAGS[0], _TAGS[2], _TAGS[1])
-        tag = next((tag for tag in order if str(header.get(tag) or "").strip()), "")
-        kind = tag.removesuffix("InstanceUID").removesuffix("ID").lower()
-        named = f"{kind}-{digest(str(header[tag].value))[:12]}" if tag else None
+        groups = [_group(tag, str(header[tag].value)) for tag in order if str(header.get(tag) or "").strip()]
+        others = groups[1:] if groups and groups[0].startswith("patient") else []
         parts = files.is_local(path) and not stat.tar
-        return _Header(named, resolutions.of(header), slice_of(header, str(path.parent)) if parts else None)
+        return _Header(
+            next(iter(groups), None),
+            others,
+            resolutions.of(header),
+            slice_of(header, str(path.parent)) if parts else None,
+        )
     except files.UnreachableError:
         raise
     except Exception:  # whatever is wrong with it is said when it is read
         return None
+
+
+def _group(tag: str, value: str) -> str:
+    """Return the name of a patient, study or series."""
+    return f"{tag.removesuffix('InstanceUID').removesuffix('ID').lower()}-{digest(value)[:12]}"

@@ -85,7 +85,7 @@ class Preparation:
             yield answer.made
             last = task.items[-1]
             if last.rank in ends and task.start + len(answer.made) > ends[last.rank]:
-                self._source.release(*last.entry.paths)
+                self._source.release(last.entry.key, *last.entry.paths)
                 del ends[last.rank]
                 done = last.rank + 1
 

@@ -171,7 +171,7 @@ class Maker:
             finally:
                 if file and not held:
                     file.close()
-                    self._source.release(*item.entry.paths)
+                    self._source.release(item.entry.key, *item.entry.paths)
             if not held:  # else the part is checked
                 self._check(item)
         except (ValueError, OSError) as error:
@@ -195,5 +195,5 @@ class Maker:
             raise ValueError("image without a mask")
         whole = not by_region(self._recipe, self._config, entry)
         listed = zip(entry.paths, item.stats, strict=True)
-        image, *others = (self._source.fetch(path, stat, whole=whole) for path, stat in listed)
+        image, *others = (self._source.fetch(path, stat, entry.key, whole=whole) for path, stat in listed)
         return SourceFile(entry, self._recipe, self._config, image, others)

@@ -68,3 +68,22 @@ def test_of_a_slide_the_highest_resolution_is_taken_and_neither_label_nor_overvi
     found = find(tmp_path, FOLDER)
     assert sorted(entry.image for entry in found.entries) == ["1.2.1/1.dcm", "1.2.2/1.dcm", "ct.dcm"]
     assert "passed over: 8 labels, overviews and smaller resolutions of DICOM slides" in found.notes
+
+
+def test_a_slice_without_an_id_is_the_patients_whom_its_study_or_series_names(tmp_path: Path) -> None:
+    for patient in range(20):
+        for i in range(4):
+            ids = {"PatientID": f"Doe {patient}"} if i == 2 else {}
+            place = {"StudyInstanceUID": f"1.{patient}"} if patient % 2 else {"SeriesInstanceUID": f"2.{patient}"}
+            dicom(tmp_path / f"{patient}/{i}.dcm", **ids, **place)
+    where = defaultdict(set)
+    for entry in find(tmp_path, FOLDER).entries:
+        where[entry.image.partition("/")[0]].add((entry.group, entry.split))
+    assert all(len(places) == 1 and next(iter(places))[0].startswith("patient-") for places in where.values())
+
+
+def test_a_patient_named_by_a_folder_is_warned_of_where_headers_name_none(tmp_path: Path) -> None:
+    for patient in range(8):
+        for i in range(8):
+            dicom(tmp_path / f"patient_{patient:02d}/{i}.dcm")
+    assert any("images in several splits, such as 'patient_0" in note for note in find(tmp_path, FOLDER, "image").notes)
