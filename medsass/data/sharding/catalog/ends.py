@@ -9,11 +9,12 @@ from medsass.data.sharding.catalog import names
 Ends = tuple[tuple[str, str], tuple[str, str]]
 
 _TRIED = 200  # images on which ends are tried
+_CHANNEL = "_0000"  # the first of nnU-Net's, of which all have one mask
 
 
 def ends_of(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
     """Return how the stems of images and masks in the same folders differ, so that most pair, and how many of some images do;
-    0 where fewer than half of the smaller set pair. Paths have no suffixes.
+    0 where fewer than half of the smaller set pair, or a mask could belong to one image as well as to another. Paths have no suffixes.
     """
     own, others = images[:_TRIED], set(masks)
     tried: set[Ends] = {(("", ""), ("", ""))}
@@ -30,7 +31,8 @@ def ends_of(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
             if folder and folder == beside and word and not word.start():  # case_1/image and case_1/mask
                 tried.add((("", image), ("", mask)))
 
-    def pairs(ends: Ends) -> int:
+    def paired(ends: Ends) -> set[str]:
+        """Return the masks that have an image."""
         (a, b), (c, d) = ends
         split = (path.rpartition("/") for path in own)
         fitting = (
@@ -38,16 +40,22 @@ def ends_of(images: Sequence[str], masks: Sequence[str]) -> tuple[int, Ends]:
             for folder, slash, name in split
             if name.startswith(a) and name.endswith(b) and len(name) >= len(a) + len(b)
         )
-        return sum(
-            f"{folder}{c}{core}{d}" in others and _between_words(a, core, b) and _between_words(c, core, d)
+        return {
+            mask
             for folder, core in fitting
-        )
+            if (mask := f"{folder}{c}{core}{d}") in others and _between_words(a, core, b) and _between_words(c, core, d)
+        }
 
-    tried = {ends for ends in tried if not _other_number(ends)}
-    best = min(tried, key=lambda ends: (-pairs(ends), sum(map(len, ends[0] + ends[1])), ends))
-    count = pairs(best)
+    found = {ends: paired(ends) for ends in tried if not _other_number(ends)}
+    best = min(found, key=lambda ends: (-len(found[ends]), sum(map(len, ends[0] + ends[1])), ends))
+    count = len(found[best])
     chance = count == 1 and any(best[0] + best[1]) and max(len(own), len(others)) > 1
-    return (count if 2 * count >= min(len(own), len(others)) and not chance else 0), best
+    several = (
+        any(best[0])
+        and best[0][1] != _CHANNEL
+        and any(2 * len(masks & found[best]) > count for ends, masks in found.items() if ends[0] != best[0])
+    )  # which of some images a mask belongs to, as of slices
+    return (count if 2 * count >= min(len(own), len(others)) and not (chance or several) else 0), best
 
 
 def _nearest(images: Sequence[str], masks: Sequence[str]) -> Iterator[str]:

@@ -111,7 +111,7 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
     base, truth = _common([f"{parent}/{sister}".strip("/") for parent in parents]), _common(masks)
     base += "/" if base else ""
     if len(masks) > 1 and len(here) == 1:  # a folder an image, with a mask for each object
-        objects = "{dir}/" + ("../" if sister else "") + f"{glob.escape(own)}/*"
+        objects = "{dir}/" + ("../" if sister else "") + f"{_escaped(own)}/*"
         return _Found(Images(f"{base}*", objects), len(here), images)
     stems = [stem(name) for name in here]
     cases = {name.split("/")[0] for name in there if "/" in name} & set(stems)
@@ -125,10 +125,10 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
     if best is None:
         return None
     count, ((a, b), (c, d)), there = best
-    truth += f"/{glob.escape(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
+    truth += f"/{_escaped(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
     if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)) and not _RATER.search(d):  # numbered objects
-        objects = f"{truth}/{glob.escape(c)}{{stem}}{glob.escape(d[: number.start()])}*"
-        return _Found(Images(f"{base}{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
+        objects = f"{truth}/{_escaped(c)}{{stem}}{_escaped(d[: number.start()])}*"
+        return _Found(Images(f"{base}{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
     if inside == "*":
         return _Found(_by_stem(base, truth, ((a, b), (c, d))), count, images)
     deep = "**/" if any("/" in name for name in (*here, *there)) else ""
@@ -162,7 +162,7 @@ def _several(best: _Found, near: dict[str, Sequence[str]], there: Sequence[str],
         return None
     count, ends = ends_of([_whole(name) for name in here], [_whole(name) for name in there])
     return (
-        _by_stem(re.sub(r"\d+", "*", glob.escape(best.images)) + "/", glob.escape(masks), ends)
+        _by_stem(re.sub(r"\d+", "*", _escaped(best.images)) + "/", _escaped(masks), ends)
         if count > best.pairs
         else None
     )
@@ -170,23 +170,26 @@ def _several(best: _Found, near: dict[str, Sequence[str]], there: Sequence[str],
 
 def _by_stem(base: str, truth: str, ends: Ends) -> Images:
     (a, b), (c, d) = ends
-    return Images(
-        f"{base}{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", f"{truth}/{glob.escape(c)}{{stem}}{_tail(d) or '.*'}"
-    )
+    return Images(f"{base}{_escaped(a)}{{stem}}{_tail(b) or '.*'}", f"{truth}/{_escaped(c)}{{stem}}{_tail(d) or '.*'}")
 
 
 def _common(folders: Sequence[str]) -> str:
     """Return a glob of folders of one depth, with a wildcard for each step in which they differ."""
     steps = zip(*(folder.split("/") for folder in folders), strict=True)
-    return "/".join("*" if len(set(step)) > 1 else glob.escape(step[0]) for step in steps)
+    return "/".join("*" if len(set(step)) > 1 else _escaped(step[0]) for step in steps)
+
+
+def _escaped(text: str) -> str:
+    """Return a glob of a text; a brace, which would begin a list, is a wildcard."""
+    return re.sub(r"[{}]", "?", glob.escape(text))
 
 
 def _glob(start: str, end: str) -> str:
-    return f"{glob.escape(start)}*{_tail(end)}"
+    return f"{_escaped(start)}*{_tail(end)}"
 
 
 def _tail(end: str) -> str:
-    return f"{glob.escape(end)}.*" if end else ""
+    return f"{_escaped(end)}.*" if end else ""
 
 
 def _whole(path: str) -> str:
@@ -203,8 +206,8 @@ def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     if not count:
         return ()
     if any(found.start() > 0 and found.end() < len(stem(path)) for path, found in masks.items()):  # numbered objects
-        objects = f"{{dir}}/{glob.escape(c)}{{stem}}{glob.escape(re.sub(r'[-_ ]?[0-9]+$', '', d))}*"
-        return (Images(f"**/{glob.escape(a)}{{stem}}{_tail(b) or '.*'}", objects),)
+        objects = f"{{dir}}/{_escaped(c)}{{stem}}{_escaped(re.sub(r'[-_ ]?[0-9]+$', '', d))}*"
+        return (Images(f"**/{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects),)
     return (Images(f"**/{_glob(a, b)}", f"**/{_glob(c, d)}"),)
 
 
@@ -227,7 +230,7 @@ def _with_splits(tables: Sequence[Images], folders: Sequence[str], content: Cont
         return tuple(tables)
     tail = tables[0].path.rpartition("/")[2]
     more = [
-        Images(f"{glob.escape(folder)}/{tail if matching(held, tail) else '*'}", split="test")
+        Images(f"{_escaped(folder)}/{tail if matching(held, tail) else '*'}", split="test")
         for folder in folders
         if folder not in read and names.split_of(folder) == "test" and names.holds_images(folder.rpartition("/")[2])
         if (held := content(folder))

@@ -7,23 +7,23 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
 # fmt: off
-_MASKS = ["mask", "masks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals"]
+_MASKS = ["mask", "masks", "msk", "msks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals"]
 _OR_TASK = ["seg", "segmentation", "segmentations", "ann", "anno", "annotation", "annotations"]  # of masks, or of a task
 _IMAGES = ["image", "images", "img", "imgs", "data", "input", "inputs", "original", "originals", "scan", "scans", "photo", "photos", "raw"]
 _NOT = ["no", "not", "without", "with", "and", "for", "free"]
 _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
 # fmt: on
 _END = re.compile(  # of a mask's name, where its image is in the same folder
-    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
     r"(?=(?:[-_ ]?\d+)?$))"
 )
 _START = re.compile(
-    r"(?i:(?:masks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
+    r"(?i:(?:masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
 )
 _SPLITS = {
-    "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?(?![a-z]))|(?<=[a-z])Tr\b"),
-    "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?(?![a-z]))|(?<=[a-z])Va\b"),
-    "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?(?![a-z]))|(?<=[a-z])Ts\b"),
+    "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Tr\b"),
+    "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Va\b"),
+    "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Ts\b"),
 }
 
 

@@ -2,8 +2,8 @@
 
 A pattern of masks with `{stem}`, `{name}`, `{dir}` or `{folder}` is filled in for each image. Without one, an image and a mask are a
 pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
-`masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all do equal stems
-decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
+`masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all, and one of the globs
+has none in its folders, do equal stems decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
 
 In tar files `{key}` stands for a name up to its first dot, as in WebDatasets: `**/{key}.{jpg,png}` with `**/{key}.mask.*`. A sample,
 which is what has one folder and key, has one image and the masks of one glob, by the globs' order.
@@ -24,7 +24,7 @@ from medsass.data.sharding.catalog.listing import MAGIC, Listing
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
-_DOUBLE = re.compile(r"\.(nii|ome|cells?|seg)$", re.IGNORECASE)  # of .nii.gz, .ome.tif and the like
+_DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 
 
 class Pairing:
@@ -83,7 +83,8 @@ class Pairing:
             return "key" if any_mask else ""
         query = "SELECT 1 FROM offered WHERE entry = ? AND wildcards = ?"
         pairs = (self._database.execute(query, (table, one.wildcards(path))) for path, one in self.images(images))
-        by = "wildcards" if any(found.fetchone() for found in pairs) else "stem"
+        trees = all(any(MAGIC.search(one.rpartition("/")[0]) for one in expand(globs)) for globs in (images, masks))
+        by = "wildcards" if trees or any(found.fetchone() for found in pairs) else "stem"
         query = f"SELECT min(mask), max(mask) FROM offered WHERE entry = ? GROUP BY {by} HAVING count(*) > 1"
         for one, other in self._database.execute(query, (table,)):
             same = one.rpartition("/")[0] == other.rpartition("/")[0]
@@ -113,10 +114,12 @@ class Pairing:
             try:
                 self._database.execute("INSERT INTO claimed VALUES (?, ?)", (mask, path))
             except sqlite3.IntegrityError as error:
-                if shared:  # one mask a folder, as the user wrote it
-                    continue
                 query = "SELECT image FROM claimed WHERE mask = ?"
                 (other,) = self._database.execute(query, (mask,)).fetchone()
+                if (
+                    shared and other.rpartition("/")[0] == path.rpartition("/")[0]
+                ):  # one mask a folder, as the user wrote it
+                    continue
                 raise ValueError(
                     f"mask '{mask}' would belong to both '{other}' and '{path}'; tell them apart with {{dir}} in --masks, "
                     "as in '{dir}/../masks/{stem}.png', or with the same folders in both globs, as in 'images/**/*' and "
@@ -228,7 +231,7 @@ def expand(pattern: str) -> tuple[str, ...]:
 
 
 def stem(path: str) -> str:
-    """Return the last part of a path without its suffix; .nii.gz, .ome.tif and the like are one suffix."""
+    """Return the last part of a path without its suffix; .nii.gz and .ome.tif are one."""
     name = path.rpartition("/")[2]
     first, dot, suffix = name.rpartition(".")
     if not (dot and first and suffix):

@@ -13,7 +13,8 @@ _FOLDERS, _FILES = 50, 5000  # that are compared with one another
 
 def find(database: sqlite3.Connection) -> tuple[str, str] | None:
     """Return two globs of images without masks of which most have the same stems, where one may be that of the masks: of two
-    folders, if there are no more such folders, as of patients; of two suffixes; or of stems with and without some end.
+    folders, if there are no more such folders, as of patients; of two names of folders that many have side by side; of two
+    suffixes; or of stems with and without some end.
     """
     own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
     folders, beside = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
@@ -24,6 +25,8 @@ def find(database: sqlite3.Connection) -> tuple[str, str] | None:
     alike = [pair for pair in combinations(list(folders)[:_FOLDERS], 2) if _most(*(folders[one] for one in pair))]
     if len(alike) == 1:
         return alike[0]
+    if pair := _side_by_side([(one[:-2], other[:-2]) for one, other in alike]):
+        return pair
     suffixes = combinations(sorted(beside)[:_FOLDERS], 2)
     if pair := next((pair for pair in suffixes if _most(*(beside[one] for one in pair))), None):
         return pair
@@ -38,6 +41,16 @@ def find(database: sqlite3.Connection) -> tuple[str, str] | None:
             first, suffix = pattern.rsplit("*", 1)
             return pattern, f"{first}*{end}{suffix}"
     return None
+
+
+def _side_by_side(alike: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return globs of the two names that folders of like files have in several folders, if no third name is among them."""
+    steps = [(one.rpartition("/"), other.rpartition("/")) for one, other in alike]
+    named = Counter((one[2], other[2]) for one, other in steps if one[0] == other[0])
+    often = [
+        pair for pair, count in named.items() if count > 1 and len({re.sub(r"\d+", "", name) for name in pair}) == 2
+    ]
+    return (f"**/{often[0][0]}/*", f"**/{often[0][1]}/*") if len(often) == 1 else None
 
 
 def _most(one: set[str], other: set[str]) -> bool:

@@ -194,6 +194,8 @@ TWINS = {
     "'x/*' --masks 'y/*'": product("x/{}.png", "a", "b", "c") + product("y/{}.png", "a", "b", "c"),
     "'*.jpg' --masks '*.png'": product("{}.jpg", "a", "b", "c") + product("{}.png", "a", "b", "c"),
     "'*.png' --masks '*-nuclei.png'": product("{}.png", "a0", "a1", "a10") + product("{}-nuclei.png", "a0", "a1", "a10"),
+    "'**/outline/*' --masks '**/photo/*'": [f"p{p}/{kind}/{i}.png" for p in (1, 2) for kind in ("photo", "outline") for i in range(3)],
+    "visits": [f"p{p}/visit{visit}/{i}.png" for p in (1, 2, 3) for visit in (1, 2) for i in range(3)],
     "": product("p01/{}.png", "a", "b", "c") + product("p02/{}.png", "a", "b", "c") + product("p03/{}.png", "a", "b", "c"),
     "none": product("train/{}.png", "a", "b", "c") + product("test/{}.png", "a", "b", "c") + product("x/{}.png", "a1", "a10", "a2"),
 }  # fmt: skip
@@ -218,6 +220,9 @@ CHANCE = {
     "a mask of one patient": ([f"patient{i}_ct.png" for i in range(9)] + ["patient3_seg.png"]),
     "a letter in common": (["zoo_partial.png", "zebra_seg.png", *(f"{i}_scan.png" for i in "abcd")]),
     "a stack with one mask": ([f"IMG_00{i}.png" for i in range(9)] + ["IMG_seg.png"]),
+    "three slices and a mask": product("p0_{}.png", "1", "2", "3", "mask") + product("p1_{}.png", "1", "2", "3", "mask"),
+    "modalities": product("p0_{}.nii.gz", "t1", "t2", "seg") + product("p1_{}.nii.gz", "t1", "t2", "seg"),
+    "folders and a mask": product("images/p0/{}.png", "1", "2") + product("images/p1/{}.png", "1", "2") + product("masks/p{}/mask.png", "0", "1"),
     "other paddings": (product("img{}.png", "1", "2", "10") + product("mask{}.png", "001", "002", "010")),
 }  # fmt: skip
 
@@ -226,9 +231,9 @@ CHANCE = {
 def test_a_chance_pair_makes_no_layout(name: str, tmp_path: Path) -> None:
     files = CHANCE[name]
     found = pairs(tmp_path, *files)
-    assert set(found) == {file for file in files if "seg" not in file and "mask" not in file}
+    assert set(found) == {file for file in files if "seg" not in file and "mask" not in file}, found
     assert not any(found.values())
-    assert any("masks have no image (first in '')" in note for note in find(tmp_path, FOLDER).notes)
+    assert any("masks have no image (first in '" in note for note in find(tmp_path, FOLDER).notes)
 
 
 def test_masks_of_several_raters_are_not_united(tmp_path: Path) -> None:
@@ -242,3 +247,26 @@ def test_masks_of_several_raters_are_not_united(tmp_path: Path) -> None:
 def test_accents_of_either_kind_pair_beside_one_another(tmp_path: Path) -> None:
     names = [f"M\u00fcller {i}.png" for i in range(3)] + [f"Mu\u0308ller {i}_mask.png" for i in range(3)]
     assert all(pairs(tmp_path, *names).values())
+
+
+@pytest.mark.parametrize(("image", "mask"), [
+    ("images/a{}.nii.gz", "masks/a{}.seg.nii.gz"),
+    ("a{}.nrrd", "a{}.seg.nrrd"),
+    ("set{{1,2}}/images/{}.png", "set{{1,2}}/masks/{}.png"),
+    ("rawdata/sub-{}_ct.nii.gz", "rawdata/sub-{}_seg-vert_msk.nii.gz"),
+])  # fmt: skip
+def test_suffixes_and_braces_of_names_pair(image: str, mask: str, tmp_path: Path) -> None:
+    names = [text.format(i) for i in range(3) for text in (image, mask)]
+    assert pairs(tmp_path, *names) == {image.format(i): (mask.format(i),) for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    "names", [("TrainDataset", "TestDataset/CVC-300"), ("TrainingSet", "TestingSet"), ("trainSet", "testSet")]
+)
+def test_splits_are_known_as_words_of_a_name(names: tuple[str, str], tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(f"{name}/{kind}/{name[:2]}{i}.png" for name in names for kind in ("images", "masks") for i in range(9)),
+    )
+    splits = {image: entry.split for image, entry in by_image(tmp_path, FOLDER).items()}
+    assert all((split == "test") == image.startswith(names[1]) for image, split in splits.items())

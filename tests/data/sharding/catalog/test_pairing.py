@@ -1,6 +1,7 @@
 """Pairs of images and masks as people name them."""
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,21 @@ def test_unbalanced_brace_is_refused() -> None:
         ValueError, match=r"'\{a,b/\*.png': .*; a brace that is a part of a name is written as a wildcard, \?"
     ):
         expand("{a,b/*.png")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("images/train/{}.png", "masks/val/{}.png"), ("images/p{}/{}.png", "masks/q{}/{}.png")]
+)
+def test_equal_stems_in_other_folders_are_no_pairs(image: str, mask: str, tmp_path: Path) -> None:
+    make(tmp_path, *(text.format(i, i) for i in range(3) for text in (image, mask)))
+    with pytest.raises(ValueError, match="no image has a mask"):
+        find(tmp_path, replace(plain("images/**/*", "masks/**/*"), name="folder"))
+
+
+def test_folders_of_one_name_do_not_share_a_mask(tmp_path: Path) -> None:
+    make(tmp_path, "site0/case1/a.png", "site0/case1/b.png", "truth/case1.png")
+    found = plain("site*/*/*.png", "truth/{folder}.png")
+    assert masks(tmp_path, found) == {f"site0/case1/{name}.png": ("truth/case1.png",) for name in "ab"}
+    make(tmp_path, "site1/case1/a.png")
+    with pytest.raises(ValueError, match=r"would belong to both 'site0/case1/\w.png' and 'site1/case1/a.png'"):
+        find(tmp_path, found)
