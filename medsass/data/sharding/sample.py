@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.config import ShardConfig
-from medsass.data.formats import geometry, integrity, opening
+from medsass.data.formats import geometry, integrity, opening, plain
 from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.formats.mask import Levels
 from medsass.data.sharding.source_file import Region, SourceFile
@@ -120,7 +120,7 @@ def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], st
     if config.size or config.tile:
         return None
     if config.depth == 16:
-        gray16 = data.startswith(_GRAY16_PNG[0]) and data[24:26] == _GRAY16_PNG[1]
+        gray16 = data.startswith(_GRAY16_PNG[0]) and data[24:26] == _GRAY16_PNG[1] and not plain.names(data, plain.EXIF)
         found = ("png", struct.unpack(">II", data[16:24])[::-1], "") if gray16 else None
     else:
         found = opening.storable(data)

@@ -183,9 +183,10 @@ class SourceFile:
         size = size[::-1] if first.turn == 1 and geometry.swaps_axes(turn) else size
         if region.box and size != (self.image.height, self.image.width):
             seen, own = wxh(size), wxh((self.image.height, self.image.width))
-            raise ValueError(
-                f"mask {name}: size {seen} differs from the image's {own}; tiles need masks of its size: resize them before"
-            )
+            remedy = "tiles need masks of its size: resize them before"
+            if seen == wxh((self.image.width, self.image.height)) and geometry.swaps_axes(self.turned_apart):
+                remedy = "--turn-masks turns it as the image's tag says"
+            raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
         return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box, turn)
 
     @property

@@ -284,3 +284,16 @@ def test_mask_of_many_levels_is_refused_unless_the_recipe_says_what_they_mean(tm
     ):
         stored = pixels(run(tmp_path, "a.png", ("m.png",), Masks(rule)).files["mask.png"])
         np.testing.assert_array_equal(stored > 0, expected)
+
+
+def test_a_deep_png_with_an_orientation_is_turned_as_dali_would_turn_it(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    deep = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 60
+    Image.fromarray(deep).save(tmp_path / "a.png", exif=turned)
+    put(tmp_path, "m.png", np.where(deep > 30_000, 255, 0).astype(np.uint8))
+    assert run(tmp_path, "a.png", ("m.png",), depth=16).meta["converted"] == f"turned upright, {APART}"
+    sample = run(tmp_path, "a.png", ("m.png",), Masks(turn=True), depth=16)
+    seen, mask = decode(sample.files["png"], 16)[..., 0], pixels(sample.files["mask.png"])
+    np.testing.assert_array_equal(seen, np.rot90(deep, 2))
+    np.testing.assert_array_equal(mask > 0, seen > 30_000)

@@ -144,6 +144,9 @@ def test_tiles_of_an_unturned_mask_are_turned_as_the_image(tmp_path: Path) -> No
         found = one.mask(region)
         assert found
         np.testing.assert_array_equal(found[0] > 0, one.read(region)[0] > 100)
+    unturned = opened(tmp_path / "a.png", truth, tile=40)
+    with pytest.raises(ValueError, match="size 60x80 differs from the image's 80x60; --turn-masks turns it"):
+        unturned.mask(unturned.regions()[0][0])
 
 
 def test_tiles_of_frames_name_both(tmp_path: Path) -> None:
