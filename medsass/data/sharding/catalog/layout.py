@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from fnmatch import filter as matching
 from unicodedata import normalize
 
+from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.ends import Ends, ends_of
 from medsass.data.sharding.catalog.pairing import stem
@@ -117,6 +118,8 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
     cases = {name.split("/")[0] for name in there if "/" in name} & set(stems)
     if 2 * len(cases) > len(stems):
         return _Found(Images(f"{base}*", f"{truth}/{{stem}}/*"), len(cases), images)
+    if table := _series(here, there, base, truth):
+        return _Found(table, len(there), images)
     best, inside = None, ""
     for sub, some in _inside(there):
         count, ends = ends_of([_whole(name) for name in here], [_whole(name) for name in some])
@@ -134,6 +137,21 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
     deep = "**/" if any("/" in name for name in (*here, *there)) else ""
     table = Images(f"{base}{deep}{_glob(a, b)}", f"{truth}/{deep}{_glob(c, d)}")
     return _Found(table, count, images, ((a, b), (c, d)))
+
+
+def _series(here: Sequence[str], there: Sequence[str], base: str, truth: str) -> Images | None:
+    """Return DICOM slices in folders, each of which has a volume of its name among the masks."""
+    folders = {name.partition("/")[0] for name in here if name.count("/") == 1 and _kind(name) == "dicom"}
+    stems, suffixes = {stem(name) for name in there}, {name[len(stem(name)) :] for name in there}
+    if 2 * len(folders & stems) <= len(stems) or len(suffixes) > 1 or _kind(there[0]) != "volume":
+        return None
+    return Images(f"{base}*/*", f"{truth}/{{folder}}{suffixes.pop()}")
+
+
+def _kind(path: str) -> str:
+    """Return the kind of image that a file is by its name; one of an unknown suffix may be DICOM."""
+    suffix = ".nii.gz" if path.lower().endswith(".nii.gz") else path[path.rfind(".") :].lower()
+    return kinds.SUFFIXES.get(suffix, "dicom")
 
 
 def _inside(there: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
@@ -201,6 +219,12 @@ def _whole(path: str) -> str:
 def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     """Return the table of a source whose masks lie beside their images and have names that say so."""
     masks = {path: found for path in paths if (found := names.mask_word(stem(path)))}
+    folders, called = {path.rpartition("/")[0] for path in masks}, {path.rpartition("/")[2] for path in masks}
+    beside = [path for path in paths if path not in masks and path.rpartition("/")[0] in folders]
+    if len(called) == 1 and len(beside) > len(folders) and all(_kind(path) == "dicom" for path in beside):
+        (name,) = called
+        if _kind(name) == "volume":  # of the series in its folder
+            return (Images("**/*", f"{{dir}}/{_escaped(name)}"),)
     images = [_whole(path) for path in paths if path not in masks]
     count, ((a, b), (c, d)) = ends_of(images, [_whole(path) for path in masks])
     if not count:

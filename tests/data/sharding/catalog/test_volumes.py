@@ -94,6 +94,22 @@ def test_a_volume_is_the_mask_of_a_series(plane: str, axis: Any, tmp_path: Path)
     assert {key[0] for key in found} == {"b"}
 
 
+@pytest.mark.parametrize(
+    ("slices", "mask"), [("{}", "{}/seg.nii.gz"), ("images/{}", "masks/{}.nii.gz"), ("ct/{}", "ct/{}/mask.nrrd")]
+)
+def test_a_volume_beside_a_series_or_of_its_name_is_found(slices: str, mask: str, tmp_path: Path) -> None:
+    for name in ("p0", "p1", "p2"):
+        save_series(tmp_path / "all" / slices.format(name), slices=4, SeriesNumber=int(name[1]))
+        path = tmp_path / "all" / mask.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = by_simpleitk(tmp_path / "all" / slices.format(name))
+        sitk.WriteImage(sitk.Cast(image > 900, sitk.sitkUInt8), str(path))
+    found, _ = made(tmp_path / "all", window="900,901")  # what is above 900 is white
+    assert len(found) == 12
+    for content in found.values():
+        np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
+
+
 def test_slices_with_masks_and_those_in_one_place_stay_alone(source: Path) -> None:
     for place, path in enumerate(sorted((source / "case 0").iterdir())):
         one = pydicom.dcmread(path)
