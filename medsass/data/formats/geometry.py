@@ -4,7 +4,7 @@ Tiles cover an image entirely and hold only its own pixels: the last row and col
 where they overlap their neighbours. An image smaller than a tile is one tile of its own size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,24 +107,44 @@ def stored_box(box: Box, orientation: int, height: int, width: int) -> Box:
     return Box(height - y - rows if up else y, width - x - columns if left else x, rows, columns)
 
 
-def without_alpha(array: NDArray[Any]) -> NDArray[Any]:
-    """Return what a mask (h, w, 2) or (h, w, 4) with alpha shows: its gray (h, w) or colours (h, w, 3), or its alpha in their
-    place where they are all alike.
+def shows_alpha(parts: Iterable[NDArray[Any]]) -> bool:
+    """Return whether a mask with alpha is in its alpha channel: where its gray or colours are all alike, and alpha is not.
+
+    Args:
+        parts: the mask, (h, w, 2) or (h, w, 4), or parts that cover it.
 
     Raises:
-        ValueError: where pixels that alpha hides differ from the ground, so that the two say different things.
+        ValueError: where pixels that alpha hides differ from the ground, so that the two say different things, and for no
+            pixels.
     """
-    colours, alpha = array[..., :-1], array[..., -1:]
-    brightest = colours.max(axis=2)
-    if (alpha == alpha.flat[0]).all():
-        found = colours
-    elif (colours == colours[0, 0]).all():
-        found = np.repeat(alpha, colours.shape[2], axis=2)
-    elif (brightest[alpha[..., 0] == 0] == brightest.min()).all():
-        found = colours
-    else:
+    lows, highs, darkest, hidden = [], [], [], []
+    for part in parts:
+        if not part.size:
+            raise ValueError(f"a mask of {part.shape[1]}x{part.shape[0]} pixels")
+        brightest = part[..., :-1].max(axis=2)
+        unseen = brightest[part[..., -1] == 0]
+        lows.append(part.min(axis=(0, 1)))
+        highs.append(part.max(axis=(0, 1)))
+        darkest.append(brightest.min())
+        hidden += [unseen.max()] if unseen.size else []
+    low, high = np.min(lows, axis=0), np.max(highs, axis=0)
+    if (low[:-1] == high[:-1]).all():
+        return bool(low[-1] != high[-1] or not high[-1])
+    if low[-1] != high[-1] and hidden and max(hidden) > min(darkest):
         raise ValueError("its colours and its alpha channel say different things; save the mask without alpha")
-    return found if found.shape[2] == 3 else found[..., 0]
+    return False
+
+
+def without_alpha(array: NDArray[Any], by_alpha: bool | None = None) -> NDArray[Any]:
+    """Return what a mask (h, w, 2) or (h, w, 4) with alpha shows: its gray (h, w) or colours (h, w, 3), or its alpha in their
+    place.
+
+    by_alpha: what `shows_alpha` says of the whole mask, where `array` is a part of it.
+    """
+    shown = shows_alpha([array]) if by_alpha is None else by_alpha
+    count = array.shape[2] - 1
+    found = np.repeat(array[..., -1:], count, axis=2) if shown else array[..., :-1]
+    return found if count == 3 else found[..., 0]
 
 
 def cut(axis: str, stack: int, y: int, x: int) -> tuple[int, int, int]:

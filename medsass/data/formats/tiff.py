@@ -6,6 +6,7 @@ of slides are others.
 """
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,6 @@ class Tiff(ImageFile):
             first, second, grain = second, first, grain[::-1]
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
         self.per_channel |= self._apart and colour
-        self.common = bool(self._counted)
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
         self._grain, self.turn = grain, self._turn
         self.common = True
@@ -149,7 +149,7 @@ class Tiff(ImageFile):
             opaque = (0, 1, 2)
         elif count == 2 and self.page.samplesperpixel == 2 and tuple(self.page.extrasamples)[:1] in _ALPHA:
             opaque = (0,)
-        self._alpha = bool(opaque) and view.raw and not view.channels
+        self._alpha = bool(opaque) and count in (2, 4) and view.raw and not view.channels
         if opaque and not view.channels:
             notes.append("alpha dropped" if count in (2, 4) else f"first 3 of {count} channels")
         self._channels = pick_channels(view.channels, count) if view.channels or not opaque else opaque
@@ -157,30 +157,45 @@ class Tiff(ImageFile):
         return len(self._channels) == 3, notes
 
     def _decode(self, frame: int, box: Box, level: int) -> NDArray[Any]:
+        values, place = self._values(frame, box, level), self._channel
+        if self._alpha:
+            samples = self._samples(frame, box, level)
+            whole = level == self.level and (box.height, box.width) == (self.height, self.width)
+            parts = [samples] if whole else (self._samples(frame, one, self.level) for one in self.blocks())
+            by_alpha = self.once(("alpha", frame), lambda: geometry.shows_alpha(parts))
+            pixels = geometry.without_alpha(samples, by_alpha)
+        elif place is not None and place < self._x and self._model == "gray":
+            pixels = compose(self._channels, values)
+        else:
+            pixels = values(None)
+            if not self._whole:
+                samples = pixels
+                pixels = compose(self._channels, lambda i: samples[..., i])
+        return geometry.upright(pixels, self._turn).astype(self.dtype, copy=False)
+
+    def _samples(self, frame: int, box: Box, level: int) -> NDArray[Any]:
+        """Return all samples (h, w, C) of a box, as the file has them turned."""
+        samples = self._values(frame, box, level)(None)
+        return np.moveaxis(samples, 0, -1) if self._channel is not None and self._channel < self._x else samples
+
+    def _values(self, frame: int, box: Box, level: int) -> Callable[[int | None], NDArray[Any]]:
+        """Return what reads a box, of one channel or (None) of all."""
         shape = self.series.levels[level].shape
         height, width = shape[self._y], shape[self._x]
         box, index = geometry.stored_box(box, self._turn, height, width), list[Any]([slice(None)] * len(shape))
         index[self._y], index[self._x] = box.slices
         for axis, at in zip(self._counted, np.unravel_index(frame, self._sizes) if self._sizes else (), strict=True):
             index[axis] = int(at)
-        array, place = self._stored(level, (box.height, box.width) == (height, width)), self._channel
+        array = self._stored(level, (box.height, box.width) == (height, width))
 
-        def values(*index: Any) -> NDArray[Any]:
+        def values(channel: int | None) -> NDArray[Any]:
+            if channel is not None and self._channel is not None:
+                index[self._channel] = channel
             with readable():
-                part = np.asarray(array[index])
+                part = np.asarray(array[tuple(index)])
             return self._natural(part) if self._model == "gray" else self._coloured(part)
 
-        if self._alpha:
-            whole = values(*index)
-            pixels = geometry.without_alpha(np.moveaxis(whole, place, -1) if place is not None else whole)
-        elif place is not None and place < self._x and self._model == "gray":
-            pixels = compose(self._channels, lambda i: values(*index[:place], i, *index[place + 1 :]))
-        else:
-            pixels = values(*index)
-            if not self._whole:
-                samples = pixels
-                pixels = compose(self._channels, lambda i: samples[..., i])
-        return geometry.upright(pixels, self._turn).astype(self.dtype, copy=False)
+        return values
 
     def _stored(self, level: int, whole: bool) -> Any:
         """Return all pixels of a level as stored, to be indexed: decoded, memory-mapped or read through zarr."""
