@@ -25,15 +25,7 @@ _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
-_FOREIGN = (
-    "ndpi",
-    "svs",
-    "scn",
-    "ome",
-    "philips",
-    "bif",
-    "qpi",
-)  # their other series are labels, overviews and the like
+_FOREIGN = ("ndpi", "svs", "scn", "philips", "bif", "qpi")  # their other series are labels, overviews and the like
 
 
 def open_tiff(path: Path, view: Selection, data: bytes | None = None) -> ImageFile:
@@ -66,7 +58,8 @@ class Tiff(ImageFile):
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
-                _refuse_broken_jpeg(each.keyframe)
+                _refuse_missing(each.keyframe)
+                _refuse_broken_jpeg(each)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
@@ -83,7 +76,9 @@ class Tiff(ImageFile):
                 grain = min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
-            others = len(full) > 1 and not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
+            least = 0.5 if tiff.is_ome else 0.0  # of OME-TIFF, where smaller ones are labels and overviews
+            others = any(one is not self.series and one.size >= least * self.series.size for one in full)
+            others &= not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
         if not model:
             raise _Rare
         self._model = model
@@ -213,7 +208,9 @@ class Tiff(ImageFile):
                     import zarr  # takes half a second, for which only large files should pay
 
                     with readable():
-                        self._arrays[level] = zarr.open(self.series.aszarr(level=level, maxworkers=1), mode="r")
+                        self._arrays[level] = zarr.open(
+                            self.series.aszarr(level=level, maxworkers=1, read_only=True), mode="r"
+                        )
                 elif isinstance(self._source, bytes):
                     values = np.frombuffer(self._source, dtype, int(np.prod(part.shape)), part.dataoffset)
                     self._arrays[level] = values.reshape(part.shape)
@@ -259,19 +256,28 @@ class Tiff(ImageFile):
             self.tiff.close()
 
 
-def _refuse_broken_jpeg(page: Any) -> None:
-    """Make tifffile refuse JPEG strips and tiles of pages like this one that end early, as other codecs do."""
-    if page.compression not in _STREAMS:
-        return
-    decode = page.decode
+def _refuse_missing(page: Any) -> None:
+    """Raise `ValueError` where a page has fewer strips or tiles than its size asks for: tifffile makes them zero."""
+    held, due = len(page.dataoffsets), int(np.prod(page.chunked))
+    if held < due and not page.is_contiguous:
+        raise ValueError(f"truncated: {held} {'tiles' if page.is_tiled else 'strips'} of {due}")
 
+
+def _refuse_broken_jpeg(level: Any) -> None:
+    """Make tifffile refuse JPEG strips and tiles of a level's pages that end early, as other codecs do."""
+    if level.keyframe.compression in _STREAMS:
+        for page in {id(one.keyframe): one.keyframe for one in level.pages if one is not None}.values():
+            page.decode = _checked(page.decode)
+
+
+def _checked(decode: Callable[..., Any]) -> Callable[..., Any]:
     def checked(data: bytes | None, index: int, /, **options: Any) -> Any:
         if data:
             head, tables = options.get("jpegheader"), options.get("jpegtables")
             jpeg.check_pixels(head + data + jpeg.EOI if head else data, tables or b"")
         return decode(data, index, **options)
 
-    page.decode = checked
+    return checked
 
 
 def _axes(part: Any, photometric: str) -> str:

@@ -65,6 +65,18 @@ def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
         assert picture.converted == "first of several images in the file"
 
 
+@pytest.mark.parametrize(("size", "note"), [((70, 90), "first of several images in the file"), ((20, 30), "")])
+def test_positions_of_an_ome_tiff_are_told_and_its_label_is_not(
+    size: tuple[int, int], note: str, tmp_path: Path
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for name, array in (("Position 1", GRAY), ("other", np.roll(GRAY, 1)[: size[0], : size[1]])):
+            writer.write(array, metadata={"axes": "YX", "Name": name}, photometric="minisblack")
+    with open_image(tmp_path / "a.ome.tif") as picture:
+        check(picture, GRAY)
+        assert (picture.frames, picture.converted) == (1, note)
+
+
 @pytest.mark.parametrize("store", ["flat", "tiles", "one strip"])
 def test_channels_are_chosen(store: str, tmp_path: Path) -> None:
     array = STACK[:, [0, 1]]  # (4, 2, ...): T, C

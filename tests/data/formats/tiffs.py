@@ -18,6 +18,7 @@ STORES = {
     "flat": {},
     "strips": {"rowsperstrip": 16, "compression": "zlib"},
     "one strip": {"rowsperstrip": 70, "compression": "zlib"},
+    "flat tiles": {"tile": (16, 32)},
     "tiles": {"tile": (32, 16), "compression": "lzw", "predictor": True},
 }
 

@@ -1,0 +1,60 @@
+"""Damaged TIFF files that decoders fill with pixels of their own."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from medsass.data.formats.image import WHOLE_FILE, Selection
+from medsass.data.formats.opening import open_image
+
+RNG = np.random.default_rng(0)
+PAGES = [cv2.resize(RNG.integers(0, 256, (16, 16, 3), np.uint8), (128, 128)) for _ in range(3)]
+
+
+def damaged(path: Path, page: int) -> None:
+    """Overwrite the second half of a page's last strip or tile with zeros."""
+    with tifffile.TiffFile(path) as file:
+        held = file.pages[page]
+        start, size = held.dataoffsets[-1], held.databytecounts[-1]
+    with path.open("r+b") as file:
+        file.seek(start + size // 2)
+        file.write(bytes(size - size // 2))
+
+
+@pytest.mark.parametrize("form", ["stack", "pages", "tiles", "pages by Pillow"])
+def test_a_damaged_jpeg_page_is_refused_wherever_it_is(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    options = {"photometric": "rgb", "compression": "jpeg", **({"tile": (64, 64)} if form == "tiles" else {})}
+    if form == "stack":
+        tifffile.imwrite(path, np.stack(PAGES), rowsperstrip=128, metadata={"axes": "ZYXS"}, **options)
+    elif form == "pages by Pillow":
+        first, *others = map(Image.fromarray, PAGES)
+        first.save(path, save_all=True, append_images=others, compression="jpeg")
+    else:
+        tifffile.imwrite(path, np.stack(PAGES), metadata=None, **options)
+    with open_image(path) as picture:
+        whole = [picture.read(frame) for frame in range(picture.frames)]
+    assert len(whole) == 3
+    damaged(path, 1)
+    for view in (WHOLE_FILE, Selection(frames=1)):
+        with open_image(path, view) as picture, pytest.raises(ValueError, match=r"JPEG: "):
+            picture.read(1 if view is WHOLE_FILE else 0)
+    with open_image(path) as picture:
+        for frame in (0, 2):
+            np.testing.assert_array_equal(picture.read(frame), whole[frame])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+@pytest.mark.parametrize("store", [{"rowsperstrip": 8}, {"tile": (16, 16)}], ids=["strips", "tiles"])
+def test_fewer_pieces_than_the_size_asks_for_are_refused(compression: str | None, store: dict, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RNG.integers(1, 256, (64, 40), np.uint8), compression=compression, metadata=None, **store)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageLength"].overwrite(128)
+    held, due = (12, 24) if "tile" in store else (8, 16)
+    with pytest.raises(ValueError, match=rf"truncated: {held} (tiles|strips) of {due}"):
+        open_image(path)
