@@ -40,7 +40,7 @@ class Coded(ImageFile):
         opaque = {2: (0,), 4: (0, 1, 2)}.get(count) if not view.channels else None
         self._array, self._channels = array, opaque or geometry.pick_channels(view.channels, count)
         super().__init__(array.shape[0], array.shape[1], len(self._channels) == 3, array.dtype, view)
-        self.span = (0.0, float(top)) if top else self.span
+        self.span, self.turn = (0.0, float(top)) if top else self.span, turn
         self.converted = ", ".join(["alpha dropped"] * bool(opaque) + ["turned upright"] * (turn != 1))
 
     def _decode(self, _frame: int, _box: Box, _level: int) -> NDArray[Any]:

@@ -69,12 +69,13 @@ class Photo(ImageFile):
         self._channels = geometry.pick_channels(view.channels, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
         self._data = data
-        self._turn = orientation(image, data)
+        turn = orientation(image, data)
+        self._turn = 1 if image.format == "TIFF" else turn  # which Pillow turns by itself
         size = (image.width, image.height) if geometry.swaps_axes(self._turn) else (image.height, image.width)
         super().__init__(*size, len(view.channels) == 3 if view.channels else plan.count >= 3, plan.dtype, view)
-        self.span, self.turn = plan.span or self.span, self._turn
+        self.span, self.turn = plan.span or self.span, turn
         first = self._select(view, _frames(image), animated=True)
-        turned = "turned upright" if self._turn != 1 else ""
+        turned = "turned upright" if turn != 1 else ""
         self.converted = ", ".join(filter(None, (first, plan.converted, turned)))
 
     def _decode(self, frame: int, _box: Box, _level: int) -> NDArray[Any]:
@@ -122,12 +123,15 @@ def identify(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
 
 def orientation(image: Image.Image, data: bytes) -> int:
     """Return the orientation (1 to 8) of an image opened from `data`. Decodes a PNG with metadata at its end."""
-    if image.format == "TIFF":  # Pillow turns it by itself
-        return 1
     if image.format == "PNG" and not plain.names(data, plain.EXIF):
         return 1
     with readable():
-        return geometry.known_orientation(image.getexif().get(geometry.ORIENTATION))
+        exif = Image.Exif()
+        if image.format in ("JPEG", "MPO"):  # by EXIF alone, as DALI and most viewers: Pillow takes XMP too
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        return geometry.known_orientation(exif.get(geometry.ORIENTATION))
 
 
 def _frames(image: Image.Image) -> int:

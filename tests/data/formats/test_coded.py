@@ -75,7 +75,7 @@ def turned(data: bytes) -> bytes:
 def test_the_orientation_counts(data: bytes) -> None:
     with opened(turned(data)) as picture:
         np.testing.assert_array_equal(picture.read(), np.rot90(DEEP, -1))
-        assert picture.converted == "turned upright"
+        assert (picture.turn, picture.converted) == (6, "turned upright")
 
 
 def netpbm(kind: str, top: int, array: np.ndarray) -> bytes:

@@ -108,6 +108,22 @@ def test_deep_jpeg_2000_keeps_its_depth(bits: int, colour: bool) -> None:
             read(data[: int(share * len(data))])
 
 
+@pytest.mark.parametrize("turn", [1, 6])
+def test_the_orientation_of_a_jpeg_is_that_of_its_exif_not_of_its_xmp(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+    for options in ({"xmp": xmp}, {"xmp": xmp, "exif": exif}):
+        data = saved(Image.fromarray(RGB), "JPEG", **options)
+        by_exif = turn if "exif" in options else 1
+        truth = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # which turns by EXIF alone
+        assert truth.shape == ((40, 24, 3) if by_exif == 6 else (24, 40, 3))
+        with open_image(Path("image"), data=data) as picture:
+            assert picture.turn == by_exif
+            assert np.abs(picture.read().astype(int) - truth).max() <= 3
+        assert storable(data) == (("jpg", (24, 40), "") if by_exif == 1 else None)
+
+
 def test_orientation_at_the_end_of_a_png_is_found_also_at_16_bits() -> None:
     exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP[..., :3])

@@ -123,7 +123,7 @@ def test_orientation_of_a_file_that_pillow_reads_is_applied_once(tmp_path: Path)
     Image.fromarray(RGB).convert("YCbCr").save(tmp_path / "a.tif", tiffinfo={274: 6})
     with open_image(tmp_path / "a.tif") as picture:
         check(picture, np.asarray(Image.open(tmp_path / "a.tif").convert("RGB")))
-        assert picture.height == 90
+        assert (picture.height, picture.turn, picture.converted) == (90, 6, "YCbCr to RGB, turned upright")
 
 
 @pytest.mark.parametrize("store", [*STORES, "jpeg", "jpeg2000", "packbits"])
