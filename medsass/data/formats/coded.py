@@ -36,6 +36,8 @@ class Coded(ImageFile):
         if array.ndim not in (2, 3):
             raise ValueError(f"expected one image; got an array of shape {array.shape}")
         array = geometry.upright(array, turn)
+        if view.raw and not view.channels and array.shape[2:] in ((2,), (4,)):
+            array = geometry.without_alpha(array)
         count = array.shape[2] if array.ndim == 3 else 1
         opaque = {2: (0,), 4: (0, 1, 2)}.get(count) if not view.channels else None
         self._array, self._channels = array, opaque or geometry.pick_channels(view.channels, count)
@@ -143,7 +145,7 @@ def _heif(data: bytes, view: Selection) -> Coded | None:
 
 
 def _pnm(data: bytes, view: Selection) -> Coded | None:
-    """Read PAM, and PGM and PPM of more than 8 bits, as stored; other depths below 8 bits become 0..255."""
+    """Read PAM, and PGM and PPM of more than 8 bits, as stored; other depths below 8 bits become 0..255, but of masks."""
     if match := _PNM.match(data):
         kind, width, height, top = (int(group) for group in match.groups())
         if top < 256:
@@ -164,6 +166,6 @@ def _pnm(data: bytes, view: Selection) -> Coded | None:
         raise ValueError(f"truncated: {held_bytes:,} bytes of pixels of {need:,}")
     array = np.frombuffer(data, dtype, width * height * count, match.end()).reshape(height, width, count)
     array = array.astype(dtype.newbyteorder("="))
-    if top < 255:
+    if top < 255 and not view.raw:
         array = np.rint(array * (255 / top)).astype(np.uint8)
     return Coded(array[..., 0] if count == 1 else array, view, max(top, 255))

@@ -39,7 +39,7 @@ class Selection:
         axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" is the plane in
             which DICOM slices were taken, and "z" for all else.
         every: of the slices of a volume or stack, each n-th is taken.
-        raw: the values as the file stores them, as masks need: indices of a palette, bits unscaled, nothing inverted.
+        raw: as masks need: indices of a palette, bits and levels unscaled, nothing inverted, alpha where it alone is the mask.
     """
 
     array: str = ""

@@ -7,7 +7,7 @@ bits unasked: OpenCV reads such PNG, imagecodecs any JPEG 2000 of more than 8 bi
 import io
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -141,13 +141,13 @@ def _frames(image: Image.Image) -> int:
 
 
 def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
-    """Plan for a mask whose stored values a picture would not show: indices, a few bits, alpha."""
-    mode, shallow = image.mode, data[24] if image.format == "PNG" and data[25] == 0 else 8
+    """Plan for a mask whose stored values a picture would not show: indices, few bits or levels, alpha."""
+    mode, (top, full) = image.mode, _ends(image, data)
     gray = (
         image.format == "GIF" and mode == "P" and _is_gray(image)
     )  # a GIF has no gray values but those of its palette
-    deep = image.format == "PNG" and data[24] == 16
-    if deep or (mode not in ("1", "P", *_ALPHA) and not (mode == "L" and shallow < 8)):
+    deep = (image.format == "PNG" and data[24] == 16) or (image.format == "JPEG2000" and jpeg2000_depth(data)[0] > 8)
+    if deep or (mode not in ("1", "P", *_ALPHA) and top == full):
         return None
 
     def decode(frame: int) -> NDArray[Any]:
@@ -157,9 +157,22 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
             array = np.asarray(image.convert("L") if gray else image)
         if mode in _ALPHA:
             return geometry.without_alpha(array)
-        return array.astype(np.uint8) if mode == "1" else array // (255 // ((1 << shallow) - 1))
+        return array if top == full else (array.astype(np.uint32) * top + full // 2) // full
 
-    return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint8))
+    return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint16 if full > 255 else np.uint8))
+
+
+def _ends(image: Image.Image, data: bytes) -> tuple[int, int]:
+    """Return the value that the file stores for white, and what Pillow makes of it."""
+    if image.format == "PNG" and image.mode == "L" and data[25] == 0:
+        return (1 << data[24]) - 1, 255
+    tile = getattr(image, "tile", None) if image.format == "PPM" and image.mode != "1" else None
+    if tile and tile[0][0] in ("ppm", "ppm_plain"):
+        top, full = int(tile[0][3][1]), 65535 if image.mode == "I" else 255
+        if top > full:
+            raise ValueError(f"a mask in text of values up to {top}, which would be cut to 8 bits; save it as PNG")
+        return top, full
+    return 255, 255
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -196,8 +209,7 @@ def _deep_png(data: bytes, view: Selection) -> _Plan | None:
             raise ValueError("PNG data cannot be decoded")
         return np.asarray(array)[..., order]
 
-    alpha = len(order) in (2, 4) and not view.channels
-    return _Plan(decode, len(order), np.dtype(np.uint16), "alpha dropped" if alpha else "")
+    return _opaque(_Plan(decode, len(order), np.dtype(np.uint16)), view)
 
 
 def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | None:
@@ -212,8 +224,17 @@ def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | 
 
     half = float(1 << bits - 1)
     dtype = np.dtype(f"{'i' if signed else 'u'}{2 if bits <= 16 else 4}")
-    alpha = "alpha dropped" if count in (2, 4) and not view.channels else ""
-    return _Plan(decode, count, dtype, alpha, (-half, half - 1) if signed else (0.0, 2 * half - 1))
+    span = (-half, half - 1) if signed else (0.0, 2 * half - 1)
+    return _opaque(_Plan(decode, count, dtype, span=span), view)
+
+
+def _opaque(plan: _Plan, view: Selection) -> _Plan:
+    """Return the plan without alpha, where the file has one and channels are not chosen; of a mask with what it shows."""
+    if plan.count not in (2, 4) or view.channels:
+        return plan
+    if not view.raw:
+        return replace(plan, converted="alpha dropped")
+    return replace(plan, decode=lambda frame: geometry.without_alpha(plan.decode(frame)), count=plan.count - 1)
 
 
 def jpeg2000_depth(data: bytes) -> tuple[int, int, bool]:

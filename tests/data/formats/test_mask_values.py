@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -9,6 +10,8 @@ from PIL import Image
 
 from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
+from medsass.data.formats.image import Selection
+from medsass.data.formats.opening import open_image
 from tests.data.formats.test_mask import read_mask
 
 RNG = np.random.default_rng(0)
@@ -61,3 +64,54 @@ def test_a_mask_of_one_colour_counts_unless_it_is_hidden(
 def test_no_pixels_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"a mask of {shape[1]}x{shape[0]} pixels"):
         geometry.without_alpha(np.zeros(shape, np.uint8))
+
+
+def as_stored(name: str, data: bytes) -> np.ndarray:
+    with open_image(Path(name), Selection(raw=True), data) as picture:
+        array = picture.read()
+        assert (picture.dtype, picture.converted) == (array.dtype, "")
+        return array
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("form", ["png", "jxl", "jp2", "pam"])
+def test_alpha_alone_is_the_mask_in_any_format(form: str, colours: int, kind: str) -> None:
+    array = with_alpha(TRUTH, kind=kind)[..., 3 - colours :].copy()
+    data = {
+        "png": lambda: imagecodecs.png_encode(array),
+        "jxl": lambda: imagecodecs.jpegxl_encode(array, lossless=True),
+        "jp2": lambda: imagecodecs.jpeg2k_encode(array, level=0, codecformat="jp2", reversible=True),
+        "pam": lambda: pnm("P7", int(np.iinfo(kind).max), array),
+    }[form]()
+    np.testing.assert_array_equal(
+        as_stored(f"m.{form}", data).reshape(*TRUTH.shape, -1), array[..., -1:].repeat(colours, 2)
+    )
+    opaque = array.copy()
+    opaque[..., :-1], opaque[..., -1] = array[..., -1:], np.iinfo(kind).max
+    data = imagecodecs.png_encode(opaque)
+    np.testing.assert_array_equal(as_stored("m.png", data).reshape(*TRUTH.shape, -1), opaque[..., :-1])
+
+
+def pnm(kind: str, top: int, array: np.ndarray) -> bytes:
+    """A file of Netpbm's: binary (P5, P6, P7) or text (P2, P3)."""
+    (height, width), count = array.shape[:2], array.shape[2] if array.ndim == 3 else 1
+    if kind == "P7":
+        head = f"P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {count}\nMAXVAL {top}\nTUPLTYPE X\nENDHDR\n"
+    else:
+        head = f"{kind} {width} {height}\n# by hand\n{top}\n"
+    if kind in ("P2", "P3"):
+        return (head + "\n".join(map(str, array.ravel()))).encode()
+    return head.encode() + array.astype(">u2" if top > 255 else "u1").tobytes()
+
+
+@pytest.mark.parametrize("top", [1, 2, 3, 100, 254, 255, 256, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6", "P7"])
+def test_levels_of_netpbm_are_as_stored(kind: str, top: int) -> None:
+    array = RNG.integers(0, top + 1, (9, 7, 3) if kind in ("P3", "P6") else (9, 7))
+    data = pnm(kind, top, array)
+    if kind == "P3" and top > 255:
+        with pytest.raises(ValueError, match=f"a mask in text of values up to {top}, .*; save it as PNG"):
+            as_stored("m.pnm", data)
+    else:
+        np.testing.assert_array_equal(as_stored("m.pnm", data), array)
