@@ -62,10 +62,11 @@ class Dicom(ImageFile):
             self._signed = bool(header.get("PixelRepresentation", 0))
             self._modality = (header.get("ModalityLUTSequence") or [None])[0]
             size, total = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
-        self._palette, self._rgb = self._kind == "PALETTE COLOR", self._kind in _RGB
-        if not (self._palette or self._rgb or self._kind in ("MONOCHROME1", "MONOCHROME2")):
+        if self._kind not in (*_RGB, "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"):
             raise ValueError(f"photometric interpretation {self._kind} is not supported")
-        colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1"
+        self._palette, self._rgb = self._kind == "PALETTE COLOR" and not view.raw, self._kind in _RGB
+        colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1" and not view.raw
+        self._bit = 1 if view.raw else 255  # what a single bit becomes
         if view.channels:
             pick_channels(view.channels, 3 if colour else 1)
         frames = chosen(view, total)
@@ -85,7 +86,7 @@ class Dicom(ImageFile):
             "inverted (MONOCHROME1)": self.inverted,
             "palette to RGB": self._palette,
             f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
-            "bilevel to gray": self._bits == 1,
+            "bilevel to gray": self._bits == 1 and not view.raw,
             "modality LUT": bool(self._modality) and not colour,
             "rescaled": any(item != (1.0, 0.0) for item in self._rescale.values()) and not colour,
         }
@@ -98,7 +99,7 @@ class Dicom(ImageFile):
                 deep = int(self.header.RedPaletteColorLookupTableDescriptor[2]) > 8
             return (np.dtype(np.uint16), (0.0, 65535.0)) if deep else (np.dtype(np.uint8), (0.0, 255.0))
         if self._allocated == 1:
-            return np.dtype(np.uint8), (0.0, 255.0)
+            return np.dtype(np.uint8), (0.0, float(self._bit))
         if "PixelRepresentation" not in self.header and not self._rgb:  # float pixel data
             return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
         if not 1 <= self._bits <= 64:
@@ -225,7 +226,7 @@ class Dicom(ImageFile):
     def _gray(self, array: NDArray[Any], rescale: tuple[float, float]) -> NDArray[Any]:
         """Turn stored values into modality values, with MONOCHROME1 inverted within their range."""
         if self._bits == 1:
-            array = array * np.uint8(255)
+            array = array * np.uint8(self._bit)
         elif array.dtype.kind in "ui":
             unused = array.dtype.itemsize * 8 - self._bits
             kind = np.dtype(f"{'i' if self._signed else 'u'}{array.dtype.itemsize}")
@@ -237,7 +238,7 @@ class Dicom(ImageFile):
             elif rescale != (1.0, 0.0):
                 whole = self.dtype.kind in "ui"
                 array = array.astype(np.int64) * int(slope) + int(shift) if whole else array * slope + shift
-        if self._kind == "MONOCHROME1":
+        if self.inverted:
             top = sum(self.span)
             array = (int(top) - array.astype(np.int64)) if self.dtype.kind in "ui" else top - array
         return array

@@ -81,15 +81,15 @@ class DicomSlide(Dicom):
         self._tile = self.height, self.width
         with readable():
             size = int(header.TotalPixelMatrixRows), int(header.TotalPixelMatrixColumns)
-            self._layers = _layers(header, self._tile, size)
+            layers = _layers(header, self._tile, size)
             self._frames = _frames(source, header, place)
-        last = max((frame for layer in self._layers for frame in layer.values()), default=-1)
+        last = max((frame for layer in layers for frame in layer.values()), default=-1)
         if last >= len(self._frames):
             raise ValueError(f"tiles in {last + 1} frames, of which the file holds {len(self._frames)}")
         converted = self.converted.removeprefix(f"first of {self.total} frames").removeprefix(", ")
-        ImageFile.__init__(self, *size, self.colour, self.dtype, view, streams=True)
-        self.converted = ", ".join(filter(None, (self._select(view, len(self._layers)), converted)))
-        self._grain = self._tile
+        (self.height, self.width), self.levels, self.streams, self.common = size, (size,), True, False
+        self.converted = ", ".join(filter(None, (self._select(view, len(layers)), converted)))
+        self._grain, self._cells = self._tile, [_cells(layer, self._tile) for layer in layers]
 
     def _decode(self, frame: int, box: Box, _level: int) -> NDArray[Any]:
         height, width = self._tile
@@ -97,12 +97,15 @@ class DicomSlide(Dicom):
         columns = range(box.x // width * width, box.x + box.width, width)
         shape = (len(rows) * height, len(columns) * width)
         ground = np.full((*shape, 3) if self.colour else shape, _WHITE if self.colour else 0, self.dtype)
-        for y, x in self._layers[frame]:
-            if -height < y - rows[0] < shape[0] and -width < x - columns[0] < shape[1]:
-                tile = self._shown(self._one(self._layers[frame][y, x]), 0)
-                top, left = max(0, rows[0] - y), max(0, columns[0] - x)
+        cells, first = self._cells[frame], (rows[0] // height - 1, columns[0] // width - 1)
+        near = [
+            (first[0] + down, first[1] + right) for down in range(len(rows) + 1) for right in range(len(columns) + 1)
+        ]
+        for number, y, x in sorted(tile for cell in near for tile in cells.get(cell, ())):
+            top, left = max(0, rows[0] - y), max(0, columns[0] - x)
+            if top < height and left < width:
                 at = ground[max(0, y - rows[0]) :, max(0, x - columns[0]) :]
-                part = tile[top : top + at.shape[0], left : left + at.shape[1]]
+                part = self._shown(self._one(number), 0)[top : top + at.shape[0], left : left + at.shape[1]]
                 at[: part.shape[0], : part.shape[1]] = part
         return ground[box.y - rows[0] :, box.x - columns[0] :][: box.height, : box.width]
 
@@ -148,6 +151,16 @@ def _layers(header: Any, tile: tuple[int, int], size: tuple[int, int]) -> list[d
         )
         layers.setdefault(key, {})[place] = frame
     return [layers[key] for key in sorted(layers)]
+
+
+def _cells(
+    layer: dict[tuple[int, int], int], tile: tuple[int, int]
+) -> dict[tuple[int, int], list[tuple[int, int, int]]]:
+    """Return (frame, row, column) of the tiles that begin in each cell of the grid of tiles; those of some slides lie off it."""
+    cells: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+    for (y, x), frame in layer.items():
+        cells.setdefault((y // tile[0], x // tile[1]), []).append((frame, y, x))
+    return cells
 
 
 def _frames(source: Path | bytes, header: Any, place: int) -> list[list[tuple[int, int]]]:

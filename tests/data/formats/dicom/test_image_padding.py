@@ -1,11 +1,13 @@
-"""DICOM's padding, and one range for all frames."""
+"""DICOM's padding, one range for all frames, and the values of masks; these against pydicom."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
 
 from medsass.data.formats import depth
 from medsass.data.formats.image import Selection
@@ -73,6 +75,24 @@ def test_segmentations_are_masks_and_no_images() -> None:
         open_image(Path("image"), data=saved(made))
     with open_image(Path("image"), Selection(raw=True), saved(made)) as mask:
         assert mask.frames == 2
+
+
+@pytest.mark.parametrize(("kind", "bits"), [
+    ("MONOCHROME1", 8), ("MONOCHROME2", 8), ("MONOCHROME1", 16), ("PALETTE COLOR", 8), ("MONOCHROME2", 1), ("MONOCHROME1", 1),
+])  # fmt: skip
+def test_values_of_masks_are_as_stored(kind: str, bits: int) -> None:
+    array = RNG.integers(0, 2 if bits == 1 else 5, (24, 40)).astype("u2" if bits == 16 else "u1")
+    made = dataset(array, PhotometricInterpretation=kind)
+    if bits == 1:
+        made.BitsAllocated, made.BitsStored, made.HighBit = 1, 1, 0
+        made.PixelData = np.packbits(array, bitorder="little").tobytes()
+    for name in ("Red", "Green", "Blue") if kind == "PALETTE COLOR" else ():
+        setattr(made, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(made, f"{name}PaletteColorLookupTableData", RNG.bytes(512))
+    with open_image(Path("image"), Selection(raw=True), saved(made)) as mask:
+        np.testing.assert_array_equal(mask.read(), array)
+        np.testing.assert_array_equal(mask.read(), pixel_array(io.BytesIO(saved(made))))
+        assert (mask.dtype, mask.span, mask.converted) == (array.dtype, (0, (1 << bits) - 1), "")
 
 
 def test_a_class_of_which_the_file_says_nothing_that_is_known_is_a_reason() -> None:

@@ -65,6 +65,21 @@ def test_a_full_grid_of_tiles_is_the_slide(syntax: str, channels: str, tmp_path:
     check(slide(tiles, syntax, DimensionOrganizationType="TILED_FULL"), truth, tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_slide_keeps_the_depth_the_window_and_the_padding_of_its_header(kind: str) -> None:
+    truth = (SLIDE[..., 0].astype(np.uint16) << 4) | 5
+    data = slide(
+        [tile(truth, *place) for place in PLACES], DimensionOrganizationType="TILED_FULL", BitsStored=12, HighBit=11,
+        PhotometricInterpretation=kind, WindowCenter=1000, WindowWidth=501, PixelPaddingValue=5,
+    )  # fmt: skip
+    inverted = kind == "MONOCHROME1"
+    with open_image(Path("a"), data=data) as picture:
+        np.testing.assert_array_equal(picture.read(), 4095 - truth if inverted else truth)
+        assert (picture.span, picture.padding) == ((0, 4095), (4090, 4090) if inverted else (5, 5))
+        assert picture.limits == ((2845.5, 3345.5) if inverted else (749.5, 1249.5))
+        assert (picture.per_channel, picture.common, picture.levels) == (False, False, ((150, 210),))
+
+
 def test_tiles_in_several_fragments_are_put_together(tmp_path: Path) -> None:
     tiles = [tile(SLIDE, *place) for place in PLACES]
     check(slide(tiles, "1.2.840.10008.1.2.4.90", 3, DimensionOrganizationType="TILED_FULL"), SLIDE, tmp_path)
