@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth, geometry, integrity, kinds
+from medsass.data.formats.dicom import place
+from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
@@ -173,7 +175,7 @@ class SourceFile:
                     f"mask {other}: of mask and image one alone says where it lies, and is turned or put in order by that; save "
                     "both as volumes (NIfTI), or both as pictures"
                 )
-            if isinstance(mask, Volume) and isinstance(self._image, Volume) and (gap := self._image.gap(mask)):
+            if gap := _gap(self._image, mask):
                 raise ValueError(
                     f"mask {other}: by its header it lies {gap:.3g} mm from its image; if its voxels are the image's all the same, "
                     "copy the image's affine into it"
@@ -239,3 +241,10 @@ class SourceFile:
         if blank:
             digest.update(f"{self.source(region)} {region.frame}".encode())
         return digest.hexdigest()
+
+
+def _gap(image: ImageFile | None, mask: ImageFile) -> float:
+    """Return how many millimetres a mask lies from its image by their headers; 0 where these say nothing."""
+    if isinstance(image, Volume) and isinstance(mask, Volume):
+        return image.gap(mask)
+    return place.gap(image, mask) if isinstance(image, Dicom) and isinstance(mask, Dicom) else 0.0

@@ -29,7 +29,7 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
 _TAG = 12  # bytes of tag, VR and length before pixel data
 _UNKNOWN = 0xFFFFFFFF  # length of encoded pixel data
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -51,7 +51,7 @@ class Dicom(ImageFile):
         header, self._place = known or read_header(source)
         self._source, self.header, self._channels = source, header, view.channels
         with readable():
-            if header.get("SOPClassUID") == _SEGMENTATION and not view.raw:
+            if header.get("SOPClassUID") in SEGMENTATIONS and not view.raw:
                 raise ValueError("a DICOM segmentation, which holds masks and no image")
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import jpeg
 from medsass.data.formats.dicom import series
-from medsass.data.formats.dicom.image import Dicom, import_dicom, opened, read_header
+from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom, functional_group, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.grid import Grid
 from medsass.data.formats.image import ImageFile, Selection, readable
@@ -42,6 +42,12 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         stack = Dicom(source, replace(view, axis="", frames="all", every=1), known)
         if not stack.colour:
             return series.Enhanced(stack, planes, view)
+    said = functional_group(header, 0, "PlanePositionSequence") is not header
+    if view.raw and total > 1 and said and header.get("SOPClassUID") in SEGMENTATIONS:
+        raise ValueError(
+            "a DICOM segmentation whose frames are not the slices of one volume, as those of several segments; save each segment "
+            "as a volume (NIfTI, by dcmqi or 3D Slicer): they are united"
+        )
     if view.across and total > 1:
         return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
     if view.across and placed:

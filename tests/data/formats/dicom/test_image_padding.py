@@ -68,9 +68,10 @@ def test_padding_of_other_values_in_each_frame_is_padding_in_all() -> None:
         assert depth.limits(picture, 0, "minmax")[0][0] >= 7
 
 
-def test_segmentations_are_masks_and_no_images() -> None:
+@pytest.mark.parametrize("number", ["4", "7"])  # of bits, and a label map
+def test_segmentations_are_masks_and_no_images(number: str) -> None:
     made = dataset((RNG.random((2, 24, 40)) > 0.5).astype(np.uint8), frames=2)
-    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.66.{number}"
     with pytest.raises(ValueError, match="a DICOM segmentation, which holds masks and no image"):
         open_image(Path("image"), data=saved(made))
     with open_image(Path("image"), Selection(raw=True), saved(made)) as mask:
