@@ -1,13 +1,14 @@
 """HDF5 files (Imaris and MATLAB 7.3 among them) by h5py, read in parts.
 
-The axes of a dataset follow the rule of NumPy files, `grid.axes_of`; MATLAB stores them in reverse order. One image or stack is expected in a file; where there are several
-datasets that can be images, `Selection.array` must name one.
+The axes of a dataset follow the rule of NumPy files, `grid.axes_of`; MATLAB stores them in reverse order, and counts images by
+the last. One image or stack is expected in a file; where there are several datasets that can be images, `Selection.array` must
+name one.
 """
 
 from pathlib import Path
 from typing import Any
 
-from medsass.data.formats.grid import Grid, axes_of, can_be_image
+from medsass.data.formats.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, readable
 
 _MATLAB = b"MATLAB 7.3"  # at the start of its files
@@ -20,17 +21,18 @@ class Hdf5(Grid):
     def __init__(self, path: Path, view: Selection) -> None:
         import h5py  # takes a tenth of a second
 
+        with path.open("rb") as file:
+            rule = _matlab if file.read(len(_MATLAB)) == _MATLAB else axes_of
         with readable():
             self._file = h5py.File(path, "r")
-            held: dict[str, Any] = {}
-            self._file.visititems(
-                lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
-            )
-            matlab = path.open("rb").read(len(_MATLAB)) == _MATLAB
         try:
+            held: dict[str, Any] = {}
+            with readable():
+                self._file.visititems(
+                    lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
+                )
             dataset = held[_chosen(held, view.array.strip("/"))]
-            axes = axes_of(dataset.shape[::-1], view)[::-1] if matlab else axes_of(dataset.shape, view)
-            super().__init__([dataset], axes, view, own=True)
+            super().__init__([dataset], rule(dataset.shape or (), view), view, own=True)  # None: of a null dataset
         except BaseException:
             self._file.close()
             raise
@@ -39,6 +41,15 @@ class Hdf5(Grid):
         """Close the file."""
         super().close()
         self._file.close()
+
+
+def _matlab(shape: tuple[int, ...], view: Selection) -> str:
+    """Return the axes of a dataset of MATLAB's: its (H, W, C), (H, W, N) and (H, W, C, N), stored in reverse order; (N, H, W, C)
+    where the last axis alone can be channels.
+    """
+    if len(shape) > 2 and shape[0] <= ALPHA < min(shape[1:]):
+        return "CXYN"[: len(shape)]
+    return axes_of(shape, view).translate(str.maketrans("XY", "YX"))
 
 
 def _chosen(held: dict[str, Any], asked: str) -> str:

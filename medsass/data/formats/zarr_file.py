@@ -42,9 +42,12 @@ def open_zarr(path: Path, view: Selection) -> Grid:
         return Grid(arrays, axes, view, own=True)
     with readable():
         levels = [node[item["path"]] for item in images[0]["datasets"]]
+        if groups := [level.path for level in levels if not isinstance(level, zarr.Array)]:
+            raise ValueError(f"a group, not an array, at {groups[0]}, where a level of the pyramid should be")
         axes = _letters(images[0].get("axes"), levels[0].ndim)
-    if not {"Y", "X"} <= set(axes) or len(axes) != levels[0].ndim:
-        raise ValueError(f"axes {axes} for an array of shape {levels[0].shape}; an image has y and x")
+    for level in levels:
+        if not {"Y", "X"} <= set(axes) or len(axes) != level.ndim:
+            raise ValueError(f"axes {axes} for an array of shape {level.shape}; an image has y and x")
     return Grid(levels, axes, view)
 
 

@@ -1,6 +1,8 @@
 """HDF5 and Zarr against the arrays that h5py and zarr wrote, and chunks written by hand; axes against NumPy's."""
 
+import gc
 import json
+import warnings
 from pathlib import Path
 
 import h5py
@@ -57,18 +59,62 @@ def test_one_of_several_datasets_must_be_named(tmp_path: Path) -> None:
         open_image(hdf5(tmp_path / "b.h5", times=np.arange(5.0)))
 
 
-@pytest.mark.parametrize(("view", "turned"), [
-    (Selection(), VOLUME[0]), (Selection(channels=(0, 1, 2)), np.moveaxis(VOLUME[:3], 0, 2)), (Selection(frames="all"), VOLUME),
-], ids=["gray", "RGB", "stack"])  # fmt: skip
-def test_matlab_stores_axes_in_reverse_order(view: Selection, turned: np.ndarray, tmp_path: Path) -> None:
+COLOURS = RNG.integers(0, 60_000, (5, 24, 40, 3), np.uint16)
+
+
+@pytest.mark.parametrize(("stored", "frames", "view"), [
+    (VOLUME[0], VOLUME[:1], Selection()),
+    (np.moveaxis(VOLUME[:3], 0, 2), np.moveaxis(VOLUME[None, :3], 1, 3), Selection(channels=(0, 1, 2))),
+    (COLOURS[0], COLOURS[:1], Selection()),
+    (VOLUME.transpose(1, 2, 0), VOLUME, Selection(frames="all")),
+    (VOLUME.transpose(1, 2, 0), VOLUME[3:4], Selection(channels=(3,))),
+    (VOLUME.transpose(1, 2, 0), VOLUME.transpose(1, 0, 2), Selection(frames="all", axis="y")),
+    (COLOURS.transpose(1, 2, 3, 0), COLOURS, Selection()),
+    (COLOURS, COLOURS, Selection()),
+], ids=["H W", "H W C, chosen", "H W C", "H W N", "one of H W C", "H W N across", "H W C N", "N H W C"])  # fmt: skip
+def test_matlab_stores_axes_in_reverse_order_and_counts_frames_by_the_last(
+    stored: np.ndarray, frames: np.ndarray, view: Selection, tmp_path: Path
+) -> None:
     with h5py.File(tmp_path / "a.mat", "w", userblock_size=512) as file:
-        file["m"] = turned.T
+        file["m"] = stored.T
     with (tmp_path / "a.mat").open("r+b") as file:
         file.write(b"MATLAB 7.3 MAT-file")
     with open_image(tmp_path / "a.mat", view) as picture:
-        held = [picture.read(frame) for frame in range(picture.frames)]
-        np.testing.assert_array_equal(held if view.frames == "all" else held[0], turned)
-        np.testing.assert_array_equal(picture.read(0, Box(3, 5, 7, 9)), held[0][3:10, 5:14])
+        np.testing.assert_array_equal([picture.read(frame) for frame in range(picture.frames)], frames)
+        np.testing.assert_array_equal(picture.read(0, Box(1, 5, 2, 9)), frames[0, 1:3, 5:14])
+
+
+def test_what_is_no_array_of_numbers_is_refused_and_its_file_closed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["null"], file["text"] = h5py.Empty("f"), "hello"
+        file["pairs"] = np.zeros((4, 4), [("x", "u1"), ("y", "f4")])
+    for name, message in (
+        ("null", r"an array of shape \(\)"), ("text", r"an array of shape \(\)"), ("pairs", "pixels of type .* are not supported"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            open_image(tmp_path / "a.h5", Selection(array=name))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with open_image(hdf5(tmp_path / "b.h5", raw=VOLUME[0])):
+            pass
+        gc.collect()
+    assert [str(one.message) for one in seen if one.category is ResourceWarning] == []
+
+
+@pytest.mark.parametrize(("shapes", "message"), [
+    ([(24, 40), None], "a group, not an array, at 1, where a level of the pyramid should be"),
+    ([None], "a group, not an array, at 0,"),
+    ([(24, 40), (12,)], r"axes YX for an array of shape \(12,\)"),
+])  # fmt: skip
+def test_levels_that_are_no_images_are_refused(
+    shapes: list[tuple[int, ...] | None], message: str, tmp_path: Path
+) -> None:
+    path = ome(tmp_path / "a.zarr", [np.zeros(shape or (4, 4), np.uint8) for shape in shapes], "YX")
+    for level, shape in enumerate(shapes):
+        if shape is None:
+            zarr.open_group(path / str(level), mode="w")
+    with pytest.raises(ValueError, match=message):
+        open_image(path)
 
 
 def test_a_damaged_hdf5_file_is_refused(tmp_path: Path) -> None:
