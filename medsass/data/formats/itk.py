@@ -75,9 +75,8 @@ class Itk(Volume):
         for name in ("Spacing", "Origin", "Direction"):
             getattr(probe, f"Set{name}")(getattr(self._reader, f"Get{name}")())
         parts = (*index, slice(None))[:many]
-        image = sitk.GetImageFromArray(
-            np.ascontiguousarray(grid.T.reshape(*grid.T.shape[len(grid.shape) - many :])), False
-        )
+        shape = (1,) * (many - grid.ndim) + grid.T.shape[max(0, grid.ndim - many) :]
+        image = sitk.GetImageFromArray(np.ascontiguousarray(grid.T.reshape(shape)), False)
         image.SetDirection(probe.GetDirection())
         image.SetOrigin(probe.TransformIndexToPhysicalPoint([part.start or 0 for part in parts]))
         image.SetSpacing([step * (part.step or 1) for step, part in zip(probe.GetSpacing(), parts, strict=True)])

@@ -36,6 +36,47 @@ def test_nrrd_and_metaimage_are_shown_as_simpleitk_orients_them_and_come_back(
         np.testing.assert_allclose(getattr(back, name)(), getattr(original, name)(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("axis", "zyx")
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_masks_of_several_times_lie_where_simpleitk_says_their_volumes_lie(
+    times: int, suffix: str, axis: str, tmp_path: Path
+) -> None:
+    array = grid("uint8", (times, *SHAPE[::-1]))
+    original = sitk.GetImageFromArray(array, isVector=False)
+    original.SetSpacing((0.5, 2.0, 3.25, 7.0))
+    original.SetOrigin((-11.0, 5.0, 70.0, 2.0))
+    original.SetDirection(np.diag([-1.0, 1.0, -1.0, 1.0]).ravel().tolist())
+    sitk.WriteImage(original, str(tmp_path / f"a{suffix}"))
+    for view, expected in (
+        (Selection(axis=axis), array) if times == 1 else (Selection(axis=axis, frames="all"), array),
+        (Selection(axis=axis, channels=(times - 1,)), array[-1:]),
+    ):
+        with open_image(tmp_path / f"a{suffix}", view) as picture:
+            assert isinstance(picture, volume.Volume)
+            (tmp_path / f"b{suffix}").write_bytes(picture.encode((frames(picture) > 90).astype(np.uint8)))
+        back = sitk.ReadImage(str(tmp_path / f"b{suffix}"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(back), expected > 90)
+        for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(back, name)(), getattr(original, name)(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_mask_of_a_plane_lies_where_the_plane_lies(suffix: str, tmp_path: Path) -> None:
+    original = sitk.GetImageFromArray(grid("uint8", (9, 7)))
+    original.SetSpacing((0.5, 2.0))
+    original.SetOrigin((-11.0, 5.0))
+    original.SetDirection((0.0, 1.0, 1.0, 0.0))
+    sitk.WriteImage(original, str(tmp_path / f"a{suffix}"))
+    with open_image(tmp_path / f"a{suffix}") as picture:
+        assert isinstance(picture, volume.Volume)
+        (tmp_path / f"b{suffix}").write_bytes(picture.encode((frames(picture) > 90).astype(np.uint8)))
+    back = sitk.ReadImage(str(tmp_path / f"b{suffix}"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(original) > 90)
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(back, name)(), getattr(original, name)(), rtol=1e-12, atol=1e-12)
+
+
 def test_vectors_are_channels(tmp_path: Path) -> None:
     array = grid("uint8", (*SHAPE[::-1], 3))
     for path in (save_itk(tmp_path / "a.nrrd", array, vector=True), save_itk(tmp_path / "a.mha", array, vector=True)):
