@@ -56,7 +56,7 @@ def open_coded(data: bytes, view: Selection) -> Coded | None:
     Raises:
         ValueError: where the file is damaged, too large, or HEIC without pillow-heif.
     """
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(jpeg.SOI):
         return _jpeg(data, view)
     if data.startswith((b"\xff\n", b"\0\0\0\x0cJXL ")):
         check_size(*_jxl_size(data))

@@ -14,8 +14,8 @@ import numpy as np
 
 from medsass.data.formats import jpeg
 from medsass.data.formats.image import check_size, readable
+from medsass.data.formats.kinds import PNG_MAGIC
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM", b"tEXt", b"sBIT"}
 """Chunks that DALI passes over whatever they hold, which it does not do with bKGD and fcTL."""
@@ -50,7 +50,7 @@ def inflate_png(data: bytes) -> tuple[bytes, bool]:
     """Return the rows of a PNG file, each behind the byte of its filter, pass after pass, and what `check_png` returns. Raises
     `ValueError` as that does.
     """
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(PNG_MAGIC):
         raise ValueError("not a PNG file")
     kinds: list[bytes] = []
     pixels: list[bytes] = []
@@ -78,7 +78,7 @@ def _check_jpeg2000(data: bytes) -> None:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield type and content of each chunk of a PNG up to IEND; their checksums are right."""
-    at, kind = len(_SIGNATURE), b""
+    at, kind = len(PNG_MAGIC), b""
     while kind != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4])
         if end > len(data):

@@ -20,7 +20,7 @@ WARNINGS = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
 
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), LS)
 _APP, _COM = range(0xE0, 0xF0), 0xFE
-_BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
+BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 _MARKER = re.compile(rb"\xff[^\0\xff]")
 _IN_SCAN = re.compile(rb"\xff[^\0\xff\xd0-\xd7]")  # what ends entropy-coded data: no stuffed zero, fill byte or restart
 _AS_IS = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"  # Adobe's segment that says: colours are not transformed
@@ -43,7 +43,7 @@ def segments(data: bytes) -> Iterator[Segment]:
     at, form = len(SOI), _MARKER
     while found := form.search(data, at):
         at, marker = found.end(), data[found.end() - 1]
-        if marker in _BARE:
+        if marker in BARE:
             continue
         if marker == EOI[1]:
             yield Segment(marker, at, at)

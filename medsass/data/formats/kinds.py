@@ -33,11 +33,13 @@ ZARR = (".zattrs", ".zgroup", ".zarray", "zarr.json")  # files that make a folde
 NPY_MAGIC = b"\x93NUMPY"
 _OBJECTS = b"'descr': '|O'"  # of an .npy file that holds pickled objects
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+JPEG_MAGIC = b"\xff\xd8\xff"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _PNM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d|P7\n")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ", b"\xff\n", b"GIF8")
+_PHOTOS = (PNG_MAGIC[:4], JPEG_MAGIC, b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ", b"\xff\n", b"GIF8")
 _VIRTUAL = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
 NIFTI = {b"n+1\0": 344, b"ni1\0": 344, b"n+2\0": 4, b"ni2\0": 4}  # of NIfTI 1 and 2 -> its place in the header
 GZIP = b"\x1f\x8b"
@@ -99,7 +101,7 @@ def _by_content(head: bytes, suffix: str) -> str:
         return "slide" if SUFFIXES.get(suffix) == "slide" else "tiff"
     if _HDF5 in (head[:8], head[512:520]):  # MATLAB 7.3 puts a text of 512 bytes before it
         return "hdf5"
-    if head.startswith(_VIRTUAL) or (suffix == ".mrxs" and head.startswith(b"\xff\xd8\xff")):
+    if head.startswith(_VIRTUAL) or (suffix == ".mrxs" and head.startswith(JPEG_MAGIC)):
         return "openslide"
     if _is_photo(head):
         return "photo"

@@ -51,7 +51,7 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
 
     Raises:
         ValueError: for "binary" and a mask of more than two levels, for "half" and values that do not fill the type's range,
-            for colours that the rule does not name, and an unknown rule.
+            for colours unless the rule is "nonzero" or names colours, and an unknown rule.
     """
     if by_colour(foreground):
         named = [tuple(bytes.fromhex(str(colour)[1:])) for colour in foreground]

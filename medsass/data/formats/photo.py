@@ -19,10 +19,10 @@ from PIL import Image, ImageMode
 from medsass.data.formats import geometry, jpeg, plain
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.kinds import PNG_MAGIC
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_DEEP = {  # depth and colour type -> where OpenCV puts the channels
     b"\x10\x02": [2, 1, 0],
     b"\x10\x04": [0, 3],
@@ -198,7 +198,7 @@ def _by_pillow(image: Image.Image, view: Selection) -> _Plan:
 
 def _deep_png(data: bytes, view: Selection) -> _Plan | None:
     """Plan for a PNG of 16 bits in colour or with alpha."""
-    order = _PNG_DEEP.get(data[24:26]) if data.startswith(_PNG_MAGIC) else None
+    order = _PNG_DEEP.get(data[24:26]) if data.startswith(PNG_MAGIC) else None
     if order is None:
         return None
 

@@ -14,11 +14,11 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import integrity
+from medsass.data.formats import integrity, jpeg
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.kinds import JPEG_MAGIC, PNG_MAGIC
 
-MAGIC = b"\x89PNG\r\n\x1a\n"
 EXIF = (b"eXIf", b"exif", b"xmp")  # without any of these a PNG says nothing of its orientation
 
 CHANNELS = {0: 1, 2: 3, 6: 4}  # colour type of a plain PNG -> channels
@@ -28,7 +28,6 @@ _SUB, _UP = 1, 2  # filters
 _RARE = (b"tRNS", b"acTL", *EXIF)  # transparency, animation, orientation: left to Pillow
 _EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
-_BARE = (0x01, *range(0xD0, 0xD9))  # JPEG markers without a length
 
 
 class Png(ImageFile):
@@ -94,7 +93,7 @@ def unfiltered(rows: NDArray[np.uint8], channels: int) -> NDArray[np.uint8] | No
 
 def plain_png(data: bytes) -> tuple[int, int, int] | None:
     """Return (height, width, channels) of a plain PNG (8 bits, gray, RGB or RGBA, not interlaced, upright), or None."""
-    if not data.startswith(MAGIC) or data[12:16] != b"IHDR" or len(data) < 33:
+    if not data.startswith(PNG_MAGIC) or data[12:16] != b"IHDR" or len(data) < 33:
         return None
     width, height, depth, kind, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     if depth != 8 or kind not in CHANNELS or interlaced or names(data, _RARE):
@@ -104,7 +103,7 @@ def plain_png(data: bytes) -> tuple[int, int, int] | None:
 
 def names(data: bytes, names: Sequence[bytes]) -> bool:
     """Return whether a PNG file holds one of `names` in any chunk but its pixels (IDAT): as a type, keyword or text."""
-    at = len(MAGIC)
+    at = len(PNG_MAGIC)
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])  # length, type, content, checksum
         if data[at + 4 : at + 8] != b"IDAT":
@@ -120,12 +119,12 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
 
     Plain is 8 bits, gray or three components, Huffman-coded, with nothing that could turn it or change its colours.
     """
-    if not data.startswith(b"\xff\xd8\xff"):
+    if not data.startswith(JPEG_MAGIC):
         return None
     at = 2
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF or marker in _BARE:
+        if marker == 0xFF or marker in jpeg.BARE:
             at += 1 if marker == 0xFF else 2
             continue
         if marker in _FRAMES:
