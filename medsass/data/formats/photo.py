@@ -64,7 +64,8 @@ class Photo(ImageFile):
     def __init__(self, data: bytes, view: Selection) -> None:
         check_level(view, 1)
         image = identify(data)
-        plan = _as_stored(image, data) if view.raw and not view.channels else None
+        plan = _gray_bmp(image, data)
+        plan = plan or (_as_stored(image, data) if view.raw and not view.channels else None)
         plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
         self._channels = geometry.pick_channels(view.channels, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
@@ -143,9 +144,12 @@ def _frames(image: Image.Image) -> int:
 def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
     """Plan for a mask whose stored values a picture would not show: indices, few bits or levels, alpha."""
     mode, (top, full) = image.mode, _ends(image, data)
+    palette = np.asarray((image.getpalette("RGB") if mode == "P" else None) or [], np.uint8).reshape(-1, 3)
+    if geometry.against_grays(palette):
+        return None
     gray = (
-        image.format == "GIF" and mode == "P" and _is_gray(image)
-    )  # a GIF has no gray values but those of its palette
+        image.format == "GIF" and mode == "P" and bool((palette == palette[:, :1]).all())
+    )  # it has no other gray values
     deep = (image.format == "PNG" and data[24] == 16) or (image.format == "JPEG2000" and jpeg2000_depth(data)[0] > 8)
     if deep or (mode not in ("1", "P", *_ALPHA) and top == full):
         return None
@@ -162,6 +166,25 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
     return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint16 if full > 255 else np.uint8))
 
 
+def _gray_bmp(image: Image.Image, data: bytes) -> _Plan | None:
+    """Plan for a BMP of 4 or 8 bits whose palette is black and white, or as many grays, of which Pillow mistakes the depth."""
+    if image.format not in ("BMP", "DIB") or (image.mode, int.from_bytes(data[28:30], "little")) not in (
+        ("1", 4),
+        ("1", 8),
+        ("L", 4),
+    ):
+        return None
+
+    def decode(_frame: int) -> NDArray[Any]:
+        with readable():
+            array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        if array is None:
+            raise ValueError("BMP data cannot be decoded")
+        return np.asarray(array)
+
+    return _Plan(decode, 1, np.dtype(np.uint8))
+
+
 def _ends(image: Image.Image, data: bytes) -> tuple[int, int]:
     """Return the value that the file stores for white, and what Pillow makes of it."""
     if image.format == "PNG" and image.mode == "L" and data[25] == 0:
@@ -173,11 +196,6 @@ def _ends(image: Image.Image, data: bytes) -> tuple[int, int]:
             raise ValueError(f"a mask in text of values up to {top}, which would be cut to 8 bits; save it as PNG")
         return top, full
     return 255, 255
-
-
-def _is_gray(image: Image.Image) -> bool:
-    palette = np.asarray(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    return bool((palette == palette[:, :1]).all())
 
 
 def _by_pillow(image: Image.Image, view: Selection) -> _Plan:

@@ -182,25 +182,6 @@ def test_colours_are_refused_unless_named_or_any_object_counts(tmp_path: Path) -
     np.testing.assert_array_equal(read_mask([tmp_path / "m.png"], "nonzero"), np.diag([1, 1, 1, 0]))
 
 
-@pytest.mark.parametrize("colours", [[0, 0, 0, 128, 0, 0, 0, 128, 0], [255, 255, 255, 128, 0, 0, 0, 0, 0]])
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
-def test_palette_counts_by_its_indices(suffix: str, colours: list[int], tmp_path: Path) -> None:
-    truth = np.random.default_rng(1).integers(0, 3, (9, 7), np.uint8)
-    image = Image.fromarray(truth, "P")
-    image.putpalette(colours)
-    image.save(tmp_path / f"m.{suffix}")
-    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (1,)), truth == 1)
-    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], "nonzero"), truth > 0)
-    named = "#" + bytes(colours[6:9]).hex()
-    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (named,)), truth == 2)
-
-
-def test_gif_counts_by_its_gray_where_its_palette_is_gray(tmp_path: Path) -> None:
-    truth = np.random.default_rng(1).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
-    Image.fromarray(truth).save(tmp_path / "m.gif")
-    np.testing.assert_array_equal(read_mask([tmp_path / "m.gif"], (255,)), truth == 255)
-
-
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
 def test_few_bits_count_as_stored(bits: int, photometric: str, tmp_path: Path) -> None:

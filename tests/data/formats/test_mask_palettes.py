@@ -1,0 +1,59 @@
+"""Masks with a palette: indices, unless black and white stand in the other order; and BMP, of which Pillow mistakes the depth."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from medsass.data.formats.opening import open_image
+from tests.data.formats.test_mask import read_mask
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 128, 0, 0, 0, 128, 0], [255, 255, 255, 128, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_palette_counts_by_its_indices(suffix: str, colours: list[int], tmp_path: Path) -> None:
+    truth = np.random.default_rng(1).integers(0, 3, (9, 7), np.uint8)
+    image = Image.fromarray(truth, "P")
+    image.putpalette(colours)
+    image.save(tmp_path / f"m.{suffix}")
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (1,)), truth == 1)
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], "nonzero"), truth > 0)
+    named = "#" + bytes(colours[6:9]).hex()
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], (named,)), truth == 2)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif"])
+@pytest.mark.parametrize("bright", [0, 1])
+def test_a_mask_in_black_and_white_counts_by_what_it_shows(bright: int, suffix: str, tmp_path: Path) -> None:
+    """Pillow's quantize puts white first; also where all of a mask is ground."""
+    for number, truth in enumerate(
+        [np.random.default_rng(1).integers(0, 2, (9, 7), np.uint8), np.zeros((9, 7), np.uint8)]
+    ):
+        image = Image.fromarray(truth if bright else 1 - truth, "P")
+        image.putpalette([0, 0, 0, 255, 255, 255] if bright else [255, 255, 255, 0, 0, 0])
+        image.save(tmp_path / f"{number}.{suffix}")
+        np.testing.assert_array_equal(read_mask([tmp_path / f"{number}.{suffix}"], "binary"), truth)
+    shown = Image.fromarray(truth * 255).convert("RGB")
+    shown.putpixel((2, 3), (255, 255, 255))
+    shown.quantize(2).save(tmp_path / "quantized.png")
+    assert np.argwhere(read_mask([tmp_path / "quantized.png"], "binary")).tolist() == [[3, 2]]
+
+
+def test_gif_counts_by_its_gray_where_its_palette_is_gray(tmp_path: Path) -> None:
+    truth = np.random.default_rng(1).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
+    Image.fromarray(truth).save(tmp_path / "m.gif")
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.gif"], (255,)), truth == 255)
+
+
+@pytest.mark.parametrize("count", [2, 16, 256])
+def test_gray_bmp_of_few_colours_is_opencvs(count: int, tmp_path: Path) -> None:
+    """Pillow reads its indices of 8 bits as one bit each where there are two, black and white."""
+    pixels = np.random.default_rng(3).integers(0, min(count, 3), (9, 8), np.uint8)
+    image = Image.fromarray(pixels, "P")
+    image.putpalette([0, 0, 0, 255, 255, 255] if count == 2 else [value for value in range(count) for _ in range(3)])
+    image.save(tmp_path / "a.bmp")
+    with open_image(tmp_path / "a.bmp") as picture:
+        np.testing.assert_array_equal(picture.read(), cv2.imread(str(tmp_path / "a.bmp"), cv2.IMREAD_GRAYSCALE))
+    np.testing.assert_array_equal(read_mask([tmp_path / "a.bmp"], "nonzero"), pixels > 0)
