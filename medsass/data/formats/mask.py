@@ -67,7 +67,7 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
         return np.asarray(flat == flat.dtype.type(level)).view(np.uint8)  # of one type: a fifth of the time
     if foreground not in ("nonzero", "half"):
         raise ValueError(f"foreground must be binary, nonzero, half or a list of values; got '{foreground}'")
-    return np.asarray(flat != 0 if foreground == "nonzero" else flat > _half(flat)).view(np.uint8)
+    return np.asarray(flat != 0 if foreground == "nonzero" else flat > flat.dtype.type(_half(flat))).view(np.uint8)
 
 
 def foreground_level(levels: Levels) -> float:

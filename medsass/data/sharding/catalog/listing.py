@@ -177,13 +177,14 @@ class Listing:
 
     def match(self, pattern: str) -> Iterator[str]:
         """Yield the paths that match a glob pattern, sorted; `**` stands for any number of folders."""
+        text, whole = (pattern, True) if not MAGIC.search(pattern) else _literal(pattern)
+        if whole:  # one of a million names: without a regular expression
+            rows = self._database.execute("SELECT path FROM files WHERE path = ?", [text])
+            yield from (path for (path,) in rows)
+            return
         folder, _, name = pattern.rpartition("/")
         (above, fixed), (begin, named) = _literal(folder), _literal(name)
         where, values = "path >= ? AND path < ?", [above, above + _LAST]
-        if fixed and named:  # one of a million names: without a regular expression
-            rows = self._database.execute("SELECT path FROM files WHERE path = ?", [_literal(pattern)[0]])
-            yield from (path for (path,) in rows)
-            return
         if fixed:
             where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]
         elif begin:

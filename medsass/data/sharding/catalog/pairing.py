@@ -24,6 +24,7 @@ from medsass.data.sharding.catalog.listing import MAGIC, Listing
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
+_STEPS = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that are resolved: empty ones, . and ..
 _DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 
 
@@ -254,6 +255,8 @@ def _resolve(pattern: str, *, filled: bool = False) -> str:
 
     Raises `ValueError` where it leads out of the source.
     """
+    if not _STEPS.search(pattern):
+        return pattern
     steps: list[str] = []
     for step in pattern.split("/"):
         if step == ".." and not steps:

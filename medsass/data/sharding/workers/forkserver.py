@@ -5,6 +5,7 @@ It outlives the command that started it as long as that process does, so that th
 would run the user's main module again in every worker, and can be set up once for all users in a process only.
 """
 
+import gc
 import os
 import selectors
 import signal
@@ -93,6 +94,7 @@ def serve(control: int) -> None:
     """Fork a worker for each request until all processes that could ask have ended, and report how workers end."""
     from medsass.data.sharding.workers import worker
 
+    gc.freeze()  # what is imported need not be looked through, and so copied, in every worker
     requests, ready = socket.socket(fileno=control), selectors.DefaultSelector()
     ready.register(requests, selectors.EVENT_READ)
     while True:
