@@ -99,7 +99,7 @@ class Decoder:
     def __call__(self, files: Sequence[bytes | NDArray[np.uint8]]) -> list[NDArray[Any] | ValueError]:
         """Return for each file its pixels or the error of `decode`. Pixels are valid until the next call."""
         try:
-            self.build()
+            self._pipeline = self._pipeline or self._build()
             self._pipeline.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
             (decoded,) = self._pipeline.run()
             return [np.asarray(decoded[i]) for i in range(len(files))]
@@ -109,17 +109,14 @@ class Decoder:
                 return [ValueError(f"the training decoder (DALI) cannot read it: {_reason(error)}")]
         return [found if isinstance(found, ValueError) else found.copy() for data in files for found in self([data])]
 
-    def build(self) -> None:
-        """Make the pipeline, unless it is there: some milliseconds that a first call would take."""
-        if self._pipeline:
-            return
+    def _build(self) -> Any:
         dali, fn, types = import_dali(), import_dali("nvidia.dali.fn"), import_dali("nvidia.dali.types")
         pipeline = dali.Pipeline(batch_size=BATCH, num_threads=self._threads, device_id=None, prefetch_queue_depth=1)
         with pipeline:
             files = fn.external_source(name="files", dtype=types.UINT8, ndim=1)
             pipeline.set_outputs(fn.decoders.image(files, device="cpu", **decoder_options(self._depth)))
         pipeline.build()
-        self._pipeline = pipeline
+        return pipeline
 
 
 def _reason(error: RuntimeError) -> str:

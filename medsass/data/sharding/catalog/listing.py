@@ -183,7 +183,7 @@ class Listing:
             yield from (path for (path,) in rows)
             return
         folder, _, name = pattern.rpartition("/")
-        (above, fixed), (begin, named) = _literal(folder), _literal(name)
+        (above, fixed), (begin, _) = _literal(folder), _literal(name)
         where, values = "path >= ? AND path < ?", [above, above + _LAST]
         if fixed:
             where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]

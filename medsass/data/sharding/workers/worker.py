@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import cv2
+import imagecodecs
 
 from medsass import foreign
 from medsass.config import ShardConfig
@@ -34,6 +35,13 @@ _PART_PIXELS, _PART = 1 << 22, 64  # of the regions that are one part of a file,
 
 for name in ("nvidia.dali", "nvidia.dali.fn", "nvidia.dali.types"):  # once, in the process that workers are forked from
     dali.import_dali(name)
+for name in (
+    "deflate_decode",
+    "delta_decode",
+    "png_decode",
+    "png_encode",
+):  # which imagecodecs imports when they are used
+    getattr(imagecodecs, name)
 
 
 @dataclass
