@@ -75,7 +75,8 @@ def plan(config: ShardConfig) -> tuple[Manifest, list[tuple[str, tuple[str, ...]
     """
     chosen, config = resolve(config)
     journal = Journal(None)
-    catalog, chosen = _catalog(journal, chosen, config, staging.apart(config.out))
+    apart = [folder for folder in staging.apart(config.out) if folder != config.source]
+    catalog, chosen = _catalog(journal, chosen, config, apart)
     splits = {name: Split(samples=count) for name, count in catalog.counts().items()}
     orphans = sum(1 for _ in journal.rejected())
     found = Manifest(

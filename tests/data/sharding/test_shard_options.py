@@ -48,3 +48,5 @@ def test_a_plan_counts_no_tar_file_of_the_dataset_itself(tmp_path: Path) -> None
     written = {name: split.samples for name, split in shard.write(config).splits.items()}
     planned, _ = shard.plan(config)
     assert {name: split.samples for name, split in planned.splits.items()} == written
+    planned, _ = shard.plan(ShardConfig(tmp_path, tmp_path, recipe="webdataset"))  # with OUT, of which it makes nothing
+    assert sum(split.samples for split in planned.splits.values()) == 12
