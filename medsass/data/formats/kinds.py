@@ -87,9 +87,15 @@ def is_image(path: Path) -> bool:
     return is_zarr(path) if path.is_dir() else kind(head(path), path) != ""
 
 
+def by_name(path: str) -> str:
+    """Return the kind of image that a file is by its suffix alone, "" where that says nothing."""
+    suffix = path[path.rfind(".") :].lower()
+    return SUFFIXES.get(".nii.gz" if suffix == ".gz" and path.lower().endswith(".nii.gz") else suffix, "")
+
+
 def is_photo(path: str) -> bool:
     """Return whether a file has the name of a photograph, which holds one image, or one to read."""
-    return SUFFIXES.get(path[path.rfind(".") :].lower()) == "photo"
+    return by_name(path) == "photo"
 
 
 def _by_content(head: bytes, suffix: str) -> str:

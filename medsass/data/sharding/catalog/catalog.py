@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins, volumes
@@ -206,12 +207,15 @@ class Catalog:
         query = """SELECT image, stem, masks, entry, label, grp, given, slices, same FROM found
                    JOIN (SELECT stem AS one, count(*) AS same FROM found GROUP BY stem) ON stem = one"""
         framed = any(images.frames != "first" for images in recipe.images)
-        for image, name, masks, table, label, group, given, slices, same in run(query):
-            plain = same == 1 and len(name) <= _LONGEST_KEY and not (framed and _FRAME.search(name))
-            key = name if plain else f"{name[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
-            split = given or choice(group, image)
-            row = (order.index(split), splits.digest(key), key, image, masks, split, label, group, table, slices)
-            run("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            for image, name, masks, table, label, group, given, slices, same in run(query):
+                plain = same == 1 and len(name) <= _LONGEST_KEY and not (framed and _FRAME.search(name))
+                key = name if plain else f"{name[: _LONGEST_KEY - 13]}-{splits.digest(image)[:12]}"
+                split = given or choice(group, image)
+                yield order.index(split), splits.digest(key), key, image, masks, split, label, group, table, slices
+
+        self._database.executemany("INSERT INTO unsorted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
                key, image, masks, split, label, grp, entry, slices FROM unsorted""")
         run("DROP TABLE unsorted")

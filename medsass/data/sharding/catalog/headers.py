@@ -4,7 +4,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from medsass import files
@@ -67,7 +67,7 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
 
 def _may_be_dicom(image: str) -> bool:
     """Return whether a file can be DICOM by its name, which may have any suffix that is no other format's."""
-    return kinds.SUFFIXES.get(PurePosixPath(image).suffix.lower(), "dicom") == "dicom"
+    return kinds.by_name(image) in ("", "dicom")
 
 
 def _series(one: Slice | None, known: Orientations) -> tuple[str | None, float | None]:

@@ -150,8 +150,7 @@ def _series(here: Sequence[str], there: Sequence[str], base: str, truth: str) ->
 
 def _kind(path: str) -> str:
     """Return the kind of image that a file is by its name; one of an unknown suffix may be DICOM."""
-    suffix = ".nii.gz" if path.lower().endswith(".nii.gz") else path[path.rfind(".") :].lower()
-    return kinds.SUFFIXES.get(suffix, "dicom")
+    return kinds.by_name(path) or "dicom"
 
 
 def _inside(there: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:

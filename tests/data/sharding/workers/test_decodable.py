@@ -1,8 +1,10 @@
 """The check by the training decoder: what it sees, what it forgives, and what it says on stderr."""
 
 import io
+import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.workers.decodable import checker, two_tone
 from medsass.data.sharding.workers.tasks import Made, Rejected
+from tests.support.effort import counted
 
 
 def jpeg(seed: int) -> bytes:
@@ -50,6 +53,27 @@ def test_good_samples_pass_beside_bad_ones(capfd: pytest.CaptureFixture[str]) ->
     assert reason(found[3]) == "not an image file that can be read"
     assert reason(found[4]) == "the training decoder sees 56x40 pixels, the file says 50x40"
     assert "premature end of data segment" in capfd.readouterr().err  # handed on
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_decoding_as_gray_finds_the_damage_that_decoding_in_colour_finds(options: dict[str, Any]) -> None:
+    """Bytes are changed or cut out anywhere behind the headers, so also where they hold colour alone."""
+    rng, buffer, samples = random.Random(0), io.BytesIO(), list[Made]()
+    Image.fromarray(skimage.data.astronaut()[40:80, 200:256]).save(buffer, "JPEG", **options)
+    whole = buffer.getvalue()
+    start = whole.index(b"\xff\xda")
+    for _ in range(counted(60, 1500)):
+        data = bytearray(whole)
+        for _ in range(rng.randint(0, 2)):
+            at = rng.randrange(start, len(data) - 2)
+            data[at : at + rng.choice((0, 1))] = rng.choice((b"", rng.randbytes(1), b"\xff\xd9"))
+        samples.append(made(bytes(data)))
+    checkers = [checker(ShardConfig(Path(), Path(), near_duplicates=near)) for near in (False, True)]
+    by_gray, by_colour = (
+        [one for sample in samples for one in check([sample])] for check in checkers
+    )  # DALI may die of batches
+    assert [type(one.result) for one in by_gray] == [type(one.result) for one in by_colour]
+    assert {type(one.result) for one in by_gray} == {Sample, Rejected}
 
 
 def test_more_images_than_the_decoder_takes_at_once_keep_their_order() -> None:
