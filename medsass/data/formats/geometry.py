@@ -107,14 +107,6 @@ def stored_box(box: Box, orientation: int, height: int, width: int) -> Box:
     return Box(height - y - rows if up else y, width - x - columns if left else x, rows, columns)
 
 
-def against_grays(palette: NDArray[Any]) -> bool:
-    """Return whether the indices of a palette (n, 3) run against what they show, as those of a mask that was quantized may: all
-    its colours are grays, and the second is darker than the first.
-    """
-    gray = bool((palette == palette[:, :1]).all())
-    return gray and len(palette) > 1 and bool(palette[1, 0] < palette[0, 0])
-
-
 def shows_alpha(parts: Iterable[NDArray[Any]]) -> bool:
     """Return whether a mask with alpha is in its alpha channel: where its gray or colours are all alike, and alpha is not.
 

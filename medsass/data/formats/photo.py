@@ -145,8 +145,6 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
     """Plan for a mask whose stored values a picture would not show: indices, few bits or levels, alpha."""
     mode, (top, full) = image.mode, _ends(image, data)
     palette = np.asarray((image.getpalette("RGB") if mode == "P" else None) or [], np.uint8).reshape(-1, 3)
-    if geometry.against_grays(palette):
-        return None
     gray = (
         image.format == "GIF" and mode == "P" and bool((palette == palette[:, :1]).all())
     )  # it has no other gray values

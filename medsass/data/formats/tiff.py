@@ -66,7 +66,7 @@ class Tiff(ImageFile):
                 raise ValueError(f"expected images; got axes {part.axes} of shape {part.shape}")
             self._photometric = getattr(page.photometric, "name", "unknown")
             model = _model(page, self._photometric)
-            by_index = model == "palette" and view.raw and not geometry.against_grays(np.asarray(page.colormap).T)
+            model = "gray" if model == "palette" and view.raw else model
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
             mappable = self._is_mappable(part)
@@ -81,7 +81,7 @@ class Tiff(ImageFile):
             others &= not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
         if not model:
             raise _Rare
-        self._model = "gray" if by_index else model
+        self._model = model
         self._place(_axes(part, self._photometric), part.shape, view)
         colour, notes = self._choose(view, part.shape)
         self._raw, self._invert = view.raw, self._photometric == "MINISWHITE" and not view.raw
