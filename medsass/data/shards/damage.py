@@ -9,8 +9,7 @@ import io
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -101,14 +100,10 @@ class Contents:
 
 
 class _Hashed(io.RawIOBase):
-    """A file that is read from start to end: its size and SHA-256, and the checksums of its first `limit` bytes. These are made in
-    a thread, while the piece before is looked at; `close` waits for it.
-    """
+    """A file that is read from start to end: its size and SHA-256, and the checksums of its first `limit` bytes."""
 
     def __init__(self, file: BinaryIO, limit: int, tick: Callable[[int], None]) -> None:
         self._file, self._limit, self._tick = file, limit, tick
-        self._thread, self._last = ThreadPoolExecutor(1), Future[None]()
-        self._last.set_result(None)
         self.size, self.sha256, self.checksums = 0, hashlib.sha256(), Checksums()
 
     def readable(self) -> bool:
@@ -117,16 +112,11 @@ class _Hashed(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes one
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
-        self._last.result()  # no more than two pieces are held
-        self._last = self._thread.submit(self.sha256.update, data)
+        self.sha256.update(data)
         self.checksums.update(data[: max(0, self._limit - self.size)])
         self.size += len(data)
         self._tick(len(data))
         return len(data)
-
-    def close(self) -> None:
-        self._thread.shutdown()
-        super().close()
 
 
 def read(file: io.BufferedReader) -> Contents:
@@ -198,7 +188,8 @@ def find(
     try:
         if not path.is_file():
             return [Problem(shard.file, "is missing", COPY), *beside], None
-        with path.open("rb") as file, closing(_Hashed(cast(BinaryIO, file), shard.bytes, tick)) as stream:
+        with path.open("rb") as file:
+            stream = _Hashed(cast(BinaryIO, file), shard.bytes, tick)
             contents = read(io.BufferedReader(stream, _PIECE))
     except OSError as error:
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
