@@ -5,20 +5,17 @@ which samples are damaged.
 """
 
 import hashlib
-import io
 import tarfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
-from pydantic_core import from_json
 
 from medsass.data.shards import manifest, tar
-from medsass.data.shards.tar import BLOCK, IMAGES, Checksums, Member, Shard
+from medsass.data.shards.contents import Contents
+from medsass.data.shards.tar import BLOCK, Checksums, Shard
 
 NEW = "make the shards anew: medsass shard SOURCE OUT --overwrite"
 COPY = f"copy it again from where it came, or {NEW}"
@@ -27,8 +24,6 @@ SIDE = "copy it again from where it came; only medsass verify reads it, training
 
 _PIECE = 1 << 20  # bytes read at a time
 _MOST = 8  # samples or flaws of a tar file that are named; the others are counted
-_MASK, _JSON = "mask.png", "json"
-_KNOWN = (*IMAGES, _MASK, _JSON)  # extensions of a sample's files
 
 
 @dataclass(frozen=True)
@@ -45,120 +40,33 @@ class Problem:
 
 
 @dataclass
-class Contents:
-    """The samples of a tar file.
-
-    Args:
-        samples, keys: the members of each sample by extension, and its key.
-        counts: number of samples by ("samples",), ("masks",), ("classes", label), ("sizes", "width x height") and
-            ("formats", extension).
-        coverage: share of foreground, summed over the masks.
-        flaws: members out of place.
-        broken: the byte at which a header was expected and not found; None where the tar could be read to its end.
+class _Read:
+    """What a pass over a tar file gives: its size and SHA-256, the checksums of its first bytes, as many as it should have, and
+    its contents.
     """
 
-    samples: list[Mapping[str, Member]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    coverage: float = 0.0
-    flaws: list[str] = field(default_factory=list)
-    broken: int | None = None
-
-    def add(self, key: str, members: Mapping[str, Member], text: bytes) -> None:
-        """Count a sample: its files by extension, and the bytes of its .json."""
-        self.samples.append(members)
-        self.keys.append(key)
-        self.counts["samples",] += 1
-        self.counts["masks",] += _MASK in members
-        images = 0
-        for extension in members:
-            if extension in IMAGES:
-                images += 1
-                self.counts["formats", extension] += 1
-            elif extension not in _KNOWN:
-                self.flaws.append(f"{key}.{extension} is not a file that a sample has")
-        if images != 1:
-            self.flaws.append(f"sample {key} has {images or 'no'} image{'s' * bool(images)}")
-        if _JSON not in members:
-            self.flaws.append(f"sample {key} has no .json")
-            return
-        try:
-            meta = from_json(text)  # in half of the json module's time
-            if meta["key"] != key:
-                self.flaws.append(f"{key}.json is of another sample, {meta['key']!r:.80}")
-            if (_MASK in members) != ("mask_coverage" in meta):
-                self.flaws.append(f"sample {key} and its .json disagree on whether it has a mask")
-            coverage, size = float(meta.get("mask_coverage", 0)), f"{meta['width']:d}x{meta['height']:d}"
-            label = meta["class"]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self.flaws.append(f"{key}.json is not what medsass writes ({type(error).__name__}: {error})")
-            return
-        self.coverage += coverage
-        self.counts["sizes", size] += 1
-        if label is not None:
-            self.counts["classes", str(label)] += 1
+    size: int
+    sha256: str
+    checksums: bytes
+    contents: Contents
 
 
-class _Hashed(io.RawIOBase):
-    """A file that is read from start to end: its size and SHA-256, and the checksums of its first `limit` bytes."""
-
-    def __init__(self, file: BinaryIO, limit: int, tick: Callable[[int], None]) -> None:
-        self._file, self._limit, self._tick = file, limit, tick
-        self.size, self.sha256, self.checksums = 0, hashlib.sha256(), Checksums()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io passes one
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        self.sha256.update(data)
-        self.checksums.update(data[: max(0, self._limit - self.size)])
-        self.size += len(data)
-        self._tick(len(data))
-        return len(data)
-
-
-def read(file: io.BufferedReader) -> Contents:
-    """Read a tar file to its end, past the header that is broken if there is one."""
-    found = Contents()
-    sample: dict[str, Member] = {}
-    at, key, text = 0, "", b""
-    while any(block := file.read(tarfile.BLOCKSIZE)):
-        member = _member(block, at)
-        if not member:
-            found.broken = at
-            break
-        own, extension = member.parts
-        if sample and (key != own or extension in sample):
-            found.add(key, sample, text)
-            sample, text = {}, b""
-        key, sample[extension] = own, member
-        at = member.end
-        left = at - member.offset
-        if extension == _JSON:
-            text = file.read(left)[: member.size]
-        else:
-            while left and (piece := file.read(min(left, _PIECE))):
-                left -= len(piece)
-    if sample:
-        found.add(key, sample, text)
-    while file.read(_PIECE):
-        pass
-    return found
-
-
-def _member(block: bytes, at: int) -> Member | None:
-    """Return the member whose header the 512 bytes at `at` are, None if they are none."""
-    with suppress(ValueError):
-        name, size = block[: block.index(0)].decode(), int(block[124:135], 8)
-        if tar.header(name, size) == block:  # as medsass writes it: a quarter of tarfile's time
-            return Member(name, at + tarfile.BLOCKSIZE, size)
-    try:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return None
-    return Member(info.name, at + tarfile.BLOCKSIZE, info.size) if info.isreg() else None
+def _read(path: Path, limit: int, tick: Callable[[int], None]) -> _Read:
+    """Read a file from start to end. Its pieces are hashed in a thread, which leaves the interpreter to the rest."""
+    size, sha256, checksums, contents = 0, hashlib.sha256(), Checksums(), Contents()
+    with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
+        data = file.read(_PIECE)
+        while data:
+            hashed = pool.submit(sha256.update, data)
+            ahead = file.read(_PIECE)  # while this thread waits, the other begins
+            checksums.update(data[: max(0, limit - size)])
+            contents.update(data)
+            size += len(data)
+            tick(len(data))
+            hashed.result()
+            data = ahead
+    contents.finish()
+    return _Read(size, sha256.hexdigest(), checksums.pack(), contents)
 
 
 def find(
@@ -188,25 +96,23 @@ def find(
     try:
         if not path.is_file():
             return [Problem(shard.file, "is missing", COPY), *beside], None
-        with path.open("rb") as file:
-            stream = _Hashed(cast(BinaryIO, file), shard.bytes, tick)
-            contents = read(io.BufferedReader(stream, _PIECE))
+        read = _read(path, shard.bytes, tick)
     except OSError as error:
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
-    sha256 = stream.sha256.hexdigest()
-    if sha256 == shard.sha256:
-        found = _intact(shard, stream, contents, held)
-        return [*found, *beside], contents if contents.broken is None and stream.size == shard.bytes else None
-    if sha256 in others:
-        text = f"holds what belongs into {others[sha256]}, byte for byte"
+    if read.sha256 == shard.sha256:
+        whole = read.contents.broken is None and read.size == shard.bytes
+        return [*_intact(shard, read, held), *beside], read.contents if whole else None
+    if read.sha256 in others:
+        text = f"holds what belongs into {others[read.sha256]}, byte for byte"
         return [Problem(shard.file, text, f"give both their right names, or {COPY}"), *beside], None
-    return [*_damaged(shard, stream, contents, held), *beside], None
+    return [*_damaged(shard, read, held), *beside], None
 
 
-def _intact(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str, bytes]) -> Iterator[Problem]:
+def _intact(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Problem]:
     """Find problems in and beside a tar file of the right bytes; `held` has the files beside it by their suffix."""
-    if stream.size != shard.bytes:
-        text = f"says that {shard.file} has {shard.bytes} bytes, but it has {stream.size} and the right SHA-256"
+    contents = read.contents
+    if read.size != shard.bytes:
+        text = f"says that {shard.file} has {shard.bytes} bytes, but it has {read.size} and the right SHA-256"
         yield Problem(manifest.NAME, text, TOGETHER)
         return
     if contents.broken is not None:
@@ -222,17 +128,18 @@ def _intact(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str
         yield Problem(manifest.NAME, text, TOGETHER)
     stem = shard.file.removesuffix(".tar")
     lines = "".join([f"v1.2 {len(contents.samples)}\n", *map(tar.line, contents.samples)])
-    index, checksums = lines.encode("utf-8", "surrogateescape"), stream.checksums.pack()
+    index = lines.encode("utf-8", "surrogateescape")
     if held.get(tar.INDEX, index) != index:
         remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {stem}{tar.INDEX}"
         yield Problem(stem + tar.INDEX, "is not what the tar file says", remedy)
-    if held.get(tar.CHECKSUMS, checksums) != checksums:
+    if held.get(tar.CHECKSUMS, read.checksums) != read.checksums:
         yield Problem(stem + tar.CHECKSUMS, "holds other checksums than those of the tar file, which is intact", SIDE)
 
 
-def _damaged(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[str, bytes]) -> Iterator[Problem]:
+def _damaged(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Problem]:
     """Say which samples of a tar file of the wrong bytes are damaged: those in blocks of another checksum, or cut off."""
-    size, stem, sums = stream.size, shard.file.removesuffix(".tar"), held.get(tar.CHECKSUMS, b"")
+    size, contents = read.size, read.contents
+    stem, sums = shard.file.removesuffix(".tar"), held.get(tar.CHECKSUMS, b"")
     members = {member.offset: member for sample in contents.samples for member in sample.values()}
     try:  # the index knows the members behind a damaged header
         named = [member for sample in tar.read_index(held.get(tar.INDEX, b"").decode()) for member in sample]
@@ -242,7 +149,7 @@ def _damaged(shard: Shard, stream: _Hashed, contents: Contents, held: Mapping[st
     due = -(-shard.bytes // BLOCK) * 4
     bad = np.zeros(0, np.intp)
     if known := len(sums) == due and tar.CHECKSUMS in held:
-        seen = stream.checksums.pack()[: size // BLOCK * 4 if size < shard.bytes else None]  # a cut block has none
+        seen = read.checksums[: size // BLOCK * 4 if size < shard.bytes else None]  # a cut block has none
         bad = np.flatnonzero(np.frombuffer(sums, "<u4", len(seen) // 4) != np.frombuffer(seen, "<u4"))
     harmed = []
     for at, member in sorted(members.items()):

@@ -15,11 +15,12 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast, get_args
 
+import numpy as np
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
@@ -31,7 +32,11 @@ IMAGES: tuple[str, ...] = get_args(Extension)
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 BLOCK = 4096  # bytes that have one checksum
 
-NAME = 100  # bytes of a name
+NAME, SIZE, _CHECKSUM = (
+    100,
+    slice(124, 135),
+    slice(148, 154),
+)  # bytes of a name; where the other two stand, in octal digits
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
 _FIXED = _HEADER[NAME:124], _HEADER[135:148], _HEADER[156:]  # around its size and its checksum
 _SUM = sum(map(sum, _FIXED)) + 8 * ord(" ")  # of their bytes, the checksum's own as spaces
@@ -59,8 +64,9 @@ class Member(NamedTuple):
     @property
     def parts(self) -> tuple[str, str]:
         """The sample that it belongs to, its name up to the first dot, and its role there: "png", "mask.png", "json"."""
-        dot = self.name.find(".", self.name.rfind("/") + 1)
-        return (self.name[:dot], self.name[dot + 1 :]) if dot >= 0 else (self.name, "")
+        folder, slash, name = self.name.rpartition("/")
+        key, _, role = name.partition(".")
+        return folder + slash + key, role
 
     @property
     def key(self) -> str:
@@ -218,6 +224,22 @@ def header(name: str, size: int) -> bytes:
     digits = b"%011o" % size
     checksum = b"%06o\0 " % (_SUM + sum(text) + sum(digits))
     return b"".join((text.ljust(NAME, b"\0"), _FIXED[0], digits, _FIXED[1], checksum, _FIXED[2]))
+
+
+def names_of(headers: Sequence[bytes]) -> list[str | None]:
+    """Return of each 512 bytes the name that they hold, or None if they are not what `header` returns for a name and a size."""
+    rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, tarfile.BLOCKSIZE)
+    named, sizes, sums = rows[:, :NAME], rows[:, SIZE] - ord("0"), rows[:, _CHECKSUM] - ord("0")
+    text = named >= ord(" ")
+    same = rows == np.frombuffer(_HEADER, np.uint8)
+    same[:, :NAME] = text | (named == 0)
+    same[:, 1:NAME] &= text[:, 1:] <= text[:, :-1]  # zeros come last
+    same[:, SIZE], same[:, _CHECKSUM] = sizes < 8, sums < 8
+    summed = rows.sum(1, np.int64) - rows[:, 148:156].sum(1, np.int64) + 8 * ord(" ")
+    plain = same.all(1) & (sums @ (1 << np.arange(15, -3, -3)) == summed)
+    names = np.where(plain, named.copy().view(f"S{NAME}")[:, 0], b"").tolist()
+    texts = b"\n".join(names).decode("utf-8", "surrogateescape").split("\n")
+    return [text if usual else None for text, usual in zip(texts, plain.tolist(), strict=True)]
 
 
 def line(members: Mapping[str, Member]) -> str:

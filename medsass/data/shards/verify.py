@@ -66,7 +66,7 @@ def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]], covered:
     Args:
         name: of the split.
         split: what the manifest says.
-        counted: as in `damage.Contents`.
+        counted: as in `Contents.counts`.
         covered: share of foreground, summed over the masks.
     """
     said = Counter[tuple[str, ...]]({("samples",): split.samples, ("masks",): split.masks})

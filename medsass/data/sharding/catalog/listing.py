@@ -153,10 +153,8 @@ class Listing:
 
     def is_detached(self, path: str) -> bool:
         """Return whether a file holds the voxels of a volume whose header is another file."""
-        headers = kinds.headers(path)
-        marks = ",".join("?" * len(headers))
-        query = f"SELECT 1 FROM files WHERE path IN ({marks})"
-        return bool(headers) and self._database.execute(query, headers).fetchone() is not None
+        query = "SELECT 1 FROM files WHERE path = ?"
+        return any(self._database.execute(query, [header]).fetchone() for header in kinds.headers(path))
 
     def label(self, path: str) -> str | None:
         """Return the class label that a member of a tar file holds, None where there is none."""

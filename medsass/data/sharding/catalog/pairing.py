@@ -48,7 +48,7 @@ class Pairing:
         globs = [Glob(one) for one in expand(pattern)]
         for at, one in enumerate(globs):
             for path in self._match(one.pattern):
-                if one.fits(path) and not any(other.fits(path) for other in globs[:at]):
+                if (not one.keyed or one.fits(path)) and not any(other.fits(path) for other in globs[:at]):
                     yield path, one
 
     def offer(self, images: str, masks: str, table: int) -> None:
@@ -62,7 +62,8 @@ class Pairing:
                     if (not found.keyed or found.fits(path)) and self._readable(path)
                 )
                 continue
-            wide = {_STARS.sub("*", _fill(one, path, "*", any_name=True)) for path, _ in self.images(images)}
+            folders = {path.rpartition("/")[0] for path, _ in self.images(images)}
+            wide = {_STARS.sub("*", _fill(one, f"{folder}/", "*", any_name=True)) for folder in folders}
             for pattern in sorted(wide):
                 self._insert((path, stem(path), None, table, at) for path in self._match(pattern))
 
