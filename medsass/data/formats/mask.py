@@ -16,6 +16,7 @@ from medsass.data.formats.image import ImageFile, Selection, wxh
 Foreground = str | tuple[int, ...] | tuple[str, ...]
 Levels = tuple[float, ...]
 
+BRIGHT_ZERO = "0 is shown bright"  # in `converted` of a file whose values are read as stored
 MOST_CLASSES = 32  # levels; a mask of more has soft edges, or is a photograph
 _MOST_LEVELS = 65536  # that are counted
 _HOW = "'#ff0000' (a colour), nonzero (any object or class), half (soft edges) or levels such as 1,3"
@@ -27,6 +28,11 @@ class LevelsError(ValueError):
     def __init__(self, text: str, levels: Iterable[float] = ()) -> None:
         super().__init__(text)
         self.levels = tuple(sorted(levels))
+
+
+def zero_is_bright(palette: NDArray[Any]) -> bool:
+    """Return whether the first colour of a palette (n, 3) is brighter than the second."""
+    return palette.ndim == 2 and len(palette) > 1 and bool(palette[0].sum(dtype=int) > palette[1].sum(dtype=int))
 
 
 def selection(view: Selection, foreground: Foreground) -> Selection:

@@ -20,6 +20,7 @@ from medsass.data.formats import geometry, jpeg, plain
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.kinds import PNG_MAGIC
+from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -161,7 +162,8 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
             return geometry.without_alpha(array)
         return array if top == full else (array.astype(np.uint32) * top + full // 2) // full
 
-    return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint16 if full > 255 else np.uint8))
+    seen = BRIGHT_ZERO if zero_is_bright(palette) and not gray else ""
+    return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(np.uint16 if full > 255 else np.uint8), seen)
 
 
 def _gray_bmp(image: Image.Image, data: bytes) -> _Plan | None:

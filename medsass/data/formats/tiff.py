@@ -15,13 +15,13 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry, jpeg
+from medsass.data.formats import geometry, tiff_damage
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photo import Photo
 
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
-_STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
@@ -58,8 +58,7 @@ class Tiff(ImageFile):
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
-                _refuse_missing(each.keyframe)
-                _refuse_broken_jpeg(each)
+                tiff_damage.refuse(each, tiff.filehandle.size)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
@@ -100,14 +99,13 @@ class Tiff(ImageFile):
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
-        with readable():
-            ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
-        if (end := ends.max(initial=0)) > (size := tiff.filehandle.size):  # decoders may invent what is missing
-            raise ValueError(f"truncated: the file has {size:,} bytes of {end:,}")
         several = "first of several images in the file" if others else ""
         notes = [left_out or several, *notes]
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
-        notes += ["inverted (zero is white)" if self._invert else "", "turned upright" if self._turn != 1 else ""]
+        palette = np.asarray(page.colormap if self._photometric == "PALETTE" else ())
+        bright = self._photometric == "MINISWHITE" or zero_is_bright(palette.T)
+        white = BRIGHT_ZERO if view.raw else "inverted (zero is white)"
+        notes += [white * bright, "turned upright" * (self._turn != 1)]
         self.converted = ", ".join(filter(None, notes))
 
     def _place(self, axes: str, shape: tuple[int, ...], view: Selection) -> None:
@@ -254,30 +252,6 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
-
-
-def _refuse_missing(page: Any) -> None:
-    """Raise `ValueError` where a page has fewer strips or tiles than its size asks for: tifffile makes them zero."""
-    held, due = len(page.dataoffsets), int(np.prod(page.chunked))
-    if held < due and not page.is_contiguous:
-        raise ValueError(f"truncated: {held} {'tiles' if page.is_tiled else 'strips'} of {due}")
-
-
-def _refuse_broken_jpeg(level: Any) -> None:
-    """Make tifffile refuse JPEG strips and tiles of a level's pages that end early, as other codecs do."""
-    if level.keyframe.compression in _STREAMS:
-        for page in {id(one.keyframe): one.keyframe for one in level.pages if one is not None}.values():
-            page.decode = _checked(page.decode)
-
-
-def _checked(decode: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(data: bytes | None, index: int, /, **options: Any) -> Any:
-        if data:
-            head, tables = options.get("jpegheader"), options.get("jpegtables")
-            jpeg.check_pixels(head + data + jpeg.EOI if head else data, tables or b"")
-        return decode(data, index, **options)
-
-    return checked
 
 
 def _axes(part: Any, photometric: str) -> str:

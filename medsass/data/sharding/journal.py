@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.sharding.sample import APART, OWN_RANGE
+from medsass.data.sharding.sample import APART, MASK_BRIGHT, OWN_RANGE
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
@@ -179,6 +179,15 @@ class Journal:
             notes.append(
                 f"WARNING: {count} images are turned by their orientation tag and their masks have none, such as {first}; if "
                 "they do not fit, --turn-masks turns them alike"
+            )
+        count, first = self.database.execute(query, (f"%{MASK_BRIGHT}",)).fetchone()
+        (masks,) = self.database.execute("SELECT count(DISTINCT rank) FROM stored WHERE coverage NOT NULL").fetchone()
+        if count:
+            some = "all masks" if count == masks else f"WARNING: {count} of {masks} masks"
+            remedy = "--foreground 0 if bright is meant" if count == masks else "save all alike, or some are inverted"
+            notes.append(
+                f"{some} show their 0 bright (MINISWHITE, MONOCHROME1 or a palette), such as that of {first}, and values count as "
+                f"stored: {remedy}"
             )
         return notes
 

@@ -19,13 +19,14 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.formats import geometry, integrity, opening, plain
 from medsass.data.formats.image import MOST_PIXELS, wxh
-from medsass.data.formats.mask import Levels
+from medsass.data.formats.mask import BRIGHT_ZERO, Levels
 from medsass.data.sharding.source_file import Region, SourceFile
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}
 _JPEG_MAGIC = b"\xff\xd8"
 OWN_RANGE = " by its own range"  # of values in physical units
 _AIR = -500  # values below it are of CT, in Hounsfield units
+MASK_BRIGHT = f"mask: {BRIGHT_ZERO}"
 APART = "mask not turned"  # with an image that was
 _PROPORTION = 0.02  # by which the proportions of a mask may differ from the image's
 _JPEG_QUALITY = 95  # no chroma subsampling
@@ -109,6 +110,8 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
         files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
+        if levels and file.zero_is_bright:  # and no option says what is foreground
+            meta["converted"] = ", ".join(filter(None, (converted, MASK_BRIGHT)))
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return Sample(key, entry.split, files, extension, meta, levels, sure)
 

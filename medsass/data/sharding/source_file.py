@@ -22,7 +22,7 @@ from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
-from medsass.data.formats.mask import Levels, by_colour, mask_of
+from medsass.data.formats.mask import BRIGHT_ZERO, Levels, by_colour, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.plain import Png
@@ -196,6 +196,11 @@ class SourceFile:
         """The orientation tag by which the image was turned upright and a mask, which has none, was not; 1 without these."""
         apart = self._image and not self.recipe.masks.turn and any(mask.turn == 1 for _, mask in self._masks)
         return self._image.turn if self._image and apart else 1
+
+    @property
+    def zero_is_bright(self) -> bool:
+        """True where a mask, whose values count as stored, is shown with its 0 bright."""
+        return any(BRIGHT_ZERO in picture.converted for _, picture in self._masks)
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG, sure to be read alike by any decoder, that holds exactly `mask` as

@@ -1,5 +1,6 @@
 """Damaged TIFF files that decoders fill with pixels of their own."""
 
+import io
 from pathlib import Path
 
 import cv2
@@ -57,4 +58,23 @@ def test_fewer_pieces_than_the_size_asks_for_are_refused(compression: str | None
         file.pages[0].tags["ImageLength"].overwrite(128)
     held, due = (12, 24) if "tile" in store else (8, 16)
     with pytest.raises(ValueError, match=rf"truncated: {held} (tiles|strips) of {due}"):
+        open_image(path)
+
+
+def test_pages_behind_the_first_must_be_whole_too(tmp_path: Path) -> None:
+    path, pages = tmp_path / "a.tif", RNG.integers(1, 256, (3, 64, 40), np.uint8)
+    tifffile.imwrite(path, pages, photometric="minisblack", compression="zlib", metadata=None, rowsperstrip=8)
+    whole = path.read_bytes()
+    with open_image(path) as picture:
+        np.testing.assert_array_equal(picture.read(2), pages[2])
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name in ("StripOffsets", "StripByteCounts"):
+            tag = file.pages[1].tags[name]
+            tag.overwrite(tag.value[:5])
+    with pytest.raises(ValueError, match="truncated: 5 strips of 8"):
+        open_image(path)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        last = file.pages[2].dataoffsets[-1]
+    path.write_bytes(whole[: last + 1])
+    with pytest.raises(ValueError, match="truncated"):
         open_image(path)

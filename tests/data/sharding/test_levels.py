@@ -2,10 +2,12 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -134,3 +136,32 @@ def test_mask_without_a_tag_is_turned_as_its_image_by_option(orientation: int, t
     pixels = [np.asarray(Image.open(io.BytesIO(stored[name]))) for name in ("png", "mask.png")]
     np.testing.assert_array_equal(pixels[0] == 200, pixels[1] == 255)
     np.testing.assert_array_equal(pixels[1], np.rot90(mask, {3: 2, 6: -1}[orientation]))
+
+
+@pytest.mark.parametrize("form", ["miniswhite", "tiff palette", "png palette"])
+@pytest.mark.parametrize("some", [True, False])
+def test_masks_whose_zero_is_shown_bright_are_told(form: str, some: bool, tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", square(1), square(1), square(1))
+    for i in range(3):
+        (source / f"masks/{i}.png").unlink()
+        bright = i < 2 or not some
+        if form == "png palette":
+            picture = Image.fromarray(square(1)).convert("P")
+            picture.putpalette([255, 255, 255, 0, 0, 0] if bright else [0, 0, 0, 255, 255, 255])
+            picture.save(source / f"masks/{i}.png")
+        elif form == "tiff palette":
+            ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+            table = np.stack([ramp[::-1] if bright else ramp] * 3)
+            tifffile.imwrite(source / f"masks/{i}.tif", square(1), photometric="palette", colormap=table)
+        else:
+            shown = "miniswhite" if bright else "minisblack"
+            tifffile.imwrite(source / f"masks/{i}.tif", square(1) > 0, photometric=shown)
+    config = ShardConfig(source, tmp_path / "out", split="0.4,0.3,0.3", overwrite=True)
+    manifest = shard.write(config)
+    (note,) = [note for note in manifest.notes if "bright" in note]
+    assert note.startswith("WARNING: 2 of 3 masks show their 0 bright" if some else "all masks show their 0 bright")
+    masks = [
+        np.asarray(Image.open(io.BytesIO(held["mask.png"]))) for held in samples(tmp_path / "out", manifest).values()
+    ]
+    np.testing.assert_array_equal(masks, [square(255)] * 3)
+    assert not any("bright" in note for note in shard.write(replace(config, foreground="1")).notes)

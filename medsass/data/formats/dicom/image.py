@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medsass.data.formats import jpeg
 from medsass.data.formats.geometry import Box, compose, pick_channels
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
+from medsass.data.formats.mask import BRIGHT_ZERO
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -83,7 +84,7 @@ class Dicom(ImageFile):
         self.common, self.padding = True, None if colour else self._padding()
         notes = {
             left_out: bool(left_out),
-            "inverted (MONOCHROME1)": self.inverted,
+            BRIGHT_ZERO if view.raw else "inverted (MONOCHROME1)": self._kind == "MONOCHROME1",
             "palette to RGB": self._palette,
             f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
             "bilevel to gray": self._bits == 1 and not view.raw,

@@ -1,0 +1,38 @@
+"""Damage that tifffile lets pass, because it makes what is missing zero or leaves it to decoders that invent it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from medsass.data.formats import jpeg
+
+_STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
+
+
+def refuse(level: Any, size: int) -> None:
+    """Raise `ValueError` where a page of a level lacks strips or tiles, or has some behind the end of its file of `size` bytes;
+    and make tifffile refuse JPEG strips and tiles that end early, as it does those of other codecs.
+    """
+    key, due = level.keyframe, int(np.prod(level.keyframe.chunked))
+    pages = [key] if level.dataoffset is not None else [page for page in level.pages if page is not None]
+    for page in pages:
+        held = len(page.dataoffsets)
+        if held < due and not page.is_contiguous:
+            raise ValueError(f"truncated: {held} {'tiles' if key.is_tiled else 'strips'} of {due}")
+        ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
+        if (end := ends.max(initial=0)) > size and page.parent is key.parent:
+            raise ValueError(f"truncated: the file has {size:,} bytes of {end:,}")
+    if key.compression in _STREAMS:
+        for one in {id(page.keyframe): page.keyframe for page in pages}.values():
+            one.decode = _checked(one.decode)
+
+
+def _checked(decode: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(data: bytes | None, index: int, /, **options: Any) -> Any:
+        if data:
+            head, tables = options.get("jpegheader"), options.get("jpegtables")
+            jpeg.check_pixels(head + data + jpeg.EOI if head else data, tables or b"")
+        return decode(data, index, **options)
+
+    return checked
