@@ -79,6 +79,14 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def check_source(folder: Path, what: str) -> None:
+    """Raise `FileNotFoundError` where a source is not there, or `NotADirectoryError` where it is a file. SOURCE is `what`."""
+    if is_file(folder):
+        raise NotADirectoryError(f"{folder}: a file; SOURCE is {what}: give the folder that it is in, or unpack it")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; SOURCE is {what}")
+
+
 def check_new(path: Path, name: str, overwrite: bool) -> None:
     """Raise `FileExistsError` where `path` exists and may not be replaced. The argument `name` ("OUT") chooses it."""
     if path.exists() and not overwrite:

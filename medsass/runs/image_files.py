@@ -176,8 +176,7 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
 
 
 def _in_source(config: LabelConfig) -> Iterator[Item]:
-    if not config.source.is_dir():
-        raise FileNotFoundError(f"{config.source}: no such folder; SOURCE is a folder of images or of shards")
+    files.check_source(config.source, "a folder of images or of shards")
     view = Selection(**config.selected())
     for source in in_folder(config.source):
         name = source.path.relative_to(config.source)

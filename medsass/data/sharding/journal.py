@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.sharding.sample import APART, MASK_BRIGHT, OWN_RANGE
+from medsass.data.sharding.sample import APART, MASK_BRIGHT, MASK_STRANGE, OWN_RANGE
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
@@ -180,7 +180,7 @@ class Journal:
                 f"WARNING: {count} images are turned by their orientation tag and their masks have none, such as {first}; if "
                 "they do not fit, --turn-masks turns them alike"
             )
-        count, first = self.database.execute(query, (f"%{MASK_BRIGHT}",)).fetchone()
+        count, first = self.database.execute(query, (f"%{MASK_BRIGHT}%",)).fetchone()
         (masks,) = self.database.execute("SELECT count(DISTINCT rank) FROM stored WHERE coverage NOT NULL").fetchone()
         if count:
             some = "all masks" if count == masks else f"WARNING: {count} of {masks} masks"
@@ -188,6 +188,11 @@ class Journal:
             notes.append(
                 f"{some} show their 0 bright (MINISWHITE, MONOCHROME1 or a palette), such as that of {first}, and values count as "
                 f"stored: {remedy}"
+            )
+        count, first = self.database.execute(query, (f"%{MASK_STRANGE}%",)).fetchone()
+        if count:
+            notes.append(
+                f"WARNING: {count} masks name another PatientID than their images, such as that of {first}: check the pairs"
             )
         return notes
 

@@ -41,5 +41,5 @@ class DatasetLevels:
             foreground = ",".join(f"{level:g}" for level in few if level)
             raise ClassesError(
                 f"the masks hold the levels {shown}, so that one rule must say what is foreground in all of them: --foreground "
-                f"{foreground} (some of these levels) or nonzero"
+                f"{foreground} (some of these levels), nonzero, or half where edges are soft"
             )

@@ -27,6 +27,7 @@ _JPEG_MAGIC = b"\xff\xd8"
 OWN_RANGE = " by its own range"  # of values in physical units
 _AIR = -500  # values below it are of CT, in Hounsfield units
 MASK_BRIGHT = f"mask: {BRIGHT_ZERO}"
+MASK_STRANGE = "mask: another PatientID"
 APART = "mask not turned"  # with an image that was
 _PROPORTION = 0.02  # by which the proportions of a mask may differ from the image's
 _JPEG_QUALITY = 95  # no chroma subsampling
@@ -110,8 +111,9 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
         files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
-        if levels and file.zero_is_bright:  # and no option says what is foreground
-            meta["converted"] = ", ".join(filter(None, (converted, MASK_BRIGHT)))
+        bright = bool(levels) and file.zero_is_bright  # and no option says what is foreground
+        told = converted, MASK_BRIGHT * bright, MASK_STRANGE * file.has_strange_mask
+        meta["converted"] = ", ".join(filter(None, told))
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
     return Sample(key, entry.split, files, extension, meta, levels, sure)
 

@@ -202,6 +202,13 @@ class SourceFile:
         """True where a mask, whose values count as stored, is shown with its 0 bright."""
         return any(BRIGHT_ZERO in picture.converted for _, picture in self._masks)
 
+    @property
+    def has_strange_mask(self) -> bool:
+        """True where a mask is of another patient than its image, by the headers of both."""
+        image = self._image
+        masks = [mask for _, mask in self._masks if isinstance(mask, Dicom)]
+        return isinstance(image, Dicom) and any(place.strangers(image, mask) for mask in masks)
+
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG, sure to be read alike by any decoder, that holds exactly `mask` as
         0 and 255. Raises `ValueError` where it breaks a rule.

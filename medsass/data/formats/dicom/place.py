@@ -1,4 +1,4 @@
-"""Where a DICOM image lies (PS3.3, C.7.6.2), by which a mask is known that belongs to another slice."""
+"""Where a DICOM image lies (PS3.3, C.7.6.2) and whose it is, by which a mask is known that belongs to another slice."""
 
 from typing import Any
 
@@ -20,6 +20,12 @@ def gap(one: Dicom, other: Dicom) -> float:
     far = float(np.linalg.norm(corners - others, axis=1).max())
     same = (one.height, one.width) == (other.height, other.width)
     return far if far > (min(size, another) / 2 if same else max(size, another)) else 0.0
+
+
+def strangers(one: Dicom, other: Dicom) -> bool:
+    """Return whether two images are of different patients by their headers."""
+    patients = {str(image.header.get("PatientID") or "").strip() for image in (one, other)}
+    return len(patients - {""}) > 1
 
 
 def _corners(image: Dicom) -> tuple[NDArray[np.float64], float] | None:

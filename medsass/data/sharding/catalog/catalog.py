@@ -291,6 +291,7 @@ class Catalog:
             suffix = PurePosixPath(path).suffix
             return f"'{suffix}' files" if suffix else "files without a suffix"
         if folder and folder not in pattern.split("/"):
-            return f"in a folder '{folder}', which by its name holds masks (--masks pairs them)"
+            remedy = "" if "{key}" in pattern else " (--masks pairs them)"
+            return f"in a folder '{folder}', which by its name holds masks{remedy}"
         named = (guessed or "{key}" in pattern) and names.is_mask(pairing.stem(path))
         return "named as masks are, such as a_mask.png" if named else ""

@@ -90,11 +90,9 @@ class Listing:
     def _list(self, table: str, source: Path, globs: Sequence[str], label: str) -> None:
         self._database.execute(f"CREATE TABLE {table} {_TABLE}")
         with files.reaching(source):
-            there = source.is_dir() or (globs and str(source).startswith("http"))  # a server lists no folder
-        if not there:
-            packed = tars.named_so(source.name)
-            remedy = "; tar files are read with --recipe webdataset" if packed else ""
-            raise FileNotFoundError(f"{source}: no such folder; SOURCE is the folder that holds the dataset{remedy}")
+            if not (globs and str(source).startswith("http")):  # a server lists no folder
+                hint = " (tar files are read with --recipe webdataset)" * tars.named_so(source.name)
+                files.check_source(source, f"the folder that holds the dataset{hint}")
         found = self._members(source, globs, label) if globs else ((*row, "", 0, None) for row in self._walk(source))
         rows = ((path, *path.rpartition("/")[::2], *rest) for path, *rest in found)
         self._database.executemany(_INSERT.format(table), rows)

@@ -75,3 +75,15 @@ def test_frames_of_several_segments_in_one_place_are_no_stack() -> None:
     made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
     with pytest.raises(ValueError, match="as those of several segments; save each segment as a volume"):
         open_image(Path("mask"), Selection(raw=True), saved(made))
+
+
+def test_masks_of_other_patients_are_told(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+    pixels, mask = RNG.integers(0, 255, (4, 24, 40), np.uint8), np.eye(24, 40, dtype=np.uint8)
+    for i, (own, other) in enumerate([("ann", "ann"), ("bob", "ann"), ("cem", ""), ("", "ann")]):
+        (tmp_path / f"source/images/{i}.dcm").write_bytes(saved(dataset(pixels[i], PatientID=own)))
+        (tmp_path / f"source/masks/{i}.dcm").write_bytes(saved(dataset(mask, PatientID=other)))
+    manifest = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out"))
+    (note,) = [note for note in manifest.notes if "another PatientID" in note]
+    assert note == "WARNING: 1 masks name another PatientID than their images, such as that of 1: check the pairs"

@@ -20,7 +20,9 @@ def test_missing_source_is_named(tmp_path: Path) -> None:
 
 
 def test_source_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"a.png: no such folder"):
+    with pytest.raises(
+        NotADirectoryError, match=r"a.png: a file; SOURCE is .*: give the folder that it is in, or unpack it"
+    ):
         find(make(tmp_path, "a.png") / "a.png", plain())
 
 
