@@ -28,7 +28,7 @@ COMMANDS = (label, otsu), (predict, red)  # with the mask that each makes of an 
 CHANNELS = "2 channels: say which to read: --channels 0 for gray or three, such as 0,1,2, for red, green and blue (in [[images]] of a recipe: channels = [0])"
 PLANES = "an array of shape (3, 64, 80) can be 3 channels or 3 slices, and the file does not say; say which: --channels 0,1,2, or --frames all"
 COLOURS = "'#ff0000' (a colour), nonzero (any object or class), half (soft edges) or levels such as 1,3"
-CLASSES = r"medsass: the masks hold the levels 0 \(.*a.*\.png\), 1 \(.*a.*\.png\), 2 \(.*a.*\.png\), so that one rule must say what is foreground in all of them: --foreground 1,2 \(some of these levels\) or nonzero"
+CLASSES = r"medsass: the masks hold the levels 0 \(.*a.*\.png\), 1 \(.*a.*\.png\), 2 \(.*a.*\.png\), so that one rule must say what is foreground in all of them: --foreground 1,2 \(some of these levels\), nonzero, or half where edges are soft"
 OWN_RANGES = "are mapped to gray by their own ranges, so that one value is not one gray in all; --window LOW,HIGH"
 
 

@@ -19,7 +19,7 @@ from medsass.data.formats.mask import BRIGHT_ZERO
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-_IMPLICIT, _EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+_IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 _JPEG = "1.2.840.10008.1.2.4."
 _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -> imagecodecs' function
     **{f"{_JPEG}{number}": "jpeg8_decode" for number in (51, 57, 70)},
@@ -31,7 +31,6 @@ _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG i
 _TAG = 12  # bytes of tag, VR and length before pixel data
 _UNKNOWN = 0xFFFFFFFF  # length of encoded pixel data
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class Dicom(ImageFile):
@@ -89,6 +88,7 @@ class Dicom(ImageFile):
             f"{self._kind} to RGB": self._rgb and self._kind != "RGB",
             "bilevel to gray": self._bits == 1 and not view.raw,
             "modality LUT": bool(self._modality) and not colour,
+            "VOI LUT not applied": bool(header.get("VOILUTSequence")) and not (colour or own or view.raw),
             "rescaled": any(item != (1.0, 0.0) for item in self._rescale.values()) and not colour,
         }
         self.converted = ", ".join(note for note, applies in notes.items() if applies)

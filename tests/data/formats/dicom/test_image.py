@@ -75,6 +75,15 @@ def test_the_first_window_gives_the_limits(elements: dict[str, Any], expected: t
         assert picture.limits == expected
 
 
+def test_a_table_of_values_of_interest_that_stands_for_the_window_is_told() -> None:
+    item = Dataset()
+    item.LUTDescriptor, item.LUTData = [256, 0, 8], bytes(range(256))
+    with opened(gray(8, False), VOILUTSequence=[item]) as picture:
+        assert picture.converted == "VOI LUT not applied"
+    with opened(gray(8, False), VOILUTSequence=[item], WindowCenter=40, WindowWidth=40) as picture:
+        assert picture.converted == ""
+
+
 def test_a_window_maps_as_the_standard_says() -> None:
     array = gray(12, False)
     with opened(array, bits=12, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400) as picture:

@@ -95,5 +95,7 @@ def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
 
 def test_a_file_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    with pytest.raises(NotADirectoryError, match="a: a file; SOURCE is the folder that holds the dataset: give the folder"):
+    with pytest.raises(
+        NotADirectoryError, match="a: a file; SOURCE is the folder that holds the dataset: give the folder"
+    ):
         listing(tmp_path / "a")
