@@ -61,6 +61,7 @@ class Grid(ImageFile):
         self._rows, self._columns, self._channel = axes.index("Y"), axes.index("X"), axes.find("C")
         used = (self._rows, self._columns, self._channel)
         self._counted = [axis for axis in range(len(axes)) if axis not in used]
+        self.counted = tuple((axes[axis], shape[axis]) for axis in self._counted)
         if self._counted:
             cut = geometry.cut(view.axis, self._counted[-1], self._rows, self._columns)
             self._counted[-1], self._rows, self._columns = cut

@@ -80,9 +80,11 @@ class ImageFile(AbstractContextManager["ImageFile"]):
             until `close`.
         suffix: of the file that `encode` makes.
         slide: whether it is a whole slide, whatever its size.
+        counted: the letter and the length of each axis that counts frames, the last one fastest, where the file names them.
     """
 
     suffix, slide = ".tif", False
+    counted: tuple[tuple[str, int], ...] = ()
 
     def __init__(
         self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False
@@ -94,8 +96,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         if not streams:
             check_size(height, width)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
-        self.frames = self.total = self.turn = 1
-        self.indices = range(1)
+        self.indices, self.frames, self.total, self.turn = range(1), 1, 1, 1
         self.level = view.level
         self.levels: tuple[tuple[int, int], ...] = ((height, width),)
         self.converted, self.per_channel, self.streams = "", len(view.channels) == 3, streams
@@ -174,8 +175,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         for box in self.blocks(level):
             part, top = _reduced(self._region(frame, box, level), box.y, full[0], size[0])
             part, left = _reduced(part.swapaxes(0, 1), box.x, full[1], size[1])
-            part = part.swapaxes(0, 1)
-            total[top : top + part.shape[0], left : left + part.shape[1]] += part
+            total[top : top + part.shape[1], left : left + part.shape[0]] += part.swapaxes(0, 1)
         return (total if self.dtype.kind == "f" else np.rint(total)).astype(self.dtype)
 
     def blocks(self, level: int | None = None) -> Iterator[Box]:

@@ -78,6 +78,10 @@ class Tiff(ImageFile):
             least = 0.5 if tiff.is_ome else 0.0  # of OME-TIFF, where smaller ones are labels and overviews
             others = any(one is not self.series and one.size >= least * self.series.size for one in full)
             others &= not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
+        if others and view.raw:
+            raise ValueError(
+                "it holds several images, of which a mask is one; save each as a file of its own, which are united"
+            )
         if not model:
             raise _Rare
         self._model = model
@@ -126,6 +130,7 @@ class Tiff(ImageFile):
         self._channel = at if at >= 0 else None
         if self._channel is not None:
             self._counted.remove(self._channel)
+        self.counted = tuple((axes[axis], shape[axis]) for axis in self._counted)
         if self._counted:
             if view.across and self._turn != 1:
                 raise ValueError("a stack with an orientation tag is cut along z only; omit --axis")

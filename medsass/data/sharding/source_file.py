@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth, geometry, integrity, kinds
-from medsass.data.formats.dicom import place
-from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
@@ -27,6 +25,7 @@ from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.plain import Png
 from medsass.data.formats.volume import Volume
+from medsass.data.sharding import fit
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Fetched, reason
@@ -164,23 +163,12 @@ class SourceFile:
         if not self._masks:
             return None
         name, first = self._masks[0]
-        frames, turn = (self._image.frames, self._image.turn) if self._image else (1, 1)  # one that is stored unchanged
         for other, mask in self._masks:
-            if mask.frames != frames:
-                held = f"{mask.frames} pages or slices, and its image {frames}"
-                raise ValueError(f"mask {other}: {held}; save each page as a file of its own, which are united")
-            placed = [one for one in (self._image, mask) if isinstance(one, Volume)]
-            if len(placed) == 1 and not placed[0].as_stored:
-                raise ValueError(
-                    f"mask {other}: of mask and image one alone says where it lies, and is turned or put in order by that; save "
-                    "both as volumes (NIfTI), or both as pictures"
-                )
-            if gap := _gap(self._image, mask):
-                raise ValueError(
-                    f"mask {other}: by its header it lies {gap:.3g} mm from its image; if its voxels are the image's all the same, "
-                    "copy the image's affine into it"
-                )
-        turn = turn if self.recipe.masks.turn else 1
+            try:
+                fit.check(self._image, mask)
+            except ValueError as error:
+                raise ValueError(f"mask {other}: {error}") from error
+        turn = self._image.turn if self._image and self.recipe.masks.turn else 1
         size = (first.height, first.width)
         size = size[::-1] if first.turn == 1 and geometry.swaps_axes(turn) else size
         if region.box and size != (self.image.height, self.image.width):
@@ -205,9 +193,7 @@ class SourceFile:
     @property
     def has_strange_mask(self) -> bool:
         """True where a mask is of another patient than its image, by the headers of both."""
-        image = self._image
-        masks = [mask for _, mask in self._masks if isinstance(mask, Dicom)]
-        return isinstance(image, Dicom) and any(place.strangers(image, mask) for mask in masks)
+        return any(fit.strangers(self._image, mask) for _, mask in self._masks)
 
     def mask_bytes(self, mask: NDArray[np.uint8]) -> bytes | None:
         """Return the bytes of the only mask file, if it is a PNG, sure to be read alike by any decoder, that holds exactly `mask` as
@@ -253,10 +239,3 @@ class SourceFile:
         if blank:
             digest.update(f"{self.source(region)} {region.frame}".encode())
         return digest.hexdigest()
-
-
-def _gap(image: ImageFile | None, mask: ImageFile) -> float:
-    """Return how many millimetres a mask lies from its image by their headers; 0 where these say nothing."""
-    if isinstance(image, Volume) and isinstance(mask, Volume):
-        return image.gap(mask)
-    return place.gap(image, mask) if isinstance(image, Dicom) and isinstance(mask, Dicom) else 0.0
