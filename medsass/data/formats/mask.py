@@ -27,7 +27,7 @@ class LevelsError(ValueError):
 
     def __init__(self, text: str, levels: Iterable[float] = ()) -> None:
         super().__init__(text)
-        self.levels = tuple(sorted(levels))
+        self.levels = tuple(sorted(map(float, levels)))
 
 
 def zero_is_bright(palette: NDArray[Any]) -> bool:
@@ -126,7 +126,7 @@ def levels(parts: Iterable[NDArray[Any]]) -> Levels:
     """Return the one or two levels of a mask, given in parts of (h, w) or (h, w, 3), ascending.
 
     Raises:
-        LevelsError: for more than two levels.
+        LevelsError: for more than two levels, and for 0 with a lower one, of which either may be meant.
         ValueError: for colours.
     """
     seen: set[float] = set()
@@ -140,6 +140,10 @@ def levels(parts: Iterable[NDArray[Any]]) -> Levels:
         few = sorted(seen)[:MOST_CLASSES] if len(seen) <= MOST_CLASSES else []
         shown = f" ({', '.join(f'{level:g}' for level in few)})" if few else ""
         raise LevelsError(f"{count} levels{shown} in a mask that should have two; --foreground {_HOW}", few)
+    if len(seen) == 2 and max(seen) == 0:
+        raise LevelsError(
+            f"levels {min(seen):g} and 0, of which either may be foreground: --foreground 0, or nonzero", seen
+        )
     return tuple(sorted(map(float, seen)))
 
 

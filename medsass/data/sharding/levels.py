@@ -33,7 +33,7 @@ class DatasetLevels:
                 "INSERT INTO levels VALUES (?, ?, ?) ON CONFLICT (level) DO UPDATE SET alone = excluded.alone", row
             )
         few = sorted(self._known)
-        if len(few) > 2 or (len(few) == 2 and self._known[few[0]]):
+        if len(few) > 2 or (len(few) == 2 and (self._known[few[0]] or not few[1])):
             shown = ", ".join(
                 f"{level:g} ({name})"
                 for level, name in self._database.execute("SELECT level, mask FROM levels ORDER BY level")

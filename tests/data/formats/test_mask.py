@@ -267,7 +267,7 @@ def test_real_binary_masks_need_no_rule(real_data: Path) -> None:
 @pytest.mark.parametrize(("values", "foreground", "expected"), [
     ([[0, np.nan, 1]], "binary", [[0, 0, 1]]), ([[np.nan, 1]], "binary", [[0, 1]]), ([[np.nan, np.nan]], "binary", [[0, 0]]),
     ([[0, np.nan, 2]], "nonzero", [[0, 0, 1]]), ([[0.2, np.nan, 0.7]], "half", [[0, 0, 1]]),
-    (np.array([[-1, 0]], np.int16), "binary", [[0, 1]]), (np.array([[0, -1]], np.int8), "nonzero", [[0, 1]]),
+    (np.array([[-1, 0]], np.int16), (0,), [[0, 1]]), (np.array([[0, -1]], np.int8), "nonzero", [[0, 1]]),
     (np.array([[-1, -1]], np.int8), "binary", [[1, 1]]), (np.array([[0, 300, 40_000]], np.uint16), "half", [[0, 0, 1]]),
 ])  # fmt: skip
 def test_nan_is_ground_and_negative_levels_are_levels(values: object, foreground: Foreground, expected: object) -> None:

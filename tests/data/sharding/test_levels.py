@@ -95,6 +95,21 @@ def test_all_masks_are_by_one_rule_or_refused(masks: list[set[float]]) -> None:
         assert fits
 
 
+@pytest.mark.parametrize(
+    "masks", [(square(255), square()), (square(255, ground=255), square())], ids=["both", "one each"]
+)
+def test_zero_and_a_lower_level_are_for_the_user_to_tell(masks: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", *masks)
+    for i, mask in enumerate(masks):  # 255 in a signed byte is -1
+        (source / f"masks/{i}.png").unlink()
+        np.save(source / f"masks/{i}.npy", mask.astype(np.int8))
+    with pytest.raises(ValueError, match=r"-1.* 0.*--foreground .*nonzero"):
+        write(source)
+    nonzero = {str(i): round(float((mask > 0).mean()), 6) for i, mask in enumerate(masks)}
+    assert write(source, foreground="nonzero") == nonzero
+    assert write(source, foreground="0") == {key: round(1 - share, 6) for key, share in nonzero.items()}
+
+
 def test_levels_are_known_to_a_run_that_goes_on() -> None:
     journal = Journal(None)
     DatasetLevels(journal.database).add("a.png", (0, 1))

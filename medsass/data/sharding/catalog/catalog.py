@@ -91,6 +91,8 @@ class Catalog:
         pair = twins.find(self._database) if guessed else None
         for note in volumes.unite(self._database, max(images.every for images in recipe.images)):
             self._say(note)
+        for note in splits.settle(self._database, recipe, group_by):
+            self._say(note)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed, pair)
         run("DROP TABLE found")
@@ -160,7 +162,7 @@ class Catalog:
             if rule and not masks:
                 alone, first = alone + 1, first or (image, found)
             masks = [image] if images.mask_array and not rule else masks
-            name, group = found.stem(image), find(image) or image
+            name, group = found.stem(image), find(image)
             label = classes.label(image, name, recipe, labels, self.listing)
             row = image, names.safe(name), json.dumps(masks), table, label, group, known(image), images.split, sample
             try:
@@ -264,14 +266,14 @@ class Catalog:
         query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
                    AND path NOT IN (SELECT mask FROM offered) AND path NOT IN (SELECT image FROM aside) ORDER BY path"""
         images, masks = Counter[str](), Counter[str]()
-        can_be_read = kinds.is_photo if recipe.tars else self.listing.can_be_read  # other members are not looked into
+        can_be_read = kinds.by_name if recipe.tars else self.listing.can_be_read  # other members are not looked into
         for (path,) in self._database.execute(query):
             if not can_be_read(path) or self.listing.is_detached(path):
                 continue
             folder = names.masks_path(path, self._tasks)
             counted = masks if folder or names.is_mask(pairing.stem(path)) else images
             counted[folder or path.rpartition("/")[0]] += 1
-        beside = "images are beside the one of their sample and are not read"
+        beside = "images are beside the one of their sample, whose masks they may be, and are not read"
         for counted, what, remedy in (
             (images, beside if recipe.tars else "images are no part of this layout", "--images reads them too"),
             (masks, "masks have no image", "--masks pairs them"),

@@ -89,7 +89,8 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
                 force=path.suffix.lower() in kinds.SUFFIXES,
             )
         order = reversed(_TAGS[:2]) if series else (_TAGS[0], _TAGS[2], _TAGS[1])
-        groups = [_group(tag, str(header[tag].value)) for tag in order if str(header.get(tag) or "").strip()]
+        named = ((tag, str(header[tag].value or "").strip()) for tag in order if tag in header)
+        groups = [_group(tag, value) for tag, value in named if value]
         others = groups[1:] if groups and groups[0].startswith("patient") else []
         parts = files.is_local(path) and not stat.tar
         return _Header(

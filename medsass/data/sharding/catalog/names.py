@@ -14,7 +14,7 @@ _NOT = ["no", "not", "without", "with", "and", "for", "free"]
 _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
 # fmt: on
 _END = re.compile(  # of a mask's name, where its image is in the same folder
-    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|msks?|segs?|segmentations?|labels?|labell?ed|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
     r"(?=(?:[-_ ]?\d+)?$))"
 )
 _START = re.compile(

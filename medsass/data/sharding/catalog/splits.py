@@ -22,12 +22,14 @@ _MANY = 1000  # groups from which on no split is empty by hash
 _WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
 _KNOWN = (  # each with the text that names a group
     re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"),
-    re.compile(rf"(?i:(?:^|/)({_WHO}(?:[-_ ][a-z]*)?\d+)(?=[-_. /]|$))"),
+    re.compile(rf"(?i:(?:^|/)({_WHO}(?:[-_ ][a-z]*)?\d+)(?=[-_. /]|slice|frame|image|img|$))"),
+    re.compile(rf"(?i:(?:^|/)({_WHO}[-_ ]?(?:id|no|nr|num|number)[-_ ]?\d+)(?=[-_. /]|$))"),
     re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
     re.compile(r"(?:^|/)([Pp]\d{1,5})/"),
     re.compile(
         r"(?i:(?:^|/)([^/]+?)[-_](?:x\d+[-_]y\d+|y\d+[-_]x\d+|r(?:ow)?\d+[-_]c(?:ol)?\d+)(?:[-_]\w+)?\.[a-z]+$)"
     ),
+    re.compile(r"(?i:(?:^|/)([^/]+?)[-_ ]*\[(?:d=[\d.]+,)?x=\d+,y=\d+)"),  # QuPath's
     re.compile(r"(?i:(?:^|/)([^/]+?)[-_](?:tile|patch|slice|frame)[-_]?\d+\.[a-z.]+$)"),
 )
 _PLACE = re.compile(r"(?i:(?:^|/)([^/]+?)[-_](0|[1-9]\d*)[-_](0|[1-9]\d*)\.[a-z]+$)")  # of a tile, without letters
@@ -133,16 +135,36 @@ def known(recipe: Recipe) -> Rule:
     return _searching(next(iter(recipe.groups.values()))) if recipe.groups else named
 
 
+def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
+    """Make each image of which no group is known a group of its own. Returns a note where the user may not expect that.
+
+    Raises `ValueError` where the groups that were asked for are none of any image.
+    """
+    (held,) = database.execute("SELECT count(grp) FROM found").fetchone()
+    images, first = database.execute("SELECT count(*), min(image) FROM found WHERE grp IS NULL").fetchone()
+    database.execute("UPDATE found SET grp = image WHERE grp IS NULL")
+    if not images or group_by == UNGROUPED or not (group_by or recipe.groups):
+        return []
+    if group_by and not held and images > 1:
+        raise ValueError(
+            f"--group-by {group_by!r} finds the group of no image, such as '{first}'; it is one of "
+            f"{', '.join([*recipe.groups, *BUILT_IN])}, or a regular expression with (?P<group>...) that is searched in the path"
+        )
+    return [f"{images} images do not match the pattern of their group, such as '{first}': each is its own group"]
+
+
 def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
-    """Return notes on the groups of the catalog: how many there are, images without one, and those in two splits."""
+    """Return notes on the groups of the catalog: how many there are, or could be, and those in two splits."""
     found = []
     own = "SELECT count(*), count(DISTINCT named), min(named) FROM found WHERE named NOT NULL"
     images, groups, first = database.execute(own).fetchone()
-    alone = database.execute("SELECT count(*) FROM found WHERE named IS NULL").fetchone()[0]
-    if recipe.groups and alone and group_by != UNGROUPED:
-        found.append(f"{alone} images do not match the pattern of their group: each is its own group")
-    elif groups and images > groups and not group_by and not recipe.groups:
+    if groups and images > groups and not group_by and not recipe.groups:
         found.append(f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}")
+    elif not groups and not group_by and recipe.name == "folder" and (folders := _folders(database)) > 2:
+        found.append(
+            f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
+            "are patients, --group-by folder keeps them together"
+        )
     query = """SELECT named, group_concat(DISTINCT split) FROM found JOIN samples USING (image) WHERE named NOT NULL
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
@@ -153,6 +175,12 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
             f"{splits.replace(',', ' and ')}: scores will be too good; --group-by keeps a patient's images together"
         )
     return found
+
+
+def _folders(database: sqlite3.Connection) -> int:
+    """Return the number of folders that hold several images and name no split."""
+    query = "SELECT folder FROM found JOIN files ON image = path GROUP BY folder HAVING count(*) > 1"
+    return sum(not names.split_of(folder) for (folder,) in database.execute(query))
 
 
 def by_hash(group: str, recipe: Recipe) -> str:

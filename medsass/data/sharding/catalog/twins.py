@@ -18,10 +18,13 @@ def find(database: sqlite3.Connection) -> tuple[str, str] | None:
     """
     own = "SELECT folder, name FROM found JOIN files ON image = path WHERE masks = '[]'"
     folders, beside = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    within = defaultdict[str, dict[str, str]](dict)  # the suffix of each stem in a folder
     for folder, name in database.execute(f"{own} ORDER BY folder LIMIT {_FILES}"):
         if not names.split_of(folder):
             folders[f"{folder}/*"].add(stem(name))
-        beside[f"{folder}/*{name[len(stem(name)) :]}".lstrip("/")].add(f"{folder}/{stem(name)}")
+        suffix, inside = name[len(stem(name)) :], f"{folder}/".lstrip("/")
+        beside[f"{inside}*{suffix}"].add(f"{folder}/{stem(name)}")
+        within[inside][stem(name)] = suffix
     alike = [pair for pair in combinations(list(folders)[:_FOLDERS], 2) if _most(*(folders[one] for one in pair))]
     if len(alike) == 1:
         return alike[0]
@@ -30,16 +33,15 @@ def find(database: sqlite3.Connection) -> tuple[str, str] | None:
     suffixes = combinations(sorted(beside)[:_FOLDERS], 2)
     if pair := next((pair for pair in suffixes if _most(*(beside[one] for one in pair))), None):
         return pair
-    for pattern, stems in list(beside.items())[:_FOLDERS]:
+    for folder, suffix_of in list(within.items())[:_FOLDERS]:
         ends = Counter(
-            one[len(start) :]
-            for start, one in pairwise(sorted(stems))
-            if re.match(r"[-_. ]?[A-Za-z]", one.removeprefix(start)) and one.startswith(start)
+            (suffix_of[start], other[len(start) :], suffix_of[other])
+            for start, other in pairwise(sorted(suffix_of))
+            if other.startswith(start) and re.match(r"[-_. ]?[A-Za-z]", other.removeprefix(start))
         )
-        end, count = ends.most_common(1)[0] if ends else ("", 0)
-        if count > 1 and 3 * count >= len(stems):
-            first, suffix = pattern.rsplit("*", 1)
-            return pattern, f"{first}*{end}{suffix}"
+        (own, end, suffix), count = ends.most_common(1)[0] if ends else (("", "", ""), 0)
+        if count > 1 and 3 * count >= len(suffix_of):
+            return f"{folder}*{own}", f"{folder}*{end}{suffix}"
     return None
 
 

@@ -36,6 +36,12 @@ def test_slices_of_a_patient_stay_in_one_split(suffix: str, tmp_path: Path) -> N
     assert Counter(entry.group for entry in find(tmp_path, FOLDER, "series").entries).most_common()[-1][1] == 5
 
 
+def test_spaces_around_an_id_do_not_count(tmp_path: Path) -> None:
+    for i, patient in enumerate(["P1", " P1", "P1 "]):
+        dicom(tmp_path / f"{i}/a.dcm", PatientID=patient, SeriesInstanceUID=f"1.2.{i}")
+    assert len({entry.group for entry in find(tmp_path, FOLDER).entries}) == 1
+
+
 def test_files_without_an_id_count_by_their_study(tmp_path: Path) -> None:
     for i in range(12):
         dicom(tmp_path / f"{i}.dcm", StudyInstanceUID=f"1.3.{i % 3}", SeriesInstanceUID=f"1.2.{i % 6}")

@@ -253,6 +253,7 @@ def test_accents_of_either_kind_pair_beside_one_another(tmp_path: Path) -> None:
     ("images/a{}.nii.gz", "masks/a{}.seg.nii.gz"),
     ("a{}.nrrd", "a{}.seg.nrrd"),
     ("set{{1,2}}/images/{}.png", "set{{1,2}}/masks/{}.png"),
+    ("{} [x=0,y=0,w=9,h=9].jpg", "{} [x=0,y=0,w=9,h=9]-labelled.png"),
     ("rawdata/sub-{}_ct.nii.gz", "rawdata/sub-{}_seg-vert_msk.nii.gz"),
 ])  # fmt: skip
 def test_suffixes_and_braces_of_names_pair(image: str, mask: str, tmp_path: Path) -> None:
@@ -270,3 +271,10 @@ def test_splits_are_known_as_words_of_a_name(names: tuple[str, str], tmp_path: P
     )
     splits = {image: entry.split for image, entry in by_image(tmp_path, FOLDER).items()}
     assert all((split == "test") == image.startswith(names[1]) for image, split in splits.items())
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_files_whose_names_go_on_from_others_are_warned_of(suffix: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"x/c{i}{end}" for i in range(4) for end in (f".{suffix}", "_outlines.png")))
+    (warning,) = [note for note in find(tmp_path, FOLDER).notes if note.startswith("WARNING")]
+    assert warning.endswith(f"--images 'x/*.{suffix}' --masks 'x/*_outlines.png'")

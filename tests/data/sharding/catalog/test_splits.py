@@ -25,6 +25,8 @@ FOLDER = recipe.load("folder")
     ("TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("s/slide-b_512_0.png", "slide-b"), ("slide_b_0_1050.png", "slide_b"),
     ("c_y0_x512_rgb.png", "c"), ("CHNCXR_0001_0.png", None), ("imagesTr/X_001_0000.png", None), ("scan_12_1.png", None),
     ("slideA/patch1.png", None), ("subset0/a.mhd", None), ("path1/a.png", None), ("sub-control01/a.png", "sub-control01"), ("p01/0.png", "p01"),
+    ("patient_id_12_3.png", "patient_id_12"), ("patient12slice3.png", "patient12"), ("A [x=256,y=0,w=256,h=256].jpg", "A"),
+    ("x/B-2 [d=1.5,x=0,y=256,w=256,h=256].tif", "B-2"), ("a[1].png", None), ("patient_idea_1.png", None),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
@@ -56,6 +58,23 @@ def test_one_patient_in_two_splits_is_warned_of(tmp_path: Path) -> None:
     given_splits = replace(FOLDER, images=(Images("train/*", split="train"), Images("test/*", split="test")))
     (warning,) = [note for note in find(tmp_path / "given", given_splits).notes if note.startswith("WARNING")]
     assert "1 of 2 groups have images in several splits, such as 'patient1' in " in warning
+
+
+def test_groups_that_no_image_has_are_refused_and_those_of_some_are_told(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{i % 4:03}/{i}.png" for i in range(20)))
+    for group_by in ("patient", "series", r"patinet(?P<group>\d+)"):
+        with pytest.raises(
+            ValueError, match=r"--group-by .* finds the group of no image, such as '000/0\.png'; it is one of"
+        ):
+            find(tmp_path, FOLDER, group_by)
+    with pytest.raises(ValueError, match="--group-by 'folder' finds the group of no image"):
+        find(tmp_path / "000", FOLDER, "folder")
+    told = "10 images do not match the pattern of their group, such as '000/0.png': each is its own group"
+    assert told in find(tmp_path, FOLDER, r"^(?P<group>00[13])/").notes
+    hint = [note for note in find(tmp_path, FOLDER).notes if note.startswith("no patients are known")]
+    assert len(hint) == 1
+    assert "if the 4 folders with several images are patients, --group-by folder keeps them together" in hint[0]
+    assert not any(note.startswith("no patients") for note in find(tmp_path, FOLDER, "folder").notes)
 
 
 @given(st.integers(3, 40))

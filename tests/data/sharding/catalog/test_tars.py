@@ -238,10 +238,15 @@ def test_members_that_are_not_read_are_counted_and_masks_are_no_images(tmp_path:
         for i in range(3)
         for end in (".png", ".mask.png")
     }
-    for name, members in (("beside", beside), ("dotted", dotted)):
+    exact = {f"{i}.{kind}": mask if kind == "png" else encoded("TIFF") for i in range(3) for kind in ("png", "tif")}
+    for name, members in (("beside", beside), ("dotted", dotted), ("exact", exact)):
         (tmp_path / name).mkdir()
         pack(tmp_path / name / "a.tar", members)
         manifest = made(tmp_path / name, tmp_path / f"{name}-out")
         assert not any(source.endswith("mask.png") for source in sources(tmp_path / f"{name}-out"))
-        note = next(note for note in manifest.notes if "are beside the one of their sample and are not read" in note)
-        assert note.startswith(f"{3 if name == 'beside' else 2} images are beside")
+        note = next(
+            note
+            for note in manifest.notes
+            if "are beside the one of their sample, whose masks they may be, and are not read" in note
+        )
+        assert note.startswith(f"{2 if name == 'dotted' else 3} images are beside")
