@@ -11,7 +11,7 @@ from typing import Literal
 
 from medsass import files
 from medsass.config import LabelConfig, PredictConfig
-from medsass.data.formats import kinds, opening
+from medsass.data.formats import kinds, opening, tiff
 from medsass.data.formats.dicom import grouping, series
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
 from medsass.data.shards import remote, tar
@@ -91,7 +91,7 @@ def _stem(path: Path) -> str:
 
 
 def _form(source: Input, view: Selection) -> tuple[Form, str]:
-    """Return the form of what `view` selects in a file, and the suffix of its mask."""
+    """Return the form of what `view` selects in a file, and the suffix of its mask. Warns where the file holds further images."""
     suffix = source.path.suffix.lower()
     if kinds.is_photo(source.path.name) and view.frames != "all":
         return "image", ".png"
@@ -99,6 +99,8 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
         return "stack", series.Series.suffix
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
+        if tiff.SEVERAL in file.converted:
+            warnings.warn(f"{source.path}: {tiff.SEVERAL}, which is read alone", stacklevel=2)
         if file.stack:
             return "stack", file.suffix
         if suffix in kinds.SLIDES or file.slide or (file.streams and file.height * file.width > MOST_PIXELS):

@@ -21,6 +21,7 @@ from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photo import Photo
 
+SEVERAL = "first of several images in the file"
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
@@ -103,8 +104,7 @@ class Tiff(ImageFile):
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
-        several = "first of several images in the file" if others else ""
-        notes = [left_out or several, *notes]
+        notes = [left_out or SEVERAL * others, *notes]
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
         palette = np.asarray(page.colormap if self._photometric == "PALETTE" else ())
         bright = self._photometric == "MINISWHITE" or zero_is_bright(palette.T)
