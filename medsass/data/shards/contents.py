@@ -53,21 +53,21 @@ class Contents:
 
     def update(self, data: bytes) -> None:
         """Read on: `data` are the next bytes of the tar file."""
-        self._read(data, len(data))
+        self._read(data)
 
     def finish(self) -> None:
         """Read the rest: there are no more bytes."""
-        self._read(b"", 0)
+        self._read(b"", last=True)
         left = self._window[self._at - self._start :]
         if not self._ended and any(left[:_HEADER]):
             self.broken = self._at
         self._add()
 
-    def _read(self, data: bytes, more: int) -> None:
+    def _read(self, data: bytes, *, last: bool = False) -> None:
         behind = self._at - self._start
         self._start += min(behind, len(self._window))
         self._window = self._window[behind:] + data
-        while not self._ended and (found := list(self._headers(more > 0))):
+        while not self._ended and (found := list(self._headers(last))):
             names = tar.names_of([block for block, *_ in found])
             for (block, offset, size, end), name in zip(found, names, strict=True):
                 if offset - _HEADER != self._at:
@@ -81,9 +81,9 @@ class Contents:
                     self.broken = self._at if any(block) else None
                     return
 
-    def _headers(self, more: bool) -> Iterator[tuple[bytes, int, int, int]]:
+    def _headers(self, last: bool) -> Iterator[tuple[bytes, int, int, int]]:
         """Yield the bytes of the headers in the window, and where their members begin, how long they seem to be, and where the next
-        header is; without the last if it is that of a .json whose end is still to come.
+        header is; unless these bytes are the `last`, without that of a .json whose end is still to come.
         """
         at, end, window, start = self._at - self._start, len(self._window), self._window, self._start
         while at + _HEADER <= end:
@@ -94,7 +94,7 @@ class Contents:
                 size = 0
             at += _HEADER
             after = at - size // -_HEADER * _HEADER
-            if more and after > end and size <= _LONGEST and b".json\0" in block[: tar.NAME]:
+            if not last and after > end and size <= _LONGEST and b".json\0" in block[: tar.NAME]:
                 return
             yield block, start + at, size, start + after
             at = after
