@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -142,13 +143,16 @@ def volume(head: bytes, suffix: str = ".hdr") -> str:
 
 
 def _unzipped(head: bytes) -> bytes:
-    """Return what the first bytes of a gzip file hold; those of other files unchanged."""
+    """Return what the first bytes of a gzip file hold, up to damage; those of other files unchanged."""
     if not head.startswith(GZIP):
         return head
-    try:
-        return zlib.decompressobj(31).decompress(head, HEAD)
-    except zlib.error:
-        return b""
+    unpacked, stream = b"", zlib.decompressobj(31)
+    with suppress(zlib.error):
+        for byte in head:
+            unpacked += stream.decompress(bytes([byte]))
+            if len(unpacked) >= HEAD:
+                break
+    return unpacked[:HEAD]
 
 
 def _holds_arrays(head: bytes) -> bool:

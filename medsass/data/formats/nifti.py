@@ -2,7 +2,9 @@
 
 import gzip
 import importlib
-from contextlib import ExitStack
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ class Nifti(Volume):
         nibabel.imageglobals.logger.handlers.clear()  # it writes to stderr by itself, beside the root logger
         with ExitStack() as files:
             header, packed = _opened(path, files)
-            with readable():
+            self._packed = [header] if packed else []
+            with readable(), _unpacking():
                 start = header.read(512)
                 header.seek(0)
             magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
@@ -39,8 +42,9 @@ class Nifti(Volume):
             held, kind = {"image": nibabel.FileHolder(fileobj=header)}, _READERS[magic]
             if kind not in ("Nifti1Image", "Nifti2Image"):
                 file, packed = _opened(_voxels_of(path), files)
+                self._packed += [file] if packed else []
                 held = {"header": held["image"], "image": nibabel.FileHolder(fileobj=file)}
-            with readable():
+            with readable(), _unpacking():
                 self._image = image = getattr(nibabel, kind).from_file_map(held)
                 stored, shape = image.get_data_dtype(), image.shape
                 rescale = float(image.dataobj.slope), float(image.dataobj.inter)
@@ -59,8 +63,10 @@ class Nifti(Volume):
         )  # fmt: skip
 
     def _load(self) -> NDArray[Any]:
-        with readable():
+        with readable(), _unpacking():
             array = self._image.dataobj.get_unscaled()
+            for file in self._packed:
+                _read_on(file)
         if self._colour:
             array = np.stack([array[name] for name in self._colour[:3]], axis=-1)
         return np.reshape(array, self._shape, order="F")
@@ -96,3 +102,25 @@ def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:
     packed = file.read(2) == GZIP
     file.seek(0)
     return (files.enter_context(gzip.GzipFile(fileobj=file)), True) if packed else (file, False)
+
+
+@contextmanager
+def _unpacking() -> Iterator[None]:
+    """Name what is wrong with a gzip file in a `ValueError`."""
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"damaged gzip file: {error}") from error
+
+
+def _read_on(file: gzip.GzipFile) -> None:
+    """Read a gzip file from where it is to its end, behind which lie the length and checksum of all that was read.
+
+    Bytes behind them that are no further gzip member are passed over, as gzip does.
+    """
+    try:
+        while file.read(1 << 20):
+            pass
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):
+            raise

@@ -67,7 +67,9 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         raise ValueError(f"this kind of file ({kind}) is read in parts and must be on this machine: copy it first")
     if kind == "volume":
         with path.open("rb") as file:
-            reader = _VOLUMES.get(kinds.volume(file.read(kinds.HEAD)))
+            head = file.read(kinds.HEAD)
+        packed = nifti.Nifti if head.startswith(kinds.GZIP) else None  # which says what is wrong with it
+        reader = _VOLUMES.get(kinds.volume(head), packed)
         if reader is None:
             raise ValueError("not an image file that can be read, by its content")
         return reader(path, view)

@@ -1,6 +1,7 @@
 """NIfTI of any orientation and type against nibabel."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,7 @@ from medsass.data.formats import volume
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.volumes import CODES, affine, frames, grid, save, shown
+from tests.data.formats.volumes import CODES, RNG, SHAPE, affine, frames, grid, save, shown
 
 
 @pytest.mark.parametrize("axis", "zyx")
@@ -119,3 +120,58 @@ def test_analyze_is_read_and_becomes_nifti(tmp_path: Path) -> None:
     back = nib.load(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(np.asarray(back.dataobj), array)
     np.testing.assert_allclose(back.affine, original.affine)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.dat", "p.hdr", "p.hdr.gz"])
+def test_a_damaged_gzip_file_is_refused_wherever_a_bit_is_wrong(name: str, tmp_path: Path) -> None:
+    path = _packed(tmp_path / name, RNG.integers(0, 1 << 15, SHAPE).astype(np.int16))
+    damaged = path if name[0] == "a" else tmp_path / "p.img.gz"
+    whole, refused = damaged.read_bytes(), 0
+    for at in range(2, len(whole)):
+        data = bytearray(whole)
+        data[at] ^= 4
+        try:
+            gzip.decompress(data)
+        except (zlib.error, OSError, EOFError):
+            damaged.write_bytes(data)
+            with pytest.raises(ValueError, match=r"\w") as error, open_image(path) as picture:
+                frames(picture)
+            refused += str(error.value).startswith("damaged gzip file: ")
+    assert refused > 0.9 * len(whole)
+    for end in range(1, 9):
+        damaged.write_bytes(whole[:-end])
+        with pytest.raises(ValueError, match=r"^damaged gzip file: "), open_image(path) as picture:
+            frames(picture)
+
+
+def test_a_damaged_header_of_a_pair_is_refused(tmp_path: Path) -> None:
+    path = _packed(tmp_path / "p.hdr.gz", grid())
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"^damaged gzip file: CRC"), open_image(path) as picture:
+        frames(picture)
+
+
+@pytest.mark.parametrize("form", ["members", "zeros", "tail"])
+def test_other_forms_of_gzip_are_read_as_the_gzip_program_does(form: str, tmp_path: Path) -> None:
+    array = grid()
+    data = nib.Nifti1Image(array, affine("RAS")).to_bytes()
+    packed = gzip.compress(data) + {"members": b"", "zeros": bytes(512), "tail": b"not gzip"}[form]
+    if form == "members":
+        packed = gzip.compress(data[:500]) + gzip.compress(data[500:]) + gzip.compress(bytes(1 << 21))
+    (tmp_path / "a.nii.gz").write_bytes(packed)
+    with open_image(tmp_path / "a.nii.gz") as picture:
+        np.testing.assert_array_equal(frames(picture), shown(array, "RAS", "z"))
+
+
+def _packed(path: Path, array: np.ndarray) -> Path:
+    """Write a NIfTI file or, by its name, a pair, of which all that can be is packed by gzip."""
+    if path.name[0] == "a":
+        path.write_bytes(gzip.compress(nib.Nifti1Image(array, affine("RAS")).to_bytes()))
+        return path
+    nib.save(nib.Nifti1Pair(array, affine("RAS")), path.parent / "p.hdr")
+    for name in ("p.img", "p.hdr") if path.suffix == ".gz" else ("p.img",):
+        (path.parent / f"{name}.gz").write_bytes(gzip.compress((path.parent / name).read_bytes()))
+        (path.parent / name).unlink()
+    return path
