@@ -45,6 +45,9 @@ _VIRTUAL = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope
 NIFTI = {b"n+1\0": 344, b"ni1\0": 344, b"n+2\0": 4, b"ni2\0": 4}  # of NIfTI 1 and 2 -> its place in the header
 GZIP = b"\x1f\x8b"
 _ANALYZE = (struct.pack("<i", 348), struct.pack(">i", 348))  # the size of its header
+_META = (".mha", ".mhd")
+_META_IMAGE = re.compile(rb"\s*ObjectType\s*[=:]\s*Image\s")
+_META_LINE = re.compile(rb"\s*\w[^=:\n]*[=:][^\n]*\n")
 _DICOMDIR = b"1.2.840.10008.1.3.10"
 _OTHERS = (
     ".cr2",
@@ -128,8 +131,8 @@ def _is_photo(head: bytes) -> bool:
 
 
 def volume(head: bytes, suffix: str = ".hdr") -> str:
-    """Return "nifti" (also for ANALYZE, which is told by its suffix too), "nrrd" or "meta" for the first `HEAD` bytes of a volume,
-    packed by gzip or not; "" for other files.
+    """Return "nifti" (also for ANALYZE, told by its suffix too), "nrrd" or "meta" (by its suffix where needed) for the first
+    `HEAD` bytes of a volume, packed by gzip or not; "" for other files.
     """
     head = _unzipped(head)
     if any(head[place : place + 4] == magic for magic, place in NIFTI.items()):
@@ -138,8 +141,15 @@ def volume(head: bytes, suffix: str = ".hdr") -> str:
         return "nifti"
     if head.startswith(b"NRRD000"):
         return "nrrd"
+    return "meta" if _is_meta(head, suffix) else ""
+
+
+def _is_meta(head: bytes, suffix: str) -> bool:
+    """Return whether a file begins as a MetaImage header, whose size may stand behind more metadata than `head` holds."""
     keys = {line.partition(b"=")[0].strip() for line in head.splitlines()}
-    return "meta" if {b"NDims", b"DimSize"} <= keys else ""
+    if _META_IMAGE.match(head) or {b"NDims", b"DimSize"} <= keys:
+        return True
+    return suffix in _META and _META_LINE.match(head) is not None
 
 
 def _unzipped(head: bytes) -> bytes:

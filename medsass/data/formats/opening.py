@@ -69,7 +69,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         with path.open("rb") as file:
             head = file.read(kinds.HEAD)
         packed = nifti.Nifti if head.startswith(kinds.GZIP) else None  # which says what is wrong with it
-        reader = _VOLUMES.get(kinds.volume(head), packed)
+        reader = _VOLUMES.get(kinds.volume(head) or kinds.volume(head, path.suffix.lower()), packed)
         if reader is None:
             raise ValueError("not an image file that can be read, by its content")
         return reader(path, view)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medsass.data.formats import volume
+from medsass.data.formats import kinds, volume
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.volumes import CODES, SHAPE, affine, frames, grid, save_itk
@@ -75,6 +75,24 @@ def test_a_mask_of_a_plane_lies_where_the_plane_lies(suffix: str, tmp_path: Path
     np.testing.assert_array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(original) > 90)
     for name in ("GetSpacing", "GetOrigin", "GetDirection"):
         np.testing.assert_allclose(getattr(back, name)(), getattr(original, name)(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd"])
+@pytest.mark.parametrize("first", [b"", b"Comment = of a scan\n", b"Comment: a\n\nName = b\n"])
+def test_a_metaimage_of_much_metadata_is_read(first: bytes, suffix: str, tmp_path: Path) -> None:
+    array = grid()
+    nib.save(nib.Nifti1Image(array, affine("LPS")), tmp_path / "n.nii.gz")
+    image, path = sitk.ReadImage(str(tmp_path / "n.nii.gz")), tmp_path / f"a{suffix}"
+    for number in range(40):
+        image.SetMetaData(f"field_{number}", "x" * 100)
+    sitk.WriteImage(image, str(path), False)
+    data = path.read_bytes()
+    assert data.find(b"DimSize") > 4000
+    path.write_bytes(first + data)
+    assert path in kinds.find(tmp_path)[0]
+    with open_image(path) as picture:
+        np.testing.assert_array_equal(frames(picture), sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+        np.testing.assert_array_equal(frames(picture), array.T)
 
 
 def test_vectors_are_channels(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_a_file_of_any_name_is_known_by_its_content(name: str, expected: str, tm
         assert kinds.kind(head, PurePath(other)) == expected
 
 
+def test_a_metaimage_is_known_by_its_first_lines(tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(np.zeros((5, 6, 7), np.int16))
+    image.SetMetaData("field", "x" * kinds.HEAD)
+    SimpleITK.WriteImage(image, tmp_path / "a.mha")
+    head = (tmp_path / "a.mha").read_bytes()[: kinds.HEAD]
+    assert b"DimSize" not in head
+    assert kinds.kind(head, PurePath("image.txt")) == "volume"
+    for other in (b"ObjectType = Transform\nNDims = 3\n", b"ObjectType = ImageList\n", b"NDims = 3\n", b"a = 1\n"):
+        assert kinds.kind(other, PurePath("a.txt")) == ""
+
+
 @pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "ExplVR_LitEndNoMeta.dcm"])
 def test_dicom_needs_neither_suffix_nor_preamble(name: str) -> None:
     head = Path(get_testdata_file(name)).read_bytes()[: kinds.HEAD]
