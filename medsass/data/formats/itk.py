@@ -1,6 +1,7 @@
 """NRRD and MetaImage by SimpleITK."""
 
 import importlib
+import math
 import re
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats import packed
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.volume import LPS, Volume, check_voxels
 
@@ -40,6 +42,7 @@ class Itk(Volume):
     def __init__(self, path: Path, view: Selection) -> None:
         sitk = importlib.import_module("SimpleITK")
         sitk.ProcessObject.GlobalWarningDisplayOff()
+        self._path = path
         self._reader = reader = sitk.ImageFileReader()
         with _readable():
             reader.SetImageIO(self.name)
@@ -51,9 +54,10 @@ class Itk(Volume):
         if stored is None or len(size) > 4 or (len(size) == 4 and size[3] > 1 and many > 1):
             kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
             raise ValueError(f"voxels of type {kind} in {len(size)} dimensions are not supported")
+        self._stored = np.dtype(stored)
         check_voxels((*size, many))
         grid, times = (*size[:3], 1, 1)[:3], len(size) == 4 and size[3] > 1
-        super().__init__(view, (*grid, size[3] if times else many), self._affine(), np.dtype(stored), times=times)
+        super().__init__(view, (*grid, size[3] if times else many), self._affine(), self._stored, times=times)
 
     def _affine(self) -> NDArray[np.float64]:
         many = self._reader.GetDimension()
@@ -90,8 +94,22 @@ class Nrrd(Itk):
 
     name, suffix = "NrrdImageIO", ".nrrd"
 
+    def _load(self) -> NDArray[Any]:
+        with readable():
+            packed.check_nrrd(self._path)
+        return super()._load()
+
 
 class Meta(Itk):
     """A MetaImage file (.mha), or its header (.mhd), at `path`."""
 
     name, suffix = "MetaImageIO", ".mha"
+
+    def _load(self) -> NDArray[Any]:
+        with readable():
+            voxels = packed.meta_voxels(self._path, self._stored, math.prod(self._shape))
+        if voxels is None:
+            return super()._load()
+        if self._reader.GetNumberOfComponents() == 1:
+            return voxels.reshape(self._shape, order="F")
+        return np.moveaxis(voxels.reshape((self._shape[3], *self._shape[:3]), order="F"), 0, -1)

@@ -2,9 +2,7 @@
 
 import gzip
 import importlib
-import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.kinds import GZIP, NIFTI
+from medsass.data.formats.packed import read_on, unpacking
 from medsass.data.formats.volume import Volume, check_voxels
 
 _READERS = {  # by their magic
@@ -33,7 +32,7 @@ class Nifti(Volume):
         with ExitStack() as files:
             header, packed = _opened(path, files)
             self._packed = [header] if packed else []
-            with readable(), _unpacking():
+            with readable(), unpacking():
                 start = header.read(512)
                 header.seek(0)
             magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
@@ -44,7 +43,7 @@ class Nifti(Volume):
                 file, packed = _opened(_voxels_of(path), files)
                 self._packed += [file] if packed else []
                 held = {"header": held["image"], "image": nibabel.FileHolder(fileobj=file)}
-            with readable(), _unpacking():
+            with readable(), unpacking():
                 self._image = image = getattr(nibabel, kind).from_file_map(held)
                 stored, shape = image.get_data_dtype(), image.shape
                 rescale = float(image.dataobj.slope), float(image.dataobj.inter)
@@ -63,10 +62,10 @@ class Nifti(Volume):
         )  # fmt: skip
 
     def _load(self) -> NDArray[Any]:
-        with readable(), _unpacking():
+        with readable(), unpacking():
             array = self._image.dataobj.get_unscaled()
             for file in self._packed:
-                _read_on(file)
+                read_on(file)
         if self._colour:
             array = np.stack([array[name] for name in self._colour[:3]], axis=-1)
         return np.reshape(array, self._shape, order="F")
@@ -102,25 +101,3 @@ def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:
     packed = file.read(2) == GZIP
     file.seek(0)
     return (files.enter_context(gzip.GzipFile(fileobj=file)), True) if packed else (file, False)
-
-
-@contextmanager
-def _unpacking() -> Iterator[None]:
-    """Name what is wrong with a gzip file in a `ValueError`."""
-    try:
-        yield
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"damaged gzip file: {error}") from error
-
-
-def _read_on(file: gzip.GzipFile) -> None:
-    """Read a gzip file from where it is to its end, behind which lie the length and checksum of all that was read.
-
-    Bytes behind them that are no further gzip member are passed over, as gzip does.
-    """
-    try:
-        while file.read(1 << 20):
-            pass
-    except gzip.BadGzipFile as error:
-        if not str(error).startswith("Not a gzipped file"):
-            raise

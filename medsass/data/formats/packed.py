@@ -1,0 +1,129 @@
+"""Packed voxels of NIfTI, NRRD and MetaImage files, with the checks that nibabel and SimpleITK leave out.
+
+These libraries stop at the last voxel, in front of the checksum, or pass over it: damage would be read as wrong voxels.
+"""
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsass.data.formats.kinds import GZIP
+
+_BLOCK = 1 << 20  # bytes that are unpacked at once
+_ANY = 32 + zlib.MAX_WBITS  # zlib or gzip, told by the first bytes
+_META_FIELD = re.compile(rb"\s*([^=:\s]+)\s*[=:]\s*(.*?)\s*")
+_NRRD_FIELD = re.compile(rb"([^:#]+):(?!=)\s*(.*)")
+
+
+@contextmanager
+def unpacking() -> Iterator[None]:
+    """Name what is wrong with a gzip file in a `ValueError`."""
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"damaged gzip file: {error}") from error
+
+
+def read_on(file: gzip.GzipFile) -> None:
+    """Read a gzip file from where it is to its end, behind which lie the length and checksum of all that was read.
+
+    Bytes behind them that are no further gzip member are passed over, as gzip does.
+    """
+    try:
+        while file.read(_BLOCK):
+            pass
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith("Not a gzipped file"):
+            raise
+
+
+def check_nrrd(path: Path) -> None:
+    """Raise `ValueError` where the voxels of the NRRD file, or its header, at `path` are packed by gzip, and damaged."""
+    with ExitStack() as files:
+        file = files.enter_context(path.open("rb"))
+        fields = dict[str, str]()
+        while line := file.readline().strip():
+            if match := _NRRD_FIELD.fullmatch(line):
+                fields[os.fsdecode(match[1]).lower().replace(" ", "")] = os.fsdecode(match[2])
+        if fields.get("encoding", "").lower() not in ("gzip", "gz"):
+            return
+        packed = _beside(path, fields["datafile"], files) if "datafile" in fields else file
+        for _ in range(int(fields.get("lineskip", 0))):
+            packed.readline()
+        start = packed.tell()
+        if packed.read(len(GZIP)) != GZIP:
+            raise ValueError("damaged gzip file: it does not begin as one")
+        packed.seek(start)
+        with unpacking():
+            read_on(gzip.GzipFile(fileobj=packed))
+
+
+def meta_voxels(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any] | None:
+    """Return the voxels of the MetaImage file, or its header, at `path`; None where they are not packed.
+
+    Args:
+        path: where the file is.
+        dtype: of the voxels, in whatever byte order.
+        count: how many values there must be.
+
+    Returns:
+        (count,) of `dtype`, in the order of the file.
+
+    Raises:
+        ValueError: where they are damaged, or not as many.
+    """
+    with ExitStack() as files:
+        file = files.enter_context(path.open("rb"))
+        fields = dict[str, str]()
+        while "ElementDataFile" not in fields and (line := file.readline()):
+            if match := _META_FIELD.fullmatch(line):
+                fields[os.fsdecode(match[1])] = os.fsdecode(match[2])
+        if not _said(fields, "CompressedData") or not _said(fields, "BinaryData", "True"):
+            return None
+        name, skipped = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))
+        packed = file if name.upper() == "LOCAL" else _beside(path, name, files)
+        if skipped > 0:
+            packed.seek(skipped)
+        high = _said(fields, "BinaryDataByteOrderMSB") or _said(fields, "ElementByteOrderMSB")
+        return _inflated(packed, count * dtype.itemsize).view(dtype.newbyteorder(">" if high else "<"))
+
+
+def _said(fields: dict[str, str], name: str, default: str = "") -> bool:
+    return fields.get(name, default)[:1] in ("T", "t", "1")
+
+
+def _beside(header: Path, name: str, files: ExitStack) -> IO[bytes]:
+    """Open the file of the voxels that a header names, until `files` is closed."""
+    if name.split()[0] == "LIST" or "%" in name:
+        raise ValueError("packed voxels in several files are not read; save the volume as one file")
+    if not (header.parent / name).is_file():
+        raise ValueError(f"its voxels are missing: {name} must be beside it")
+    return files.enter_context((header.parent / name).open("rb"))
+
+
+def _inflated(file: IO[bytes], size: int) -> NDArray[np.uint8]:
+    """Return the `size` bytes (size,) that a file holds from where it is, packed by zlib or gzip, once its checksum is right."""
+    held, at, stream = np.empty(size, np.uint8), 0, zlib.decompressobj(_ANY)
+    while not stream.eof:
+        data = stream.unconsumed_tail or file.read(_BLOCK)
+        try:
+            part = stream.decompress(data, _BLOCK)
+        except zlib.error as error:
+            raise ValueError(f"damaged packed voxels: {error}") from error
+        if not (data or part):
+            raise ValueError("damaged packed voxels: the file ends before they do")
+        if at + len(part) > size:
+            raise ValueError(f"damaged: more voxels are packed in it than the {size:,} bytes by its header")
+        held[at : at + len(part)] = np.frombuffer(part, np.uint8)
+        at += len(part)
+    if at < size:
+        raise ValueError(f"damaged: {at:,} bytes of voxels, where its header says {size:,}")
+    return held
