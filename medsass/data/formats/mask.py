@@ -101,15 +101,21 @@ def _half(flat: NDArray[Any]) -> float:
 
 def _first(array: NDArray[Any]) -> NDArray[Any]:
     """Return the (h, w) values of a mask, of three channels the first, NaN as 0."""
-    flat = array if array.ndim == 2 else np.asarray(cv2.extractChannel(array, 0))
+    flat = array if array.ndim == 2 else _channel(array, 0)
     return np.nan_to_num(flat, posinf=np.inf, neginf=-np.inf) if flat.dtype.kind == "f" else flat
+
+
+def _channel(array: NDArray[Any], number: int) -> NDArray[Any]:
+    """Return a channel (h, w) of (h, w, 3): by OpenCV, in a third of NumPy's time, but for 64-bit integers, which it cuts."""
+    wide = array.dtype.kind in "ui" and array.dtype.itemsize == 8
+    return array[..., number] if wide else np.asarray(cv2.extractChannel(array, number))
 
 
 def _gray(array: NDArray[Any]) -> NDArray[Any]:
     """Return the values of a mask as `_first` does. Raises `ValueError` for colours."""
     if array.ndim == 2:
         return _first(array)
-    red, green, blue = (np.asarray(cv2.extractChannel(array, i)) for i in range(3))  # in a third of NumPy's time
+    red, green, blue = (_channel(array, i) for i in range(3))
     if not (np.array_equal(red, green) and np.array_equal(green, blue)):
         held = np.unique(array.reshape(-1, 3), axis=0)
         few = (
@@ -127,12 +133,12 @@ def levels(parts: Iterable[NDArray[Any]]) -> Levels:
 
     Raises:
         LevelsError: for more than two levels, and for 0 with a lower one, of which either may be meant.
-        ValueError: for colours.
+        ValueError: for colours, and integers that no float64 holds.
     """
     seen: set[float] = set()
     for part in map(_gray, parts):
         low, high = part.min(), part.max()
-        seen |= {low, high} if ((part == low) | (part == high)).all() else set(np.unique(part).tolist())
+        seen |= {low.item(), high.item()} if ((part == low) | (part == high)).all() else set(np.unique(part).tolist())
         if len(seen) > _MOST_LEVELS:
             break
     if len(seen) > 2:
@@ -143,6 +149,11 @@ def levels(parts: Iterable[NDArray[Any]]) -> Levels:
     if len(seen) == 2 and max(seen) == 0:
         raise LevelsError(
             f"levels {min(seen):g} and 0, of which either may be foreground: --foreground 0, or nonzero", seen
+        )
+    if inexact := [level for level in seen if float(level) != level]:
+        raise ValueError(
+            f"level {max(inexact)} is above 2**53, so that it cannot be told from its neighbours: save the mask as 32-bit or "
+            "smaller integers, or --foreground nonzero"
         )
     return tuple(sorted(map(float, seen)))
 

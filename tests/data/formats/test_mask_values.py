@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import imagecodecs
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from PIL import Image
 
 from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
+from medsass.data.formats.mask import LevelsError, levels
 from medsass.data.formats.opening import open_image
 from tests.data.formats.test_mask import read_mask
 
@@ -115,3 +118,50 @@ def test_levels_of_netpbm_are_as_stored(kind: str, top: int) -> None:
             as_stored("m.pnm", data)
     else:
         np.testing.assert_array_equal(as_stored("m.pnm", data), array)
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.mha", "m.nrrd", "m.nii.gz"])
+@pytest.mark.parametrize("kind", ["i8", "u8"])
+@pytest.mark.parametrize("level", [2**53 + 1, 2**62 + 3, 2**63 - 1])
+def test_levels_that_no_float_holds_are_refused(level: int, kind: str, name: str, tmp_path: Path) -> None:
+    path = wide_mask(tmp_path / name, level, kind)
+    with pytest.raises(ValueError, match=rf"level {level} is above 2\*\*53.* 32-bit .* --foreground nonzero"):
+        read_mask([path])
+    for foreground in ("nonzero", (level,)):
+        np.testing.assert_array_equal(read_mask([path], foreground), TRUTH.T if "nii" in name else TRUTH)
+
+
+@pytest.mark.parametrize("name", ["m.npy", "m.mha", "m.nrrd"])
+@pytest.mark.parametrize("kind", ["i8", "u8"])
+def test_levels_of_64_bits_that_a_float_holds_are_read(kind: str, name: str, tmp_path: Path) -> None:
+    for level in (1, 2**32, 2**53, 2**62):
+        np.testing.assert_array_equal(read_mask([wide_mask(tmp_path / name, level, kind)]), TRUTH)
+
+
+@pytest.mark.parametrize("kind", ["i8", "u8"])
+def test_gray_levels_of_64_bits_in_three_channels_are_read_and_colours_refused(kind: str, tmp_path: Path) -> None:
+    array = np.repeat((TRUTH * np.array(2**32, kind))[..., None], 3, axis=2)
+    np.save(tmp_path / "m.npy", array)
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.npy"]), TRUTH)
+    array[..., 1] = 0
+    np.save(tmp_path / "m.npy", array)
+    with pytest.raises(ValueError, match="a mask in 2 colours"):
+        read_mask([tmp_path / "m.npy"])
+
+
+def test_many_levels_of_64_bits_are_told_as_floats() -> None:
+    with pytest.raises(LevelsError, match=r"^3 levels") as error:
+        levels([np.array([[0, 2**63 + 1, 2**64 - 1]], np.uint64)])
+    assert error.value.levels == (0.0, 2.0**63, 2.0**64)
+
+
+def wide_mask(path: Path, level: int, kind: str) -> Path:
+    """Write TRUTH with this level as 64-bit integers, by the library of the format."""
+    array = np.where(TRUTH, np.array(level, kind), np.array(0, kind))
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".gz":
+        nibabel.save(nibabel.Nifti1Image(array[..., None], np.diag([-1, -1, 1, 1]), dtype=array.dtype), path)
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), path, True)
+    return path
