@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.data.formats import geometry, jpeg
+from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 
@@ -40,7 +41,7 @@ class Coded(ImageFile):
             array = geometry.without_alpha(array)
         count = array.shape[2] if array.ndim == 3 else 1
         opaque = {2: (0,), 4: (0, 1, 2)}.get(count) if not view.channels else None
-        self._array, self._channels = array, opaque or geometry.pick_channels(view.channels, count)
+        self._array, self._channels = array, opaque or pick_channels(view, count)
         super().__init__(array.shape[0], array.shape[1], len(self._channels) == 3, array.dtype, view)
         self.span, self.turn = (0.0, float(top)) if top else self.span, turn
         self.converted = ", ".join(["alpha dropped"] * bool(opaque) + ["turned upright"] * (turn != 1))

@@ -1,4 +1,4 @@
-"""Boxes and tiles of large images, orientation tags, the choice of channels.
+"""Boxes and tiles of large images, orientation tags, the composition of channels.
 
 Tiles cover an image entirely and hold only its own pixels: the last row and column are moved back to end at its edge,
 where they overlap their neighbours. An image smaller than a tile is one tile of its own size.
@@ -156,24 +156,6 @@ def cut(axis: str, stack: int, y: int, x: int) -> tuple[int, int, int]:
     if (axis or "z") not in cuts:
         raise ValueError(f"axis must be z, y or x; got '{axis}'")
     return cuts[axis or "z"]
-
-
-def pick_channels(asked: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """Return the channels of a file with `count` to read: those that are asked for, or the only one or three.
-
-    Raises:
-        ValueError: where `asked` is not one or three of them, or is empty and nothing says which are the image.
-    """
-    if not asked and count not in (1, 3):
-        raise ValueError(
-            f"{count} channels: say which to read: --channels 0 for gray or three, such as 0,1,2, for red, green and "
-            "blue (in [[images]] of a recipe: channels = [0])"
-        )
-    if asked and (len(asked) not in (1, 3) or max(asked) < 0 or not all(-1 <= item < count for item in asked)):
-        raise ValueError(
-            f"channels = {list(asked)} must be one or three of the file's {count}, numbered from 0; -1 is black"
-        )
-    return asked or tuple(range(count))
 
 
 def compose(channels: tuple[int, ...], plane: Callable[[int], NDArray[Any]]) -> NDArray[Any]:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import geometry
-from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.choice import in_recipe, option, pick_channels
+from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
 ALPHA = 4  # channels, of which the last is alpha
@@ -34,7 +35,8 @@ def axes_of(shape: tuple[int, ...], view: Selection) -> str:
         return "NYX"
     raise ValueError(
         f"an array of shape {shape} can be {shape[0]} frames or {min(shape[0], shape[2])} channels; "
-        "say which: --frames all, or --channels 0 (in [[images]] of a recipe: frames, channels)"
+        f"say which: --frames all, or {option(view, 'channels', '0')}"
+        f"{in_recipe(view, 'in [[images]] of a recipe: frames, channels')}"
     )
 
 
@@ -68,7 +70,7 @@ class Grid(ImageFile):
         count = shape[self._channel] if self._channel >= 0 else 1
         last = self._channel == len(axes) - 1
         alpha = count == ALPHA and last and not view.channels
-        self._channels = (0, 1, 2) if alpha else pick_channels(view.channels, count)
+        self._channels = (0, 1, 2) if alpha else pick_channels(view, count)
         self._bits = (1 if view.raw else 255) if dtype == np.bool_ else 0
         kind = np.dtype(np.uint8) if self._bits else dtype
         size = shape[self._rows], shape[self._columns]

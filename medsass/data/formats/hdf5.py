@@ -8,6 +8,7 @@ name one.
 from pathlib import Path
 from typing import Any
 
+from medsass.data.formats.choice import in_recipe, option
 from medsass.data.formats.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, readable
 
@@ -31,7 +32,7 @@ class Hdf5(Grid):
                 self._file.visititems(
                     lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
                 )
-            dataset = held[_chosen(held, view.array.strip("/"))]
+            dataset = held[_chosen(held, view)]
             super().__init__([dataset], rule(dataset.shape or (), view), view, own=True)  # None: of a null dataset
         except BaseException:
             self._file.close()
@@ -52,13 +53,15 @@ def _matlab(shape: tuple[int, ...], view: Selection) -> str:
     return axes_of(shape, view).translate(str.maketrans("XY", "YX"))
 
 
-def _chosen(held: dict[str, Any], asked: str) -> str:
+def _chosen(held: dict[str, Any], view: Selection) -> str:
     """Return the name of the dataset that is asked for, or of the only one that can be images."""
+    asked = view.array.strip("/")
     if asked in held:
         return asked
     found = [name for name, item in held.items() if can_be_image(item.shape or (), item.dtype)]
     if asked or len(found) != 1:
         names = ", ".join(f"{name} {held[name].shape}" for name in (found or list(held))[:_NAMED]) or "none"
         what = f"no dataset '{asked}'" if asked else f"{len(found) or 'no'} datasets that can be images"
-        raise ValueError(f"{what} in the file; say which by --array NAME (array in [[images]] of a recipe): {names}")
+        by = option(view, "array", "NAME") + in_recipe(view, "array in [[images]] of a recipe")
+        raise ValueError(f"{what} in the file; say which by {by}: {names}")
     return found[0]

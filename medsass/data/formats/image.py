@@ -33,12 +33,12 @@ class Selection:
         array: member of an .npz file; "" is the first that can be an image.
         channels: of a file with several: one index is read as gray, three as red, green and blue, -1 is a black
             channel; () reads the file by its own kind (1: gray, 3: RGB, 4: RGB with alpha, which is dropped).
-        frames: "auto" is every slice of a volume or stack, and the first image of an animation; "first", "middle",
-            "all", or the number of one, from 0.
+        frames: "auto" (all of a volume or stack, the first of an animation), "first", "middle", "all" or a number from 0.
         level: of a pyramid; 0 is full resolution.
         axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" is the plane in
             which DICOM slices were taken, and "z" for all else.
         every: of the slices of a volume or stack, each n-th is taken.
+        mask: whether a mask is read, for which messages name other remedies.
         raw: as masks need: indices of a palette, bits and levels unscaled, nothing inverted, alpha where it alone is the mask.
     """
 
@@ -48,6 +48,7 @@ class Selection:
     level: int = 0
     axis: str = ""
     every: int = 1
+    mask: bool = False
     raw: bool = False
 
     @property
@@ -76,8 +77,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         span: the range of values that the file's pixel type can hold; (0, 1) for floats.
         per_channel: whether the channels were chosen one by one, so that they have no common scale.
         turn: the orientation tag by which it was turned upright; 1 where it was not.
-        streams: whether reading a box touches only that part of the file; otherwise a frame is decoded whole and kept
-            until `close`.
+        streams: whether a box is read without the rest of its frame; otherwise frames are decoded whole and kept.
         suffix: of the file that `encode` makes.
         slide: whether it is a whole slide, whatever its size.
         counted: the letter and the length of each axis that counts frames, the last one fastest, where the file names them.

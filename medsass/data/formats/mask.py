@@ -37,7 +37,7 @@ def zero_is_bright(palette: NDArray[Any]) -> bool:
 
 def selection(view: Selection, foreground: Foreground) -> Selection:
     """Return how a mask is read for a rule of foreground: its values as stored or, for "half" and colours, as shown."""
-    return replace(view, raw=foreground != "half" and not by_colour(foreground))
+    return replace(view, mask=True, raw=foreground != "half" and not by_colour(foreground))
 
 
 def by_colour(foreground: Foreground) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from medsass.data.formats.choice import in_recipe, option
 from medsass.data.formats.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, check_level, readable
 
@@ -21,7 +22,7 @@ class Array(Grid):
     def __init__(self, path: Path, view: Selection) -> None:
         check_level(view, 1)
         if zipfile.is_zipfile(path):
-            array = _unpacked(path, view.array)
+            array = _unpacked(path, view)
         elif view.array:
             raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
         else:
@@ -31,8 +32,9 @@ class Array(Grid):
         super().__init__([array], axes_of(array.shape, view), view, own=True)
 
 
-def _unpacked(path: Path, asked: str) -> NDArray[Any]:
+def _unpacked(path: Path, view: Selection) -> NDArray[Any]:
     """Map the member that is asked for, or the only one that can be an image, in a temporary file without a name."""
+    asked = view.array
     with ExitStack() as stack:
         with readable():
             archive = stack.enter_context(zipfile.ZipFile(path))
@@ -41,7 +43,8 @@ def _unpacked(path: Path, asked: str) -> NDArray[Any]:
         if len(able) != 1 or able[0] not in members:
             what = f"no array '{asked}'" if asked else f"{len(able) or 'no'} arrays that can be images"
             held = ", ".join(able if len(able) > 1 else members) or "none"
-            raise ValueError(f"{what} in the file; say which by --array NAME (array in [[images]] of a recipe): {held}")
+            by = option(view, "array", "NAME") + in_recipe(view, "array in [[images]] of a recipe")
+            raise ValueError(f"{what} in the file; say which by {by}: {held}")
         (chosen,) = able
         with readable(), archive.open(members[chosen]) as packed:
             _header(packed, chosen)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
 from medsass.data.formats import geometry, jpeg, plain
+from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.kinds import PNG_MAGIC
@@ -68,7 +69,7 @@ class Photo(ImageFile):
         plan = _gray_bmp(image, data)
         plan = plan or (_as_stored(image, data) if view.raw and not view.channels else None)
         plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
-        self._channels = geometry.pick_channels(view.channels, plan.count) if view.channels else ()
+        self._channels = pick_channels(view, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
         self._data = data
         turn = orientation(image, data)

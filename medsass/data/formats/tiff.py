@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.data.formats import geometry, tiff_damage
-from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.choice import option, pick_channels
+from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photo import Photo
@@ -124,7 +125,7 @@ class Tiff(ImageFile):
             elif unknown:
                 raise ValueError(
                     f"an array of shape {shape} can be {shape[0]} channels or {shape[0]} slices, and the file does not say; "
-                    f"say which: --channels {'0,1,2' if shape[0] > 2 else '0'}, or --frames all"
+                    f"say which: {option(view, 'channels', '0,1,2' if shape[0] > 2 else '0')}, or --frames all"
                 )
         self._apart = at >= 0 and axes[at] != "S" and self._photometric != "RGB"
         self._channel = at if at >= 0 else None
@@ -150,7 +151,7 @@ class Tiff(ImageFile):
         self._alpha = bool(opaque) and count in (2, 4) and view.raw and not view.channels
         if opaque and not view.channels:
             notes.append("alpha dropped" if count in (2, 4) else f"first 3 of {count} channels")
-        self._channels = pick_channels(view.channels, count) if view.channels or not opaque else opaque
+        self._channels = pick_channels(view, count) if view.channels or not opaque else opaque
         self._whole = self._channels == (0, 1, 2) if count == 3 else self._channel is None
         return len(self._channels) == 3, notes
 

@@ -33,7 +33,9 @@ class VirtualSlide(ImageFile):
         try:
             check_level(view, len(sizes))
             if view.channels:
-                raise ValueError("channels of a slide in colour cannot be chosen here; omit --channels")
+                raise ValueError(
+                    f"channels of a slide in colour cannot be chosen here; omit {'mask_channels' if view.mask else '--channels'}"
+                )
             super().__init__(*sizes[view.level], True, np.dtype(np.uint8), view, streams=True)
         except BaseException:
             self._slide.close()

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.choice import option, pick_channels
+from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, readable
 
 MOST_VOXELS = 1 << 31  # of a volume that is read into memory
@@ -106,11 +107,14 @@ class Volume(ImageFile):
         self._movie = times and shape[3] > 1 and not view.channels
         if self._movie and view.frames == "auto":
             raise ValueError(
-                f"{shape[3]} volumes in one file: --channels I (0 to {shape[3] - 1}) reads one, --frames all the slices of each"
+                f"{shape[3]} volumes in one file: {option(view, 'channels', 'I')} (0 to {shape[3] - 1}) reads one, "
+                "--frames all the slices of each"
             )
         if self._movie and view.every > 1:
-            raise ValueError(f"--every takes slices of one volume, and the file holds {shape[3]}; add --channels I")
-        self._channels = (0,) if self._movie else pick_channels(view.channels, shape[3])
+            raise ValueError(
+                f"--every takes slices of one volume, and the file holds {shape[3]}; add {option(view, 'channels', 'I')}"
+            )
+        self._channels = (0,) if self._movie else pick_channels(view, shape[3])
         self.affine, self.cut = affine, Cut.of(affine, shape[:3], view.axis)
         count, height, width = (shape[axis] for axis in self.cut.axes)
         super().__init__(height, width, len(self._channels) == 3, _type(dtype, rescale), view, streams=streams)

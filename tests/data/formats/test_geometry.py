@@ -204,18 +204,3 @@ def test_channels_are_put_together_and_read_once(chosen: tuple[int, ...]) -> Non
     )
     assert got.dtype == np.uint8
     assert sorted(read) == sorted({i for i in chosen if i >= 0})
-
-
-@pytest.mark.parametrize("chosen", [(0, 1), (-1,), (-1, -1, -1), (3,), (0, 1, -2), (0, 1, 2, 0)])
-def test_other_choices_are_refused(chosen: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"must be one or three of the file's 3, numbered from 0; -1 is black"):
-        geometry.pick_channels(chosen, 3)
-
-
-def test_one_or_three_channels_need_no_choice_and_others_name_the_remedy() -> None:
-    assert geometry.pick_channels((), 1) == (0,)
-    assert geometry.pick_channels((), 3) == (0, 1, 2)
-    assert geometry.pick_channels((2, -1, 0), 3) == (2, -1, 0)
-    for count in (0, 2, 4):
-        with pytest.raises(ValueError, match=rf"^{count} channels: .* --channels 0 for gray"):
-            geometry.pick_channels((), count)

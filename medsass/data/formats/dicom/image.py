@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import jpeg
-from medsass.data.formats.geometry import Box, compose, pick_channels
+from medsass.data.formats.choice import pick_channels
+from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
 from medsass.data.formats.mask import BRIGHT_ZERO
 
@@ -67,8 +68,7 @@ class Dicom(ImageFile):
         self._palette, self._rgb = self._kind == "PALETTE COLOR" and not view.raw, self._kind in _RGB
         colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1" and not view.raw
         self._bit = 1 if view.raw else 255  # what a single bit becomes
-        if view.channels:
-            pick_channels(view.channels, 3 if colour else 1)
+        pick_channels(view, 3 if colour else 1)
         frames = chosen(view, total)
         self._rescale = {frame: _rescale(header, frame) for frame in frames}
         dtype, span = self._values()
