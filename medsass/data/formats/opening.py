@@ -154,7 +154,7 @@ def pixels(picture: ImageFile, frame: int = 0, deep: bool = False, window: depth
 def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
     """Return suffix, (height, width) and what decoding for training does, of a file that a shard can keep unchanged.
 
-    That is an 8-bit gray or RGB JPEG, PNG or JPEG 2000 that is not rotated; PNG also with an alpha channel, which DALI
+    That is an 8-bit gray or RGB (not sYCC) JPEG, PNG or JPEG 2000 that is not rotated; PNG also with an alpha channel, which DALI
     drops as `open_image` does. Reads the header alone; None where the file must be re-encoded.
     """
     png = plain.plain_png(data)
@@ -171,7 +171,7 @@ def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
         if image.format == "JPEG":
             usual = usual and not coded.is_coded(data)
         if image.format == "JPEG2000":
-            usual = usual and photo.jpeg2000_depth(data)[0] == 8
+            usual = usual and photo.jpeg2000_depth(data)[0] == 8 and plain.usual_jpeg2000(data)
         if image.format in _STORED and usual and photo.orientation(image, data) == 1:
             return _STORED[image.format], (image.height, image.width), ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Plain PNG and JPEG files (8 bits, upright, usual colours), told by their headers, which a shard can keep unchanged.
+"""Plain PNG, JPEG and JPEG 2000 files (8 bits, upright, usual colours), told by their headers, which a shard can keep unchanged.
 
 A dataset is often nothing but these. So their headers are read here without Pillow, and plain PNG is decoded by libpng through
 imagecodecs: as strict as Pillow (truncated data and wrong checksums are refused), half again as fast, and opening one costs
@@ -7,7 +7,7 @@ inflated and unfiltered here where their filters are simple: in a third of libpn
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import imagecodecs
@@ -27,6 +27,11 @@ _FLAT = 16  # pixels for a byte of the file, from which on a picture is flat, as
 _SUB, _UP = 1, 2  # filters
 _RARE = (b"tRNS", b"acTL", *EXIF)  # transparency, animation, orientation: left to Pillow
 _EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
+_CODESTREAM = b"\xff\x4f\xff\x51"  # the first two markers of JPEG 2000, SOC and SIZ
+_COLOURS: dict[int, set[int | None]] = {
+    1: {17},
+    3: {16, None},
+}  # of components: gray; sRGB, or no number
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
 
 
@@ -142,3 +147,36 @@ def plain_jpeg(data: bytes) -> tuple[int, int] | None:
             return None
         at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
+
+
+def usual_jpeg2000(data: bytes) -> bool:
+    """Return whether all decoders give a JPEG 2000 file the same colours (ISO/IEC 15444-1, annexes A.5.1 and I.5).
+
+    Its components are of one size, and it holds no palette and no definition of channels. Decoders differ in whether they convert
+    colour spaces such as sYCC to RGB, and DALI refuses gray that is not said to be gray.
+    """
+    at = data.find(_CODESTREAM)
+    count = int.from_bytes(data[at + 40 : at + 42])
+    sizes = data[
+        at + 42 : at + 42 + 3 * count
+    ]  # of each component its bits, and how many columns and rows a sample spans
+    if at < 0 or any(sizes[1::3].strip(b"\1")) or any(sizes[2::3].strip(b"\1")):
+        return False
+    header = b"".join(content for kind, content in _boxes(data[:at]) if kind == b"jp2h")
+    boxes = list(_boxes(header))
+    spaces = {int.from_bytes(box[3:7]) if box[:1] == b"\1" else None for kind, box in boxes if kind == b"colr"} or {
+        None
+    }
+    return spaces <= _COLOURS.get(count, set()) and not {b"pclr", b"cmap", b"cdef"} & {kind for kind, _ in boxes}
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and content of each box of a JPEG 2000 file; of one that goes on behind `data`, what is held of it."""
+    at = 0
+    while at + 8 <= len(data):
+        length, start = int.from_bytes(data[at : at + 4]), 8
+        if length == 1:
+            length, start = int.from_bytes(data[at + 8 : at + 16]), 16
+        end = at + max(length, start) if length else len(data)
+        yield data[at + 4 : at + 8], data[at + start : end]
+        at = end
