@@ -30,7 +30,7 @@ class ShardConfig(Reading):
     )
     masks: str = option(
         "",
-        "glob of the masks below SOURCE, paired where both globs' wildcards agree, or a pattern with {stem}, {name}, {dir}, {folder}",
+        "glob of the masks below SOURCE, paired where both globs' wildcards agree, or a pattern with {stem}, {name}, {dir}, {folder}, {number}",
         several=True,
     )
     foreground: str = option(

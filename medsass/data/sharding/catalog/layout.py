@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from fnmatch import filter as matching
 from unicodedata import normalize
 
+from fsspec.utils import glob_translate
+
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.ends import Ends, ends_of
@@ -20,6 +22,9 @@ from medsass.data.sharding.catalog.pairing import stem
 from medsass.data.sharding.recipe import Images
 
 _RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united
+_DERIVED = re.compile(  # pictures of a name that are made of others
+    r"(?i)depth|edge|contour|boundar|border|skelet|outline|overlay|distance|preview|thumb|heat|salien|visuali|predict|flow"
+)
 _FOLDERS = 50  # that are compared with one another
 _KNOWN = 5000  # masks on which ends of names are tried
 
@@ -77,12 +82,16 @@ def _beside(masks: list[str], folders: Sequence[str], content: Content, tasks: C
     example = masks[0]
     above, _, own = example.rpartition("/")
     numbers = re.findall(r"\d+", own)
-    there, best, place = content(example), None, (0, False, False)
+    there, best, place = content(example), None, (False, 0, False, False)
     near = _near(above, names.split_of(example), folders, content, tasks)
     for images, here in near.items():
-        found = _paired(masks, images, here, there)
+        found = _paired(masks, images, here, there, content)
         name = images[len(above) :].strip("/")
-        rank = (found.pairs, re.findall(r"\d+", name) == numbers, names.holds_images(name)) if found else place
+        if not found:
+            continue
+        alike, holds = re.findall(r"\d+", name) == numbers, names.holds_images(name)
+        most = found.pairs if not holds else len(there)  # a folder that is named so need not have the most
+        rank = (not _DERIVED.search(name), most, alike, holds)
         if rank > place:
             best, place = found, rank
     if best and best.ends and len(masks) == 1 and 2 * best.pairs <= len(there):
@@ -104,20 +113,26 @@ def _near(
     return {folder: here for folder, here in near.items() if here}
 
 
-def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[str]) -> _Found | None:
+def _paired(
+    masks: list[str], images: str, here: Sequence[str], there: Sequence[str], content: Content
+) -> _Found | None:
     """Return how the images of a folder pair with the masks of the first folder of masks, if most of the fewer do."""
     above, _, own = masks[0].rpartition("/")
     sister = images[len(above) :].strip("/")
     parents = [mask.rpartition("/")[0] for mask in masks]
     base, truth = _common([f"{parent}/{sister}".strip("/") for parent in parents]), _common(masks)
     base += "/" if base else ""
-    if len(masks) > 1 and len(here) == 1:  # a folder an image, with a mask for each object
-        objects = "{dir}/" + ("../" if sister else "") + f"{_escaped(own)}/*"
+    own = "{dir}/" + "../" * (sister.count("/") + 1 if sister else 0) + _escaped(own) if len(masks) > 1 else truth
+    if len(masks) > 1 and all(_alone(f"{parent}/{sister}".strip("/"), content) for parent in parents[:_FOLDERS]):
+        rater = _RATER.search(stem(there[0]))  # of several the first; else a mask for each object
+        objects = f"{own}/{_escaped(stem(there[0]))}.*" if rater else f"{own}/*"
         return _Found(Images(f"{base}*", objects), len(here), images)
     stems = [stem(name) for name in here]
     cases = {name.split("/")[0] for name in there if "/" in name} & set(stems)
     if 2 * len(cases) > len(stems):
-        return _Found(Images(f"{base}*", f"{truth}/{{stem}}/*"), len(cases), images)
+        deep, deeper = "**/" * ("/" in here[0]), "**/" * (there[0].count("/") > 1)
+        own = own if not deep else truth
+        return _Found(Images(f"{base}{deep}*", f"{own}/{{stem}}/{deeper}*"), len(cases), images)
     if table := _series(here, there, base, truth):
         return _Found(table, len(there), images)
     best, inside = None, ""
@@ -128,15 +143,21 @@ def _paired(masks: list[str], images: str, here: Sequence[str], there: Sequence[
     if best is None:
         return None
     count, ((a, b), (c, d)), there = best
-    truth += f"/{_escaped(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
+    within = f"/{_escaped(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
+    truth, own = truth + within, own + within
     if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)) and not _RATER.search(d):  # numbered objects
-        objects = f"{truth}/{_escaped(c)}{{stem}}{_escaped(d[: number.start()])}*"
+        objects = f"{own}/{_escaped(c)}{{stem}}{_escaped(d[: number.start()])}{{number}}.*"
         return _Found(Images(f"{base}{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
     if inside == "*":
-        return _Found(_by_stem(base, truth, ((a, b), (c, d))), count, images)
+        return _Found(_by_stem(base, own, ((a, b), (c, d))), count, images)
     deep = "**/" if any("/" in name for name in (*here, *there)) else ""
     table = Images(f"{base}{deep}{_glob(a, b)}", f"{truth}/{deep}{_glob(c, d)}")
     return _Found(table, count, images, ((a, b), (c, d)))
+
+
+def _alone(folder: str, content: Content) -> bool:
+    """Return whether a folder holds one image."""
+    return sum("/" not in name for name in content(folder)) == 1
 
 
 def _series(here: Sequence[str], there: Sequence[str], base: str, truth: str) -> Images | None:
@@ -164,7 +185,10 @@ def _inside(there: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     named = [head for head in heads if names.rank(head) is not None]
     parts = {head: [name[len(head) + 1 :] for name in there if name.startswith(f"{head}/")] for head in heads}
     if len(heads) > 1 and len(named) == len(heads):
-        yield "*", sorted({name for part in parts.values() for name in part})
+        if all(map(_RATER.search, heads)):
+            yield heads[0], parts[heads[0]]
+        else:
+            yield "*", sorted({name for part in parts.values() for name in part})
     elif len(heads) == 1 or len(named) == 1:  # of several that are not named so, none is the one
         head = (named or heads)[0]
         yield head, parts[head]
@@ -228,8 +252,11 @@ def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     count, ((a, b), (c, d)) = ends_of(images, [_whole(path) for path in masks])
     if not count:
         return ()
-    if any(found.start() > 0 and found.end() < len(stem(path)) for path, found in masks.items()):  # numbered objects
-        objects = f"{{dir}}/{_escaped(c)}{{stem}}{_escaped(re.sub(r'[-_ ]?[0-9]+$', '', d))}*"
+    word = re.sub(r"[-_ ]?\d+$", "", d)
+    ends = {found[1] for path in masks if (found := re.search(rf"{re.escape(word)}([-_ ]?)\d+$", stem(path)))}
+    if ends and word and any(path.rpartition("/")[2] not in (a, b) for path in images):  # numbered objects
+        numbered = ",".join(f"{_escaped(end)}{{number}}" for end in sorted(ends))
+        objects = f"{{dir}}/{_escaped(c)}{{stem}}{_escaped(word)}{{,{numbered}}}.*"
         return (Images(f"**/{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects),)
     return (Images(f"**/{_glob(a, b)}", f"**/{_glob(c, d)}"),)
 
@@ -248,14 +275,16 @@ def _best(tables: Sequence[Images], tasks: Collection[str]) -> list[Images]:
 def _with_splits(tables: Sequence[Images], folders: Sequence[str], content: Content) -> tuple[Images, ...]:
     """Give tables the splits that their folders name, and add the folders of test images that have no masks."""
     named = {names.split_of(table.path) for table in tables}
-    read = {table.path.rpartition("/")[0] for table in tables}
+    read = "|".join(glob_translate(table.path.rpartition("/")[0]) for table in tables)
     if not named - {""}:
         return tuple(tables)
     tail = tables[0].path.rpartition("/")[2]
     more = [
         Images(f"{_escaped(folder)}/{tail if matching(held, tail) else '*'}", split="test")
         for folder in folders
-        if folder not in read and names.split_of(folder) == "test" and names.holds_images(folder.rpartition("/")[2])
+        if not any(map(re.compile(read).fullmatch, [folder]))
+        and names.split_of(folder) == "test"
+        and names.holds_images(folder.rpartition("/")[2])
         if (held := content(folder))
     ]
     keep = names.kept(named)

@@ -1,6 +1,7 @@
 """Which masks belong to an image: globs with braces and placeholders, and what their wildcards stand for.
 
-A pattern of masks with `{stem}`, `{name}`, `{dir}` or `{folder}` is filled in for each image. Without one, an image and a mask are a
+A pattern of masks with `{stem}`, `{name}`, `{dir}` or `{folder}` is filled in for each image, and `{number}` in it stands for digits, as
+of one object of several. Without one, an image and a mask are a
 pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
 `masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all, and one of the globs
 has none in its folders, do equal stems decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
@@ -23,6 +24,7 @@ from medsass.data.sharding.catalog.listing import MAGIC, Listing
 
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
+_NUMBER, _MARK = "{number}", "\ue000"  # digits in a pattern of masks, and what stands for them in none
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
 _STEPS = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that are resolved: empty ones, . and ..
 _DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
@@ -35,6 +37,7 @@ class Pairing:
 
     def __init__(self, database: sqlite3.Connection, listing: Listing, readable: Callable[[str], bool]) -> None:
         self._database, self._match, self._readable = database, listing.match, readable
+        self._detached = listing.is_detached
         database.execute(
             """CREATE TABLE offered (mask TEXT, stem TEXT, wildcards TEXT, entry INTEGER, place INTEGER,
                PRIMARY KEY (mask, entry))"""
@@ -65,7 +68,16 @@ class Pairing:
             folders = {path.rpartition("/")[0] for path, _ in self.images(images)}
             wide = {_STARS.sub("*", _fill(one, f"{folder}/", "*", any_name=True)) for folder in folders}
             for pattern in sorted(wide):
-                self._insert((path, stem(path), None, table, at) for path in self._match(pattern))
+                self._insert((path, stem(path), None, table, at) for path in self._filled(pattern))
+
+    def _filled(self, pattern: str) -> Iterator[str]:
+        """Yield the files that match a pattern of masks that is filled in; images alone where it leaves the suffix open."""
+        found = self._match(pattern.replace(_NUMBER, "*"))
+        if _NUMBER in pattern:
+            text = glob_translate(pattern.replace(_NUMBER, _MARK)).replace(_MARK, r"\d+")
+            found = filter(re.compile(text, re.DOTALL).fullmatch, found)
+        open_suffix = pattern.endswith("*")
+        return (path for path in found if not open_suffix or (self._readable(path) and not self._detached(path)))
 
     def _insert(self, rows: Iterator[tuple[str, str, str | None, int, int]]) -> None:
         self._database.executemany("INSERT OR IGNORE INTO offered VALUES (?, ?, ?, ?, ?)", rows)
@@ -102,7 +114,7 @@ class Pairing:
         """Return the masks of an image that matches the glob `found`, sorted, and mark them as taken."""
         if rule == "pattern":
             filled = [one for part in expand(pattern) for one in filling(part, path, found)]
-            masks = sorted({mask for one in dict.fromkeys(filled) for mask in self._match(one)})
+            masks = sorted({mask for one in dict.fromkeys(filled) for mask in self._filled(one)})
         else:
             by, key = ("stem", stem(path)) if rule == "stem" else ("wildcards", found.wildcards(path))
             query = f"SELECT mask, place FROM offered WHERE entry = ? AND {by} = ? ORDER BY place, mask"
