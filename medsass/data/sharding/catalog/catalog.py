@@ -89,9 +89,8 @@ class Catalog:
         if aside := headers.group(self._database, self.listing, source, recipe, group_by):
             self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
         pair = twins.find(self._database) if guessed else None
-        for note in volumes.unite(self._database, max(images.every for images in recipe.images)):
-            self._say(note)
-        for note in splits.settle(self._database, recipe, group_by):
+        united = volumes.unite(self._database, max(images.every for images in recipe.images))
+        for note in [*united, *splits.settle(self._database, recipe, group_by)]:
             self._say(note)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed, pair)
@@ -258,7 +257,7 @@ class Catalog:
             for split in recipe.splits:
                 if split not in counts:
                     self._say(f"split '{split}' got no image: there are more splits than groups")
-        for note in splits.notes(self._database, recipe, group_by):
+        for note in [*splits.notes(self._database, recipe, group_by), *pairing.united(self._database)]:
             self._say(note)
 
     def _note_rest(self, recipe: Recipe) -> None:

@@ -163,6 +163,15 @@ def orphans(database: sqlite3.Connection) -> Iterator[str]:
     return (mask for (mask,) in database.execute(query))
 
 
+def united(database: sqlite3.Connection) -> list[str]:
+    """Return a note where masks are in several files, as of objects, organs or annotators."""
+    query = "SELECT count(*), max(json_array_length(masks)), min(image) FROM found WHERE json_array_length(masks) > 1"
+    count, most, first = database.execute(query).fetchone()
+    return (
+        [f"{count} images have several mask files, up to {most}, which are united (first: '{first}')"] if count else []
+    )
+
+
 class Glob:
     """A glob of images or masks; `{stem}` in it is a wildcard within a name that says what an image's stem is, and `{key}` one
     that ends at the first dot.

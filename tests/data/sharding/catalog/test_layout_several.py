@@ -122,3 +122,11 @@ def test_a_number_in_a_pattern_stands_for_digits(tmp_path: Path) -> None:
         "a.png": ("m/a-02.png", "m/a-1.png"),
         "b[1].png": ("m/b[1]-7.png",),
     }
+
+
+def test_masks_that_are_united_are_told(tmp_path: Path) -> None:
+    names = [f"case{i}/ct.nii.gz" for i in range(3)] + [
+        f"case{i}/segmentations/{organ}.nii.gz" for i in range(3) for organ in ("liver", "aorta")
+    ]
+    told = "3 images have several mask files, up to 2, which are united (first: 'case0/ct.nii.gz')"
+    assert told in find(make(tmp_path, *names), FOLDER).notes
