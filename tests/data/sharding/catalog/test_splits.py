@@ -27,6 +27,9 @@ FOLDER = recipe.load("folder")
     ("slideA/patch1.png", None), ("subset0/a.mhd", None), ("path1/a.png", None), ("sub-control01/a.png", "sub-control01"), ("p01/0.png", "p01"),
     ("patient_id_12_3.png", "patient_id_12"), ("patient12slice3.png", "patient12"), ("A [x=256,y=0,w=256,h=256].jpg", "A"),
     ("x/B-2 [d=1.5,x=0,y=256,w=256,h=256].tif", "B-2"), ("a[1].png", None), ("patient_idea_1.png", None),
+    ("sub-r001s003/ses-1/anat/sub-r001s003_T1w.png", "sub-r001s003"), ("sub-CC00063XX06_T2w.nii.gz", "sub-CC00063XX06"),
+    ("x/sub-NDARINV003RTV85/1.png", "sub-NDARINV003RTV85"), ("sub-01A/a.png", "sub-01A"), ("sub-amu_T1w.png", "sub-amu"),
+    ("sub-images/a.png", None), ("sub_r001s003/a.png", None), ("subr001s003/a.png", None),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
