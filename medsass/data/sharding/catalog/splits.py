@@ -27,6 +27,9 @@ _KNOWN = (  # each with the text that names a group
     re.compile(
         r"(?:^|/)(sub-(?!(?:image|img|mask|folder|dir|set)s?[_./])[A-Za-z0-9]+)(?=[_./]|$)"
     ),  # BIDS, sub-r001s003
+    re.compile(
+        rf"(?i:(?:^|/)({_WHO}(?:[-_ ][a-z]*)?\d+)(?!(?<=\D[23])d)[a-z](?=[-_. /]|$))"
+    ),  # Patient01A; 2D is no number
     re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
     re.compile(r"(?:^|/)([Pp]\d{1,5})/"),
     re.compile(

@@ -30,6 +30,8 @@ FOLDER = recipe.load("folder")
     ("sub-r001s003/ses-1/anat/sub-r001s003_T1w.png", "sub-r001s003"), ("sub-CC00063XX06_T2w.nii.gz", "sub-CC00063XX06"),
     ("x/sub-NDARINV003RTV85/1.png", "sub-NDARINV003RTV85"), ("sub-01A/a.png", "sub-01A"), ("sub-amu_T1w.png", "sub-amu"),
     ("sub-images/a.png", None), ("sub_r001s003/a.png", None), ("subr001s003/a.png", None),
+    ("Patient01A.png", "Patient01"), ("case12b_3.png", "case12"), ("x/patient_7c/1.png", "patient_7"), ("Patient13D.png", "Patient13"),
+    ("patient01ab.png", None), ("mouse_2D/a.png", None), ("case 3d.png", None), ("a1b.png", None),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
