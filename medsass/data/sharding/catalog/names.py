@@ -1,8 +1,8 @@
 """What the names of folders and files say: whether they hold masks or images, and of which split."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
@@ -10,7 +10,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, Grou
 _MASKS = ["mask", "masks", "msk", "msks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals"]
 _OR_TASK = ["seg", "segmentation", "segmentations", "ann", "anno", "annotation", "annotations"]  # of masks, or of a task
 _IMAGES = ["image", "images", "img", "imgs", "data", "input", "inputs", "original", "originals", "scan", "scans", "photo", "photos", "raw"]
-_NOT = ["no", "not", "without", "with", "and", "for", "free"]
+_MODALITIES = ["ct", "cta", "cxr", "mr", "mri", "pet", "oct", "xray", "xrays", "frame", "frames", "slice", "slices", "photograph", "photographs", "volume", "volumes"]
+_NOT = ["no", "not", "without", "with", "for", "free"]
 _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
 # fmt: on
 _END = re.compile(  # of a mask's name, where its image is in the same folder
@@ -60,8 +61,8 @@ def rank(folder: str) -> int | None:
     """
     words = _words(folder)
     held = [word for word in words if word in _MASKS or word in _OR_TASK]
-    names = [word for word in words if not (word.isdigit() or len(word) == 1 or word in _ASIDE)]
-    if not held or set(words) & set(_NOT):
+    names = _names(words)
+    if not held or set(words) & set(_NOT) or ("and" in words and not _of_two_things(names)):
         return None
     if names[-1] in _IMAGES and not {*names[-2:-1]} & set(_MASKS):  # mask_images are masks
         return None
@@ -72,10 +73,18 @@ def rank(folder: str) -> int | None:
     return 2 if {"masks", "label", "labels"} & set(held) else 3
 
 
+def _of_two_things(words: Sequence[str]) -> bool:
+    """Return whether a name with an "and" is of masks alone, as `lung_and_infection_mask` is and `images_and_masks` is not."""
+    before, after = words[: words.index("and")], words[words.index("and") + 1 :]
+    plain = len(after) > 1 or bool({*before} & {*_MASKS})
+    return plain and words[-1] in _MASKS and not {*words} & {*_IMAGES, *_MODALITIES}
+
+
 def task_folders(folders: Iterable[str]) -> set[str]:
-    """Return the folders that are named after a task, such as `lung-segmentation`, and hold images as well as masks: all others
-    lie in them, or folders of images or masks do.
+    """Return the folders that are named after a task, such as `lung-segmentation`, and hold images: alone, beside plainly named
+    masks, or as well as masks, where all others lie in them, or folders of images or masks do.
     """
+    folders = list(folders)
     every, found, held = [folder for folder in folders if folder], set[str](), Counter[str]()
     for folder in every:
         steps = folder.split("/")
@@ -86,7 +95,32 @@ def task_folders(folders: Iterable[str]) -> set[str]:
             held[here] += len(_words(step)) > 1
             if any(rank(inside) is not None or holds_images(inside) for inside in steps[at + 1 :]):
                 found.add(here)
-    return found | {folder for folder, count in held.items() if count == len(every)}
+    return found | {folder for folder, count in held.items() if count == len(every)} | _beside_masks(folders)
+
+
+def _beside_masks(folders: Sequence[str]) -> set[str]:
+    """Return the folders named after a task that must be the images', as nothing else but plainly named masks is beside them."""
+    beside = defaultdict[str, set[str]](set)
+    for folder in filter(None, folders):
+        steps = folder.split("/")
+        for at, step in enumerate(steps):
+            beside["/".join(steps[:at])].add(step)
+    found = set[str]()
+    for above, inside in beside.items():
+        tasks = {step for step in inside if may_be_task(step) and not _must_be_masks(step)}
+        masks = {step for step in inside if rank(step) is not None and not may_be_task(step)}
+        if not (tasks and masks) or inside - tasks - masks or any(map(_must_be_masks, above.split("/"))):
+            continue
+        others = any(folder == above or (above and not folder.startswith(f"{above}/")) for folder in folders)
+        alone = len(tasks) == 1 and not others
+        named = (step for step in tasks if alone or _names(_words(step))[-1] not in _OR_TASK)  # not liver_seg
+        found |= {f"{above}/{step}".lstrip("/") for step in named}
+    return found
+
+
+def _must_be_masks(folder: str) -> bool:
+    """Return whether a folder's name is of masks, and not of a task such as polyp_segmentation_dataset."""
+    return rank(folder) is not None and (len(_words(folder)) == 1 or not may_be_task(folder))
 
 
 def may_be_task(folder: str) -> bool:
@@ -137,3 +171,8 @@ def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, fl
 
 def _words(step: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(step)]
+
+
+def _names(words: Sequence[str]) -> list[str]:
+    """Return the words without numbers, letters, splits and formats."""
+    return [word for word in words if not (word.isdigit() or len(word) == 1 or word in _ASIDE)]

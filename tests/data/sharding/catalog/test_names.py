@@ -1,0 +1,47 @@
+"""What the names of folders and files say of masks and images."""
+
+from pathlib import Path
+
+import pytest
+
+from medsass.data.sharding import recipe
+from medsass.data.sharding.catalog import names
+from tests.support.catalogued import by_image, make
+
+FOLDER = recipe.load("folder")
+
+
+@pytest.mark.parametrize(("folder", "masks"), [
+    ("Lung_and_Infection_Mask", True), ("nuclei_and_cell_masks", True), ("DiscAndCupLabels", True), ("masks_and_labels", True),
+    ("images_and_masks", False), ("masks_and_images", False), ("ct_and_lung_masks", False), ("images_and_cell_masks", False), ("cells_and_masks", False),
+    ("no_mask", False), ("without_labels", False), ("photos_with_masks", False), ("nuclei_and_cells_without_masks", False), ("masks_and_features", False),
+])  # fmt: skip
+def test_a_folder_of_masks_of_two_things_holds_masks(folder: str, masks: bool) -> None:
+    assert (names.rank(folder) is not None) == masks
+
+
+TASKS = {
+    "a task and masks": (["CT-Seg_20cases", "Infection_Mask", "Lung_and_Infection_Mask"], ["CT-Seg_20cases"]),
+    "below": (["x/CT_Seg_v1_cases/p1", "x/masks/p1"], ["x/CT_Seg_v1_cases"]),
+    "a file beside them": (["", "polyp_segmentation_dataset", "polyp_masks"], ["polyp_segmentation_dataset"]),
+    "a task at the end": (["polyp-segmentation", "polyp_masks"], ["polyp-segmentation"]),
+    "images below masks": (["", "liver_seg", "tumor_masks"], []),
+    "images elsewhere": (["scans", "out/liver_seg", "out/tumor_masks"], []),
+    "images beside": (["ct", "Seg_v1_cases", "lung_mask"], []),
+    "a word alone": (["segmentation", "masks"], []),
+    "classes": (["annotations/liver_seg_v1", "annotations/lung_masks", "ct"], ["annotations"]),
+    "no masks": (["Seg_v1_cases", "tumor_seg", "ct"], []),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_folder_named_after_a_task_holds_images_beside_plain_masks(name: str) -> None:
+    folders, tasks = TASKS[name]
+    assert names.task_folders(folders) == set(tasks)
+
+
+def test_images_in_a_folder_named_after_a_task_pair_with_the_masks_beside_it(tmp_path: Path) -> None:
+    folders = ("COVID-19-CT-Seg_20cases", "Infection_Mask", "Lung_and_Infection_Mask")
+    make(tmp_path, *(f"{folder}/c{i}.png" for folder in folders for i in range(4)))
+    found = {image: entry.masks for image, entry in by_image(tmp_path, FOLDER).items()}
+    assert found == {f"COVID-19-CT-Seg_20cases/c{i}.png": (f"Infection_Mask/c{i}.png",) for i in range(4)}
