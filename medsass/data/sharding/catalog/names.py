@@ -14,12 +14,14 @@ _MODALITIES = ["ct", "cta", "cxr", "mr", "mri", "pet", "oct", "xray", "xrays", "
 _NOT = ["no", "not", "without", "with", "for", "free"]
 _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
 # fmt: on
+_OF = r"(?:binary|cell|instance|lesion|liver|lung|nuclei|nucleus|semantic|tissue|tumou?r|vessel)"  # instancemask, unlike facemask
+_JOINED = re.compile(rf"(?i:(?<![a-z])({_OF})(masks?)(?![a-z]))")
 _END = re.compile(  # of a mask's name, where its image is in the same folder
-    r"(?i:(?:^|[-_. ])(?:cp_masks|masks?|msks?|segs?|segmentations?|labels?|labell?ed|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|segs?|segmentations?|labels?|labell?ed|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
     r"(?=(?:[-_ ]?\d+)?$))"
 )
 _START = re.compile(
-    r"(?i:(?:masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
+    rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
 )
 _SPLITS = {
     "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Tr\b"),
@@ -170,7 +172,7 @@ def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, fl
 
 
 def _words(step: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(step)]
+    return [word.lower() for word in _WORD.findall(_JOINED.sub(r"\1_\2", step))]
 
 
 def _names(words: Sequence[str]) -> list[str]:

@@ -45,3 +45,26 @@ def test_images_in_a_folder_named_after_a_task_pair_with_the_masks_beside_it(tmp
     make(tmp_path, *(f"{folder}/c{i}.png" for folder in folders for i in range(4)))
     found = {image: entry.masks for image, entry in by_image(tmp_path, FOLDER).items()}
     assert found == {f"COVID-19-CT-Seg_20cases/c{i}.png": (f"Infection_Mask/c{i}.png",) for i in range(4)}
+
+
+@pytest.mark.parametrize(("stem", "mask"), [
+    ("A1-instancemask", True), ("a_cellmasks", True), ("binarymask_3", True), ("instancemask", True), ("x.lungmask", True),
+    ("a_facemask", False), ("unmask", False), ("instance_3", False), ("celltracks", False),
+])  # fmt: skip
+def test_words_that_end_in_mask_are_of_masks(stem: str, mask: bool) -> None:
+    assert bool(names.mask_word(stem)) == mask
+    assert (names.rank(stem) is not None) == mask
+
+
+def test_images_pair_with_the_mask_beside_an_instance_mask(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(
+            f"{site}/{i}/{i}-{end}.tif"
+            for site in "ab"
+            for i in ("A1", "B2")
+            for end in ("img", "mask", "instancemask")
+        ),
+    )
+    found = {image: entry.masks for image, entry in by_image(tmp_path, FOLDER).items()}
+    assert found == {f"{site}/{i}/{i}-img.tif": (f"{site}/{i}/{i}-mask.tif",) for site in "ab" for i in ("A1", "B2")}
