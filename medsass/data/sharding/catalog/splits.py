@@ -6,7 +6,8 @@ A recipe says it by regular expressions; else it is taken from names where they 
 import hashlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from unicodedata import normalize
@@ -19,6 +20,9 @@ Rule = Callable[[str], str | None]  # the path of an image -> its group
 BUILT_IN = (UNGROUPED, "folder", "patient", "series")
 
 _MANY = 1000  # groups from which on no split is empty by hash
+_NAMES = 1000  # that are compared
+_SPLITS = 3  # train, val and test
+_BEGINNING = "(?:^|/)(?P<group>[^/]*?[0-9]+)[-_. ][^/]*$"  # of a file's name, up to a number
 _WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
 _KNOWN = (  # each with the text that names a group
     re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"),
@@ -165,12 +169,11 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
     own = "SELECT count(*), count(DISTINCT named), min(named) FROM found WHERE named NOT NULL"
     images, groups, first = database.execute(own).fetchone()
     if groups and images > groups and not group_by and not recipe.groups:
-        found.append(f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}")
-    elif not groups and not group_by and recipe.name == "folder" and (folders := _folders(database)) > 2:
         found.append(
-            f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
-            "are patients, --group-by folder keeps them together"
+            f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}{_others(database)}"
         )
+    elif not groups and not group_by and recipe.name == "folder":
+        found += filter(None, (_by_folder(database), _by_beginning(database)))
     query = """SELECT named, group_concat(DISTINCT split) FROM found JOIN samples USING (image) WHERE named NOT NULL
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
@@ -183,10 +186,52 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
     return found
 
 
-def _folders(database: sqlite3.Connection) -> int:
-    """Return the number of folders that hold several images and name no split."""
+def _others(database: sqlite3.Connection) -> str:
+    """Return what a note says of images that name no group where others do."""
+    query = "SELECT count(*), min(image) FROM found WHERE named IS NULL"
+    count, first = database.execute(query).fetchone()
+    return f"; {count} others, such as '{first}', name none: each is its own group" if count else ""
+
+
+def _by_folder(database: sqlite3.Connection) -> str:
+    """Return a note where several folders with several images, which name no split, may be patients."""
     query = "SELECT folder FROM found JOIN files ON image = path GROUP BY folder HAVING count(*) > 1"
-    return sum(not names.split_of(folder) for (folder,) in database.execute(query))
+    steps = [folder.split("/") for (folder,) in database.execute(query)]
+    shapes = Counter(re.sub(r"\d+", "", name) for name in {path[-1] for path in steps})
+    own = [path for path in steps if not names.split_of(path[-1]) or shapes[re.sub(r"\d+", "", path[-1])] > _SPLITS]
+    beside = Counter(map(_without_split, own))  # train/source and test/source are no patients
+    folders = sum(beside[_without_split(path)] == 1 for path in own)
+    return (
+        f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
+        "are patients, --group-by folder keeps them together"
+        if folders > 2
+        else ""
+    )
+
+
+def _without_split(steps: Sequence[str]) -> tuple[str, ...]:
+    """Return the steps of a folder without the first that names a split, and those like it."""
+    split = next(filter(names.split_of, steps), "")
+    return tuple(step for step in steps if step != split)
+
+
+def _by_beginning(database: sqlite3.Connection) -> str:
+    """Return a note where most names share a beginning up to a number with others of their folder, as those of a patient do."""
+    begun = defaultdict[str, list[str]](list)
+    query = "SELECT image FROM found WHERE given = '' ORDER BY image LIMIT ?"
+    images = [image for (image,) in database.execute(query, (_NAMES,))]
+    for image in images:
+        if start := re.search(_BEGINNING, image):
+            begun[start["group"]].append(image)
+    several = [alike for alike in begun.values() if len(alike) > 1]
+    apart = any(len({image.rpartition("/")[0] for image in alike}) > 1 for alike in several)
+    if apart or len(several) < 2 or 2 * sum(map(len, several)) <= len(images):
+        return ""
+    one, other = several[0][:2]
+    return (
+        f"no patients are known by names or headers; if images such as '{one}' and '{other}' are of one patient, "
+        f"--group-by '{_BEGINNING}' keeps them together"
+    )
 
 
 def by_hash(group: str, recipe: Recipe) -> str:
