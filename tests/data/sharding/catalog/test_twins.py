@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medsass.data.sharding import recipe
-from tests.support.catalogued import find, make
+from tests.support.catalogued import by_image, find, make, plain
 
 FOLDER = recipe.load("folder")
 
@@ -59,6 +59,8 @@ def test_files_that_may_be_masks_of_others_are_warned_of(name: str, tmp_path: Pa
     files, globs = TWINS[name]
     notes = [note for note in find(make(tmp_path, *files), FOLDER).notes if note.startswith("WARNING: '")]
     assert [note.partition("--images ")[2] for note in notes] == [globs]
+    images, masks = globs[1:-1].split("' --masks '")
+    assert all(entry.masks for entry in by_image(tmp_path, plain(images, masks)).values())
 
 
 @pytest.mark.parametrize("name", PLAIN)
