@@ -38,7 +38,8 @@ def _of_folders(folders: Mapping[str, set[str]]) -> Pair | None:
     """Return globs of two folders of like files in one split, or of the two names that such folders have in several folders."""
     ends: dict[Pair, str] = {}
     for pair in combinations(list(folders)[:_FOLDERS], 2):
-        if names.split_of(pair[0]) != names.split_of(pair[1]):
+        first, second = (folders[folder] for folder in pair)
+        if names.split_of(pair[0]) != names.split_of(pair[1]) or _counts(first, second):
             continue
         for one, other in (pair, pair[::-1]):
             end = "" if _most(folders[one], folders[other]) else _goes_on(folders[one], folders[other])
@@ -105,15 +106,21 @@ def _of_ends(within: Mapping[str, Mapping[str, str]]) -> Pair | None:
 
 
 def _most(one: set[str], other: set[str]) -> bool:
-    both = len(one & other)
-    counted = both < max(len(one), len(other)) and both == min(len(one), len(other)) and _is_run(one) and _is_run(other)
-    return 2 * both > max(len(one), len(other), 2) and not counted
+    """Return whether most of the larger set, or of the smaller one if that is not tiny, are in both."""
+    few, many = sorted((len(one), len(other)))
+    return 2 * len(one & other) > min(max(many, 2), max(few, 5))
 
 
-def _is_run(stems: Collection[str]) -> bool:
-    """Return whether stems are numbers without a gap, which the files of any two classes may be."""
-    numbers = {int(text) for text in stems if text.isdecimal()}
-    return len(numbers) == len(stems) == max(numbers, default=0) - min(numbers, default=0) + 1
+def _counts(one: set[str], other: set[str]) -> bool:
+    """Return whether all of the fewer stems are numbers without a gap, as those of the smaller of any two classes are."""
+    few, many = sorted((one, other), key=len)
+    numbers = [int(found[0]) for text in few if (found := re.search(r"\d+$", text))]
+    run = len(numbers) == len(few) == max(numbers, default=0) - min(numbers, default=0) + 1
+    return few < many and run and min(many, key=_in_order) in few
+
+
+def _in_order(text: str) -> tuple[int, str]:
+    return len(text), text
 
 
 def _goes_on(one: set[str], other: set[str]) -> str | None:
