@@ -18,7 +18,7 @@ _OF = r"(?:binary|cell|instance|lesion|liver|lung|nuclei|nucleus|semantic|tissue
 _JOINED = re.compile(rf"(?i:(?<![a-z])({_OF})(masks?)(?![a-z]))")
 _END = re.compile(  # of a mask's name, where its image is in the same folder
     rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|segs?|segmentations?|labels?|labell?ed|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
-    r"(?=(?:[-_ ]?\d+)?$))"
+    r"(?=(?:[-_ ](?:old|new|final|copy|overlay))?(?:[-_ ]?\d+)?$))"
 )
 _START = re.compile(
     rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
@@ -95,7 +95,10 @@ def task_folders(folders: Iterable[str]) -> set[str]:
                 continue
             here = "/".join(steps[: at + 1])
             held[here] += len(_words(step)) > 1
-            if any(rank(inside) is not None or holds_images(inside) for inside in steps[at + 1 :]):
+            own = len(_words(step)) > 1 or all(
+                f"{other}/".startswith(f"{here}/") for other in every
+            )  # not Segmentation/
+            if any(holds_images(inside) or (own and rank(inside) is not None) for inside in steps[at + 1 :]):
                 found.add(here)
     return found | {folder for folder, count in held.items() if count == len(every)} | _beside_masks(folders)
 

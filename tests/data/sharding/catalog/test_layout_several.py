@@ -52,6 +52,7 @@ def test_numbered_masks_beside_their_images_are_united_and_no_others(tmp_path: P
     assert found["P1.png"] == ("P1_mask.png", "P1_mask_1.png")
     assert found["P2.png"] == ("P2_mask.png", "P2_mask2.png")
     assert found["P3.png"] == ("P3_mask.png",)
+    assert "P1_mask_old.png" not in found
 
 
 @pytest.mark.parametrize(("image", "mask"), [
@@ -73,6 +74,12 @@ def test_pictures_that_are_made_of_others_are_not_the_images(folders: tuple[str,
     names = [f"{images}/a{i}.png" for i in range(9)]
     names += [f"{folder}/a{i}.png" for folder in (others, "masks") for i in range(10)]  # one has lost its image
     assert pairs(tmp_path, *names) == {f"{images}/a{i}.png": (f"masks/a{i}.png",) for i in range(9)}
+
+
+def test_pictures_in_a_folder_of_masks_are_not_the_images(tmp_path: Path) -> None:
+    names = [f"Radiographs/{i}.png" for i in range(5)]
+    names += [f"Segmentation/{kind}/{i}.png" for kind in ("teeth_mask", "maxillomandibular") for i in range(5)]
+    assert pairs(tmp_path, *names) == {f"Radiographs/{i}.png": (f"Segmentation/teeth_mask/{i}.png",) for i in range(5)}
 
 
 def test_one_image_in_the_first_folder_alone_does_not_make_all_masks_its_own(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ TASKS = {
     "images elsewhere": (["scans", "out/liver_seg", "out/tumor_masks"], []),
     "images beside": (["ct", "Seg_v1_cases", "lung_mask"], []),
     "a word alone": (["segmentation", "masks"], []),
-    "classes": (["annotations/liver_seg_v1", "annotations/lung_masks", "ct"], ["annotations"]),
+    "classes": (["annotations/liver_seg_v1", "annotations/lung_masks", "ct"], []),
     "no masks": (["Seg_v1_cases", "tumor_seg", "ct"], []),
 }
 
