@@ -279,7 +279,7 @@ class Catalog:
         ):
             if counted:
                 remedy = "a recipe's globs read them" if recipe.tars else remedy
-                self._say(f"{counted.total()} {what} (first in '{min(counted)}'); {remedy}")
+                self._say(f"{counted.total()} {what} (first in '{min(counted) or '.'}'); {remedy}")
 
     def _passed_over(self) -> str:
         """Return what was matched and is not read, counted by its reason."""
