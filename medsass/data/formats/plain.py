@@ -28,10 +28,7 @@ _SUB, _UP = 1, 2  # filters
 _RARE = (b"tRNS", b"acTL", *EXIF)  # transparency, animation, orientation: left to Pillow
 _EXIF, _ADOBE, _SEVERAL = 0xE1, 0xEE, 0xE2  # JPEG segments in which an orientation, other colours or images may be
 _CODESTREAM = b"\xff\x4f\xff\x51"  # the first two markers of JPEG 2000, SOC and SIZ
-_COLOURS: dict[int, set[int | None]] = {
-    1: {17},
-    3: {16, None},
-}  # of components: gray; sRGB, or no number
+_COLOURS: dict[int, set[int | None]] = {1: {17}, 3: {16, None}}  # by the number of components: gray; sRGB, or none
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG frames, Huffman-coded
 
 
@@ -157,16 +154,13 @@ def usual_jpeg2000(data: bytes) -> bool:
     """
     at = data.find(_CODESTREAM)
     count = int.from_bytes(data[at + 40 : at + 42])
-    sizes = data[
-        at + 42 : at + 42 + 3 * count
-    ]  # of each component its bits, and how many columns and rows a sample spans
+    sizes = data[at + 42 : at + 42 + 3 * count]  # of each component its bits, and the columns and rows of a sample
     if at < 0 or any(sizes[1::3].strip(b"\1")) or any(sizes[2::3].strip(b"\1")):
         return False
     header = b"".join(content for kind, content in _boxes(data[:at]) if kind == b"jp2h")
     boxes = list(_boxes(header))
-    spaces = {int.from_bytes(box[3:7]) if box[:1] == b"\1" else None for kind, box in boxes if kind == b"colr"} or {
-        None
-    }
+    named = (box for kind, box in boxes if kind == b"colr")
+    spaces = {int.from_bytes(box[3:7]) if box[:1] == b"\1" else None for box in named} or {None}
     return spaces <= _COLOURS.get(count, set()) and not {b"pclr", b"cmap", b"cdef"} & {kind for kind, _ in boxes}
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from medsass.data.formats import geometry
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
-from medsass.data.formats.mask import LevelsError, levels
+from medsass.data.formats.mask import LevelsError, binary, levels
 from medsass.data.formats.opening import open_image
 from tests.data.formats.test_mask import read_mask
 
@@ -165,3 +165,10 @@ def wide_mask(path: Path, level: int, kind: str) -> Path:
     else:
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), path, True)
     return path
+
+
+def test_named_levels_of_64_bits_are_told_from_their_neighbours() -> None:
+    ids, others = (2**60 + 1,), tuple(range(-2, 60))
+    array = np.array([[0, 2**60 + 1, 2**60, 2**63 + 5]], np.uint64)
+    for named in (ids, (*ids, *others[2:]), (*ids, *others)):
+        np.testing.assert_array_equal(binary(array, named), [[int(0 in named), 1, 0, 0]])

@@ -23,7 +23,8 @@ from medsass.data.sharding.recipe import Images
 
 _RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united
 _DERIVED = re.compile(  # pictures of a name that are made of others
-    r"(?i)depth|edge|contour|boundar|border|skelet|outline|overlay|distance|preview|thumb|heat|salien|visuali|predict|flow"
+    r"(?i)(?<![a-z])(?:(?:edge|flow|depth|border)s?(?![a-z])|depth ?map|contour|boundar|skelet|outline|overlay|distance|preview|thumb|"
+    r"heat|salien|visuali|predict)"
 )
 _FOLDERS = 50  # that are compared with one another
 _KNOWN = 5000  # masks on which ends of names are tried

@@ -67,7 +67,7 @@ def test_masks_of_several_raters_are_never_united(image: str, mask: str, tmp_pat
 
 
 @pytest.mark.parametrize("folders", [
-    ("images", "contours"), ("images", "a"), ("frames", "depth"), ("Frame", "Edge"), ("tissue images", "distance maps"),
+    ("images", "contours"), ("images", "a"), ("frames", "depth"), ("Frame", "Edge"), ("tissue images", "distance maps"), ("flowers", "overlays"),
 ])  # fmt: skip
 def test_pictures_that_are_made_of_others_are_not_the_images(folders: tuple[str, str], tmp_path: Path) -> None:
     images, others = folders
