@@ -68,10 +68,9 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
     flat = _gray(array) if level is None else _first(array)  # of which `levels` found no colours
     if isinstance(foreground, tuple):
         ends = np.iinfo(flat.dtype) if flat.dtype.kind in "ui" else None
-        named = [int(value) for value in foreground if not ends or ends.min <= int(value) <= ends.max]
-        return np.asarray(
-            np.isin(flat, np.array(named, flat.dtype if ends else None)), np.uint8
-        )  # not by way of float64
+        wanted = [int(value) for value in foreground if not ends or ends.min <= int(value) <= ends.max]
+        chosen = np.array(wanted, flat.dtype if ends else None)  # or integers would be compared as floats
+        return np.asarray(np.isin(flat, chosen), np.uint8)
     if foreground == "binary":
         level = foreground_level(levels([flat])) if level is None else level
         return np.asarray(flat == flat.dtype.type(level)).view(np.uint8)  # of one type: a fifth of the time
