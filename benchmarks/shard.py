@@ -4,12 +4,10 @@
 
 - Time of `medsass shard` beside bare decoding of the same files (images by the decoder that training uses, in batches; masks
   by OpenCV in threads; slides tile by tile by the same reader) and beside `tar cf`, alternating, median of several rounds.
-- `medsass verify` of the result beside the SHA-256 of the same bytes, in MB/s.
 - Peak memory at 1,000 and at 100,000 samples.
 - Whether each recipe finds what its dataset is said to hold: on the real datasets in DATA, and on the names of the others.
 """
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -31,7 +29,6 @@ from medsass.data.dali import BATCH, Decoder
 from medsass.data.formats import geometry, opening
 from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
-from medsass.data.shards import verify
 
 ROUNDS = 5
 TILE = 256
@@ -86,13 +83,6 @@ def read_tiles(paths: list[Path]) -> None:
                     pass
 
 
-def hash_files(paths: list[Path]) -> None:
-    """Read every file once, for its SHA-256."""
-    for path in paths:
-        with path.open("rb") as file:
-            hashlib.file_digest(file, "sha256")
-
-
 def seconds(work: Callable[[], Any]) -> float:
     """Return wall-clock seconds of one call."""
     start = perf_counter()
@@ -106,9 +96,9 @@ def time_case(case: Case, data: Path) -> dict[str, Any]:
     images = sorted(path for path in source.glob(case.images) if path.is_file())
     masks = sorted(source.glob(case.masks)) if case.masks else []
     tiled = "tile" in case.options
-    times: dict[str, list[float]] = {name: [] for name in ("shard", "decode", "tar", "verify", "hash")}
+    times: dict[str, list[float]] = {name: [] for name in ("shard", "decode", "tar")}
     names = "\n".join(str(path) for path in [*images, *masks])
-    samples, megabytes = 0, 0.0
+    samples = 0
 
     def decode() -> None:
         read_tiles(images) if tiled else decode_images(images)
@@ -120,12 +110,6 @@ def time_case(case: Case, data: Path) -> dict[str, Any]:
             dataset = shard.write(ShardConfig(source, Path(folder) / "out", **case.options))
             measured = {"shard": perf_counter() - start, "decode": seconds(decode)}
             command = ["tar", "cf", f"{folder}/all.tar", "-P", "-T", "-"]
-            measured["verify"] = seconds(partial(verify.verify, Path(folder) / "out"))
-            tars = list((Path(folder) / "out").glob("*.tar"))
-            measured["hash"], megabytes = (
-                seconds(partial(hash_files, tars)),
-                sum(tar.stat().st_size for tar in tars) / 1e6,
-            )
             measured["tar"] = seconds(partial(subprocess.run, command, input=names, text=True, check=True))
         samples = sum(split.samples for split in dataset.splits.values()) + dataset.rejected
         if turn:  # the first fills the page cache and loads the libraries
@@ -140,7 +124,6 @@ def time_case(case: Case, data: Path) -> dict[str, Any]:
         **{f"{name}_seconds": value for name, value in took.items()},
         "shard_images_per_second": samples / took["shard"],
         "decode_images_per_second": samples / took["decode"],
-        **{f"{name}_mb_per_second": megabytes / took[name] for name in ("verify", "hash")},
         "over_decode": took["shard"] / took["decode"],
         "over_tar": took["shard"] / took["tar"],
     }

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import imagecodecs
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from medsass.data.formats import jpeg
 from medsass.data.formats.image import check_size, readable
@@ -84,7 +85,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if end > len(data):
             raise ValueError("truncated PNG file")
         kind = data[at + 4 : at + 8]
-        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
+        if crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             raise ValueError(f"broken PNG file: wrong checksum of chunk {kind!r}")
         yield kind, data[at + 8 : end - 4]
         at = end

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from medsass.data.shards import manifest, tar
-from medsass.data.shards.contents import Contents
-from medsass.data.shards.tar import BLOCK, Checksums, Shard
+from medsass.data.shards.contents import Contents, Tally
+from medsass.data.shards.tar import BLOCK, Checksums, Member, Shard
 
 NEW = "make the shards anew: medsass shard SOURCE OUT --overwrite"
 COPY = f"copy it again from where it came, or {NEW}"
@@ -71,7 +71,7 @@ def _read(path: Path, limit: int, tick: Callable[[int], None]) -> _Read:
 
 def find(
     folder: Path, shard: Shard, others: Mapping[str, str], tick: Callable[[int], None]
-) -> tuple[list[Problem], Contents | None]:
+) -> tuple[list[Problem], Tally | None]:
     """Find what is wrong with a tar file, its index and its checksums. Of a damaged tar file the index is not judged.
 
     Args:
@@ -81,7 +81,7 @@ def find(
         tick: is called with the number of bytes after each piece that was read.
 
     Returns:
-        The problems, and the contents of the tar file; None where it is damaged.
+        The problems, and what the tar file holds; None where it is damaged.
     """
     path, beside, held = folder / shard.file, list[Problem](), dict[str, bytes]()
     for suffix, remedy in ((tar.INDEX, COPY), (tar.CHECKSUMS, SIDE)):
@@ -101,7 +101,7 @@ def find(
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
     if read.sha256 == shard.sha256:
         whole = read.contents.broken is None and read.size == shard.bytes
-        return [*_intact(shard, read, held), *beside], read.contents if whole else None
+        return [*_intact(shard, read, held), *beside], read.contents.tally if whole else None
     if read.sha256 in others:
         text = f"holds what belongs into {others[read.sha256]}, byte for byte"
         return [Problem(shard.file, text, f"give both their right names, or {COPY}"), *beside], None
@@ -140,7 +140,7 @@ def _damaged(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[P
     """Say which samples of a tar file of the wrong bytes are damaged: those in blocks of another checksum, or cut off."""
     size, contents = read.size, read.contents
     stem, sums = shard.file.removesuffix(".tar"), held.get(tar.CHECKSUMS, b"")
-    members = {member.offset: member for sample in contents.samples for member in sample.values()}
+    members = {member[1]: Member(*member) for sample in contents.samples for member in sample.values()}
     try:  # the index knows the members behind a damaged header
         named = [member for sample in tar.read_index(held.get(tar.INDEX, b"").decode()) for member in sample]
     except ValueError:

@@ -14,15 +14,16 @@ import os
 import shutil
 import tarfile
 import tempfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
+from zlib_ng.zlib_ng import crc32
 
 from medsass import files
 from medsass.config import schema
@@ -40,6 +41,9 @@ NAME, SIZE, _CHECKSUM = (
 _HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
 _FIXED = _HEADER[NAME:124], _HEADER[135:148], _HEADER[156:]  # around its size and its checksum
 _SUM = sum(map(sum, _FIXED)) + 8 * ord(" ")  # of their bytes, the checksum's own as spaces
+_HEADER_BYTES = np.frombuffer(_HEADER, np.uint8)
+_TAIL = 160  # the bytes from there on never change
+_TAIL_SUM = int(_HEADER_BYTES[_TAIL:].sum()) + 8 * ord(" ")
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
 
@@ -88,13 +92,14 @@ class Checksums:
     def update(self, data: bytes) -> None:
         """Append `data` to the stream."""
         self._rest += data
-        whole, view = len(self._rest) // BLOCK * BLOCK, memoryview(self._rest)
-        self._done += b"".join(zlib.crc32(view[at : at + BLOCK]).to_bytes(4, "little") for at in range(0, whole, BLOCK))
-        self._rest = self._rest[whole:]
+        count, view = len(self._rest) // BLOCK, memoryview(self._rest)
+        blocks = map(view.__getitem__, map(slice, range(0, count * BLOCK, BLOCK), range(BLOCK, len(view) + 1, BLOCK)))
+        self._done += np.fromiter(map(crc32, blocks), "<u4", count).tobytes()
+        self._rest = self._rest[count * BLOCK :]
 
     def pack(self) -> bytes:
         """Return the checksums of the stream so far, as they stand on disk."""
-        return bytes(self._done) + (zlib.crc32(self._rest).to_bytes(4, "little") if self._rest else b"")
+        return bytes(self._done) + (crc32(self._rest).to_bytes(4, "little") if self._rest else b"")
 
 
 class ShardWriter:
@@ -226,23 +231,28 @@ def header(name: str, size: int) -> bytes:
     return b"".join((text.ljust(NAME, b"\0"), _FIXED[0], digits, _FIXED[1], checksum, _FIXED[2]))
 
 
-def names_of(headers: Sequence[bytes]) -> list[str | None]:
-    """Return of each 512 bytes the name that they hold, or None if they are not what `header` returns for a name and a size."""
-    rows = np.frombuffer(b"".join(headers), np.uint8).reshape(-1, tarfile.BLOCKSIZE)
-    named, sizes, sums = rows[:, :NAME], rows[:, SIZE] - ord("0"), rows[:, _CHECKSUM] - ord("0")
-    text = named >= ord(" ")
-    same = rows == np.frombuffer(_HEADER, np.uint8)
+def read_headers(rows: NDArray[np.uint8]) -> tuple[list[str | None], NDArray[np.int64]]:
+    """Read headers, each a row of 512 bytes.
+
+    Returns the name that each holds, or None if it is not what `header` returns for a name and a size, and the sizes.
+    """
+    head = rows[:, :_TAIL]
+    same = head == _HEADER_BYTES[:_TAIL]
+    named, text = head[:, :NAME], head[:, :NAME] >= ord(" ")
     same[:, :NAME] = text | (named == 0)
     same[:, 1:NAME] &= text[:, 1:] <= text[:, :-1]  # zeros come last
-    same[:, SIZE], same[:, _CHECKSUM] = sizes < 8, sums < 8
-    summed = rows.sum(1, np.int64) - rows[:, 148:156].sum(1, np.int64) + 8 * ord(" ")
-    plain = same.all(1) & (sums @ (1 << np.arange(15, -3, -3)) == summed)
-    names = np.where(plain, named.copy().view(f"S{NAME}")[:, 0], b"").tolist()
+    digits, sums = head[:, SIZE] - ord("0"), head[:, _CHECKSUM] - ord("0")
+    same[:, SIZE], same[:, _CHECKSUM] = digits < 8, sums < 8
+    summed = head.sum(1, np.int64) - head[:, 148:156].sum(1, np.int64) + _TAIL_SUM
+    tail = rows.view(np.uint64)[:, _TAIL // 8 :] == _HEADER_BYTES.view(np.uint64)[_TAIL // 8 :]
+    plain = same.all(1) & tail.all(1) & (sums @ (1 << np.arange(15, -3, -3)) == summed)
+    names = np.where(plain, np.ascontiguousarray(named).view(f"S{NAME}")[:, 0], b"").tolist()
     texts = b"\n".join(names).decode("utf-8", "surrogateescape").split("\n")
-    return [text if usual else None for text, usual in zip(texts, plain.tolist(), strict=True)]
+    sizes = digits @ (1 << np.arange(30, -3, -3))
+    return [text if usual else None for text, usual in zip(texts, plain.tolist(), strict=True)], sizes
 
 
-def line(members: Mapping[str, Member]) -> str:
+def line(members: Mapping[str, tuple[str, int, int]]) -> str:
     """Return the line of one sample, its members by extension, in the index."""
     return " ".join([f"{kind} {offset} {size} {name}" for kind, (name, offset, size) in members.items()]) + "\n"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from medsass import files
-from medsass.data.shards import damage, manifest, tar
+from medsass.data.shards import manifest, parallel, tar
 from medsass.data.shards.damage import NEW, SIDE, TOGETHER, Problem
 from medsass.data.shards.manifest import Manifest, Split
 
@@ -30,7 +30,6 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
         text, _, remedy = str(error).removeprefix(str(folder / manifest.NAME)).lstrip(": ").rpartition("; ")
         return [Problem(manifest.NAME, text, remedy)]
     shards = [shard for split in stated.splits.values() for shard in split.shards]
-    hashes = {shard.sha256: shard.file for shard in shards}
     paths = [folder / shard.file for shard in shards]
     total, done = sum(path.stat().st_size for path in paths if path.is_file()), 0
 
@@ -42,17 +41,18 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None) -> 
 
     problems: list[Problem] = []
     holders: dict[str, str] = {}  # the tar file of each key
+    results = parallel.find(folder, shards, tick)
     for name, split in stated.splits.items():
         counted, covered, intact = Counter[tuple[str, ...]](), 0.0, True
         for shard in split.shards:
-            found, contents = damage.find(folder, shard, hashes, tick)
+            found, tally = next(results)
             problems += found
-            if not contents:
+            if not tally:
                 intact = False
                 continue
-            counted.update(contents.counts)
-            covered += contents.coverage
-            for key in contents.keys:
+            counted.update(tally.counts)
+            covered += tally.coverage
+            for key in tally.keys:
                 if key in holders:
                     problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
                 holders[key] = shard.file
