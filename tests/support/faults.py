@@ -1,6 +1,7 @@
 """Runs `medsass shard` in tests of faults, interrupts it, and reads what it wrote."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,9 @@ def samples(folder: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
     """Return the files of every sample in a shard folder, by key and extension."""
     files = [folder / item.file for split in manifest.splits.values() for item in split.shards]
     return {key: content for path in files for key, content in tar.read(path)}
+
+
+def open_files(folder: Path) -> list[str]:
+    """Return the files in a folder that this process has open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [name for link in links if (name := os.path.realpath(link)).startswith(f"{folder}/")]
