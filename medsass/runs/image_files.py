@@ -14,6 +14,7 @@ from medsass.config import LabelConfig, PredictConfig
 from medsass.data.formats import kinds, opening, tiff
 from medsass.data.formats.dicom import grouping, series
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
+from medsass.data.sharding.catalog import names
 from medsass.data.shards import remote, tar
 from medsass.data.shards.manifest import Manifest
 
@@ -120,13 +121,21 @@ def _level(source: Input, level: int) -> int:
 
 
 def in_folder(folder: Path) -> list[Input]:
-    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are.
+    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are, and masks beside images.
 
     DICOM slices of one series are one volume.
 
     Raises `FileNotFoundError` where there is no image.
     """
     found, passed = kinds.find(folder)
+    paths = {path.relative_to(folder).as_posix(): path for path in found}
+    masks = names.masks_among(paths)
+    if 0 < len(masks) < len(paths):
+        found = [path for name, path in paths.items() if name not in masks]
+        text = f"{len(masks)} files passed over, because they are masks by their names: {min(masks)}"
+        warnings.warn(
+            f"{folder}: {text}{', ...' * (len(masks) > 1)}; name the file or its folder to read it", stacklevel=2
+        )
     told = kinds.told(passed)
     if not found:
         known = ", ".join(sorted(kinds.SUFFIXES))

@@ -31,6 +31,17 @@ def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
         assert [one.path for one in image_files.in_folder(tmp_path)] == [tmp_path / "a.jpg"]
 
 
+def test_masks_among_the_images_are_passed_over_and_said_and_read_where_they_are_named(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for name in ("a.jpg", "a_mask.png", "masks/a.png"):
+        (tmp_path / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"2 files passed over, because they are masks by their names: a_mask\.png, \.\.\.; name"
+    ):
+        assert [one.path for one in image_files.in_folder(tmp_path)] == [tmp_path / "a.jpg"]
+    assert [one.path for one in image_files.in_folder(tmp_path / "masks")] == [tmp_path / "masks" / "a.png"]
+
+
 def test_a_zarr_folder_is_an_image_with_levels(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "a.ome.zarr", mode="w", zarr_format=2)
     for name, size in (("0", 64), ("1", 32)):

@@ -29,9 +29,10 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
-_TAG = 12  # bytes of tag, VR and length before pixel data
-_UNKNOWN = 0xFFFFFFFF  # length of encoded pixel data
+_TAG, _UNKNOWN = 12, 0xFFFFFFFF  # bytes of tag, VR and length before pixel data; the length of encoded ones
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
+_NO_IMAGES = dict.fromkeys(SEGMENTATIONS, "segmentation, which holds masks and no image")
+_NO_IMAGES["1.2.840.10008.5.1.4.1.1.481.2"] = "radiotherapy dose, which is no image"
 
 
 class Dicom(ImageFile):
@@ -52,8 +53,8 @@ class Dicom(ImageFile):
         header, self._place = known or read_header(source)
         self._source, self.header, self._channels = source, header, view.channels
         with readable():
-            if header.get("SOPClassUID") in SEGMENTATIONS and not view.raw:
-                raise ValueError("a DICOM segmentation, which holds masks and no image")
+            if (what := _NO_IMAGES.get(header.get("SOPClassUID"))) and not view.raw:
+                raise ValueError(f"a DICOM {what}")
             if "Rows" not in header or "Columns" not in header:
                 raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
             several = int(header.get("SamplesPerPixel") or 1) > 1
@@ -108,8 +109,7 @@ class Dicom(ImageFile):
         half = 1 << self._bits - 1
         low, high = (-half, half - 1) if self._signed else (0, 2 * half - 1)
         if self._rgb:
-            size = max(self._allocated, 8) // 8
-            if size not in (1, 2, 4, 8):
+            if (size := max(self._allocated, 8) // 8) not in (1, 2, 4, 8):
                 raise ValueError(f"bits allocated must be 8, 16, 32 or 64; got {self._allocated}")
             return np.dtype(f"{'i' if self._signed else 'u'}{size}"), (float(low), float(high))
         if self._modality:

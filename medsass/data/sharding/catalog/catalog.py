@@ -270,7 +270,7 @@ class Catalog:
             if not can_be_read(path) or self.listing.is_detached(path):
                 continue
             folder = names.masks_path(path, self._tasks)
-            counted = masks if folder or names.is_mask(pairing.stem(path)) else images
+            counted = masks if folder or names.is_mask(names.stem(path)) else images
             counted[folder or path.rpartition("/")[0]] += 1
         beside = "images are beside the one of their sample, whose masks they may be, and are not read"
         for counted, what, remedy in (
@@ -294,5 +294,5 @@ class Catalog:
         if folder and folder not in pattern.split("/"):
             remedy = "" if "{key}" in pattern else " (--masks pairs them)"
             return f"in a folder '{folder}', which by its name holds masks{remedy}"
-        named = (guessed or "{key}" in pattern) and names.is_mask(pairing.stem(path))
+        named = (guessed or "{key}" in pattern) and names.is_mask(names.stem(path))
         return "named as masks are, such as a_mask.png" if named else ""

@@ -18,7 +18,7 @@ from fsspec.utils import glob_translate
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.ends import Ends, ends_of
-from medsass.data.sharding.catalog.pairing import stem
+from medsass.data.sharding.catalog.names import stem
 from medsass.data.sharding.recipe import Images
 
 _RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united

@@ -1,6 +1,7 @@
 """What the names of folders and files say: whether they hold masks or images, and of which split."""
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -23,11 +24,21 @@ _END = re.compile(  # of a mask's name, where its image is in the same folder
 _START = re.compile(
     rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
 )
+_DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 _SPLITS = {
     "train": re.compile(r"(?i:(?<![a-z])train(?:ing)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Tr\b"),
     "val": re.compile(r"(?i:(?<![a-z])val(?:id|idation)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Va\b"),
     "test": re.compile(r"(?i:(?<![a-z])test(?:ing)?)(?:(?i:(?![a-z]))|(?=[A-Z][a-z]))|(?<=[a-z])Ts\b"),
 }
+
+
+def stem(path: str) -> str:
+    """Return the last part of a path without its suffix; .nii.gz and .ome.tif are one."""
+    name = path.rpartition("/")[2]
+    first, dot, suffix = name.rpartition(".")
+    if not (dot and first and suffix):
+        return name
+    return _DOUBLE.sub("", first) or first
 
 
 def safe(name: str) -> str:
@@ -62,6 +73,8 @@ def rank(folder: str) -> int | None:
     Beside `1st_manual` and `manual`, `mask` is a field of view.
     """
     words = _words(folder)
+    if words == ["ground"]:  # as CHAOS has it
+        return 1
     held = [word for word in words if word in _MASKS or word in _OR_TASK]
     names = _names(words)
     if not held or set(words) & set(_NOT) or ("and" in words and not _of_two_things(names)):
@@ -147,6 +160,20 @@ def mask_word(stem: str) -> "re.Match[str] | None":
 def is_mask(stem: str) -> bool:
     """Return whether a file is a mask by its own name, such as a_mask.png or mask.png."""
     return bool(_END.search(stem))
+
+
+def masks_among(paths: Collection[str]) -> set[str]:
+    """Return the files that are masks by the name of a folder, or by their own beside an image whose name begins alike."""
+    tasks = task_folders({path.rpartition("/")[0] for path in paths})
+    found = {path for path in paths if masks_path(path, tasks)}
+    images = sorted(path for path in paths if path not in found and not is_mask(stem(path)))
+    for path in {*paths} - found - {*images}:
+        folder, slash, _ = path.rpartition("/")
+        own = _END.split(stem(path))[0]
+        at = bisect_left(images, begin := folder + slash + own)
+        if own and at < len(images) and images[at].startswith(begin):
+            found.add(path)
+    return found
 
 
 def split_of(path: str) -> str:

@@ -21,13 +21,13 @@ from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 from medsass.data.sharding.catalog.listing import MAGIC, Listing
+from medsass.data.sharding.catalog.names import stem
 
 _PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _NUMBER, _MARK = "{number}", "\ue000"  # digits in a pattern of masks, and what stands for them in none
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
 _STEPS = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that are resolved: empty ones, . and ..
-_DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 
 
 class Pairing:
@@ -251,15 +251,6 @@ def expand(pattern: str) -> tuple[str, ...]:
             f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"
         ) from error
     return tuple(_resolve(one) for one in found)
-
-
-def stem(path: str) -> str:
-    """Return the last part of a path without its suffix; .nii.gz and .ome.tif are one."""
-    name = path.rpartition("/")[2]
-    first, dot, suffix = name.rpartition(".")
-    if not (dot and first and suffix):
-        return name
-    return _DOUBLE.sub("", first) or first
 
 
 def _fill(pattern: str, image: str, own: str, *, any_name: bool = False) -> str:

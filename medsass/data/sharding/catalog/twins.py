@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations, pairwise
 
 from medsass.data.sharding.catalog import names
-from medsass.data.sharding.catalog.pairing import stem
+from medsass.data.sharding.catalog.names import stem
 
 _FOLDERS, _FILES = 50, 5000  # that are compared with one another
 _FEW = 3  # folders side by side: more are patients, or classes

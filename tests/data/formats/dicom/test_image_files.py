@@ -117,7 +117,11 @@ def test_the_colour_chart_has_its_colours(name: str) -> None:
 def test_other_files_of_pydicom_are_read(name: str) -> None:
     path = bundled(f"{name}.dcm")
     header = pydicom.dcmread(path, stop_before_pixels=True)
-    with open_image(path, Selection(frames="all")) as picture:
+    dose = name.startswith("rtdose")
+    if dose:
+        with pytest.raises(ValueError, match="a DICOM radiotherapy dose, which is no image"):
+            open_image(path)
+    with open_image(path, Selection(frames="all", raw=dose)) as picture:
         frame = picture.frames - 1
         assert (picture.height, picture.width, picture.frames) == (
             header.Rows,

@@ -68,3 +68,21 @@ def test_images_pair_with_the_mask_beside_an_instance_mask(tmp_path: Path) -> No
     )
     found = {image: entry.masks for image, entry in by_image(tmp_path, FOLDER).items()}
     assert found == {f"{site}/{i}/{i}-img.tif": (f"{site}/{i}/{i}-mask.tif",) for site in "ab" for i in ("A1", "B2")}
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"),
+    [
+        (["images/a.png"], ["masks/a.png", "GroundTruth/a_seg.png", "Ground/a.png"]),
+        (["a/b.png", "a/c.png"], ["a/b_mask.png", "a/c_mask_2.png"]),
+        (["BraTS_001/BraTS_001_t1.nii.gz"], ["BraTS_001/BraTS_001_seg.nii.gz"]),
+        (["labels_of_mice_not/a.png"], []),
+        (["x_mask.png", "y.png"], []),  # a mask of nothing here
+        (["mask.png", "image.png"], []),
+        (["lung-segmentation/images/1.png"], ["lung-segmentation/masks/1.png"]),
+        (["CT/1/DICOM/i1.dcm"], ["CT/1/Ground/liver_1.png"]),
+        (["ground/images/1.png"], []),
+    ],
+)  # fmt: skip
+def test_masks_among_images_are_told_by_their_names(images: list[str], masks: list[str]) -> None:
+    assert names.masks_among([*images, *masks]) == {*masks}

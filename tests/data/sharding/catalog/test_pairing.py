@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.data.sharding.catalog.pairing import Glob, expand, stem
+from medsass.data.sharding.catalog.names import stem
+from medsass.data.sharding.catalog.pairing import Glob, expand
 from tests.support.catalogued import find, make, masks, plain
 from tests.support.effort import examples
 

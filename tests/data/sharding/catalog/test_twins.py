@@ -17,14 +17,14 @@ TWINS = {
     "one split": ([f"train/{kind}/pos{i}.tif" for kind in ("source", "target") for i in range(4)], "'train/source/*' --masks 'train/target/*'"),
     "three folders": ([f"{kind}/{i}.png" for kind in ("edge", "in", "out") for i in range(4)], "'edge/*' --masks 'in/*'"),
     "three folders a patient": (
-        [f"MR/{p}/{kind}/{p}-{i}.png" for p in (1, 2, 5) for kind in ("InPhase", "OutPhase", "Ground") for i in range(4)], "'**/Ground/*' --masks '**/InPhase/*'"
+        [f"MR/{p}/{kind}/{p}-{i}.png" for p in (1, 2, 5) for kind in ("InPhase", "OutPhase", "Filled") for i in range(4)], "'**/Filled/*' --masks '**/InPhase/*'"
     ),
     "two kinds and their contours": (
-        [f"{kind}/{i}.png" for kind in ("T2SPIR", "T1DUAL/InPhase", "T1DUAL/OutPhase", "Ground") for i in range(4)], "'Ground/*' --masks 'T1DUAL/InPhase/*'"
+        [f"{kind}/{i}.png" for kind in ("T2SPIR", "T1DUAL/InPhase", "T1DUAL/OutPhase", "Filled") for i in range(4)], "'Filled/*' --masks 'T1DUAL/InPhase/*'"
     ),
     "two series of a patient": (
-        [f"MR/{p}/{kind}/{p}-{i}.png" for p in (1, 2, 5) for kind in ("T2/DICOM", "T2/Ground", "T1/DICOM/In", "T1/DICOM/Out", "T1/Ground") for i in range(4)],
-        "'**/DICOM/*' --masks '**/Ground/*'",
+        [f"MR/{p}/{kind}/{p}-{i}.png" for p in (1, 2, 5) for kind in ("T2/DICOM", "T2/Filled", "T1/DICOM/In", "T1/DICOM/Out", "T1/Filled") for i in range(4)],
+        "'**/DICOM/*' --masks '**/Filled/*'",
     ),
     "numbered objects": (
         [f"{kind}/{i}{end}.bmp" for i in range(106, 110) for kind, ends in (("x", ("",)), ("y", ("_1", "_2"))) for end in ends], "'x/*' --masks 'y/{stem}_*'"
