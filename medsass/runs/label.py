@@ -14,7 +14,7 @@ from medsass import files, foreign
 from medsass.config import LabelConfig, numbers, refine
 from medsass.data.formats import opening
 from medsass.data.formats.image import ImageFile, Selection
-from medsass.data.formats.volume import Volume
+from medsass.data.formats.volumes.volume import Volume
 from medsass.data.shards import remote, tar
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import Labeler

@@ -16,7 +16,7 @@ from medsass.data.formats.depth import scaled
 from medsass.runs.label import label
 from tests.data.formats.dicom.dicoms import dataset, saved
 from tests.data.formats.dicom.test_series import save_series
-from tests.data.formats.volumes import save, shown
+from tests.data.formats.volumes.files import save, shown
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from medsass.data.dali import Decoder
-from medsass.data.formats import image, integrity
+from medsass.data.formats import image
+from medsass.data.formats.photos import integrity
 from medsass.data.sharding import sample, source_file
 from medsass.data.sharding.workers import forkserver, tasks
 

@@ -11,23 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import (
-    coded,
-    depth,
-    hdf5,
-    itk,
-    kinds,
-    nifti,
-    numpy_file,
-    photo,
-    plain,
-    slide,
-    tiff,
-    zarr_file,
-)
+from medsass.data.formats import depth, kinds, slide, tiff
+from medsass.data.formats.arrays import hdf5, numpy_file, zarr_file
 from medsass.data.formats.dicom.slide import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
+from medsass.data.formats.photos import coded, photo, plain
 from medsass.data.formats.virtual_slide import VirtualSlide
+from medsass.data.formats.volumes import itk, nifti
 
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard

@@ -20,7 +20,7 @@ from medsass.data.formats.choice import option, pick_channels
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
-from medsass.data.formats.photo import Photo
+from medsass.data.formats.photos.photo import Photo
 
 SEVERAL = "first of several images in the file"
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does

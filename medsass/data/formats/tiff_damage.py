@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medsass.data.formats import jpeg
+from medsass.data.formats.photos import jpeg
 
 _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 

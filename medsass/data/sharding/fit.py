@@ -3,7 +3,7 @@
 from medsass.data.formats.dicom import place
 from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.image import ImageFile
-from medsass.data.formats.volume import Volume
+from medsass.data.formats.volumes.volume import Volume
 
 _UNKNOWN = "QIN"  # letters of axes of which only the length is known
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medsass.config import ShardConfig
-from medsass.data.formats import geometry, integrity, opening, plain
+from medsass.data.formats import geometry, opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
 from medsass.data.formats.mask import BRIGHT_ZERO, Levels
+from medsass.data.formats.photos import integrity, plain
 from medsass.data.sharding.source_file import Region, SourceFile
 
 _EXTENSIONS = {"png": "png", "jpeg": "jpg", "jpeg2000": "jp2"}

@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.formats import depth, geometry, integrity, kinds
+from medsass.data.formats import depth, geometry, kinds
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
 from medsass.data.formats.mask import BRIGHT_ZERO, Levels, by_colour, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
-from medsass.data.formats.plain import Png
-from medsass.data.formats.volume import Volume
+from medsass.data.formats.photos import integrity
+from medsass.data.formats.photos.plain import Png
+from medsass.data.formats.volumes.volume import Volume
 from medsass.data.sharding import fit
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Recipe

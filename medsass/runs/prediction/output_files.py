@@ -20,7 +20,7 @@ from medsass.config import PredictConfig
 from medsass.data.formats import opening
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile
-from medsass.data.formats.volume import Volume
+from medsass.data.formats.volumes.volume import Volume
 from medsass.runs import figures
 from medsass.runs.image_files import Outputs
 from medsass.runs.prediction.image import InputImage

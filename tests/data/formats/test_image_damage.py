@@ -17,7 +17,7 @@ from PIL import Image
 from medsass.data.formats import image
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.opening import open_image, storable
-from tests.data.formats.volumes import save, save_itk
+from tests.data.formats.volumes.files import save, save_itk
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
 DEEP = np.random.default_rng(1).integers(0, 65536, (24, 40, 3), np.uint16)
@@ -109,22 +109,22 @@ def test_a_damaged_file_of_any_format_is_read_or_a_value_error(
 
 @pytest.mark.parametrize("bug", [AttributeError, TypeError, KeyError, IndexError, RuntimeError, AssertionError])
 @pytest.mark.parametrize(("suffix", "ours"), [
-    ("jpg", "photo._by_pillow"),
-    ("jpg", "photo.geometry.upright"),
-    ("png", "plain.Png.__init__"),
-    ("deep.png", "photo._deep_png"),
-    ("jp2", "photo.jpeg2000_depth"),
+    ("jpg", "photos.photo._by_pillow"),
+    ("jpg", "photos.photo.geometry.upright"),
+    ("png", "photos.plain.Png.__init__"),
+    ("deep.png", "photos.photo._deep_png"),
+    ("jp2", "photos.photo.jpeg2000_depth"),
     ("tif", "tiff.Tiff._place"),
     ("tif", "tiff.Tiff._choose"),
     ("flat.tif", "tiff.Tiff._natural"),
     ("palette.tif", "tiff.Tiff._coloured"),
-    ("npy", "numpy_file.axes_of"),
-    ("npz", "numpy_file._unpacked"),
-    ("npz", "grid.compose"),
+    ("npy", "arrays.numpy_file.axes_of"),
+    ("npz", "arrays.numpy_file._unpacked"),
+    ("npz", "arrays.grid.compose"),
     ("dcm", "dicom.image.Dicom._values"),
     ("dcm", "dicom.image.Dicom._gray"),
-    ("nii", "volume.Volume._physical"),
-    ("mha", "itk.Itk._affine"),
+    ("nii", "volumes.volume.Volume._physical"),
+    ("mha", "volumes.itk.Itk._affine"),
 ])  # fmt: skip
 def test_a_bug_of_ours_is_not_a_broken_file(
     suffix: str, ours: str, bug: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from medsass.data.formats.depth import scaled
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
 from medsass.data.shards.manifest import load
-from tests.data.formats.volumes import affine, reoriented, save, save_itk, shown
+from tests.data.formats.volumes.files import affine, reoriented, save, save_itk, shown
 
 RNG = np.random.default_rng(0)
 SHAPE = (20, 24, 6)

@@ -9,7 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
 from tests.data.formats.dicom.test_series import by_simpleitk, save_series
-from tests.data.formats.volumes import save, save_itk, shown
+from tests.data.formats.volumes.files import save, save_itk, shown
 from tests.support.predicted import files_in, noise, read, run_predict, save_image, save_run
 
 pytestmark = pytest.mark.usefixtures("light_file")

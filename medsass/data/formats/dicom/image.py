@@ -12,11 +12,11 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import jpeg
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
 from medsass.data.formats.mask import BRIGHT_ZERO
+from medsass.data.formats.photos import jpeg
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")

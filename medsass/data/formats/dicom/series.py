@@ -21,7 +21,7 @@ from medsass.data.formats.dicom.grouping import PLACE, header_of, normal_of
 from medsass.data.formats.dicom.image import Dicom, functional_group
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import WHOLE_FILE, Selection, readable
-from medsass.data.formats.volume import LPS, Volume, check_voxels
+from medsass.data.formats.volumes.volume import LPS, Volume, check_voxels
 
 _GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
            "PixelSpacing": "PixelMeasuresSequence", "SpacingBetweenSlices": "PixelMeasuresSequence"}  # fmt: skip

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import jpeg
+from medsass.data.formats.arrays.grid import Grid
 from medsass.data.formats.dicom import series
 from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom, functional_group, import_dicom, opened, read_header
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.grid import Grid
 from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.photos import jpeg
 
 _MOST_VALUES = 1 << 31  # of a stack that is read whole to be cut
 _WHITE = 255  # of tiles that are not there

@@ -1,6 +1,6 @@
 """Whether the training decoder can read what a shard would store, and what else its pixels tell.
 
-It must see the size that the file says. JPEG is decoded as gray, which reads all of its codes in half of the time. A PNG of which `formats.integrity` is sure needs no such test, image or mask; masks that are
+It must see the size that the file says. JPEG is decoded as gray, which reads all of its codes in half of the time. A PNG of which `formats.photos.integrity` is sure needs no such test, image or mask; masks that are
 not are encoded anew.
 """
 
@@ -16,8 +16,9 @@ from medsass import foreign
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.dali import Decoder
-from medsass.data.formats import jpeg, opening, plain
+from medsass.data.formats import opening
 from medsass.data.formats.image import wxh
+from medsass.data.formats.photos import jpeg, plain
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.workers.tasks import Made, Rejected

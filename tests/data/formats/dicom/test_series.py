@@ -19,7 +19,7 @@ from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.dicom.dicoms import RNG, dataset, saved
-from tests.data.formats.volumes import frames
+from tests.data.formats.volumes.files import frames
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PLANES = {  # directions of rows and columns

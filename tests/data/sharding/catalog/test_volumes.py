@@ -19,7 +19,7 @@ from medsass.data.formats.image import Selection
 from medsass.data.sharding import shard
 from tests.data.formats.dicom.dicoms import saved
 from tests.data.formats.dicom.test_series import by_simpleitk, enhanced, save_series
-from tests.data.formats.volumes import frames
+from tests.data.formats.volumes.files import frames
 from tests.data.sharding.test_shard_volumes import decoded, samples
 
 

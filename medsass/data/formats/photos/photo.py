@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageMode
 
-from medsass.data.formats import geometry, jpeg, plain
+from medsass.data.formats import geometry
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
 from medsass.data.formats.kinds import PNG_MAGIC
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
+from medsass.data.formats.photos import jpeg, plain
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 

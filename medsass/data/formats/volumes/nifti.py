@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.image import Selection, readable
 from medsass.data.formats.kinds import GZIP, NIFTI
-from medsass.data.formats.packed import read_on, unpacking
-from medsass.data.formats.volume import Volume, check_voxels
+from medsass.data.formats.volumes.packed import read_on, unpacking
+from medsass.data.formats.volumes.volume import Volume, check_voxels
 
 _READERS = {  # by their magic
     b"n+1\0": "Nifti1Image",

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import from_bytes, open_image, storable
-from medsass.data.formats.plain import Png, plain_jpeg, plain_png, unfiltered
+from medsass.data.formats.photos.plain import Png, plain_jpeg, plain_png, unfiltered
 
 RNG = np.random.default_rng(0)
 SHAPES = {"L": (13, 17), "RGB": (13, 17, 3), "RGBA": (13, 17, 4)}

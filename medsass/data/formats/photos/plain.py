@@ -14,10 +14,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import integrity, jpeg
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.kinds import JPEG_MAGIC, PNG_MAGIC
+from medsass.data.formats.photos import integrity, jpeg
 
 EXIF = (b"eXIf", b"exif", b"xmp")  # without any of these a PNG says nothing of its orientation
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medsass.data.formats.grid import Grid, axes_of
+from medsass.data.formats.arrays.grid import Grid, axes_of
 from medsass.data.formats.image import Selection, readable
 
 _OLD_AXES = "tczyx"  # of NGFF 0.1 and 0.2, which name none

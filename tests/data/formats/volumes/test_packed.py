@@ -10,7 +10,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.volumes import RNG, SHAPE, frames, grid, save_itk
+from tests.data.formats.volumes.files import RNG, SHAPE, frames, grid, save_itk
 
 KINDS = ("uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medsass.data.dali import Decoder, decode
-from medsass.data.formats import integrity
+from medsass.data.formats.photos import integrity
 from tests.support import mutants
 from tests.support.effort import counted
 

@@ -8,10 +8,11 @@ import SimpleITK as sitk  # noqa: N813
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medsass.data.formats import depth, volume
+from medsass.data.formats import depth
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.volumes import CODES, RNG, SHAPE, affine, frames, grid, save, save_itk, shown
+from medsass.data.formats.volumes import volume
+from tests.data.formats.volumes.files import CODES, RNG, SHAPE, affine, frames, grid, save, save_itk, shown
 from tests.support.effort import examples
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from medsass.data.formats.arrays.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
-from medsass.data.formats.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, check_level, readable
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry, jpeg
+from medsass.data.formats import geometry
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.photos import jpeg
 
 _EXIF = b"Exif\0\0"
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")

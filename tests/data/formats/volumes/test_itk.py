@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medsass.data.formats import kinds, volume
+from medsass.data.formats import kinds
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.volumes import CODES, SHAPE, affine, frames, grid, save_itk
+from medsass.data.formats.volumes import volume
+from tests.data.formats.volumes.files import CODES, SHAPE, affine, frames, grid, save_itk
 
 
 @pytest.mark.parametrize("axis", "zyx")

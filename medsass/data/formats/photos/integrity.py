@@ -2,7 +2,7 @@
 
 Decoders differ in what they forgive, and some die of what others refuse. So a file that a shard keeps unchanged must first
 follow its format's rules: PNG (ISO/IEC 15948) chunk by chunk, with checksums, length and filter bytes of the inflated
-rows; JPEG (ITU T.81) segment by segment up to its end marker (`formats.jpeg`).
+rows; JPEG (ITU T.81) segment by segment up to its end marker (`formats.photos.jpeg`).
 """
 
 import struct
@@ -13,9 +13,9 @@ import imagecodecs
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from medsass.data.formats import jpeg
 from medsass.data.formats.image import check_size, readable
 from medsass.data.formats.kinds import PNG_MAGIC
+from medsass.data.formats.photos import jpeg
 
 _CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _HARMLESS = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM", b"tEXt", b"sBIT"}

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats import packed
 from medsass.data.formats.image import Selection, readable
-from medsass.data.formats.volume import LPS, Volume, check_voxels
+from medsass.data.formats.volumes import packed
+from medsass.data.formats.volumes.volume import LPS, Volume, check_voxels
 
 _TYPES = {"Int8": "i1", "Int16": "i2", "Int32": "i4", "Int64": "i8", "Float32": "f4", "Float64": "f8"}
 _TYPES |= {f"U{name}": f"u{kind[1]}" for name, kind in _TYPES.items() if kind[0] == "i"}

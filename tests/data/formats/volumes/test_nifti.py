@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medsass.data.formats import volume
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
-from tests.data.formats.volumes import CODES, RNG, SHAPE, affine, frames, grid, save, shown
+from medsass.data.formats.volumes import volume
+from tests.data.formats.volumes.files import CODES, RNG, SHAPE, affine, frames, grid, save, shown
 
 
 @pytest.mark.parametrize("axis", "zyx")

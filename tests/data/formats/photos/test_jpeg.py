@@ -11,9 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medsass.data.formats import jpeg
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
+from medsass.data.formats.photos import jpeg
 from medsass.data.formats.virtual_slide import VirtualSlide
 from tests.data.formats.dicom.dicoms import dataset, saved
 

@@ -8,8 +8,8 @@ name one.
 from pathlib import Path
 from typing import Any
 
+from medsass.data.formats.arrays.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
-from medsass.data.formats.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.image import Selection, readable
 
 _MATLAB = b"MATLAB 7.3"  # at the start of its files

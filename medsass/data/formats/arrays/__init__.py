@@ -1,0 +1,1 @@
+"""Arrays whose axes have meanings: NumPy, HDF5 and OME-Zarr."""

@@ -1,0 +1,1 @@
+"""Photographic formats, and whether their bytes are whole."""

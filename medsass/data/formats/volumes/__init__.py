@@ -1,0 +1,1 @@
+"""Volumes: NIfTI, NRRD and MetaImage, cut into slices."""
