@@ -126,7 +126,7 @@ def evaluate(config: EvaluateConfig) -> Trained:
     dataset = _shards(config.shards)
     _check_depth(config.run, config.shards, dataset, facts)
     masked = [name for name, split in dataset.splits.items() if split.masks]
-    remedy = f"take --split {' or '.join(masked)}" if masked else "draw masks with: medsass predict"
+    remedy = f"take --split {' or '.join(masked)}" if masked else "shard them again with masks drawn by hand (--masks)"
     _check_masks(config.shards, dataset, config.split, remedy)
     for split in ("train", "val") if chosen == "linear" else ():
         if not dataset.split(split).masks:

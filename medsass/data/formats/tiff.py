@@ -118,7 +118,7 @@ class Tiff(ImageFile):
         self._y, self._x = axes.index("Y"), axes.index("X")
         self._counted = [axis for axis in range(len(axes)) if axis not in (self._y, self._x)]
         at = axes.find("S") if "S" in axes else axes.find("C")
-        unknown = axes == "QYX" and shape[0] <= 4  # an array of which the file says the shape, not the axes
+        unknown = axes == "QYX" and 1 < shape[0] <= 4  # an array of which the file says the shape, not the axes
         if at < 0 and len(self._counted) == 1 and view.frames == "auto":
             if view.channels and (unknown or max(view.channels) > 0):
                 at = self._counted[0]  # pages that are said to be channels

@@ -117,6 +117,9 @@ def test_a_few_planes_without_axes_are_refused_until_it_is_said_what_they_are(tm
             assert picture.frames == 1
     with opened(tiff(np.repeat(STACK[:, 0], 2, axis=0), photometric="minisblack"), tmp_path) as picture:
         assert picture.frames == 8
+    with opened(tiff(STACK[:1, 0], photometric="minisblack"), tmp_path) as picture:
+        check(picture, STACK[0, 0])
+        assert picture.frames == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"metadata": None}])

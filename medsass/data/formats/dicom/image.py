@@ -68,9 +68,8 @@ class Dicom(ImageFile):
             raise ValueError(f"photometric interpretation {self._kind} is not supported")
         self._palette, self._rgb = self._kind == "PALETTE COLOR" and not view.raw, self._kind in _RGB
         colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1" and not view.raw
-        self._bit = 1 if view.raw else 255  # what a single bit becomes
+        self._bit, frames = 1 if view.raw else 255, chosen(view, total)  # what a single bit becomes
         pick_channels(view, 3 if colour else 1)
-        frames = chosen(view, total)
         self._rescale = {frame: _rescale(header, frame) for frame in frames}
         dtype, span = self._values()
         # padding that becomes other values in each frame is NaN
@@ -106,8 +105,7 @@ class Dicom(ImageFile):
             return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
         if not 1 <= self._bits <= 64:
             raise ValueError(f"bits stored must be 1 to 64; got {self._bits}")
-        half = 1 << self._bits - 1
-        low, high = (-half, half - 1) if self._signed else (0, 2 * half - 1)
+        low, high = (-(1 << self._bits - 1), (1 << self._bits - 1) - 1) if self._signed else (0, (1 << self._bits) - 1)
         if self._rgb:
             if (size := max(self._allocated, 8) // 8) not in (1, 2, 4, 8):
                 raise ValueError(f"bits allocated must be 8, 16, 32 or 64; got {self._allocated}")
@@ -211,10 +209,10 @@ class Dicom(ImageFile):
         """Return the one or two values in the header between which stored values are padding."""
         if self._bits == 1:
             return []
-        names = [f"{kind}PixelPadding{name}" for kind in ("", "Float") for name in ("Value", "RangeLimit")]
-        single = "PixelRepresentation" not in self.header
+        kind = "Float" if "PixelRepresentation" not in self.header else ""
+        names = [f"{kind}PixelPadding{name}" for name in ("Value", "RangeLimit")]
         with readable():
-            return [value for name in names[2 * single :][:2] if (value := self.header.get(name)) is not None]
+            return [value for name in names if (value := self.header.get(name)) is not None]
 
     def _stored_padding(self, dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return these values as pixels are stored; the header may write a signed value as an unsigned one."""
@@ -278,7 +276,9 @@ def _rescale(header: Any, frame: int) -> tuple[float, float]:
     with readable():
         group = functional_group(header, frame, "PixelValueTransformationSequence")
         slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
-        return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
+    if slope == 0:
+        raise ValueError("a rescale slope of 0, which makes all values one")
+    return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
 
 
 def _window(header: Any, frame: int) -> tuple[float, float] | None:

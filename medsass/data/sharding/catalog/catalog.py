@@ -57,9 +57,11 @@ class Catalog:
         self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
         self._pairing = Pairing(self._database, self.listing, self.listing.can_be_read)
         self._over: Counter[str] = Counter()
-        self._tasks = names.task_folders(folder for (folder,) in run("SELECT DISTINCT folder FROM files"))
+        self._tasks = names.task_folders(folders := [folder for (folder,) in run("SELECT DISTINCT folder FROM files")])
         guessed = recipe.name == "folder" and (recipe.images[0].path, recipe.images[0].masks) == (ANY, "")
         recipe = self._recognised(recipe) if guessed else recipe
+        if recipe.name == "folder" and not any(images.masks for images in recipe.images):
+            names.check_source(source.resolve().name, folders)
         self._splits = names.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
         if recipe.exact_splits and all(self._splits.values()) and self._splits:
             raise ValueError(f"{source}: its tar files name their splits, such as '{min(self._splits)}'; drop --split")
@@ -283,7 +285,7 @@ class Catalog:
 
     def _passed_over(self) -> str:
         """Return what was matched and is not read, counted by its reason."""
-        return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common(10))
+        return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common())
 
     def _no_image(self, path: str, pattern: str, guessed: bool) -> str:
         """Return why a file that matches the glob of images is none, "" where it is one."""
@@ -294,5 +296,5 @@ class Catalog:
         if folder and folder not in pattern.split("/"):
             remedy = "" if "{key}" in pattern else " (--masks pairs them)"
             return f"in a folder '{folder}', which by its name holds masks{remedy}"
-        named = (guessed or "{key}" in pattern) and names.is_mask(names.stem(path))
-        return "named as masks are, such as a_mask.png" if named else ""
+        named = (guessed or "{key}" in pattern) and names.is_made(names.stem(path))
+        return "named as masks or superpixels are, such as a_mask.png" if named else ""

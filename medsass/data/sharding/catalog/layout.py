@@ -24,7 +24,7 @@ from medsass.data.sharding.recipe import Images
 _RATER = re.compile(r"(?i:rater|reader|expert|observer|annotator)[-_ ]?\d+$")  # whose masks are not united
 _DERIVED = re.compile(  # pictures of a name that are made of others
     r"(?i)(?<![a-z])(?:(?:edge|flow|depth|border)s?(?![a-z])|depth ?map|contour|boundar|skelet|outline|overlay|distance|preview|thumb|"
-    r"heat|salien|visuali|predict)"
+    r"heat|salien|visuali|predict|superpixel)"
 )
 _FOLDERS = 50  # that are compared with one another
 _KNOWN = 5000  # masks on which ends of names are tried

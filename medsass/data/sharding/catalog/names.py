@@ -8,21 +8,21 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # of ground_truth, GroundTruth, labelsTr, masks2
 # fmt: off
-_MASKS = ["mask", "masks", "msk", "msks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals"]
-_OR_TASK = ["seg", "segmentation", "segmentations", "ann", "anno", "annotation", "annotations"]  # of masks, or of a task
+_MASKS = ["mask", "masks", "msk", "msks", "label", "labels", "gt", "gts", "groundtruth", "groundtruths", "truth", "truths", "manual", "manuals", "lbl", "lbls"]
+_OR_TASK = ["seg", "segs", "segm", "segmentation", "segmentations", "ann", "anno", "annot", "annots", "annotation", "annotations"]  # of masks, or of a task
 _IMAGES = ["image", "images", "img", "imgs", "data", "input", "inputs", "original", "originals", "scan", "scans", "photo", "photos", "raw"]
 _MODALITIES = ["ct", "cta", "cxr", "mr", "mri", "pet", "oct", "xray", "xrays", "frame", "frames", "slice", "slices", "photograph", "photographs", "volume", "volumes"]
 _NOT = ["no", "not", "without", "with", "for", "free"]
 _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "test", "testing", "part", "v", "c", "png", "jpg", "tif"]
 # fmt: on
 _OF = r"(?:binary|cell|instance|lesion|liver|lung|nuclei|nucleus|semantic|tissue|tumou?r|vessel)"  # instancemask, unlike facemask
-_JOINED = re.compile(rf"(?i:(?<![a-z])({_OF})(masks?)(?![a-z]))")
+_JOINED = re.compile(rf"(?i:(?<![a-z])({_OF})(masks?)|(train|val|test)(annots?|gts?|labels?|lbls?|masks?))(?![A-Za-z])")
 _END = re.compile(  # of a mask's name, where its image is in the same folder
-    rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|segs?|segmentations?|labels?|labell?ed|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|segs?|segmentations?|labels?|labell?ed|lbls?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
     r"(?=(?:[-_ ](?:old|new|final|copy|overlay))?(?:[-_ ]?\d+)?$))"
 )
 _START = re.compile(
-    rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
+    rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|lbls?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
 )
 _DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 _SPLITS = {
@@ -44,6 +44,19 @@ def stem(path: str) -> str:
 def safe(name: str) -> str:
     """Return a name as a key holds it: a dot would end it for WebDataset readers, and a first - make it an option to programs."""
     return re.sub(r"^-|[^A-Za-z0-9_-]", "_", name)
+
+
+def check_source(name: str, folders: Iterable[str]) -> None:
+    """Raise `ValueError` where a source is a folder of masks by its name, and not by those of the folders below."""
+    words = _names(_words(name))
+    named = 0 < len(words) < 3 and (
+        words[-1] in _MASKS or words in (["ground"], *([word] for word in _OR_TASK if word[0] == "a"))
+    )
+    if named and rank(name) is not None and not any(map(holds_images, "/".join(folders).split("/"))):
+        raise ValueError(
+            f"SOURCE is named '{name}', as folders of masks are, which are never images; give the folder above it, or rename it "
+            "if it holds images"
+        )
 
 
 def masks_folder(path: str, tasks: Collection[str] = ()) -> str:
@@ -162,6 +175,11 @@ def is_mask(stem: str) -> bool:
     return bool(_END.search(stem))
 
 
+def is_made(stem: str) -> bool:
+    """Return whether a file is, by its own name, a mask or the superpixels of another picture, as ISIC has them."""
+    return is_mask(stem) or bool(re.search(r"(?i:[-_ ]superpixels?$)", stem))
+
+
 def masks_among(paths: Collection[str]) -> set[str]:
     """Return the files that are masks by the name of a folder, or by their own beside an image whose name begins alike."""
     tasks = task_folders({path.rpartition("/")[0] for path in paths})
@@ -202,7 +220,8 @@ def rest(shares: Mapping[str, float], given: Collection[str]) -> Mapping[str, fl
 
 
 def _words(step: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(_JOINED.sub(r"\1_\2", step))]
+    apart = _JOINED.sub(lambda match: "_".join(filter(None, match.groups())), step.replace("GTs", "gts"))
+    return [word.lower() for word in _WORD.findall(apart)]
 
 
 def _names(words: Sequence[str]) -> list[str]:

@@ -199,8 +199,9 @@ def _by_folder(database: sqlite3.Connection) -> str:
     steps = [folder.split("/") for (folder,) in database.execute(query)]
     shapes = Counter(re.sub(r"\d+", "", name) for name in {path[-1] for path in steps})
     own = [path for path in steps if not names.split_of(path[-1]) or shapes[re.sub(r"\d+", "", path[-1])] > _SPLITS]
-    beside = Counter(map(_without_split, own))  # train/source and test/source are no patients
-    folders = sum(beside[_without_split(path)] == 1 for path in own)
+    few = [_without_split(path, shapes) for path in own]
+    beside = Counter(few)  # train/source and test/source are no patients
+    folders = sum(beside[path] == 1 for path in few)
     return (
         f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
         "are patients, --group-by folder keeps them together"
@@ -209,9 +210,11 @@ def _by_folder(database: sqlite3.Connection) -> str:
     )
 
 
-def _without_split(steps: Sequence[str]) -> tuple[str, ...]:
-    """Return the steps of a folder without the first that names a split, and those like it."""
-    split = next(filter(names.split_of, steps), "")
+def _without_split(steps: Sequence[str], shapes: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the steps of a folder without the first that names a split, and those like it; BraTS20_Training_001 names none, by the
+    number of folders of that name without its digits.
+    """
+    split = next((step for step in steps if names.split_of(step) and shapes[re.sub(r"\d+", "", step)] <= _SPLITS), "")
     return tuple(step for step in steps if step != split)
 
 

@@ -84,6 +84,11 @@ def test_a_table_of_values_of_interest_that_stands_for_the_window_is_told() -> N
         assert picture.converted == ""
 
 
+def test_a_slope_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a rescale slope of 0, which makes all values one"):
+        opened(gray(12, False), bits=12, RescaleSlope=0, RescaleIntercept=-1024)
+
+
 def test_a_window_maps_as_the_standard_says() -> None:
     array = gray(12, False)
     with opened(array, bits=12, RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400) as picture:

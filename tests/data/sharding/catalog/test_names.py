@@ -6,7 +6,7 @@ import pytest
 
 from medsass.data.sharding import recipe
 from medsass.data.sharding.catalog import names
-from tests.support.catalogued import by_image, make
+from tests.support.catalogued import by_image, find, make
 
 FOLDER = recipe.load("folder")
 
@@ -86,3 +86,37 @@ def test_images_pair_with_the_mask_beside_an_instance_mask(tmp_path: Path) -> No
 )  # fmt: skip
 def test_masks_among_images_are_told_by_their_names(images: list[str], masks: list[str]) -> None:
     assert names.masks_among([*images, *masks]) == {*masks}
+
+
+@pytest.mark.parametrize(
+    "name", ["masks", "labelsTr", "GroundTruth", "annotations", "Ground", "train_masks", "trainannot", "lbl", "GTs", "lung_masks"]
+)  # fmt: skip
+def test_a_source_of_masks_by_its_name_is_refused(name: str, tmp_path: Path) -> None:
+    made = make(tmp_path / name, "a.png", "site/b.png")
+    with pytest.raises(
+        ValueError, match=f"SOURCE is named '{name}', as folders of masks are, .* the folder above it, or rename"
+    ):
+        find(made, FOLDER)
+    find(make(tmp_path / "1" / name, "images/a.png", "b.png"), FOLDER)  # a dataset of that name
+    find(make(tmp_path / "2" / name, "images/a.png", "masks/a.png"), FOLDER)
+
+
+@pytest.mark.parametrize(
+    "name", ["segmentation", "masks_dataset", "images", "brain_mask_data", "a_study_of_many_masks"]
+)
+def test_a_source_of_other_names_is_read(name: str, tmp_path: Path) -> None:
+    find(make(tmp_path / name, "a.png", "b.png"), FOLDER)
+
+
+@pytest.mark.parametrize("form", ["{}annot", "{}labels", "{}_lbl", "{}masks", "{}_GTs", "{}_segs"])
+def test_masks_beside_the_folders_of_splits_are_no_images(form: str, tmp_path: Path) -> None:
+    files = [
+        f"{folder}/{at}.png" for split in ("train", "val") for folder in (split, form.format(split)) for at in range(3)
+    ]
+    found = by_image(make(tmp_path / "s", *files), FOLDER)
+    assert {image.partition("/")[0] for image in found} == {"train", "val"}
+
+
+def test_superpixels_are_no_images(tmp_path: Path) -> None:
+    files = [f"Data/{at}{end}" for at in range(3) for end in (".jpg", "_superpixels.png")]
+    assert {*by_image(make(tmp_path / "s", *files), FOLDER)} == {f"Data/{at}.jpg" for at in range(3)}

@@ -161,7 +161,16 @@ def test_a_folder_that_only_mentions_a_test_names_no_split(tmp_path: Path) -> No
     assert not any("folders name" in note for note in find(tmp_path, FOLDER).notes)
 
 
-@pytest.mark.parametrize("folder", ["training/training0{}", "training/training0{}/preprocessed", "test/site/{}"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "training/training0{}",
+        "training/training0{}/preprocessed",
+        "test/site/{}",
+        "BraTS20_Training_00{}",
+        "Training-{}",
+    ],
+)
 def test_folders_in_one_that_names_a_split_may_be_patients(folder: str, tmp_path: Path) -> None:
     make(tmp_path, *(f"{folder.format(p)}/{kind}.png" for p in (1, 2, 3, 4) for kind in ("flair", "t2")))
     notes = find(tmp_path, FOLDER).notes
