@@ -60,7 +60,12 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         rejected = [json.dumps(item, ensure_ascii=False) + "\n" for item in journal.rejected()]
         files.write(stage.folder / manifest.REJECTED, "".join(rejected))
         splits = {name: split for name in catalog.counts() if (split := journal.split(name)).samples}
-        notes = [*catalog.notes(), *journal.notes()]
+        lost = [
+            f"WARNING: split '{name}' is empty, because its images were left out; mend them, or share anew without them"
+            for name in catalog.counts()
+            if name not in splits
+        ]
+        notes = [*catalog.notes(), *lost, *journal.notes()]
         result = Manifest(
             cast(StoredRecipe, asdict(chosen)), splits, _options(config), journal.converted(), len(rejected), notes
         )

@@ -8,6 +8,7 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
+from medsass.data.shards import tar
 from tests.data.sharding.test_shard_volumes import samples
 from tests.support.packed import encoded, pack
 
@@ -50,3 +51,18 @@ def test_a_plan_counts_no_tar_file_of_the_dataset_itself(tmp_path: Path) -> None
     assert {name: split.samples for name, split in planned.splits.items()} == written
     planned, _ = shard.plan(ShardConfig(tmp_path, tmp_path, recipe="webdataset"))  # with OUT, of which it makes nothing
     assert sum(split.samples for split in planned.splits.values()) == 12
+
+
+def test_a_split_that_lost_all_its_images_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    for name in "abc":
+        Image.fromarray(RNG.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / "source" / f"{name}.png")
+    config = ShardConfig(tmp_path / "source", tmp_path / "out", images="*", overwrite=True)
+    whole = shard.write(config)
+    ((alone, _),) = tar.read(tmp_path / "out" / whole.splits["val"].shards[0].file)
+    path = tmp_path / "source" / f"{alone}.png"
+    path.write_bytes(path.read_bytes()[:200])
+    cut = shard.write(config)
+    warning = "WARNING: split 'val' is empty, because its images were left out; mend them, or share anew without them"
+    assert (warning in cut.notes, warning in whole.notes) == (True, False)
+    assert set(cut.splits) == {"train", "test"}

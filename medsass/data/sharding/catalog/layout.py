@@ -242,6 +242,10 @@ def _whole(path: str) -> str:
 
 def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     """Return the table of a source whose masks lie beside their images and have names that say so."""
+    wholes = {_whole(path) for path in paths}
+    firsts = {whole for whole in wholes if whole.endswith("_0000")}  # nnU-Net's, with their masks beside them
+    if (rest := wholes - firsts) and rest <= {whole.removesuffix("_0000") for whole in firsts}:
+        return (Images("**/*_0000.*", "**/*"),)
     masks = {path: found for path in paths if (found := names.mask_word(stem(path)))}
     folders, called = {path.rpartition("/")[0] for path in masks}, {path.rpartition("/")[2] for path in masks}
     beside = [path for path in paths if path not in masks and path.rpartition("/")[0] in folders]

@@ -55,7 +55,9 @@ class Pairing:
                     yield path, one
 
     def offer(self, images: str, masks: str, table: int) -> None:
-        """Find all files that may be masks of the images that match; they are no images."""
+        """Find all files that may be masks of the images that match; they are no images, unless all images were masks, as with
+        `*_0000.png` and `*.png`.
+        """
         for at, one in enumerate(dict.fromkeys(expand(masks))):
             if not _PLACEHOLDER.search(one):
                 self._insert(
@@ -69,6 +71,9 @@ class Pairing:
             wide = {_STARS.sub("*", _fill(one, f"{folder}/", "*", any_name=True)) for folder in folders}
             for pattern in sorted(wide):
                 self._insert((path, stem(path), None, table, at) for path in self._filled(pattern))
+        if images != masks and all(self.offered(path, table) for path, _ in self.images(images)):
+            query = "DELETE FROM offered WHERE mask = ? AND entry = ?"
+            self._database.executemany(query, [(path, table) for path, _ in self.images(images)])
 
     def _filled(self, pattern: str) -> Iterator[str]:
         """Yield the files that match a pattern of masks that is filled in; images alone where it leaves the suffix open."""

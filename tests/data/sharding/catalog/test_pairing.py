@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medsass.data.sharding import recipe as recipes
 from medsass.data.sharding.catalog.names import stem
 from medsass.data.sharding.catalog.pairing import Glob, expand
 from tests.support.catalogued import find, make, masks, plain
@@ -123,3 +124,14 @@ def test_folders_of_one_name_do_not_share_a_mask(tmp_path: Path) -> None:
     make(tmp_path, "site1/case1/a.png")
     with pytest.raises(ValueError, match=r"would belong to both 'site0/case1/\w.png' and 'site1/case1/a.png'"):
         find(tmp_path, found)
+
+
+@pytest.mark.parametrize(("images", "patterns"), [
+    ("*_0000.png", "*.png"), ("{stem}_0000.png", "{stem}.png"), ("**/*", ""),
+])  # fmt: skip
+def test_a_mask_named_as_its_image_without_an_end_beside_it(images: str, patterns: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"case_{at:03d}{end}.png" for at in range(4) for end in ("", "_0000")))
+    folder = recipes.load("folder")
+    recipe = replace(folder, images=(replace(folder.images[0], path=images, masks=patterns),))
+    found = masks(tmp_path, recipe)
+    assert found == {f"case_{at:03d}_0000.png": (f"case_{at:03d}.png",) for at in range(4)}
