@@ -174,14 +174,15 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
         )
     elif not groups and not group_by and recipe.name == "folder":
         found += filter(None, (_by_folder(database), _by_beginning(database)))
-    query = """SELECT named, group_concat(DISTINCT split) FROM found JOIN samples USING (image) WHERE named NOT NULL
+    query = """SELECT named, group_concat(DISTINCT split), max(given) FROM found JOIN samples USING (image) WHERE named NOT NULL
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
     if leaks:
-        name, splits = leaks[0]
+        name, splits, given = leaks[0]
+        remedy = "--split shares all images anew and" if given and recipe.name == "folder" else "--group-by"
         found.append(
             f"WARNING: {len(leaks)} of {groups} groups have images in several splits, such as {name!r} in "
-            f"{splits.replace(',', ' and ')}: scores will be too good; --group-by keeps a patient's images together"
+            f"{splits.replace(',', ' and ')}: scores will be too good; {remedy} keeps a patient's images together"
         )
     return found
 

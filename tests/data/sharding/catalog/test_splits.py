@@ -214,3 +214,14 @@ def test_images_that_name_no_patient_beside_others_are_counted(tmp_path: Path) -
     make(tmp_path, *(f"patient_{i % 4}/{i}.png" for i in range(12)), "more/a.png", "more/b.png")
     told = "12 images are grouped by their names or headers: 4 groups, such as 'patient_0'; 2 others, such as 'more/a.png', name none: each is its own group"
     assert told in find(tmp_path, FOLDER).notes
+
+
+def test_a_patient_in_two_splits_that_folders_name_is_kept_together_by_sharing_anew(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        *(f"{split}/patient{p}_{at}{split}.png" for split in ("train", "test") for p in range(5) for at in range(3)),
+    )
+    (warning,) = [note for note in find(tmp_path, FOLDER).notes if note.startswith("WARNING")]
+    assert warning.endswith("--split shares all images anew and keeps a patient's images together")
+    chosen = replace(FOLDER, exact_splits=True)
+    assert not [note for note in find(tmp_path, chosen).notes if note.startswith("WARNING")]
