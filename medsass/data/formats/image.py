@@ -38,8 +38,8 @@ class Selection:
         axis: along which a volume is cut into slices: "z" (axial), "y" (coronal) or "x" (sagittal); "" is the plane in
             which DICOM slices were taken, and "z" for all else.
         every: of the slices of a volume or stack, each n-th is taken.
-        mask: whether a mask is read, for which messages name other remedies.
-        raw: as masks need: indices of a palette, bits and levels unscaled, nothing inverted, alpha where it alone is the mask.
+        mask: whether a mask is read: its alpha where that alone is the mask; messages name other remedies.
+        raw: as most masks need: indices of a palette, bits and levels unscaled, nothing inverted.
     """
 
     array: str = ""

@@ -15,6 +15,7 @@ from medsass.data.formats.image import ImageFile, Selection, wxh
 
 Foreground = str | tuple[int, ...] | tuple[str, ...]
 Levels = tuple[float, ...]
+Seen = tuple[float | str, ...]  # levels, or the levels or colours of a rule, that a mask shows
 
 BRIGHT_ZERO = "0 is shown bright"  # in `converted` of a file whose values are read as stored
 MOST_CLASSES = 32  # levels; a mask of more has soft edges, or is a photograph
@@ -77,6 +78,11 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
     if foreground not in ("nonzero", "half"):
         raise ValueError(f"foreground must be binary, nonzero, half or a list of values; got '{foreground}'")
     return np.asarray(flat != 0 if foreground == "nonzero" else flat > flat.dtype.type(_half(flat))).view(np.uint8)
+
+
+def seen(array: NDArray[Any], foreground: Foreground) -> Seen:
+    """Return those of the levels or colours that a rule of foreground names which a mask (h, w) or (h, w, 3) holds."""
+    return tuple(value for value in foreground if not isinstance(foreground, str) and binary(array, (value,)).any())  # type: ignore[arg-type]
 
 
 def foreground_level(levels: Levels) -> float:
@@ -167,8 +173,8 @@ def mask_of(
     frame: int = 0,
     box: Box | None = None,
     turn: int = 1,
-) -> tuple[NDArray[np.uint8], dict[str, Levels]]:
-    """Return the union of open mask files, or a box of it, and the levels of each file.
+) -> tuple[NDArray[np.uint8], dict[str, Seen]]:
+    """Return the union of open mask files, or a box of it, and the levels that each file shows.
 
     Args:
         pictures: the files, each with its name.
@@ -178,13 +184,14 @@ def mask_of(
         turn: the orientation by which files without a tag of their own are turned; 1 for none.
 
     Returns:
-        (h, w) uint8 in {0, 1}, and the levels by name, with "binary" alone.
+        (h, w) uint8 in {0, 1}, and by name the levels of the whole mask with "binary", and with levels or colours those that
+        were read.
 
     Raises:
         ValueError: naming the file that cannot be read or whose size differs from the first one's.
     """
     union: NDArray[np.uint8] | None = None
-    size, found = (0, 0), dict[str, Levels]()
+    size, found = (0, 0), dict[str, Seen]()
     for name, picture in pictures:
         turned = turn if picture.turn == 1 else 1
         height, width = picture.height, picture.width
@@ -192,10 +199,13 @@ def mask_of(
         try:
             level = None
             if foreground == "binary":
-                found[name] = picture.once(("levels", frame), lambda file=picture: levels(file.pieces(frame)))  # type: ignore[misc]
-                level = foreground_level(found[name])
+                own_levels = picture.once(("levels", frame), lambda file=picture: levels(file.pieces(frame)))  # type: ignore[misc]
+                level, found[name] = foreground_level(own_levels), own_levels
             array = geometry.upright(picture.read(frame), turned) if turned != 1 else picture.read(frame, box)
-            mask = binary(array[box.slices] if box and turned != 1 else array, foreground, level)
+            array = array[box.slices] if box and turned != 1 else array
+            mask = binary(array, foreground, level)
+            if not isinstance(foreground, str):
+                found[name] = seen(array, foreground)
         except LevelsError as error:
             raise LevelsError(f"mask {name}: {error}", error.levels) from error
         except ValueError as error:

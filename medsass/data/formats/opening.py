@@ -102,7 +102,7 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
 def open_photo(data: bytes, view: Selection) -> ImageFile:
     """Open a photograph by its bytes. Raises `ValueError` as `open_image` does."""
     png = None if view.level or view.channels or isinstance(view.frames, int) else plain.plain_png(data)
-    if png and not (view.raw and png[2] == 4):  # a mask may be in its alpha
+    if png and not (view.mask and png[2] == 4):  # a mask may be in its alpha
         return plain.Png(data, view, *png)
     return coded.open_coded(data, view) or photo.Photo(data, view)
 

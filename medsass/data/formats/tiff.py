@@ -148,7 +148,7 @@ class Tiff(ImageFile):
             opaque = (0, 1, 2)
         elif count == 2 and self.page.samplesperpixel == 2 and tuple(self.page.extrasamples)[:1] in _ALPHA:
             opaque = (0,)
-        self._alpha = bool(opaque) and count in (2, 4) and view.raw and not view.channels
+        self._alpha = bool(opaque) and count in (2, 4) and view.mask and not view.channels
         if opaque and not view.channels:
             notes.append("alpha dropped" if count in (2, 4) else f"first 3 of {count} channels")
         self._channels = pick_channels(view, count) if view.channels or not opaque else opaque

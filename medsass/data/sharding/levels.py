@@ -6,7 +6,7 @@ for the user to say.
 
 import sqlite3
 
-from medsass.data.formats.mask import Levels
+from medsass.data.formats.mask import Foreground, Seen
 
 
 class ClassesError(ValueError):
@@ -14,15 +14,17 @@ class ClassesError(ValueError):
 
 
 class DatasetLevels:
-    """The levels that the masks of a dataset have shown so far, kept in the journal's database for a run that is resumed."""
+    """What the masks of a dataset have shown so far: their levels or, where a rule names levels or colours, those of it. Kept in
+    the journal's database for a run that is resumed.
+    """
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute("CREATE TABLE IF NOT EXISTS levels (level REAL PRIMARY KEY, mask TEXT, alone INTEGER)")
-        self._known = dict(database.execute("SELECT level, alone FROM levels"))
+    def __init__(self, database: sqlite3.Connection, foreground: Foreground = "binary") -> None:
+        self._database, self._foreground = database, foreground
+        database.execute("CREATE TABLE IF NOT EXISTS levels (level PRIMARY KEY, mask TEXT, alone INTEGER)")
+        self._known: dict[float | str, int] = dict(database.execute("SELECT level, alone FROM levels"))
 
-    def add(self, mask: str, levels: Levels) -> None:
-        """Enter the levels of a mask. Raises `ClassesError` where those of all masks cannot be ground and foreground."""
+    def add(self, mask: str, levels: Seen) -> None:
+        """Enter what a mask shows. Raises `ClassesError` where the levels of all masks cannot be ground and foreground."""
         alone = len(levels) == 1 and levels != (0,)  # a mask that is taken for all foreground
         for level in levels:
             if alone <= self._known.get(level, -1):
@@ -32,7 +34,30 @@ class DatasetLevels:
             self._database.execute(
                 "INSERT INTO levels VALUES (?, ?, ?) ON CONFLICT (level) DO UPDATE SET alone = excluded.alone", row
             )
-        few = sorted(self._known)
+        if self._foreground == "binary":
+            self._check()
+
+    def unseen(self, *, covered: bool) -> list[str]:
+        """Return a warning of levels or colours that the rule names and no mask holds, if any.
+
+        Args:
+            covered: whether some mask has foreground.
+
+        Raises:
+            ClassesError: none has, by a rule that says what is foreground.
+        """
+        named = () if isinstance(self._foreground, str) else self._foreground
+        shown = ",".join(map(str, named)) or str(self._foreground)
+        if not covered and (named or shown == "half"):
+            raise ClassesError(
+                f"no mask holds any foreground by --foreground {shown}; without the option, the levels that they hold are named, and "
+                "nonzero takes all but 0"
+            )
+        missing = ", ".join(str(value) for value in named if value not in self._known)
+        return [f"WARNING: no mask holds {missing} of --foreground {shown}"] if missing else []
+
+    def _check(self) -> None:
+        few = sorted(self._known, key=float)
         if len(few) > 2 or (len(few) == 2 and (self._known[few[0]] or not few[1])):
             shown = ", ".join(
                 f"{level:g} ({name})"

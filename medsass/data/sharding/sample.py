@@ -19,7 +19,7 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.formats import geometry, opening
 from medsass.data.formats.image import MOST_PIXELS, wxh
-from medsass.data.formats.mask import BRIGHT_ZERO, Levels
+from medsass.data.formats.mask import BRIGHT_ZERO, Seen
 from medsass.data.formats.photos import integrity, plain
 from medsass.data.sharding.source_file import Region, SourceFile
 
@@ -44,7 +44,7 @@ class Sample:
         files: by extension.
         extension: that of the image.
         meta: the content of the JSON.
-        levels: of the mask files, by name.
+        levels: that the mask files show, by name; see `mask.mask_of`.
         sure: whether the image is a PNG that any decoder reads alike.
     """
 
@@ -53,7 +53,7 @@ class Sample:
     files: dict[str, bytes]
     extension: str
     meta: dict[str, Any]
-    levels: dict[str, Levels] = field(default_factory=dict)
+    levels: dict[str, Seen] = field(default_factory=dict)
     sure: bool = False
 
 
@@ -106,13 +106,15 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
             meta["frame"] = file.image.indices[region.frame]
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": sha256}
     files = {extension: image}
-    found, levels = file.mask(region), dict[str, Levels]()
+    found, levels = file.mask(region), dict[str, Seen]()
     if found is not None:
         mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
         files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
-        bright = bool(levels) and file.zero_is_bright  # and no option says what is foreground
+        bright = (
+            file.recipe.masks.foreground == "binary" and file.zero_is_bright
+        )  # and no option says what is foreground
         told = converted, MASK_BRIGHT * bright, MASK_STRANGE * file.has_strange_mask
         meta["converted"] = ", ".join(filter(None, told))
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()

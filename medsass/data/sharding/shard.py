@@ -19,8 +19,9 @@ from medsass.data.sharding import recipe, staging
 from medsass.data.sharding.catalog import names, pairing, tars
 from medsass.data.sharding.catalog.catalog import ANY, Catalog
 from medsass.data.sharding.journal import LAYOUT, Journal
+from medsass.data.sharding.levels import DatasetLevels
 from medsass.data.sharding.recipe import Recipe
-from medsass.data.sharding.staging import MismatchError, Staging
+from medsass.data.sharding.staging import MismatchError
 from medsass.data.sharding.workers.prepare import Preparation
 from medsass.data.sharding.write import Writer
 from medsass.data.shards import manifest
@@ -50,7 +51,8 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         journal = stage.journal
         with closing(Preparation(config, stage.copies)) as preparation:  # its workers start while the catalog is made
             catalog, chosen = _catalog(journal, chosen, config, stage.excluded)
-            _write_samples(stage, catalog, preparation, chosen, config, progress)
+            levels = DatasetLevels(journal.database, chosen.masks.foreground)
+            _write_samples(Writer(stage, config, levels), journal, catalog, preparation, chosen, progress)
         if not journal.stored():
             first = next((f"{item['file']}: {item['reason']}" for item in journal.rejected() if item["split"]), "")
             first = first or f"all tiles have less foreground than --min-foreground {config.min_foreground:g}; lower it"
@@ -65,7 +67,9 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
             for name in catalog.counts()
             if name not in splits
         ]
-        notes = [*catalog.notes(), *lost, *journal.notes()]
+        masks = sum(split.masks for split in splits.values())
+        unseen = levels.unseen(covered=any(split.mask_coverage for split in splits.values())) if masks else []
+        notes = [*catalog.notes(), *lost, *unseen, *journal.notes()]
         result = Manifest(
             cast(StoredRecipe, asdict(chosen)), splits, _options(config), journal.converted(), len(rejected), notes
         )
@@ -189,16 +193,16 @@ def _catalog(
 
 
 def _write_samples(
-    stage: Staging,
+    writer: Writer,
+    journal: Journal,
     catalog: Catalog,
     preparation: Preparation,
     chosen: Recipe,
-    config: ShardConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write every sample that is not in a finished tar file yet."""
-    total, writer = sum(catalog.counts().values()), Writer(stage, config)
-    rank, region = stage.journal["position"] or (0, 0)
+    total = sum(catalog.counts().values())
+    rank, region = journal["position"] or (0, 0)
     try:
         for made in preparation.prepare(chosen, catalog.listed(rank), (rank, region)):
             writer.write(made)

@@ -20,7 +20,7 @@ from medsass.data.formats import depth, geometry, kinds
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
-from medsass.data.formats.mask import BRIGHT_ZERO, Levels, by_colour, mask_of
+from medsass.data.formats.mask import BRIGHT_ZERO, Seen, by_colour, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.photos import integrity
@@ -157,7 +157,7 @@ class SourceFile:
         limits = depth.limits(self.image, region.frame, self.config.range, self.recipe.window)
         return depth.scaled(array, limits, bits, self.image.padding), limits
 
-    def mask(self, region: Region) -> tuple[NDArray[np.uint8], dict[str, Levels]] | None:
+    def mask(self, region: Region) -> tuple[NDArray[np.uint8], dict[str, Seen]] | None:
         """Read a region's mask, (h, w) uint8 in {0, 1}, with the levels of each file by name; None without one. Its size is the
         region's unless the recipe lets masks be resized.
         """

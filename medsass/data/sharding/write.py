@@ -15,9 +15,9 @@ from medsass.data.shards.tar import ShardWriter
 class Writer:
     """Writes samples into the tar files of `stage`, and what is refused into its journal."""
 
-    def __init__(self, stage: Staging, config: ShardConfig) -> None:
+    def __init__(self, stage: Staging, config: ShardConfig, levels: DatasetLevels) -> None:
         self._stage, self._journal, self._config = stage, stage.journal, config
-        self._levels = DatasetLevels(stage.journal.database)
+        self._levels = levels
         self._tars: ShardWriter | None = None
         self._twins = False  # whether another split holds anything that an image could equal
         self._known: tuple[NDArray[np.int64], list[str]] | None = None  # perceptual hashes of other splits

@@ -209,14 +209,17 @@ def png_of_few_bits(path: Path, array: np.ndarray, bits: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
 
 
+@pytest.mark.parametrize("foreground", ["binary", "nonzero", "half", (255,), ("#ffffff",)])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_mask_that_only_its_alpha_tells_counts_by_it(mode: str, suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jp2"])
+def test_mask_that_only_its_alpha_tells_counts_by_it(
+    mode: str, suffix: str, foreground: Foreground, tmp_path: Path
+) -> None:
     alpha = np.random.default_rng(4).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
     bands = Image.new(mode[:-1], (7, 9), "white")
     bands.putalpha(Image.fromarray(alpha))
-    bands.save(tmp_path / f"m.{suffix}")
-    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"]), alpha > 0)
+    bands.save(tmp_path / f"m.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    np.testing.assert_array_equal(read_mask([tmp_path / f"m.{suffix}"], foreground), alpha > 0)
 
 
 def test_colours_and_alpha_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_no_pixels_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def as_stored(name: str, data: bytes) -> np.ndarray:
-    with open_image(Path(name), Selection(raw=True), data) as picture:
+    with open_image(Path(name), Selection(mask=True, raw=True), data) as picture:
         array = picture.read()
         assert (picture.dtype, picture.converted) == (array.dtype, "")
         return array

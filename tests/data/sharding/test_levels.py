@@ -180,3 +180,28 @@ def test_masks_whose_zero_is_shown_bright_are_told(form: str, some: bool, tmp_pa
     ]
     np.testing.assert_array_equal(masks, [square(255)] * 3)
     assert not any("bright" in note for note in shard.write(replace(config, foreground="1")).notes)
+
+
+@pytest.mark.parametrize(
+    ("foreground", "missing"), [("1,2", ""), ("1,20", "20"), ("20,30,2", "20, 30"), ("nonzero", "")]
+)
+def test_levels_that_no_mask_holds_are_told(foreground: str, missing: str, tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", square(1, 2), square(1), square(2))
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", foreground=foreground))
+    told = [note for note in manifest.notes if "no mask holds" in note]
+    assert told == ([f"WARNING: no mask holds {missing} of --foreground {foreground}"] if missing else [])
+
+
+@pytest.mark.parametrize("foreground", ["7", "7,8", "#ff0000", "half"])
+def test_a_rule_by_which_all_masks_are_ground_is_refused(foreground: str, tmp_path: Path) -> None:
+    source = dataset(tmp_path / "source", square(1, 2), square(1), square(2))
+    with pytest.raises(ValueError, match=f"no mask holds any foreground by --foreground {foreground}; without"):
+        shard.write(ShardConfig(source, tmp_path / "out", foreground=foreground))
+    assert not (tmp_path / "out").exists()
+
+
+def test_colours_that_no_mask_holds_are_told(tmp_path: Path) -> None:
+    masks = [np.stack([square(255), square(), square()], -1), np.stack([square(), square(255), square()], -1)] * 2
+    source = dataset(tmp_path / "source", *masks)
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", foreground="#ff0000,#00FF00,#00ff01"))
+    assert "WARNING: no mask holds #00ff01 of --foreground #ff0000,#00FF00,#00ff01" in manifest.notes

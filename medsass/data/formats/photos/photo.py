@@ -68,7 +68,8 @@ class Photo(ImageFile):
         check_level(view, 1)
         image = identify(data)
         plan = _gray_bmp(image, data)
-        plan = plan or (_as_stored(image, data) if view.raw and not view.channels else None)
+        stored = view.raw or (view.mask and image.mode in _ALPHA)
+        plan = plan or (_as_stored(image, data) if stored and not view.channels else None)
         plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
         self._channels = pick_channels(view, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
@@ -211,9 +212,20 @@ def _by_pillow(image: Image.Image, view: Selection) -> _Plan:
                 image.seek(frame)
             image.load()
             image.info.pop("transparency", None)  # of a palette: converting to RGB would warn of it
+            if image.mode == "P":
+                _check_palette(image)
             return np.asarray(image if image.mode == mode else image.convert(mode))
 
     return _Plan(decode, _CHANNELS.get(mode, 1), np.dtype(ImageMode.getmode(mode).typestr), converted)
+
+
+def _check_palette(image: Image.Image) -> None:
+    """Raise `ValueError` where pixels have an index for which the palette has no colour, which decoders show black."""
+    colours, last = len(image.getpalette() or ()) // 3, int(np.asarray(image).max(initial=0))
+    if last >= colours:
+        raise ValueError(
+            f"pixels of colour {last}, and a palette of colours 0 to {colours - 1}; save it anew as RGB or gray"
+        )
 
 
 def _deep_png(data: bytes, view: Selection) -> _Plan | None:
@@ -252,7 +264,7 @@ def _opaque(plan: _Plan, view: Selection) -> _Plan:
     """Return the plan without alpha, where the file has one and channels are not chosen; of a mask with what it shows."""
     if plan.count not in (2, 4) or view.channels:
         return plan
-    if not view.raw:
+    if not view.mask:
         return replace(plan, converted="alpha dropped")
     return replace(plan, decode=lambda frame: geometry.without_alpha(plan.decode(frame)), count=plan.count - 1)
 

@@ -248,3 +248,12 @@ def test_frames_of_an_animation_are_read_where_they_are_asked_for(kind: str) -> 
     with open_image(Path(), Selection(frames=1), buffer.getvalue()) as picture:
         np.testing.assert_array_equal(picture.read()[5, 5], colours[1])
         assert picture.converted.startswith("frame 1 of 3")
+
+
+@pytest.mark.parametrize("colours", [1, 4, 15])
+def test_an_index_without_a_colour_is_refused(colours: int) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in np.arange(16, dtype=np.uint8).reshape(4, 4))
+    data = png(header(4, 4, b"\x08\x03"), (b"PLTE", bytes(3 * colours)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    with pytest.raises(ValueError, match=f"pixels of colour 15, and a palette of colours 0 to {colours - 1}; save it"):
+        read(data)
+    np.testing.assert_array_equal(read(data, Selection(mask=True, raw=True)).ravel(), range(16))

@@ -86,11 +86,12 @@ def test_tasks_of_a_home_go_to_one_worker_and_errors_come_back(pool: Pool, sourc
 
 
 ENDING = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.sharding.workers import prepare
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a suite in the background of a shell ignores
 def stop(done, total):
     print("ready", flush=True)
     time.sleep(60)
