@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medsass.data.formats import kinds
-from medsass.data.sharding.catalog import classes, headers, layout, names, pairing, splits, twins, volumes
+from medsass.data.sharding.catalog import classes, headers, layout, leaks, names, pairing, splits, twins, volumes
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.pairing import Pairing
@@ -88,11 +88,11 @@ class Catalog:
         if recipe.name == "folder" and not recipe.exact_splits and (named := splits.by_folders(self._database)):
             self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
-        if aside := headers.group(self._database, self.listing, source, recipe, group_by):
-            self._over["labels, overviews and smaller resolutions of DICOM slides"] = aside
+        aside, alike = headers.group(self._database, self.listing, source, recipe, group_by)
+        self._over |= Counter({"labels, overviews and smaller resolutions of DICOM slides": aside} if aside else {})
         pair = twins.find(self._database) if guessed else None
         united = volumes.unite(self._database, max(images.every for images in recipe.images))
-        for note in [*united, *splits.settle(self._database, recipe, group_by)]:
+        for note in [*alike, *united, *splits.settle(self._database, recipe, group_by)]:
             self._say(note)
         self._sort(recipe)
         self._note(recipe, matched, group_by, guessed, pair)
@@ -259,7 +259,7 @@ class Catalog:
             for split in recipe.splits:
                 if split not in counts:
                     self._say(f"split '{split}' got no image: there are more splits than groups")
-        for note in [*splits.notes(self._database, recipe, group_by), *pairing.united(self._database)]:
+        for note in [*leaks.notes(self._database, recipe, group_by), *pairing.united(self._database)]:
             self._say(note)
 
     def _note_rest(self, recipe: Recipe) -> None:

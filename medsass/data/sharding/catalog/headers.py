@@ -1,6 +1,7 @@
 """Patient and series of DICOM files, from their headers, so that a patient's images stay in one split."""
 
 import sqlite3
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -14,7 +15,7 @@ from medsass.data.formats.dicom.grouping import TAGS, Orientations, Slice, slice
 from medsass.data.formats.dicom.resolutions import Resolution
 from medsass.data.sharding.catalog import tars
 from medsass.data.sharding.catalog.listing import Listing, Stat
-from medsass.data.sharding.catalog.splits import digest
+from medsass.data.sharding.catalog.splits import digest, named
 from medsass.data.sharding.recipe import Recipe
 
 _TAGS = ("PatientID", "SeriesInstanceUID", "StudyInstanceUID")
@@ -33,22 +34,27 @@ class _Header(NamedTuple):
     slice: Slice | None
 
 
-def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str) -> int:
+def group(
+    database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str
+) -> tuple[int, list[str]]:
     """Enter patients, or series, as the groups of DICOM files in the catalog's table of images that were found, and leave out
     what lies beside the images of slides: labels (which name patients), overviews, and all resolutions but the highest.
 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
-    by its series: as the patient that another file of it names. Returns the number of files that are left out.
+    by its series: as the patient that another file of it names. Where all files have one ID, as after some anonymizers, names,
+    studies or series are the groups. Returns the number of files that are left out, and notes for the user.
     """
     images = [image for (image,) in database.execute("SELECT image FROM found") if _may_be_dicom(image)]
     own = group_by in ("patient", "series") or (not group_by and not recipe.groups)
     slides, known, patients = list[tuple[str, Resolution]](), Orientations(), dict[str, str]()
+    held = dict[str, _Header]()
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(images), _AT_ONCE):
             some = images[start : start + _AT_ONCE]
             read = pool.map(partial(_read, source, series=group_by == "series"), some, listing.stats(some))
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
+            held |= found
             patients |= {other: str(header.group) for _, header in found for other in header.others}
             rows = [
                 (header.group, header.group if own else None, *_series(header.slice, known), image)
@@ -59,10 +65,29 @@ def group(database: sqlite3.Connection, listing: Listing, source: Path, recipe: 
     for column in ("named", "grp"):
         change = f"UPDATE found SET {column} = ? WHERE {column} = ?"
         database.executemany(change, [(patient, other) for other, patient in patients.items()])
+    notes = _by_other_than_patient(database, held) if own and not group_by else []
     smaller = [(image,) for image in resolutions.lesser(slides)]
     database.executemany("DELETE FROM found WHERE image = ?", smaller)
     database.executemany("INSERT INTO aside VALUES (?)", smaller)
-    return len(smaller)
+    return len(smaller), notes
+
+
+def _by_other_than_patient(database: sqlite3.Connection, headers: Mapping[str, _Header]) -> list[str]:
+    """Group DICOM files that all have one PatientID by what their names, studies or series tell apart. Returns a note of it."""
+    if len({header.group for header in headers.values()}) > 1 or not all(header.others for header in headers.values()):
+        return []
+    ways: list[tuple[str, Callable[[str], str | None]]] = [("name", named)]
+    ways += [(what, lambda image, at=at: headers[image].others[at]) for at, what in ((0, "study"), (-1, "series"))]  # type: ignore[misc]
+    for what, way in ways:
+        groups = {image: way(image) for image in headers}
+        if len(different := {*groups.values()}) > 1 and None not in different:
+            rows = [(value, value, image) for image, value in groups.items()]
+            database.executemany("UPDATE found SET named = ?, grp = ? WHERE image = ?", rows)
+            return [
+                f"all {len(headers)} DICOM files have one PatientID, so that their {what} is their group; if they are one "
+                "patient's, scores will be too good"
+            ]
+    return []
 
 
 def _may_be_dicom(image: str) -> bool:

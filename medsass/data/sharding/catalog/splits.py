@@ -6,8 +6,7 @@ A recipe says it by regular expressions; else it is taken from names where they 
 import hashlib
 import re
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import islice
 from unicodedata import normalize
@@ -20,9 +19,6 @@ Rule = Callable[[str], str | None]  # the path of an image -> its group
 BUILT_IN = (UNGROUPED, "folder", "patient", "series")
 
 _MANY = 1000  # groups from which on no split is empty by hash
-_NAMES = 1000  # that are compared
-_SPLITS = 3  # train, val and test
-_BEGINNING = "(?:^|/)(?P<group>[^/]*?[0-9]+)[-_. ][^/]*$"  # of a file's name, up to a number
 _WHO = r"(?:patient|pat|subject|subj|sub|case|donor|person|animal|mouse)"
 _KNOWN = (  # each with the text that names a group
     re.compile(r"(TCGA[-_][A-Z0-9]{2}[-_][A-Z0-9]{4})"),
@@ -34,7 +30,10 @@ _KNOWN = (  # each with the text that names a group
     re.compile(
         rf"(?i:(?:^|/)({_WHO}(?:[-_ ][a-z]*)?\d+)(?!(?<=\D[23])d)[a-z](?=[-_. /]|$))"
     ),  # Patient01A; 2D is no number
-    re.compile(r"(?:^|/)([A-Z][A-Za-z]*(?:-[A-Z][A-Za-z]*)*-\d{3,5})/"),  # LIDC-IDRI-0001
+    re.compile(
+        r"(?:^|/)([A-Z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)*-0\d{2,4}|[A-Z]+(?:-[A-Z]+)+-[1-9]\d{2,4})/"
+    ),  # LIDC-IDRI-0001
+    re.compile(r"(SOB_[BM]_[A-Z]+-\d+-[0-9A-Z]+)-\d+-\d+"),  # a slide of BreakHis at one magnification
     re.compile(r"(?:^|/)([Pp]\d{1,5})/"),
     re.compile(
         r"(?i:(?:^|/)([^/]+?)[-_](?:x\d+[-_]y\d+|y\d+[-_]x\d+|r(?:ow)?\d+[-_]c(?:ol)?\d+)(?:[-_]\w+)?\.[a-z]+$)"
@@ -146,12 +145,17 @@ def known(recipe: Recipe) -> Rule:
 
 
 def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
-    """Make each image of which no group is known a group of its own. Returns a note where the user may not expect that.
+    """Make each image of which no group is known a group of its own, and one where a folder has it in several formats. Returns a
+    note where the user may not expect that.
 
     Raises `ValueError` where the groups that were asked for are none of any image.
     """
     (held,) = database.execute("SELECT count(grp) FROM found").fetchone()
     images, first = database.execute("SELECT count(*), min(image) FROM found WHERE grp IS NULL").fetchone()
+    if group_by != UNGROUPED:
+        several = """SELECT first, image FROM (SELECT image, min(image) OVER own AS first, count(*) OVER own AS count
+                     FROM found JOIN files ON image = path WHERE grp IS NULL WINDOW own AS (PARTITION BY folder, stem)) WHERE count > 1"""
+        database.executemany("UPDATE found SET grp = ? WHERE image = ?", database.execute(several).fetchall())
     database.execute("UPDATE found SET grp = image WHERE grp IS NULL")
     if not images or group_by == UNGROUPED or not (group_by or recipe.groups):
         return []
@@ -161,81 +165,6 @@ def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[
             f"{', '.join([*recipe.groups, *BUILT_IN])}, or a regular expression with (?P<group>...) that is searched in the path"
         )
     return [f"{images} images do not match the pattern of their group, such as '{first}': each is its own group"]
-
-
-def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
-    """Return notes on the groups of the catalog: how many there are, or could be, and those in two splits."""
-    found = []
-    own = "SELECT count(*), count(DISTINCT named), min(named) FROM found WHERE named NOT NULL"
-    images, groups, first = database.execute(own).fetchone()
-    if groups and images > groups and not group_by and not recipe.groups:
-        found.append(
-            f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}{_others(database)}"
-        )
-    elif not groups and not group_by and recipe.name == "folder":
-        found += filter(None, (_by_folder(database), _by_beginning(database)))
-    query = """SELECT named, group_concat(DISTINCT split), max(given) FROM found JOIN samples USING (image) WHERE named NOT NULL
-               GROUP BY named HAVING count(DISTINCT split) > 1"""
-    leaks = database.execute(query).fetchall()
-    if leaks:
-        name, splits, given = leaks[0]
-        remedy = "--split shares all images anew and" if given and recipe.name == "folder" else "--group-by"
-        found.append(
-            f"WARNING: {len(leaks)} of {groups} groups have images in several splits, such as {name!r} in "
-            f"{splits.replace(',', ' and ')}: scores will be too good; {remedy} keeps a patient's images together"
-        )
-    return found
-
-
-def _others(database: sqlite3.Connection) -> str:
-    """Return what a note says of images that name no group where others do."""
-    query = "SELECT count(*), min(image) FROM found WHERE named IS NULL"
-    count, first = database.execute(query).fetchone()
-    return f"; {count} others, such as '{first}', name none: each is its own group" if count else ""
-
-
-def _by_folder(database: sqlite3.Connection) -> str:
-    """Return a note where several folders with several images, which name no split, may be patients."""
-    query = "SELECT folder FROM found JOIN files ON image = path GROUP BY folder HAVING count(*) > 1"
-    steps = [folder.split("/") for (folder,) in database.execute(query)]
-    shapes = Counter(re.sub(r"\d+", "", name) for name in {path[-1] for path in steps})
-    own = [path for path in steps if not names.split_of(path[-1]) or shapes[re.sub(r"\d+", "", path[-1])] > _SPLITS]
-    few = [_without_split(path, shapes) for path in own]
-    beside = Counter(few)  # train/source and test/source are no patients
-    folders = sum(beside[path] == 1 for path in few)
-    return (
-        f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
-        "are patients, --group-by folder keeps them together"
-        if folders > 2
-        else ""
-    )
-
-
-def _without_split(steps: Sequence[str], shapes: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the steps of a folder without the first that names a split, and those like it; BraTS20_Training_001 names none, by the
-    number of folders of that name without its digits.
-    """
-    split = next((step for step in steps if names.split_of(step) and shapes[re.sub(r"\d+", "", step)] <= _SPLITS), "")
-    return tuple(step for step in steps if step != split)
-
-
-def _by_beginning(database: sqlite3.Connection) -> str:
-    """Return a note where most names share a beginning up to a number with others of their folder, as those of a patient do."""
-    begun = defaultdict[str, list[str]](list)
-    query = "SELECT image FROM found WHERE given = '' ORDER BY image LIMIT ?"
-    images = [image for (image,) in database.execute(query, (_NAMES,))]
-    for image in images:
-        if start := re.search(_BEGINNING, image):
-            begun[start["group"]].append(image)
-    several = [alike for alike in begun.values() if len(alike) > 1]
-    apart = any(len({image.rpartition("/")[0] for image in alike}) > 1 for alike in several)
-    if apart or len(several) < 2 or 2 * sum(map(len, several)) <= len(images):
-        return ""
-    one, other = several[0][:2]
-    return (
-        f"no patients are known by names or headers; if images such as '{one}' and '{other}' are of one patient, "
-        f"--group-by '{_BEGINNING}' keeps them together"
-    )
 
 
 def by_hash(group: str, recipe: Recipe) -> str:

@@ -37,9 +37,9 @@ def test_slices_of_a_patient_stay_in_one_split(suffix: str, tmp_path: Path) -> N
 
 
 def test_spaces_around_an_id_do_not_count(tmp_path: Path) -> None:
-    for i, patient in enumerate(["P1", " P1", "P1 "]):
+    for i, patient in enumerate(["P1", " P1", "P1 ", "P2"]):
         dicom(tmp_path / f"{i}/a.dcm", PatientID=patient, SeriesInstanceUID=f"1.2.{i}")
-    assert len({entry.group for entry in find(tmp_path, FOLDER).entries}) == 1
+    assert len({entry.group for entry in find(tmp_path, FOLDER).entries}) == 2
 
 
 def test_files_without_an_id_count_by_their_study(tmp_path: Path) -> None:
@@ -93,3 +93,19 @@ def test_a_patient_named_by_a_folder_is_warned_of_where_headers_name_none(tmp_pa
         for i in range(8):
             dicom(tmp_path / f"patient_{patient:02d}/{i}.dcm")
     assert any("images in several splits, such as 'patient_0" in note for note in find(tmp_path, FOLDER, "image").notes)
+
+
+@pytest.mark.parametrize(("folder", "tags", "way", "groups"), [
+    ("patient_{}", {}, "name", 6), ("{}", {"StudyInstanceUID": "1.3.{}"}, "study", 6), ("{}", {"StudyInstanceUID": "1.3"}, "series", 6),
+    ("{}", {"SeriesInstanceUID": "1.2"}, "", 1),
+])  # fmt: skip
+def test_one_id_of_all_files_is_no_patient(folder: str, tags: dict, way: str, groups: int, tmp_path: Path) -> None:
+    for p in range(6):
+        ids = {name: value.format(p) for name, value in ({"SeriesInstanceUID": "1.2.{}"} | tags).items()}
+        for i in range(3):
+            dicom(tmp_path / folder.format(p) / f"{i}.dcm", PatientID="ANONYMOUS", **ids)
+    found = find(tmp_path, FOLDER)
+    assert len({entry.group for entry in found.entries}) == groups
+    told = [note for note in found.notes if note.startswith("all 18 DICOM files have one PatientID")]
+    assert ([f"their {way} is" in note for note in told]) == [True] * bool(way)
+    assert {entry.group for entry in find(tmp_path, FOLDER, "patient").entries} == {found.entries[0].group} or way

@@ -21,6 +21,8 @@ FOLDER = recipe.load("folder")
 @pytest.mark.parametrize(("path", "expected"), [
     ("patient_12/scan/3.png", "patient_12"), ("x/sub-01/ses-1/anat.nii.gz", "sub-01"), ("case7_slice_3.png", "case7"),
     ("PAT0/001.dcm", "PAT0"), ("Subject 3/a.png", "Subject 3"), ("P012/a.png", "P012"), ("LIDC-IDRI-0001/1/2.dcm", "LIDC-IDRI-0001"),
+    ("QIN-BREAST-01-0001/a.png", "QIN-BREAST-01-0001"), ("LUNG1-001/1.dcm", "LUNG1-001"),
+    ("Kvasir-1000/a.png", None), ("ISIC-2018/a.jpg", None), ("SOB_B_TA-14-16184CD-40-001.png", "SOB_B_TA-14-16184CD"),
     ("x/TCGA-A7-A13E-01Z-00-DX1.png", "TCGA-A7-A13E"), ("slide_a_x512_y1024.png", "slide_a"), ("T1-tile-17.jpg", "T1"),
     ("TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"), ("s/slide-b_512_0.png", "slide-b"), ("slide_b_0_1050.png", "slide_b"),
     ("c_y0_x512_rgb.png", "c"), ("CHNCXR_0001_0.png", None), ("imagesTr/X_001_0000.png", None), ("scan_12_1.png", None),
@@ -203,7 +205,7 @@ def test_names_that_go_on_after_a_number_may_be_of_one_patient(pattern: str, tmp
 
 @pytest.mark.parametrize("files", [
     [f"IMG_{i:03}.png" for i in range(9)], [f"CHNCXR_{i:04}_0.png" for i in range(9)], [f"1.3.6.{i}.png" for i in range(9)],
-    [f"{i}a{i}-{i}.png" for i in range(9)], [f"x_{i % 4}_{i}.png" for i in range(2)], [f"{c}/1_{i}.png" for c in "ab" for i in range(4)],
+    [f"{i}a{i}-{i}.png" for i in range(9)], [f"x_{i % 4}_{i}.png" for i in range(2)], [f"{c}/1_{c}{i}.png" for c in "ab" for i in range(4)],
     [f"train/{p}_{i}.png" for p in (1, 2) for i in (1, 2)] + ["val/9.png", "test/10.png"],
 ])  # fmt: skip
 def test_names_of_one_file_a_number_are_not_told_of(files: list[str], tmp_path: Path) -> None:
@@ -225,3 +227,27 @@ def test_a_patient_in_two_splits_that_folders_name_is_kept_together_by_sharing_a
     assert warning.endswith("--split shares all images anew and keeps a patient's images together")
     chosen = replace(FOLDER, exact_splits=True)
     assert not [note for note in find(tmp_path, chosen).notes if note.startswith("WARNING")]
+
+
+@pytest.mark.parametrize("folders", ["T1 T2", "x/flair x/t2", "a b c"])
+def test_namesakes_in_sister_folders_may_be_of_one_patient(folders: str, tmp_path: Path) -> None:
+    make(tmp_path, *(f"{folder}/{i:03}.png" for folder in folders.split() for i in range(8)))
+    (note,) = [note for note in find(tmp_path, FOLDER).notes if note.startswith("no patients")]
+    groups = Counter(entry.group for entry in find(tmp_path, FOLDER, note.split("'")[5]).entries)
+    assert {*groups.values()} == {len(folders.split())}
+
+
+@pytest.mark.parametrize("names", [("01", "02"), ("seq1", "seq2")])
+def test_two_numbered_folders_may_be_patients(names: tuple[str, str], tmp_path: Path) -> None:
+    make(tmp_path, *(f"{folder}/{folder}{i}.png" for folder in names for i in range(8)))
+    assert any("if the 2 folders with several images are patients" in note for note in find(tmp_path, FOLDER).notes)
+
+
+def test_one_picture_in_two_formats_stays_in_one_split(tmp_path: Path) -> None:
+    make(tmp_path, *(f"a/{i}.{suffix}" for i in range(40) for suffix in ("png", "tif")), "b/0.png")
+    found = find(tmp_path, FOLDER)
+    where = defaultdict(set)
+    for entry in found.entries:
+        where[entry.image.rpartition(".")[0]].add(entry.split)
+    assert all(len(splits) == 1 for splits in where.values())
+    assert len({entry.group for entry in found.entries}) == 41
