@@ -70,7 +70,7 @@ def test_masks_of_more_than_two_levels_need_a_word(source: Path, tmp_path: Path)
     words = [source, tmp_path / "out", "--images", "images/*", "--masks", "masks/*"]
     code, error = command(*words)
     assert code == 2
-    assert "the masks hold the levels 0 (of images/" in error
+    assert "the masks hold the levels 0 (the mask of images/" in error
     assert (
         "so that one rule must say what is foreground in all of them: --foreground 1,2,3,127,128,200,255 (some of these levels)"
         in error

@@ -16,7 +16,7 @@ from medsass import __version__, files
 from medsass.config import ShardConfig, schema
 from medsass.data import dali
 from medsass.data.sharding import recipe, staging
-from medsass.data.sharding.catalog import names, pairing, tars
+from medsass.data.sharding.catalog import globs, names, tars
 from medsass.data.sharding.catalog.catalog import ANY, Catalog
 from medsass.data.sharding.journal import LAYOUT, Journal
 from medsass.data.sharding.levels import DatasetLevels
@@ -105,7 +105,7 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
             raise ValueError(
                 f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
             )
-        folder = next(filter(None, map(names.masks_folder, pairing.expand(config.images))), "")
+        folder = next(filter(None, map(names.masks_folder, globs.expand(config.images))), "")
         if folder and not names.may_be_task(folder):
             raise ValueError(
                 f"--images '{config.images}' names a folder of masks, '{folder}'; rename it if it holds images"
@@ -172,8 +172,8 @@ def _catalog(
     before = journal["state"]
     if before is not None:
         _compare(before, state)
-        globs = pairing.expand(chosen.tars) if chosen.tars else ()
-        if changed := ", ".join(catalog.listing.changed(config.source, globs, chosen.classes.extension)):
+        found = globs.expand(chosen.tars) if chosen.tars else ()
+        if changed := ", ".join(catalog.listing.changed(config.source, found, chosen.classes.extension)):
             reason = f"{config.source} has changed since the run was interrupted ({changed})"
             raise MismatchError(f"{reason}; start again with --overwrite")
         return catalog, schema.check(Recipe, journal["recipe"])

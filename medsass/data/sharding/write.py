@@ -47,7 +47,7 @@ class Writer:
 
     def _reject(self, refused: Rejected) -> None:
         if refused.levels:
-            self._levels.add(f"of {refused.file}", refused.levels)
+            self._levels.add(f"the mask of {refused.file}", refused.levels)
         if self._config.strict:
             raise ValueError(f"{self._config.source / refused.file}: {refused.reason} (--strict)")
         self._journal.reject(refused.file, refused.split, refused.reason)

@@ -14,8 +14,19 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medsass.data.formats import kinds
-from medsass.data.sharding.catalog import classes, headers, layout, leaks, names, pairing, splits, twins, volumes
+from medsass.data.sharding.catalog import (
+    classes,
+    globs,
+    headers,
+    layout,
+    leaks,
+    names,
+    notes,
+    pairing,
+    splits,
+    twins,
+    volumes,
+)
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.pairing import Pairing
@@ -54,7 +65,7 @@ class Catalog:
         run(
             "CREATE TABLE samples (rank INTEGER PRIMARY KEY, key, image, masks, split, label, grp, entry INTEGER, slices)"
         )
-        self.listing.fill(source, pairing.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
+        self.listing.fill(source, globs.expand(recipe.tars) if recipe.tars else (), recipe.classes.extension)
         self._pairing = Pairing(self._database, self.listing, self.listing.can_be_read)
         self._over: Counter[str] = Counter()
         self._tasks = names.task_folders(folders := [folder for (folder,) in run("SELECT DISTINCT folder FROM files")])
@@ -69,13 +80,8 @@ class Catalog:
         find, labels = splits.rule(recipe, group_by), classes.read(source, recipe)
         matched = [self._find(table, recipe, labels, find, guessed) for table in range(len(recipe.images))]
         if not any(matched):
-            globs = ", ".join(f"'{images.path}'" for images in recipe.images)
             over = f" ({self._passed_over()})" if self._over else ""
-            over += "".join(f" ({tar}: {fault})" for tar, fault in list(self.listing.damaged.items())[:1])
-            remedy = "check SOURCE and the recipe"
-            if not recipe.tars and run("SELECT 1 FROM files WHERE name LIKE '%.tar' LIMIT 1").fetchone():
-                remedy = "its tar files are read with --recipe webdataset"
-            raise FileNotFoundError(f"{source}: no image matches {globs} of recipe '{recipe.name}'{over}; {remedy}")
+            raise FileNotFoundError(f"{source}: {notes.unmatched(self._database, self.listing, recipe, over)}")
         for images, hit in zip(recipe.images, matched, strict=True):
             if hit and images.classes and not (source / images.classes).is_file():
                 raise FileNotFoundError(
@@ -199,7 +205,7 @@ class Catalog:
         """Give each image its key and its split, and store all in their final order."""
         run = self._database.execute
         sizes = run("SELECT grp, count(*) FROM found WHERE given = '' GROUP BY grp")
-        choice, notes = splits.choose(sizes, lambda: run("SELECT image, 1 FROM found WHERE given = ''"), recipe)
+        choice, told = splits.choose(sizes, lambda: run("SELECT image, 1 FROM found WHERE given = ''"), recipe)
         sizes.close()  # of many groups not all are read, and an open query locks the tables
         given = (split for (split,) in run("SELECT DISTINCT given FROM found WHERE given != '' ORDER BY entry, given"))
         named = (images.split for images in recipe.images if images.split)
@@ -222,7 +228,7 @@ class Catalog:
         run("""INSERT INTO samples SELECT row_number() OVER (ORDER BY split_order, digest, key) - 1,
                key, image, masks, split, label, grp, entry, slices FROM unsorted""")
         run("DROP TABLE unsorted")
-        for note in notes:
+        for note in told:
             self._say(note)
 
     def _note(
@@ -253,7 +259,8 @@ class Catalog:
                 f"--images '{pair[0]}' --masks '{pair[1]}'"
             )
         if guessed or recipe.tars:
-            self._note_rest(recipe)
+            for note in notes.rest(self._database, self.listing, recipe, self._tasks):
+                self._say(note)
         if self._database.execute("SELECT 1 FROM found WHERE given = ''").fetchone():
             counts = self.counts()
             for split in recipe.splits:
@@ -261,27 +268,6 @@ class Catalog:
                     self._say(f"split '{split}' got no image: there are more splits than groups")
         for note in [*leaks.notes(self._database, recipe, group_by), *pairing.united(self._database)]:
             self._say(note)
-
-    def _note_rest(self, recipe: Recipe) -> None:
-        """Note images that are no part of the layout, or of a sample that has an image already; and masks without an image."""
-        query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
-                   AND path NOT IN (SELECT mask FROM offered) AND path NOT IN (SELECT image FROM aside) ORDER BY path"""
-        images, masks = Counter[str](), Counter[str]()
-        can_be_read = kinds.by_name if recipe.tars else self.listing.can_be_read  # other members are not looked into
-        for (path,) in self._database.execute(query):
-            if not can_be_read(path) or self.listing.is_detached(path):
-                continue
-            folder = names.masks_path(path, self._tasks)
-            counted = masks if folder or names.is_mask(names.stem(path)) else images
-            counted[folder or path.rpartition("/")[0]] += 1
-        beside = "images are beside the one of their sample, whose masks they may be, and are not read"
-        for counted, what, remedy in (
-            (images, beside if recipe.tars else "images are no part of this layout", "--images reads them too"),
-            (masks, "masks have no image", "--masks pairs them"),
-        ):
-            if counted:
-                remedy = "a recipe's globs read them" if recipe.tars else remedy
-                self._say(f"{counted.total()} {what} (first in '{min(counted) or '.'}'); {remedy}")
 
     def _passed_over(self) -> str:
         """Return what was matched and is not read, counted by its reason."""

@@ -1,33 +1,27 @@
-"""Which masks belong to an image: globs with braces and placeholders, and what their wildcards stand for.
+"""Which masks belong to an image, by a glob of each.
 
 A pattern of masks with `{stem}`, `{name}`, `{dir}` or `{folder}` is filled in for each image, and `{number}` in it stands for digits, as
 of one object of several. Without one, an image and a mask are a
 pair where the wildcards of both globs stand for the same text: `*_img.tif` and `*_masks.tif`, or `images/**/*` and
 `masks/**/*` for two trees of the same folders. Suffixes do not count. Only where no wildcards agree at all, and one of the globs
-has none in its folders, do equal stems decide. Names are compared in Unicode's NFC, because macOS and others write accents differently.
+has none in its folders, do equal stems decide.
 
 In tar files `{key}` stands for a name up to its first dot, as in WebDatasets: `**/{key}.{jpg,png}` with `**/{key}.mask.*`. A sample,
 which is what has one folder and key, has one image and the masks of one glob, by the globs' order.
 """
 
-import glob
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from unicodedata import normalize
 
-from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
+from medsass.data.sharding.catalog.globs import PLACEHOLDER, Glob, expand, fill, filling, forms
 from medsass.data.sharding.catalog.listing import MAGIC, Listing
 from medsass.data.sharding.catalog.names import stem
 
-_PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
-_TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _NUMBER, _MARK = "{number}", "\ue000"  # digits in a pattern of masks, and what stands for them in none
 _STARS = re.compile(r"(?<=[^/*])\*{2,}|\*{2,}(?=[^/*])")  # {stem}* of any stem
-_STEPS = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that are resolved: empty ones, . and ..
 
 
 class Pairing:
@@ -48,7 +42,7 @@ class Pairing:
 
     def images(self, pattern: str) -> Iterator[tuple[str, "Glob"]]:
         """Yield each file that matches the pattern of images, once, with the glob that matches it."""
-        globs = [Glob(one) for one in expand(pattern)]
+        globs = [Glob(form) for one in expand(pattern) for form in forms(one)]
         for at, one in enumerate(globs):
             for path in self._match(one.pattern):
                 if (not one.keyed or one.fits(path)) and not any(other.fits(path) for other in globs[:at]):
@@ -59,16 +53,17 @@ class Pairing:
         `*_0000.png` and `*.png`.
         """
         for at, one in enumerate(dict.fromkeys(expand(masks))):
-            if not _PLACEHOLDER.search(one):
+            if not PLACEHOLDER.search(one):
                 self._insert(
                     (path, stem(path), found.wildcards(path), table, at)
-                    for found in [Glob(one)]
+                    for found in map(Glob, forms(one))
                     for path in self._match(found.pattern)
                     if (not found.keyed or found.fits(path)) and self._readable(path)
                 )
                 continue
             folders = {path.rpartition("/")[0] for path, _ in self.images(images)}
-            wide = {_STARS.sub("*", _fill(one, f"{folder}/", "*", any_name=True)) for folder in folders}
+            filled = {fill(one, f"{folder}/", "*", any_name=True) for folder in folders}
+            wide = {_STARS.sub("*", form) for text in filled for form in forms(text)}
             for pattern in sorted(wide):
                 self._insert((path, stem(path), None, table, at) for path in self._filled(pattern))
         if images != masks and all(self.offered(path, table) for path, _ in self.images(images)):
@@ -95,7 +90,7 @@ class Pairing:
 
     def rule(self, images: str, masks: str, table: int) -> str:
         """Return how images find their masks: "pattern", "key", "wildcards" or "stem"; "" where keys find none at all."""
-        if _PLACEHOLDER.search(masks):
+        if PLACEHOLDER.search(masks):
             return "pattern"
         if "{key}" in masks:
             any_mask = self._database.execute("SELECT 1 FROM offered WHERE entry = ? LIMIT 1", (table,)).fetchone()
@@ -175,112 +170,3 @@ def united(database: sqlite3.Connection) -> list[str]:
     return (
         [f"{count} images have several mask files, up to {most}, which are united (first: '{first}')"] if count else []
     )
-
-
-class Glob:
-    """A glob of images or masks; `{stem}` in it is a wildcard within a name that says what an image's stem is, and `{key}` one
-    that ends at the first dot.
-
-    Attributes:
-        pattern: the glob with `*` for `{stem}` and `{key}`.
-        keyed: whether it has a `{key}`.
-        fits: whether a path matches.
-    """
-
-    def __init__(self, pattern: str) -> None:
-        self._text, self.keyed = pattern, "{key}" in pattern
-        self.pattern = pattern.replace("{stem}", "*").replace("{key}", "*")
-        folder, _, name = pattern.rpartition("/")
-        name = name if name == "**" or self.keyed else stem(name)
-        above = "".join(
-            "((?:[^/]+/)*)" if step == "**" else _translated(step) + "/" for step in folder.split("/") if step
-        )
-        self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
-        self.fits = self._match if self.keyed else re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
-
-    def _found(self, path: str) -> "re.Match[str] | None":
-        folder, slash, name = path.rpartition("/")
-        return self._match(path if self.keyed else folder + slash + stem(name))
-
-    def wildcards(self, path: str) -> str | None:
-        """Return what the wildcards stand for in a path, None where it does not match."""
-        if (found := self._found(path)) is None:
-            return None
-        texts = found.groups()[: found.re.groupindex["stem"] if self.keyed else None]
-        return normalize("NFC", "\0".join(text.rstrip("/") for text in texts))
-
-    def stem(self, path: str) -> str:
-        """Return what `{stem}` or `{key}` stands for in a path, or the path's own stem."""
-        found = self._found(path) if self.keyed or "{stem}" in self._text else None
-        return found["stem"] if found else stem(path)
-
-    def as_mask(self, path: str, masks: str) -> str:
-        """Return the name that a glob of masks has for an image, as far as the wildcards say."""
-        folder, slash, name = masks.rpartition("/")
-        core, suffix = stem(name), name[len(stem(name)) :]
-        found, parts = self._found(path), _TOKEN.split(folder + slash + core)
-        values = [text.rstrip("/") for text in found.groups()] if found else []
-        if len(values) != len(parts) - 1:
-            return folder + slash + stem(path) + suffix
-        filled = "".join(a + b for a, b in zip(parts, [*values, ""], strict=True))
-        return re.sub("/+", "/", filled).lstrip("/") + suffix
-
-
-def _translated(step: str) -> str:
-    """Return a regular expression for one step of a glob, with a group for each wildcard."""
-
-    def group(token: str) -> str:
-        if token[0] == "[":
-            negated = token.startswith("[!")
-            held = re.sub(r"([\\\[\]^])", r"\\\1", token[2:-1] if negated else token[1:-1])
-            return re.escape(token[1]) if len(token) == 3 else f"([{'^' * negated}{held}])"  # [x] is a literal x
-        return {"?": "([^/])", "{stem}": "(?P<stem>[^/]+)", "{key}": "(?P<stem>[^./]+)"}.get(token, "([^/]*)")
-
-    texts, tokens = _TOKEN.split(step), _TOKEN.findall(step)
-    return "".join(re.escape(text) + token for text, token in zip(texts, [*map(group, tokens), ""], strict=True))
-
-
-def filling(pattern: str, image: str, found: Glob) -> list[str]:
-    """Return a mask pattern with its placeholders replaced by an image's values, in each form that Unicode has for them."""
-    texts = [_fill(pattern, image, found.stem(image))]
-    return texts if image.isascii() else [texts[0], *(normalize(form, texts[0]) for form in ("NFC", "NFD"))]
-
-
-@lru_cache(1 << 10)
-def expand(pattern: str) -> tuple[str, ...]:
-    """Return the globs that a pattern with braces stands for, as in `{images,scans}/*.{png,tif}`."""
-    try:
-        found = list(braceexpand(pattern)) if "{" in pattern else [pattern]
-    except ValueError as error:
-        raise ValueError(
-            f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"
-        ) from error
-    return tuple(_resolve(one) for one in found)
-
-
-def _fill(pattern: str, image: str, own: str, *, any_name: bool = False) -> str:
-    """Replace a mask pattern's placeholders by the image's values (its name by `*` with `any_name`)."""
-    folder, _, name = image.rpartition("/")
-    values = {"stem": own, "name": "*" if any_name else name, "dir": folder or ".", "folder": folder.rpartition("/")[2]}
-    if MAGIC.search(image):
-        wild = ("stem", "name") if any_name else ()
-        values = {key: value if key in wild else glob.escape(value) for key, value in values.items()}
-    return _resolve(_PLACEHOLDER.sub(lambda match: values[match[1]], pattern), filled=True)
-
-
-def _resolve(pattern: str, *, filled: bool = False) -> str:
-    """Resolve empty steps, `.` and `..` in a pattern; `{dir}/..` only when it is filled in.
-
-    Raises `ValueError` where it leads out of the source.
-    """
-    if not _STEPS.search(pattern):
-        return pattern
-    steps: list[str] = []
-    for step in pattern.split("/"):
-        if step == ".." and not steps:
-            raise ValueError(f"'{pattern}' leads out of SOURCE; give the folder above both as SOURCE")
-        if step == ".." and (filled or not (_PLACEHOLDER.search(steps[-1]) or steps[-1] == "..")):
-            steps.pop()
-        elif step not in ("", "."):
-            steps.append(step)
-    return "/".join(steps)

@@ -40,7 +40,10 @@ class Process:
         answer = os.read(self.status, _STATUS.size)
         self.leave()
         if not answer:
-            raise ChildProcessError("the server of the worker processes has ended; its last words, if any, are above")
+            raise ChildProcessError(
+                "the server of the worker processes was ended, perhaps for want of memory, of which fewer --workers need less; its last "
+                "words, if any, are above"
+            )
         return os.waitstatus_to_exitcode(*_STATUS.unpack(answer))
 
     def leave(self) -> None:

@@ -34,6 +34,13 @@ def test_source_without_a_matching_image_names_the_glob(tmp_path: Path) -> None:
     ) as caught:
         find(tmp_path, plain("images/*"))
     assert str(tmp_path) in str(caught.value)
+    with pytest.raises(
+        FileNotFoundError, match=r"'scans/\*' .*; it holds 'images/a.csv' and 'notes.txt'; check SOURCE"
+    ):
+        find(tmp_path, plain("scans/*"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="it is empty"):
+        find(tmp_path / "none", plain())
 
 
 def test_images_pair_with_masks_by_stem(tmp_path: Path) -> None:

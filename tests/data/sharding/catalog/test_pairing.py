@@ -5,14 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from medsass.data.sharding import recipe as recipes
 from medsass.data.sharding.catalog.names import stem
-from medsass.data.sharding.catalog.pairing import Glob, expand
 from tests.support.catalogued import find, make, masks, plain
-from tests.support.effort import examples
 
 
 @pytest.mark.parametrize(("images", "pattern", "image", "mask"), [
@@ -85,27 +81,11 @@ def test_images_without_a_mask_are_kept_and_counted(tmp_path: Path) -> None:
     assert "2 of 3 images have no mask and are kept (first: 'images/a.png'; 'masks/a' was looked for)" in found.notes
 
 
-@given(st.lists(st.sampled_from(["a", "é", "_", "1", "[", "]", "{", "-", " "]), min_size=1, max_size=8).map("".join))
-@examples(50)
-def test_wildcards_of_any_name(name: str) -> None:
-    path = f"d/{name}_img.png"
-    assert Glob("*/*_img.png").wildcards(path) == unicodedata.normalize("NFC", f"d\0{name}")
-    assert Glob("*/{stem}_img.png").stem(path) == name
-    assert Glob("*/*.tif").wildcards("d/e/x.tif") is None
-
-
 @pytest.mark.parametrize(("name", "expected"), [
     ("a.png", "a"), ("a.b.png", "a.b"), ("a.nii.gz", "a"), ("x/a.OME.TIF", "a"), (".png", ".png"), ("a", "a"), ("a.", "a."),
 ])  # fmt: skip
 def test_stem(name: str, expected: str) -> None:
     assert stem(name) == expected
-
-
-def test_unbalanced_brace_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"'\{a,b/\*.png': .*; a brace that is a part of a name is written as a wildcard, \?"
-    ):
-        expand("{a,b/*.png")
 
 
 @pytest.mark.parametrize(
