@@ -118,6 +118,18 @@ class Journal:
         rows = self.database.execute(query, (split,)).fetchall()
         return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
+    def flat(self) -> tuple[str, str, str]:
+        """Return how many of the images hold two gray values only, in all that is stored of them, if these are many, as "3 of 6", with
+        the path of one and of another that does not; else "".
+        """
+        ranks = "SELECT rank, min(two_tone) AS flat FROM stored GROUP BY rank"
+        query = f"SELECT count(*), sum(flat), min(iif(flat, rank, NULL)), min(iif(flat, NULL, rank)) FROM ({ranks})"
+        count, flat, *found = self.database.execute(query).fetchone()
+        if not flat or flat < _MANY * count:
+            return "", "", ""
+        paths = dict(self.database.execute("SELECT rank, image FROM samples WHERE rank IN (?, ?)", found))
+        return f"{flat} of {count}", paths[found[0]], paths.get(found[1], "")
+
     def shards(self, split: str = "") -> list[Shard]:
         """Return the finished tar files of a split, or of all."""
         query = "SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)"
@@ -199,12 +211,10 @@ class Journal:
     def notes(self) -> list[str]:
         """Return notes for the user: images that look like masks, identical images within a split, tiles skipped."""
         notes = self._pixel_notes()
-        count, flat, first = self.database.execute(
-            "SELECT count(*), sum(two_tone), min(CASE WHEN two_tone THEN key END) FROM stored"
-        ).fetchone()
-        if flat and flat >= _MANY * count:
+        flat, first, _ = self.flat()
+        if flat:
             notes.append(
-                f"WARNING: {flat} of {count} images hold two gray values only, as masks do, such as {first}; if they are masks, "
+                f"WARNING: {flat} images hold two gray values only, as masks do, such as {first}; if they are masks, "
                 "--images and --masks say so"
             )
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash

@@ -9,8 +9,8 @@ import sqlite3
 from medsass.data.formats.mask import Foreground, Seen
 
 
-class ClassesError(ValueError):
-    """The masks of a dataset hold several classes, and no option says which are foreground."""
+class MasksError(ValueError):
+    """The masks of a dataset hold several classes, or are among its images, and no option says what is what."""
 
 
 class DatasetLevels:
@@ -24,7 +24,7 @@ class DatasetLevels:
         self._known: dict[float | str, int] = dict(database.execute("SELECT level, alone FROM levels"))
 
     def add(self, mask: str, levels: Seen) -> None:
-        """Enter what a mask shows. Raises `ClassesError` where the levels of all masks cannot be ground and foreground."""
+        """Enter what a mask shows. Raises `MasksError` where the levels of all masks cannot be ground and foreground."""
         alone = len(levels) == 1 and levels != (0,)  # a mask that is taken for all foreground
         for level in levels:
             if alone <= self._known.get(level, -1):
@@ -44,12 +44,12 @@ class DatasetLevels:
             covered: whether some mask has foreground.
 
         Raises:
-            ClassesError: none has, by a rule that says what is foreground.
+            MasksError: none has, by a rule that says what is foreground.
         """
         named = () if isinstance(self._foreground, str) else self._foreground
         shown = ",".join(map(str, named)) or str(self._foreground)
         if not covered and (named or shown == "half"):
-            raise ClassesError(
+            raise MasksError(
                 f"no mask holds any foreground by --foreground {shown}; without the option, the levels that they hold are named, and "
                 "nonzero takes all but 0"
             )
@@ -64,7 +64,7 @@ class DatasetLevels:
                 for level, name in self._database.execute("SELECT level, mask FROM levels ORDER BY level")
             )
             foreground = ",".join(f"{level:g}" for level in few if level)
-            raise ClassesError(
+            raise MasksError(
                 f"the masks hold the levels {shown}, so that one rule must say what is foreground in all of them: --foreground "
                 f"{foreground} (some of these levels), nonzero, or half where edges are soft"
             )

@@ -21,6 +21,7 @@ from medsass.config import numbers, schema
 FOREGROUND: tuple[Literal["binary", "nonzero", "half"], ...] = ("binary", "nonzero", "half")
 _COLOUR = "#[0-9a-fA-F]{6}"
 Colour = Annotated[str, StringConstraints(pattern=f"^{_COLOUR}$")]
+FOLDER = "folder"  # the recipe of any folder
 UNGROUPED = "image"  # the --group-by in which each image is its own group
 
 
@@ -29,7 +30,7 @@ class Images:
     """A glob of images below the source, and where the mask of each is.
 
     Attributes:
-        path: glob of the images, with braces for several; `{stem}` is a wildcard that says what a name's stem is, `{key}` one
+        path: glob of the images ("", of the recipe folder alone, lets the layout be recognised), with braces for several; `{stem}` is a wildcard that says what a name's stem is, `{key}` one
             that ends at the first dot.
         masks: glob, or pattern that may hold `{stem}` and `{name}` (of the image file), `{dir}` and `{folder}` (its folder below the
             source, and that folder's name); several files that match are merged by union. Without a placeholder, an image and a mask are a pair
@@ -130,8 +131,8 @@ class Recipe:
     splits: Mapping[str, int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("at least one [[images]] table with a 'path' is needed")
+        if not self.images or (self.name != FOLDER and not all(images.path for images in self.images)):
+            raise ValueError("at least one [[images]] table with a 'path' is needed, and none without")
         patterns = [*((pattern, "group") for pattern in self.groups.values()), (self.classes.pattern, "class")]
         for pattern, name in patterns:
             try:

@@ -17,7 +17,7 @@ from medsass.config import ShardConfig, schema
 from medsass.data import dali
 from medsass.data.sharding import recipe, staging
 from medsass.data.sharding.catalog import globs, names, tars
-from medsass.data.sharding.catalog.catalog import ANY, Catalog
+from medsass.data.sharding.catalog.catalog import Catalog
 from medsass.data.sharding.journal import LAYOUT, Journal
 from medsass.data.sharding.levels import DatasetLevels
 from medsass.data.sharding.recipe import Recipe
@@ -40,11 +40,12 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
     """
     dali.check()
     chosen, config = resolve(config)
+    given = chosen.images[0].path
     with staging.opened(config.out, resume=config.resume, overwrite=config.overwrite) as stage:
         if stage is None:
             held = manifest.load(config.out)
             state = _state(chosen, config)
-            if chosen.tars or chosen.images[0].path == ANY:  # the layout that was recognised stands in the manifest
+            if chosen.tars or not given:  # the layout that was recognised stands in the manifest
                 state["recipe"] |= {name: dict(held.recipe)[name] for name in ("images", "splits")}
             _compare({"recipe": held.recipe, **asdict(held.options)}, state)
             return held
@@ -52,7 +53,9 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         with closing(Preparation(config, stage.copies)) as preparation:  # its workers start while the catalog is made
             catalog, chosen = _catalog(journal, chosen, config, stage.excluded)
             levels = DatasetLevels(journal.database, chosen.masks.foreground)
-            _write_samples(Writer(stage, config, levels), journal, catalog, preparation, chosen, progress)
+            named = bool(given) or any(images.masks for images in chosen.images)
+            writer = Writer(stage, config, levels, named=named)
+            _write_samples(writer, journal, catalog, preparation, chosen, progress)
         if not journal.stored():
             first = next((f"{item['file']}: {item['reason']}" for item in journal.rejected() if item["split"]), "")
             first = first or f"all tiles have less foreground than --min-foreground {config.min_foreground:g}; lower it"
@@ -101,7 +104,7 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
         source, pattern = tars.split_pattern(config.source)
         chosen, config = replace(chosen, tars=pattern or chosen.tars), replace(config, source=source)
     if config.images or config.masks:
-        if chosen.name != "folder":
+        if chosen.name != recipe.FOLDER:
             raise ValueError(
                 f"--images and --masks go with --recipe folder; recipe '{chosen.name}' says itself where they are"
             )
@@ -110,7 +113,7 @@ def resolve(config: ShardConfig) -> tuple[Recipe, ShardConfig]:
             raise ValueError(
                 f"--images '{config.images}' names a folder of masks, '{folder}'; rename it if it holds images"
             )
-        images = replace(chosen.images[0], path=config.images or ANY, masks=config.masks)
+        images = replace(chosen.images[0], path=config.images or "**/*", masks=config.masks)
         chosen = replace(chosen, images=(images,))
     masks = chosen.masks
     if config.foreground:
@@ -208,7 +211,7 @@ def _write_samples(
             writer.write(made)
             if progress and made:
                 progress(made[-1].rank + 1, total)
-        writer.finish((total, 0))
+        writer.end(total)
     except BaseException:
         writer.abort()
         raise

@@ -17,7 +17,7 @@ from pathlib import Path
 from medsass import files
 from medsass.data.sharding import journal
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.levels import ClassesError
+from medsass.data.sharding.levels import MasksError
 from medsass.data.shards import manifest
 from medsass.data.shards.tar import Shard
 
@@ -154,7 +154,7 @@ def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
     except MismatchError:
         staging.journal.close()
         raise
-    except ClassesError as error:  # what is written goes by a rule that the masks contradict
+    except MasksError as error:  # what is written goes by a rule that the masks contradict
         staging.journal.close()
         remove(folder)
         raise ValueError(str(error)) from error

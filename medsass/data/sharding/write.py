@@ -4,26 +4,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.config import ShardConfig
-from medsass.data.sharding.levels import DatasetLevels
+from medsass.data.sharding.levels import DatasetLevels, MasksError
 from medsass.data.sharding.phash import near_duplicate
 from medsass.data.sharding.sample import Sample
 from medsass.data.sharding.staging import Staging
 from medsass.data.sharding.workers.tasks import Made, Rejected
 from medsass.data.shards.tar import ShardWriter
 
+_ENOUGH = 200  # images, by which is judged whether masks are among them
+
 
 class Writer:
     """Writes samples into the tar files of `stage`, and what is refused into its journal."""
 
-    def __init__(self, stage: Staging, config: ShardConfig, levels: DatasetLevels) -> None:
+    def __init__(self, stage: Staging, config: ShardConfig, levels: DatasetLevels, *, named: bool) -> None:
+        """Write by `config`; `named` says whether the user, or a layout with masks, tells which files are images."""
         self._stage, self._journal, self._config = stage, stage.journal, config
-        self._levels = levels
+        self._levels, self._look_at = levels, 0 if named else _ENOUGH
+        self._count = self._journal.stored()
         self._tars: ShardWriter | None = None
         self._twins = False  # whether another split holds anything that an image could equal
         self._known: tuple[NDArray[np.int64], list[str]] | None = None  # perceptual hashes of other splits
 
     def write(self, made: list[Made]) -> None:
-        """Write samples and enter what was refused. With `config.strict`, raises `ValueError` instead; and `ClassesError` where
+        """Write samples and enter what was refused. With `config.strict`, raises `ValueError` instead; and `MasksError` where
         the masks hold classes among which no option chooses.
         """
         for each in made:
@@ -39,6 +43,21 @@ class Writer:
         finished = self._tars.close() if self._tars else None
         if self._tars and finished:
             self._stage.finish(self._tars.split, finished, position)
+
+    def end(self, total: int) -> None:
+        """Finish after the last of `total` images."""
+        self.finish((total, 0))
+        if self._count < self._look_at:
+            self._look()
+
+    def _look(self) -> None:
+        """Raise `MasksError` where masks are among the images by their pixels, at an early time for a dataset that is large."""
+        few, first, other = self._journal.flat()
+        if few and other:
+            raise MasksError(
+                f"{self._config.source}: {few} images hold two gray values only, as masks do, such as '{first}', unlike '{other}'; "
+                "--images and --masks say what is what; --images '**/*' if all are images"
+            )
 
     def abort(self) -> None:
         """Drop the tar file in progress."""
@@ -75,3 +94,6 @@ class Writer:
         if finished:
             self._stage.finish(split, finished, position)
         journal.store(made.rank, split, sample.extension, sample.meta, made.phash, made.two_tone)
+        self._count += 1
+        if self._count == self._look_at:
+            self._look()

@@ -15,7 +15,7 @@ from PIL import Image
 from medsass.config import ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.sharding.journal import Journal
-from medsass.data.sharding.levels import ClassesError, DatasetLevels
+from medsass.data.sharding.levels import DatasetLevels, MasksError
 from tests.support.effort import examples
 from tests.support.faults import samples
 
@@ -89,7 +89,7 @@ def test_all_masks_are_by_one_rule_or_refused(masks: list[set[float]]) -> None:
     try:
         for i, mask in enumerate(masks):
             found.add(f"{i}.png", tuple(sorted(mask)))
-    except ClassesError:
+    except MasksError:
         assert not fits
     else:
         assert fits
@@ -113,7 +113,7 @@ def test_zero_and_a_lower_level_are_for_the_user_to_tell(masks: tuple[np.ndarray
 def test_levels_are_known_to_a_run_that_goes_on() -> None:
     journal = Journal(None)
     DatasetLevels(journal.database).add("a.png", (0, 1))
-    with pytest.raises(ClassesError, match=r"0 \(a.png\), 1 \(a.png\), 2 \(b.png\)"):
+    with pytest.raises(MasksError, match=r"0 \(a.png\), 1 \(a.png\), 2 \(b.png\)"):
         DatasetLevels(journal.database).add("b.png", (0, 2))
 
 

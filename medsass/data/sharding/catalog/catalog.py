@@ -30,11 +30,11 @@ from medsass.data.sharding.catalog import (
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Listing, Stat
 from medsass.data.sharding.catalog.pairing import Pairing
-from medsass.data.sharding.recipe import Images, Recipe
+from medsass.data.sharding.recipe import FOLDER, Images, Recipe
 
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
 _TOGETHER = 100  # entries that are looked up together
-ANY = "**/*"  # the glob of images of a source whose layout is to be recognised
+_ANY = "**/*"
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
 
 
@@ -69,9 +69,9 @@ class Catalog:
         self._pairing = Pairing(self._database, self.listing, self.listing.can_be_read)
         self._over: Counter[str] = Counter()
         self._tasks = names.task_folders(folders := [folder for (folder,) in run("SELECT DISTINCT folder FROM files")])
-        guessed = recipe.name == "folder" and (recipe.images[0].path, recipe.images[0].masks) == (ANY, "")
+        guessed = not recipe.images[0].path
         recipe = self._recognised(recipe) if guessed else recipe
-        if recipe.name == "folder" and not any(images.masks for images in recipe.images):
+        if recipe.name == FOLDER and not any(images.masks for images in recipe.images):
             names.check_source(source.resolve().name, folders)
         self._splits = names.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
         if recipe.exact_splits and all(self._splits.values()) and self._splits:
@@ -91,7 +91,7 @@ class Catalog:
         for tar, split in self._splits.items():
             own = split, f"{tar}/", f"{tar}0"  # 0 comes after /
             run("UPDATE found SET given = ? WHERE given = '' AND image > ? AND image < ?", own)
-        if recipe.name == "folder" and not recipe.exact_splits and (named := splits.by_folders(self._database)):
+        if recipe.name == FOLDER and not recipe.exact_splits and (named := splits.by_folders(self._database)):
             self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         aside, alike = headers.group(self._database, self.listing, source, recipe, group_by)
@@ -151,7 +151,7 @@ class Catalog:
         shares = names.rest(recipe.splits, [table.split for table in tables])
         kept = recipe.images[0]  # has the options that say how files are read
         images = tuple(replace(kept, path=table.path, masks=table.masks, split=table.split) for table in tables)
-        return replace(recipe, images=images or recipe.images, splits=shares)
+        return replace(recipe, images=images or (replace(kept, path=_ANY),), splits=shares)
 
     def _find(self, table: int, recipe: Recipe, labels: dict[str, str], find: splits.Rule, guessed: bool) -> bool:
         """Store each image of one [[images]] table with its masks. Returns whether there is any."""
@@ -179,7 +179,7 @@ class Catalog:
         if first:
             looked_for = self._pairing.looked_for(*first, rule, images.masks)
             there = self._pairing.there(looked_for, table)
-            if alone == hit and not guessed and (there or recipe.name == "folder"):
+            if alone == hit and not guessed and (there or recipe.name == FOLDER):
                 shown = " and ".join(f"'{path}'" for path in there) or "no such files"
                 raise ValueError(
                     f"no image has a mask: for '{first[0]}' '{looked_for}' was looked for; there are {shown}"

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from medsass.data.sharding.catalog import names
-from medsass.data.sharding.recipe import Recipe
+from medsass.data.sharding.recipe import FOLDER, Recipe
 
 _NAMES = 1000  # that are compared
 _SPLITS = 3  # train, val and test
@@ -23,14 +23,14 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
         found.append(
             f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}{_others(database)}"
         )
-    elif not groups and not group_by and recipe.name == "folder":
+    elif not groups and not group_by and recipe.name == FOLDER:
         found += filter(None, (_by_name(database) or _by_folder(database), _by_beginning(database)))
     query = """SELECT named, group_concat(DISTINCT split), max(given) FROM found JOIN samples USING (image) WHERE named NOT NULL
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
     if leaks:
         name, splits, given = leaks[0]
-        remedy = "--split shares all images anew and" if given and recipe.name == "folder" else "--group-by"
+        remedy = "--split shares all images anew and" if given and recipe.name == FOLDER else "--group-by"
         found.append(
             f"WARNING: {len(leaks)} of {groups} groups have images in several splits, such as {name!r} in "
             f"{splits.replace(',', ' and ')}: scores will be too good; {remedy} keeps a patient's images together"

@@ -1,13 +1,16 @@
 """What the user should know of files that are no entries: those that are there where nothing matches, and those that are left."""
 
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.recipe import Recipe
+
+_SOME = 100  # masks without an image that are looked at
 
 
 def unmatched(database: sqlite3.Connection, listing: Listing, recipe: Recipe, over: str) -> str:
@@ -29,7 +32,7 @@ def rest(database: sqlite3.Connection, listing: Listing, recipe: Recipe, tasks: 
     """
     query = """SELECT path FROM files WHERE path NOT IN (SELECT image FROM found)
                AND path NOT IN (SELECT mask FROM offered) AND path NOT IN (SELECT image FROM aside) ORDER BY path"""
-    images, masks = Counter[str](), Counter[str]()
+    images, masks, some = Counter[str](), Counter[str](), list[str]()
     can_be_read = kinds.by_name if recipe.tars else listing.can_be_read  # other members are not looked into
     for (path,) in database.execute(query):
         if not can_be_read(path) or listing.is_detached(path):
@@ -37,11 +40,30 @@ def rest(database: sqlite3.Connection, listing: Listing, recipe: Recipe, tasks: 
         folder = names.masks_path(path, tasks)
         counted = masks if folder or names.is_made(names.stem(path)) else images
         counted[folder or path.rpartition("/")[0]] += 1
+        some += [path] if counted is masks and len(some) < _SOME else []
     beside = "images are beside the one of their sample, whose masks they may be, and are not read"
     for counted, what, remedy in (
         (images, beside if recipe.tars else "images are no part of this layout", "--images reads them too"),
         (masks, "masks have no image", "--masks pairs them"),
     ):
-        if counted:
+        if counted is masks and (note := _rivals(database, some, tasks)):
+            yield f"WARNING: {masks.total()} more {note}"
+        elif counted:
             remedy = "a recipe's globs read them" if recipe.tars else remedy
             yield f"{counted.total()} {what} (first in '{min(counted) or '.'}'); {remedy}"
+
+
+def _rivals(database: sqlite3.Connection, masks: Sequence[str], tasks: Collection[str]) -> str:
+    """Return what to say of masks where most fit images that have others, whose folders' names are as plain."""
+    fits = "SELECT masks FROM found WHERE masks != '[]' AND substr(?, 1, length(stem)) = stem LIMIT 1"
+    found = [database.execute(fits, (names.safe(names.stem(path)),)).fetchone() for path in masks]
+    rivals = [
+        (path, taken)
+        for path, row in zip(masks, found, strict=True)
+        for taken in (json.loads(row[0])[:1] if row else ())
+        if names.rank(names.masks_folder(path, tasks)) == names.rank(names.masks_folder(taken, tasks))
+    ]
+    if 2 * len(rivals) <= len(masks):
+        return ""
+    path, taken = rivals[0]
+    return f"masks, such as '{path}', fit images that have '{taken}' and the like; --masks says which are meant"

@@ -210,7 +210,7 @@ def test_files_of_like_names_are_warned_of_as_one_may_be_the_mask(globs: str, tm
 
 def test_images_that_are_not_a_part_of_the_layout_are_counted(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", "masks/a.png", "images_16bit/a.tif", "more/b.png")
-    make(tmp_path, "masks2/a.png", "masks/z.png")
+    make(tmp_path, "masks2/q.png", "masks/z.png")
     notes = find(tmp_path, FOLDER).notes
     assert "2 images are no part of this layout (first in 'images_16bit'); --images reads them too" in notes
     assert "1 masks have no image (first in 'masks2'); --masks pairs them" in notes

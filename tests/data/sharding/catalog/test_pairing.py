@@ -107,7 +107,7 @@ def test_folders_of_one_name_do_not_share_a_mask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "patterns"), [
-    ("*_0000.png", "*.png"), ("{stem}_0000.png", "{stem}.png"), ("**/*", ""),
+    ("*_0000.png", "*.png"), ("{stem}_0000.png", "{stem}.png"), ("", ""),
 ])  # fmt: skip
 def test_a_mask_named_as_its_image_without_an_end_beside_it(images: str, patterns: str, tmp_path: Path) -> None:
     make(tmp_path, *(f"case_{at:03d}{end}.png" for at in range(4) for end in ("", "_0000")))

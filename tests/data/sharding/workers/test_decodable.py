@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,15 @@ def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30), np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"source/a{i}.png")
         Image.fromarray(np.where(pixels > 99, 255, 0).astype(np.uint8)).save(tmp_path / f"source/a{i}_lesion.png")
-    notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", images="*")).notes
-    assert any(
-        note.startswith("WARNING: 4 of 8 images hold two gray values only, as masks do, such as a0_lesion;")
-        for note in notes
-    )
+    for images in ("*", "**/*"):
+        notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", images=images, overwrite=True)).notes
+        told = r"WARNING: 4 of 8 images hold two gray values only, as masks do, such as a\d_lesion.png; if they are masks, --images"
+        assert any(re.match(told, note) for note in notes)
+    reason = "source: 4 of 8 images hold .*, such as 'a._lesion.png', unlike 'a..png'; --images .* if all are images$"
+    with pytest.raises(ValueError, match=reason):
+        shard.write(ShardConfig(tmp_path / "source", tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
+    for path in (tmp_path / "source").glob("a?.png"):
+        path.unlink()
+    notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "flat")).notes
+    assert any(note.startswith("WARNING: 4 of 4 images hold two gray values only") for note in notes)
