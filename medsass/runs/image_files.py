@@ -101,7 +101,7 @@ def _form(source: Input, view: Selection) -> tuple[Form, str]:
     # An error is reported when that image is processed.
     with suppress(ValueError, OSError, ImportError), source.open(view) as file:
         if tiff.SEVERAL in file.converted:
-            warnings.warn(f"{source.path}: {tiff.SEVERAL}, which is read alone", stacklevel=2)
+            warnings.warn(f"{source.path}: {tiff.SEVERAL}", stacklevel=2)
         if file.stack:
             return "stack", file.suffix
         if suffix in kinds.SLIDES or file.slide or (file.streams and file.height * file.width > MOST_PIXELS):

@@ -80,7 +80,7 @@ def test_damaged_shards_are_told_with_the_remedy(harm: str, shards: Path, tmp_pa
 def test_further_images_of_a_file_are_told(tmp_path: Path) -> None:
     for at in range(3):
         tifffile.imwrite(tmp_path / "a.tif", np.full((24, 32), 9 * at, np.uint8), append=at > 0)
-    with pytest.warns(UserWarning, match=r"a\.tif: first of several images in the file, which is read alone") as told:
+    with pytest.warns(UserWarning, match=r"a\.tif: other images in the file left out") as told:
         (item,) = image_files.to_label(LabelConfig(tmp_path, tmp_path / "out"), None)
     assert len(told) == 1
     assert item.mask == tmp_path / "out/a.png"

@@ -1,12 +1,12 @@
 """TIFF and its relatives (OME, ImageJ, BigTIFF, NDPI, SVS): frames, channels, pyramid levels, regions.
 
 tifffile reads it. Uncompressed files are memory-mapped, tiled and striped ones are read in regions through zarr; a
-compressed file of a single strip is decoded whole. The first series of a file is the image: the labels and overviews
-of slides are others.
+compressed file of a single strip is decoded whole. The first series of a file is the image, unless it is the thumbnail of another:
+the labels and overviews of slides are others.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photos.photo import Photo
 
-SEVERAL = "first of several images in the file"
+SEVERAL = "other images in the file left out"
 _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
@@ -57,6 +57,7 @@ class Tiff(ImageFile):
         self.tiff, self._source, self._arrays = tiff, source, dict[int, Any]()
         with readable():
             full = [one for one in tiff.series if not one.keyframe.is_reduced] or list(tiff.series)
+            full = [one for one in full if not _is_thumbnail(one, full)] if not tiff.is_ome else full
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
@@ -258,6 +259,22 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
+
+
+def _is_thumbnail(one: Any, among: Sequence[Any]) -> bool:
+    """Return whether a picture is another one made small, though its tags do not say so: in proportions and kind, as scanners
+    put one before the image.
+    """
+    height, width = int(one.keyframe.imagelength), int(one.keyframe.imagewidth)
+    return (
+        any(
+            other.axes == one.axes
+            and other.keyframe.imagelength >= 2 * height
+            and abs(other.keyframe.imagewidth / other.keyframe.imagelength * height - width) < 1
+            for other in among
+        )
+        and len(one.pages) == 1
+    )
 
 
 def _axes(part: Any, photometric: str) -> str:
