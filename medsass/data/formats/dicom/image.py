@@ -1,18 +1,18 @@
 """DICOM images by pydicom: modality values, zero is black, colours as RGB.
 
-The formulas are those of DICOM PS3.3, C.7.6.3 (pixels), C.11.1 (modality LUT) and C.11.2 (window).
+The formulas are those of DICOM PS3.3, C.7.6.3 (pixels) and C.11.1 (modality LUT).
 """
 
-import importlib
 import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.choice import pick_channels
+from medsass.data.formats.dicom.header import import_dicom, opened, read_header, rescale_of, window_of
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
 from medsass.data.formats.mask import BRIGHT_ZERO
@@ -29,6 +29,7 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
+_UNREAL = -1025.0  # Hounsfield units, below those of a vacuum: scanners fill the corners with such
 _TAG, _UNKNOWN = 12, 0xFFFFFFFF  # bytes of tag, VR and length before pixel data; the length of encoded ones
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
 _NO_IMAGES = dict.fromkeys(SEGMENTATIONS, "segmentation, which holds masks and no image")
@@ -70,14 +71,14 @@ class Dicom(ImageFile):
         colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1" and not view.raw
         self._bit, frames = 1 if view.raw else 255, chosen(view, total)  # what a single bit becomes
         pick_channels(view, 3 if colour else 1)
-        self._rescale = {frame: _rescale(header, frame) for frame in frames}
+        self._rescale = {frame: rescale_of(header, frame) for frame in frames}
         dtype, span = self._values()
         # padding that becomes other values in each frame is NaN
         self._holes = len(set(self._rescale.values())) > 1 and not colour and bool(self._padding_ends())
         dtype = np.dtype(np.float32) if self._holes else dtype
         super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
         left_out, self.span = self._select(view, total), span
-        windows = {_window(header, frame) for frame in frames} if not colour else set()
+        windows = {window_of(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
         self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and self.inverted else own
         self.common, self.padding = True, None if colour else self._padding()
@@ -195,9 +196,10 @@ class Dicom(ImageFile):
         return np.asarray(array).astype(self.dtype, copy=False)
 
     def _padding(self) -> tuple[float, float] | None:
-        """Return the ends of the padding's values, or None where the header states none."""
+        """Return the ends of the padding's values, which the header states; of CT else those that no matter has, if there are such."""
         if not self._padding_ends():
-            return None
+            unreal = self.header.get("Modality") == "CT" and not self.inverted and self.span[0] < _UNREAL
+            return (self.span[0], _UNREAL) if unreal else None
         if self._holes:
             return np.nan, np.nan
         single = "PixelRepresentation" not in self.header
@@ -241,60 +243,3 @@ class Dicom(ImageFile):
             top = sum(self.span)
             array = (int(top) - array.astype(np.int64)) if self.dtype.kind in "ui" else top - array
         return array
-
-
-def opened(source: Path | bytes) -> BinaryIO:
-    """Return a file, a path or its bytes, to be read."""
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-def read_header(source: Path | bytes) -> tuple[Any, int]:
-    """Return a file's data set without the pixels, and where in the file the pixel data begin, with their tag."""
-    with readable(), opened(source) as file:
-        return import_dicom("pydicom").dcmread(file, stop_before_pixels=True, force=True), file.tell()
-
-
-def import_dicom(module: str) -> Any:
-    """Import pydicom or a module of it. Raises `ImportError` with the remedy."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"DICOM files need pydicom: pip install pydicom python-gdcm ({error})") from error
-
-
-def functional_group(header: Any, frame: int, sequence: str) -> Any:
-    """Return the functional group of a frame with this sequence: its own, the shared one, else the data set."""
-    own, shared = header.get("PerFrameFunctionalGroupsSequence"), header.get("SharedFunctionalGroupsSequence")
-    for groups, index in ((own, frame), (shared, 0)):
-        if groups and index < len(groups) and groups[index].get(sequence):
-            return groups[index][sequence][0]
-    return header
-
-
-def _rescale(header: Any, frame: int) -> tuple[float, float]:
-    """Return the rescale slope and intercept of a frame."""
-    with readable():
-        group = functional_group(header, frame, "PixelValueTransformationSequence")
-        slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
-    if slope == 0:
-        raise ValueError("a rescale slope of 0, which makes all values one")
-    return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
-
-
-def _window(header: Any, frame: int) -> tuple[float, float] | None:
-    """Return the values that the first window maps to black and white, for a sigmoid those of its central tangent."""
-    with readable():
-        group = functional_group(header, frame, "FrameVOILUTSequence")
-        ends: list[float] = []  # the first value of each, if it has one
-        for value in (group.get("WindowCenter"), group.get("WindowWidth")):
-            if isinstance(value, (int, float)):
-                ends.append(float(value))
-            elif value is not None and value != "" and len(value):
-                ends.append(float(value[0]))
-        linear = str(group.get("VOILUTFunction") or "LINEAR") == "LINEAR"
-    if len(ends) < 2 or ends[1] <= (1 if linear else 0):
-        return None
-    centre, width = ends
-    if linear:
-        centre, width = centre - 0.5, width - 1
-    return centre - width / 2, centre + width / 2

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.dicom.image import Dicom, functional_group
+from medsass.data.formats.dicom.header import functional_group
+from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.image import readable
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import depth
 from medsass.data.formats.dicom.grouping import PLACE, header_of, normal_of
-from medsass.data.formats.dicom.image import Dicom, functional_group
+from medsass.data.formats.dicom.header import functional_group
+from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import WHOLE_FILE, Selection, readable
 from medsass.data.formats.volumes.volume import LPS, Volume, check_voxels

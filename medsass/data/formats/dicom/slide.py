@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.arrays.grid import Grid
 from medsass.data.formats.dicom import series
-from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom, functional_group, import_dicom, opened, read_header
+from medsass.data.formats.dicom.header import functional_group, import_dicom, opened, read_header
+from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, readable
 from medsass.data.formats.photos import jpeg
