@@ -54,7 +54,7 @@ def build(folder: Path, change: Callable[[str, dict[str, bytes]], dict[str, byte
         mean = round(sum(covers) / len(covers), 6)
         splits[name] = Split([item for item in shards if item], count, len(covers), counts[0], mean, *counts[1:])
     (folder / "rejected.jsonl").write_text('{"file": "a"}\n{"file": "b"}\n')
-    Manifest({"name": "some", "polarity": "bright"}, splits, rejected=2).save(folder)
+    Manifest({"name": "some", "polarity": "bright"}, splits, rejected=2).save(folder, sealed=not change)
 
 
 def members(path: Path) -> list[Member]:

@@ -18,11 +18,11 @@ from medsass.data.sharding.sample import APART, MASK_BRIGHT, MASK_STRANGE, OWN_R
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
-NAME, LAYOUT = "journal.sqlite", 3  # of its tables and the catalog's
+NAME, LAYOUT = "journal.sqlite", 4  # of its tables and the catalog's
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha256 TEXT);
+CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha256 TEXT, idx TEXT);
 CREATE TABLE rejected (file TEXT, split TEXT, reason TEXT, UNIQUE (file, split, reason));
 CREATE TABLE skipped (rank INTEGER PRIMARY KEY, tiles INTEGER);
 CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT, size TEXT, coverage REAL, class TEXT,
@@ -73,7 +73,7 @@ class Journal:
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
         """Enter a finished tar file, and as fact "position" the (rank, region) of the sample that comes next; commits."""
-        self._database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
+        self._database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", (split, *asdict(shard).values()))
         self["position"] = position
         self.commit()
 
@@ -132,7 +132,7 @@ class Journal:
 
     def shards(self, split: str = "") -> list[Shard]:
         """Return the finished tar files of a split, or of all."""
-        query = "SELECT file, samples, bytes, sha256 FROM shards WHERE ? IN ('', split)"
+        query = "SELECT file, samples, bytes, sha256, idx FROM shards WHERE ? IN ('', split)"
         return [Shard(*row) for row in self._database.execute(query, (split,))]
 
     def stored(self, outside: str = "") -> int:

@@ -76,7 +76,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
         result = Manifest(
             cast(StoredRecipe, asdict(chosen)), splits, _options(config), journal.converted(), len(rejected), notes
         )
-        result.save(stage.folder)
+        result.save(stage.folder, sealed=True)
         stage.publish()
     return result
 

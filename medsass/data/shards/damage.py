@@ -1,15 +1,18 @@
 """Damage of one tar file and the two files beside it: which samples are affected, and what to do.
 
-The tar file is read once, in pieces. Its SHA-256 says whether it is intact; where it is not, the checksums of its blocks say
-which samples are damaged.
+The tar file is read in pieces. Its SHA-256 says whether it is intact; where it is not, the checksums of its blocks say which
+samples are damaged. What it holds is looked into unless a seal vouches for that.
 """
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -23,6 +26,7 @@ TOGETHER = f"copy manifest.json and the tar files again, together, or {NEW}"
 SIDE = "copy it again from where it came; only medsass verify reads it, training does not"
 
 _PIECE = 1 << 20  # bytes read at a time
+_AHEAD = 16 << 20  # bytes that the system reads on
 _MOST = 8  # samples or flaws of a tar file that are named; the others are counted
 
 
@@ -51,16 +55,18 @@ class _Read:
     contents: Contents
 
 
-def _read(path: Path, limit: int, tick: Callable[[int], None]) -> _Read:
-    """Read a file from start to end. Its pieces are hashed in a thread, which leaves the interpreter to the rest."""
+def _read(path: Path, limit: int, tick: Callable[[int], None], *, look: bool) -> _Read:
+    """Read a file from start to end, and `look` into it. Its pieces are hashed in a thread, which leaves the interpreter to the rest."""
     size, sha256, checksums, contents = 0, hashlib.sha256(), Checksums(), Contents()
     with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
         data = file.read(_PIECE)
         while data:
             hashed = pool.submit(sha256.update, data)
+            _prefetch(file, size + _PIECE)
             ahead = file.read(_PIECE)  # while this thread waits, the other begins
             checksums.update(data[: max(0, limit - size)])
-            contents.update(data)
+            if look:
+                contents.update(data)
             size += len(data)
             tick(len(data))
             hashed.result()
@@ -69,8 +75,14 @@ def _read(path: Path, limit: int, tick: Callable[[int], None]) -> _Read:
     return _Read(size, sha256.hexdigest(), checksums.pack(), contents)
 
 
+def _prefetch(file: IO[bytes], place: int) -> None:
+    """Have the system read on from a place in a file, where it can."""
+    with suppress(AttributeError, OSError):
+        os.posix_fadvise(file.fileno(), place, _AHEAD, os.POSIX_FADV_WILLNEED)
+
+
 def find(
-    folder: Path, shard: Shard, others: Mapping[str, str], tick: Callable[[int], None]
+    folder: Path, shard: Shard, others: Mapping[str, str], tick: Callable[[int], None], *, sealed: bool = False
 ) -> tuple[list[Problem], Tally | None]:
     """Find what is wrong with a tar file, its index and its checksums. Of a damaged tar file the index is not judged.
 
@@ -79,9 +91,10 @@ def find(
         shard: the tar file as the manifest describes it.
         others: the names of the dataset's tar files by their SHA-256.
         tick: is called with the number of bytes after each piece that was read.
+        sealed: whether the manifest vouches for what a tar file of the right bytes holds (`manifest.is_sealed`).
 
     Returns:
-        The problems, and what the tar file holds; None where it is damaged.
+        The problems, and what the tar file holds; None where it is damaged or sealed.
     """
     path, beside, held = folder / shard.file, list[Problem](), dict[str, bytes]()
     for suffix, remedy in ((tar.INDEX, COPY), (tar.CHECKSUMS, SIDE)):
@@ -96,7 +109,11 @@ def find(
     try:
         if not path.is_file():
             return [Problem(shard.file, "is missing", COPY), *beside], None
-        read = _read(path, shard.bytes, tick)
+        read = _read(path, shard.bytes, tick, look=not sealed)
+        sha256, index = read.sha256, hashlib.sha256(held.get(tar.INDEX, b"")).hexdigest()
+        if sealed and (read.size, sha256, index) == (shard.bytes, shard.sha256, shard.index):
+            return [*_checksums(shard, read, held), *beside], None
+        read = _read(path, shard.bytes, lambda _: None, look=True) if sealed else read
     except OSError as error:
         return [Problem(shard.file, f"cannot be read ({error})", COPY), *beside], None
     if read.sha256 == shard.sha256:
@@ -126,14 +143,20 @@ def _intact(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Pr
     if len(contents.samples) != shard.samples:
         text = f"says that {shard.file} has {shard.samples} samples, but it has {len(contents.samples)}"
         yield Problem(manifest.NAME, text, TOGETHER)
-    stem = shard.file.removesuffix(".tar")
     lines = "".join([f"v1.2 {len(contents.samples)}\n", *map(tar.line, contents.samples)])
     index = lines.encode("utf-8", "surrogateescape")
     if held.get(tar.INDEX, index) != index:
-        remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {stem}{tar.INDEX}"
-        yield Problem(stem + tar.INDEX, "is not what the tar file says", remedy)
+        name = shard.file.removesuffix(".tar") + tar.INDEX
+        remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {name}"
+        yield Problem(name, "is not what the tar file says", remedy)
+    yield from _checksums(shard, read, held)
+
+
+def _checksums(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Problem]:
+    """Find whether the checksums beside an intact tar file are its own."""
     if held.get(tar.CHECKSUMS, read.checksums) != read.checksums:
-        yield Problem(stem + tar.CHECKSUMS, "holds other checksums than those of the tar file, which is intact", SIDE)
+        name = shard.file.removesuffix(".tar") + tar.CHECKSUMS
+        yield Problem(name, "holds other checksums than those of the tar file, which is intact", SIDE)
 
 
 def _damaged(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Problem]:

@@ -94,6 +94,7 @@ class Manifest:
         rejected: number of lines of `rejected.jsonl`, which lists the files that were left out.
         notes: remarks for the user.
         format: version of this table.
+        seal: see `is_sealed`; "" where nothing is vouched for.
 
     Attributes:
         sha256: SHA-256 of the file that it was read from, "" where it was not read. It changes with any sample, because the
@@ -107,6 +108,7 @@ class Manifest:
     rejected: NonNegativeInt = 0
     notes: list[str] = field(default_factory=list)
     format: int = FORMAT
+    seal: str = ""
     sha256: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -133,10 +135,27 @@ class Manifest:
         """The split whose loss a training follows: "val", or "train" where all images are of one group, as of one volume."""
         return "val" if "val" in self.splits else "train"
 
-    def save(self, folder: Path) -> None:
-        """Write `manifest.json` into `folder`."""
+    def save(self, folder: Path, *, sealed: bool = False) -> None:
+        """Write `manifest.json` into `folder`; `sealed` anew, by a program that has just written all that it names."""
         table = {name: value for name, value in asdict(self).items() if name != "sha256"}
-        files.write(folder / NAME, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+
+        def text(seal: str) -> str:
+            return json.dumps({**table, "seal": seal}, indent=1, ensure_ascii=False) + "\n"
+
+        self.seal = _sha256(text("").encode()) if sealed else self.seal
+        files.write(folder / NAME, text(self.seal))
+
+
+def is_sealed(folder: Path, manifest: Manifest) -> bool:
+    """Return whether the seal of a manifest fits: a SHA-256 of all else in its file, which the program that wrote the tar files has
+    set. Then tar files and indexes of the right SHA-256 hold what the manifest says.
+    """
+    unsealed = (folder / NAME).read_bytes().replace(manifest.seal.encode(), b"", 1)
+    return bool(manifest.seal) and _sha256(unsealed) == manifest.seal
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def load(folder: Path) -> Manifest:
@@ -176,7 +195,7 @@ def parse(data: bytes, path: Path) -> Manifest:
                 raise ValueError(f"split '{name}' says {split.samples} samples, but its shards hold {held}")
     except ValueError as error:
         raise ValueError(f"{path}: not a medsass manifest ({error}); run medsass shard again") from error
-    manifest.sha256 = hashlib.sha256(data).hexdigest()
+    manifest.sha256 = _sha256(data)
     return manifest
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import IO, cast
@@ -29,7 +30,9 @@ _PROGRAM = "from medsass.data.shards import parallel; parallel.serve()"
 _Found = tuple[list[Problem], Tally | None]
 
 
-def find(folder: Path, shards: Sequence[Shard], tick: Callable[[int], None]) -> Iterator[_Found]:
+def find(
+    folder: Path, shards: Sequence[Shard], tick: Callable[[int], None], *, sealed: bool = False
+) -> Iterator[_Found]:
     """Yield of each tar file what `damage.find` does: at first here, then, where the processor sets the pace and much is left,
     in several processes.
 
@@ -37,7 +40,9 @@ def find(folder: Path, shards: Sequence[Shard], tick: Callable[[int], None]) -> 
         folder: the shard folder or its address, which is read here alone.
         shards: the tar files of the dataset.
         tick: is called with the number of bytes that were read since the last time.
+        sealed: as in `damage.find`.
     """
+    look = partial(damage.find, sealed=sealed)
     others, rest, done = {shard.sha256: shard.file for shard in shards}, list(shards), 0
     started, used = perf_counter(), process_time()
     alone = not files.is_local(folder)
@@ -45,10 +50,10 @@ def find(folder: Path, shards: Sequence[Shard], tick: Callable[[int], None]) -> 
         if done and not alone and _worth(perf_counter() - started, process_time() - used, done, rest):
             alone = True
             with suppress(EOFError, OSError, pickle.UnpicklingError):  # one was killed, or none can be started
-                yield from _find_apart(folder, rest, others, tick)
+                yield from _find_apart(look, folder, rest, others, tick)
             continue
         done += rest[0].bytes
-        yield damage.find(folder, rest.pop(0), others, tick)
+        yield look(folder, rest.pop(0), others, tick)
 
 
 def _worth(seconds: float, busy: float, done: int, rest: Sequence[Shard]) -> bool:
@@ -58,7 +63,7 @@ def _worth(seconds: float, busy: float, done: int, rest: Sequence[Shard]) -> boo
 
 
 def _find_apart(
-    folder: Path, rest: list[Shard], others: Mapping[str, str], tick: Callable[[int], None]
+    look: Callable[..., _Found], folder: Path, rest: list[Shard], others: Mapping[str, str], tick: Callable[[int], None]
 ) -> Iterator[_Found]:
     """Yield of each tar file what `damage.find` does, here and in processes, and take it from `rest`."""
     count = min(os.cpu_count() or 1, len(rest))
@@ -69,9 +74,9 @@ def _find_apart(
             process = free.get()
             try:
                 if process is None:
-                    return damage.find(folder, shard, others, _tell_nobody)
+                    return look(folder, shard, others, _tell_nobody)
                 there, back = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-                pickle.dump((folder, shard, others), there)
+                pickle.dump((look, folder, shard, others), there)
                 there.flush()
                 return cast(_Found, pickle.load(back))
             finally:
@@ -113,6 +118,6 @@ def serve() -> None:
     """Answer on stdout what `find` asks on stdin, until it ends."""
     with suppress(EOFError, BrokenPipeError):
         while True:
-            folder, shard, others = pickle.load(sys.stdin.buffer)
-            pickle.dump(damage.find(folder, shard, others, _tell_nobody), sys.stdout.buffer)
+            look, folder, shard, others = pickle.load(sys.stdin.buffer)
+            pickle.dump(look(folder, shard, others, _tell_nobody), sys.stdout.buffer)
             sys.stdout.buffer.flush()

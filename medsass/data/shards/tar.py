@@ -50,12 +50,13 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot 
 
 @dataclass(frozen=True, config=schema.CLOSED)
 class Shard:
-    """A finished tar file: name, number of samples, size in bytes, SHA-256 of its bytes."""
+    """A finished tar file: name, number of samples, size in bytes, SHA-256 of its bytes, and of its index ("" of older versions)."""
 
     file: str
     samples: NonNegativeInt
     bytes: NonNegativeInt
     sha256: str
+    index: str = ""
 
 
 class Member(NamedTuple):
@@ -208,6 +209,8 @@ class _Tar:
                 self.lines.seek(0)
                 shutil.copyfileobj(self.lines, file)
             self.lines.close()
+            with index.open("rb") as held:
+                digest = hashlib.file_digest(held, "sha256").hexdigest()
             files.write(checksums, self._checksums.pack())
             self.part.replace(self.path)
         except BaseException:
@@ -215,7 +218,7 @@ class _Tar:
                 with contextlib.suppress(OSError):
                     written.unlink()
             raise
-        return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest())
+        return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest(), digest)
 
 
 def header(name: str, size: int) -> bytes:

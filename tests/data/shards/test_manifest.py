@@ -121,7 +121,7 @@ def test_garbage_is_refused_with_the_remedy(text: str, broken: Path) -> None:
         (("splits", "val", "shards", 0, "bytes"), -1, "'bytes' in [[splits.val.shards]] 1 must be at least 0; got -1"),
         (("splits", "val", "shards", 0, "file"), "../a.tar", "tar files must have .* without a folder, .*; got '../a.tar'"),
         (("splits", "val", "shards", 0, "file"), "train-000000.tar", "names of their own, .*; got 'train-000000.tar'"),
-        (("rejceted",), 3, "'rejceted' in the file is unknown: did you mean rejected? known: recipe, .*, format"),
+        (("rejceted",), 3, "'rejceted' in the file is unknown: did you mean rejected? known: recipe, .*, format, seal"),
         (("splits", "val", "samples"), 99, "split 'val' says 99 samples, but its shards hold .*"),
         (("splits", "val", "shards"), [], "split 'val' says .* samples, but its shards hold 0"),
         (("splits", "new"), {"samples": 3}, "split 'new' says 3 samples, but its shards hold 0"),
@@ -134,7 +134,7 @@ def test_garbage_is_refused_with_the_remedy(text: str, broken: Path) -> None:
         (("recipe", "polarity"), "up", "'polarity' in [recipe] must be one of bright, dark, auto; got 'up'"),
         (("recipe", "refine"), 5, "'refine' in [recipe] must be text; got 5"),
         (("recipe",), {}, "'name' in [recipe] is missing; add it"),
-        (("sha256",), "a", "'sha256' in the file is unknown: known: recipe, .*, format"),
+        (("sha256",), "a", "'sha256' in the file is unknown: known: recipe, .*, format, seal"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(keys: tuple[str | int, ...], value: object, reason: str, broken: Path) -> None:

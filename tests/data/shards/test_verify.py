@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from medsass.config import ShardConfig
+from medsass.data.sharding import shard
 from medsass.data.shards import manifest
+from medsass.data.shards.contents import Contents
 from medsass.data.shards.manifest import Manifest, Split
 from medsass.data.shards.tar import ShardWriter
 from medsass.data.shards.verify import verify
@@ -170,3 +173,45 @@ def test_real_images(real_data: Path, tmp_path: Path) -> None:
     damage(tmp_path / shard.file, {offset: 8})
     assert places(verify(tmp_path)) == [(shard.file, keys)]
     assert keys
+
+
+def test_a_seal_spares_a_look_into_tar_files_and_whatever_does_not_fit_breaks_it(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    update = Contents.update
+    monkeypatch.setattr(Contents, "update", lambda self, data: (looked.append(len(data)), update(self, data)))
+    assert (verify(broken), looked) == ([], [])
+    tars = sum(path.stat().st_size for path in broken.glob("*.tar"))
+    assert verify(broken, trusting=False) == []
+    assert sum(looked) == tars
+    looked.clear()
+    text = (broken / manifest.NAME).read_text()
+    (broken / manifest.NAME).write_text(text.replace('"name": "some"', '"name": "same"'))
+    assert verify(broken) == []
+    assert sum(looked) == tars  # nobody vouches for it now
+    (broken / manifest.NAME).write_text(text)
+    looked.clear()
+    damage(broken / FIRST, {700: 1})
+    assert [problem.file for problem in verify(broken)] == [FIRST]
+    assert sum(looked) == (broken / FIRST).stat().st_size  # that one alone
+    looked.clear()
+    (broken / "val-000000.idx").write_text("v1.2 0\n")
+    assert {problem.file for problem in verify(broken)} == {FIRST, "val-000000.idx"}
+    assert sum(looked) == sum((broken / name).stat().st_size for name in (FIRST, "val-000000.tar"))
+
+
+def test_a_dataset_that_was_just_written_is_sealed_and_one_by_hand_is_not(tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    stated = shard.write(ShardConfig(tmp_path, tmp_path / "out", images="*.png"))
+    held = manifest.load(tmp_path / "out")
+    assert held.seal == stated.seal
+    assert manifest.is_sealed(tmp_path / "out", held)
+    held.save(tmp_path / "out")
+    assert manifest.is_sealed(tmp_path / "out", manifest.load(tmp_path / "out"))
+    held.notes.append("more")
+    held.save(tmp_path / "out")
+    assert not manifest.is_sealed(tmp_path / "out", manifest.load(tmp_path / "out"))
+    held.seal = ""
+    held.save(tmp_path / "out")
+    assert not manifest.is_sealed(tmp_path / "out", manifest.load(tmp_path / "out"))
