@@ -118,14 +118,14 @@ class Journal:
         rows = self.database.execute(query, (split,)).fetchall()
         return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
-    def flat(self) -> tuple[str, str, str]:
-        """Return how many of the images hold two gray values only, in all that is stored of them, if these are many, as "3 of 6", with
-        the path of one and of another that does not; else "".
+    def flat(self, share: float = _MANY, least: int = 1) -> tuple[str, str, str]:
+        """Return how many of the images hold two gray values only, in all that is stored of them, as "3 of 6", with the path of one and
+        of another that does not; "" if they are less than a share of the images, or than a number.
         """
         ranks = "SELECT rank, min(two_tone) AS flat FROM stored GROUP BY rank"
         query = f"SELECT count(*), sum(flat), min(iif(flat, rank, NULL)), min(iif(flat, NULL, rank)) FROM ({ranks})"
         count, flat, *found = self.database.execute(query).fetchone()
-        if not flat or flat < _MANY * count:
+        if not flat or flat < max(share * count, least):
             return "", "", ""
         paths = dict(self.database.execute("SELECT rank, image FROM samples WHERE rank IN (?, ?)", found))
         return f"{flat} of {count}", paths[found[0]], paths.get(found[1], "")

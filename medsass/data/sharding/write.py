@@ -12,6 +12,7 @@ from medsass.data.sharding.workers.tasks import Made, Rejected
 from medsass.data.shards.tar import ShardWriter
 
 _ENOUGH = 200  # images, by which is judged whether masks are among them
+_MASKS = 1 / 3, 3  # of them must look so: one or two may be scans of text, or of one bit
 
 
 class Writer:
@@ -52,7 +53,7 @@ class Writer:
 
     def _look(self) -> None:
         """Raise `MasksError` where masks are among the images by their pixels, at an early time for a dataset that is large."""
-        few, first, other = self._journal.flat()
+        few, first, other = self._journal.flat(*_MASKS)
         if few and other:
             raise MasksError(
                 f"{self._config.source}: {few} images hold two gray values only, as masks do, such as '{first}', unlike '{other}'; "
