@@ -81,8 +81,12 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
 
 
 def seen(array: NDArray[Any], foreground: Foreground) -> Seen:
-    """Return those of the levels or colours that a rule of foreground names which a mask (h, w) or (h, w, 3) holds."""
-    return tuple(value for value in foreground if not isinstance(foreground, str) and binary(array, (value,)).any())  # type: ignore[arg-type]
+    """Return those of the levels or colours that a rule of foreground names which a mask (h, w) or (h, w, 3) holds; with another rule,
+    1 if it finds any foreground.
+    """
+    if isinstance(foreground, str):
+        return (1.0,) * bool(binary(array, foreground).any())
+    return tuple(value for value in foreground if binary(array, (value,)).any())  # type: ignore[arg-type]
 
 
 def foreground_level(levels: Levels) -> float:
@@ -184,8 +188,7 @@ def mask_of(
         turn: the orientation by which files without a tag of their own are turned; 1 for none.
 
     Returns:
-        (h, w) uint8 in {0, 1}, and by name the levels of the whole mask with "binary", and with levels or colours those that
-        were read.
+        (h, w) uint8 in {0, 1}, and by name the levels of the whole mask with "binary", and what `seen` says of other rules.
 
     Raises:
         ValueError: naming the file that cannot be read or whose size differs from the first one's.
@@ -204,7 +207,7 @@ def mask_of(
             array = geometry.upright(picture.read(frame), turned) if turned != 1 else picture.read(frame, box)
             array = array[box.slices] if box and turned != 1 else array
             mask = binary(array, foreground, level)
-            if not isinstance(foreground, str):
+            if foreground not in ("binary", "nonzero"):
                 found[name] = seen(array, foreground)
         except LevelsError as error:
             raise LevelsError(f"mask {name}: {error}", error.levels) from error

@@ -6,7 +6,7 @@ the labels and overviews of slides are others.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry, tiff_damage
+from medsass.data.formats import geometry, thumbnail, tiff_damage
 from medsass.data.formats.choice import option, pick_channels
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
@@ -57,7 +57,7 @@ class Tiff(ImageFile):
         self.tiff, self._source, self._arrays = tiff, source, dict[int, Any]()
         with readable():
             full = [one for one in tiff.series if not one.keyframe.is_reduced] or list(tiff.series)
-            full = [one for one in full if not _is_thumbnail(one, full)] if not tiff.is_ome else full
+            full = [one for one in full if not thumbnail.is_one(one, full)] if not tiff.is_ome else full
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
@@ -259,22 +259,6 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
-
-
-def _is_thumbnail(one: Any, among: Sequence[Any]) -> bool:
-    """Return whether a picture is another one made small, though its tags do not say so: in proportions and kind, as scanners
-    put one before the image.
-    """
-    height, width = int(one.keyframe.imagelength), int(one.keyframe.imagewidth)
-    return (
-        any(
-            other.axes == one.axes
-            and other.keyframe.imagelength >= 2 * height
-            and abs(other.keyframe.imagewidth / other.keyframe.imagelength * height - width) < 1
-            for other in among
-        )
-        and len(one.pages) == 1
-    )
 
 
 def _axes(part: Any, photometric: str) -> str:

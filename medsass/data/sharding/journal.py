@@ -135,9 +135,12 @@ class Journal:
         query = "SELECT file, samples, bytes, sha256, idx FROM shards WHERE ? IN ('', split)"
         return [Shard(*row) for row in self._database.execute(query, (split,))]
 
-    def stored(self, outside: str = "") -> int:
-        """Return the number of samples stored so far, without those of the split `outside`."""
-        return int(self.database.execute("SELECT count(*) FROM stored WHERE split != ?", (outside,)).fetchone()[0])
+    def stored(self, outside: str = "", *, images: bool = False) -> int:
+        """Return the number of samples stored so far, or of `images`, without those of the split `outside`."""
+        what = "DISTINCT rank" if images else "*"
+        return int(
+            self.database.execute(f"SELECT count({what}) FROM stored WHERE split != ?", (outside,)).fetchone()[0]
+        )
 
     def rejected(self) -> Iterator[dict[str, str]]:
         """Yield what is left out, in the order in which it was entered."""

@@ -37,18 +37,13 @@ class DatasetLevels:
         if self._foreground == "binary":
             self._check()
 
-    def unseen(self, *, covered: bool) -> list[str]:
-        """Return a warning of levels or colours that the rule names and no mask holds, if any.
-
-        Args:
-            covered: whether some mask has foreground.
-
-        Raises:
-            MasksError: none has, by a rule that says what is foreground.
+    def unseen(self) -> list[str]:
+        """Return a warning of levels or colours that the rule names and no mask holds, if any. Raises `MasksError` where no mask has
+        any foreground by the rule.
         """
         named = () if isinstance(self._foreground, str) else self._foreground
         shown = ",".join(map(str, named)) or str(self._foreground)
-        if not covered and (named or shown == "half"):
+        if not self._known and (named or shown == "half"):
             raise MasksError(
                 f"no mask holds any foreground by --foreground {shown}; without the option, the levels that they hold are named, and "
                 "nonzero takes all but 0"

@@ -71,7 +71,7 @@ def write(config: ShardConfig, progress: Callable[[int, int], None] | None = Non
             if name not in splits
         ]
         masks = sum(split.masks for split in splits.values())
-        unseen = levels.unseen(covered=any(split.mask_coverage for split in splits.values())) if masks else []
+        unseen = levels.unseen() if masks else []
         notes = [*catalog.notes(), *lost, *unseen, *journal.notes()]
         result = Manifest(
             cast(StoredRecipe, asdict(chosen)), splits, _options(config), journal.converted(), len(rejected), notes

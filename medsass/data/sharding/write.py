@@ -22,7 +22,7 @@ class Writer:
         """Write by `config`; `named` says whether the user, or a layout with masks, tells which files are images."""
         self._stage, self._journal, self._config = stage, stage.journal, config
         self._levels, self._look_at = levels, 0 if named else _ENOUGH
-        self._count = self._journal.stored()
+        self._count, self._rank = self._journal.stored(images=True), -1
         self._tars: ShardWriter | None = None
         self._twins = False  # whether another split holds anything that an image could equal
         self._known: tuple[NDArray[np.int64], list[str]] | None = None  # perceptual hashes of other splits
@@ -48,7 +48,7 @@ class Writer:
     def end(self, total: int) -> None:
         """Finish after the last of `total` images."""
         self.finish((total, 0))
-        if self._count < self._look_at:
+        if self._count <= self._look_at:
             self._look()
 
     def _look(self) -> None:
@@ -94,7 +94,8 @@ class Writer:
         finished = self._tars.add(sample.key, sample.files)
         if finished:
             self._stage.finish(split, finished, position)
+        if made.rank != self._rank:
+            self._rank, self._count = made.rank, self._count + 1
+            if self._count == self._look_at + 1:  # of the images before all frames and tiles are stored
+                self._look()
         journal.store(made.rank, split, sample.extension, sample.meta, made.phash, made.two_tone)
-        self._count += 1
-        if self._count == self._look_at:
-            self._look()

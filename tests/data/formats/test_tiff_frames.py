@@ -65,22 +65,6 @@ def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
         assert picture.converted == "other images in the file left out"
 
 
-@pytest.mark.parametrize("kind", [GRAY, RGB, (GRAY > 90).astype(np.uint8)])
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("scale", [2, 5, 7])
-def test_a_thumbnail_is_no_image_though_no_tag_says_so(
-    scale: int, first: bool, kind: np.ndarray, tmp_path: Path
-) -> None:
-    small = kind[::scale, ::scale]
-    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        for array in (small, kind) if first else (kind, small):
-            writer.write(array, metadata=None)
-    for mask in (False, True):
-        with open_image(tmp_path / "a.tif", Selection(mask=mask, raw=mask)) as picture:
-            check(picture, kind)
-            assert "left out" not in picture.converted
-
-
 @pytest.mark.parametrize(("size", "note"), [((70, 90), "other images in the file left out"), ((20, 30), "")])
 def test_positions_of_an_ome_tiff_are_told_and_its_label_is_not(
     size: tuple[int, int], note: str, tmp_path: Path

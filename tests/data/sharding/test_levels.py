@@ -205,3 +205,16 @@ def test_colours_that_no_mask_holds_are_told(tmp_path: Path) -> None:
     source = dataset(tmp_path / "source", *masks)
     manifest = shard.write(ShardConfig(source, tmp_path / "out", foreground="#ff0000,#00FF00,#00ff01"))
     assert "WARNING: no mask holds #00ff01 of --foreground #ff0000,#00FF00,#00ff01" in manifest.notes
+
+
+@pytest.mark.parametrize("foreground", ["half", "255", "#ffffff"])
+def test_a_single_pixel_of_foreground_is_some(foreground: str, tmp_path: Path) -> None:
+    masks = [np.zeros((1600, 1600), np.uint8) for _ in range(3)]
+    for mask in masks:
+        mask[5, 7] = 255
+    source = dataset(
+        tmp_path / "source", *masks, image=np.random.default_rng(0).integers(0, 256, (1600, 1600), np.uint8)
+    )
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", foreground=foreground))
+    assert sum(split.masks for split in manifest.splits.values()) == 3
+    assert not any("no mask holds" in note for note in manifest.notes)

@@ -29,7 +29,6 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
-_UNREAL = -1025.0  # Hounsfield units, below those of a vacuum: scanners fill the corners with such
 _TAG, _UNKNOWN = 12, 0xFFFFFFFF  # bytes of tag, VR and length before pixel data; the length of encoded ones
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
 _NO_IMAGES = dict.fromkeys(SEGMENTATIONS, "segmentation, which holds masks and no image")
@@ -196,10 +195,9 @@ class Dicom(ImageFile):
         return np.asarray(array).astype(self.dtype, copy=False)
 
     def _padding(self) -> tuple[float, float] | None:
-        """Return the ends of the padding's values, which the header states; of CT else those that no matter has, if there are such."""
+        """Return the ends of the padding's values, or None where the header states none."""
         if not self._padding_ends():
-            unreal = self.header.get("Modality") == "CT" and not self.inverted and self.span[0] < _UNREAL
-            return (self.span[0], _UNREAL) if unreal else None
+            return None
         if self._holes:
             return np.nan, np.nan
         single = "PixelRepresentation" not in self.header

@@ -18,6 +18,7 @@ from medsass.data.sharding.catalog.names import stem
 PLACEHOLDER = re.compile(r"\{(stem|name|dir|folder)\}")
 _PLACEHOLDERS = ("stem", "name", "dir", "folder", "number", "key")
 _UNKNOWN = re.compile(rf"\{{(?!(?:{'|'.join(_PLACEHOLDERS)})\}})[^{{}}]*\}}")
+_FILLED = re.compile(rf"\{{(?:{'|'.join(_PLACEHOLDERS)})\}}")
 _TOKEN = re.compile(r"\{(?:stem|key)\}|\*+|\?|\[!?\]?[^\]]*\]")
 _STEPS = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # that are resolved: empty ones, . and ..
 
@@ -40,8 +41,13 @@ class Glob:
         above = "".join(
             "((?:[^/]+/)*)" if step == "**" else _translated(step) + "/" for step in folder.split("/") if step
         )
-        self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
-        self.fits = self._match if self.keyed else re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
+        try:
+            self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
+            self.fits = self._match if self.keyed else re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
+        except re.error as error:
+            raise ValueError(
+                f"'{pattern}' is no glob ({error}); [ab] is one of some letters, and {{stem}} or {{key}} stands in it once"
+            ) from error
 
     def _found(self, path: str) -> "re.Match[str] | None":
         folder, slash, name = path.rpartition("/")
@@ -114,6 +120,8 @@ def expand(pattern: str) -> tuple[str, ...]:
             f"'{pattern}': {unknown[0]} is no placeholder (these are {{{'}, {'.join(_PLACEHOLDERS)}}}), and no list such as {{a,b}}; a "
             "brace that is a part of a name is written as a wildcard, ?"
         )
+    for one in found:
+        Glob(_FILLED.sub("x", one))
     return tuple(_resolve(one) for one in found)
 
 

@@ -101,7 +101,7 @@ def _by_beginning(database: sqlite3.Connection) -> str:
     for image in images:
         if start := re.search(_BEGINNING, image):
             begun[start["group"]].append(image)
-    several = [alike for alike in begun.values() if len(alike) > 1]
+    several = [alike for alike in begun.values() if len(set(map(names.stem, alike))) > 1]
     apart = any(len({image.rpartition("/")[0] for image in alike}) > 1 for alike in several)
     if apart or len(several) < 2 or 2 * sum(map(len, several)) <= len(images):
         return ""

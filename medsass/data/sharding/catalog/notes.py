@@ -44,7 +44,7 @@ def rest(database: sqlite3.Connection, listing: Listing, recipe: Recipe, tasks: 
     beside = "images are beside the one of their sample, whose masks they may be, and are not read"
     for counted, what, remedy in (
         (images, beside if recipe.tars else "images are no part of this layout", "--images reads them too"),
-        (masks, "masks have no image", "--masks pairs them"),
+        (masks, "masks are paired with no image", "--masks pairs them"),
     ):
         if counted is masks and (note := _rivals(database, some, tasks)):
             yield f"WARNING: {masks.total()} more {note}"

@@ -78,15 +78,19 @@ def _may_be_two_tone(png: bytes, meta: dict[str, Any]) -> bool:
 
 
 def two_tone(pixels: NDArray[Any], lossy: bool) -> bool:
-    """Return whether an image (H, W, C) is of two gray values only, as masks are; of a lossy one nearly all pixels are near
-    to one of two. Some 4,000 pixels decide.
+    """Return whether an image (H, W, C) is of two gray values only, as masks are; of a lossy one nearly all of some 4,000 pixels
+    are near to one of two.
     """
     few = pixels[:: -(-pixels.shape[0] // _SIDE), :: -(-pixels.shape[1] // _SIDE)]
     if _between(few[len(few) // 2, :, 0], lossy) > 10 * _BLURRED:  # most photographs, by a row of them
         return False
     one = few[..., 0]
-    gray = lossy or all(np.array_equal(one, few[..., channel]) for channel in range(1, few.shape[2]))
-    return bool(gray and one.min() < one.max() and _between(one, lossy) <= (_BLURRED if lossy else 0))
+    if one.min() == one.max() or _between(one, lossy) > (_BLURRED if lossy else 0):
+        return False
+    rest = range(1, pixels.shape[2])
+    return lossy or (
+        _between(pixels[..., 0], lossy) == 0 and all((pixels[..., 0] == pixels[..., i]).all() for i in rest)
+    )
 
 
 def _between(values: NDArray[Any], lossy: bool) -> float:

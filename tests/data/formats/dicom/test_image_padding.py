@@ -42,19 +42,6 @@ def test_padding_is_known_in_the_values_that_are_read(value: int, elements: dict
         assert not depth.scaled(picture.read(), limits, 8, picture.padding)[out].any()
 
 
-@pytest.mark.parametrize(("modality", "shift", "known"), [("CT", 0, True), ("CT", -1024, True), ("MR", 0, False)])
-def test_values_that_no_matter_has_are_padding_of_ct(modality: str, shift: int, known: bool) -> None:
-    array = RNG.integers(-1024, 900, (24, 40)).astype(np.int16) - np.int16(shift)
-    array[:8] = -2000
-    with opened(array, Modality=modality, RescaleSlope=1, RescaleIntercept=shift) as picture:
-        assert depth.limits(picture, 0, "minmax")[0][0] == (picture.read()[8:].min() if known else -2000 + shift)
-        found = depth.outside(picture.read(), picture.padding) if picture.padding else np.zeros((24, 40), bool)
-        np.testing.assert_array_equal(found, (array == -2000) & known)
-    unsigned = RNG.integers(0, 3000, (24, 40)).astype(np.uint16)
-    with opened(unsigned, Modality="CT", RescaleSlope=1, RescaleIntercept=-1024) as picture:
-        assert picture.padding is None
-
-
 def test_frames_of_a_file_have_one_range() -> None:
     stack = np.stack([np.full((24, 40), level, np.uint16) for level in (100, 700, 300)])
     with opened(stack, Selection(frames="all"), frames=3) as picture:

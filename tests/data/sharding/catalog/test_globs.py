@@ -32,7 +32,8 @@ def test_unbalanced_brace_is_refused() -> None:
     ("{dir}/{steam}_mask.png", r"'\{dir\}/\{steam\}_mask\.png': \{steam\} is no placeholder \(these are \{stem\}, \{name\}, .*\{key\}\), and no list"),
     ("a{}/*.png", r"\{\} is no placeholder"), ("{a,{b}}/*", r"\{b\} is no placeholder"),
     ("/data/images/*.png", r"'/data/images/\*\.png' begins with /, and globs are below SOURCE"),
-    ("../*.png", r"leads out of SOURCE; give the folder above both"),
+    ("images/[z-a]*", r"'images/\[z-a\]\*' is no glob \(bad character range z-a"), ("images/[]", r"is no glob \(unterminated"),
+    ("{dir}/[z-a]{stem}.png", r"is no glob"), ("../*.png", r"leads out of SOURCE; give the folder above both"),
 ])  # fmt: skip
 def test_what_is_no_glob_below_the_source_is_refused(pattern: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -48,3 +49,10 @@ def test_accents_of_a_glob_fit_either_form_of_a_folder(pattern: str, form: str, 
     assert masks(tmp_path, plain(images, pattern)) == {
         f"{folder}/images/{name}.png": (f"{folder}/masks/{name}.png",) for name in "ab"
     }
+
+
+@pytest.mark.parametrize("pattern", ["{stem}{stem}.png", "{key}/{stem}.png"])
+def test_a_stem_stands_once_in_a_glob_of_images(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"is no glob \(redefinition.*; .*\{stem\} or \{key\} stands in it once"):
+        Glob(pattern)
+    assert expand("{stem}/{stem}.png") == ("{stem}/{stem}.png",)  # of a mask, where it is filled in

@@ -213,7 +213,7 @@ def test_images_that_are_not_a_part_of_the_layout_are_counted(tmp_path: Path) ->
     make(tmp_path, "masks2/q.png", "masks/z.png")
     notes = find(tmp_path, FOLDER).notes
     assert "2 images are no part of this layout (first in 'images_16bit'); --images reads them too" in notes
-    assert "1 masks have no image (first in 'masks2'); --masks pairs them" in notes
+    assert "1 masks are paired with no image (first in 'masks2'); --masks pairs them" in notes
 
 
 CHANCE = {
@@ -233,7 +233,7 @@ def test_a_chance_pair_makes_no_layout(name: str, tmp_path: Path) -> None:
     found = pairs(tmp_path, *files)
     assert set(found) == {file for file in files if "seg" not in file and "mask" not in file}, found
     assert not any(found.values())
-    assert any("masks have no image (first in '" in note for note in find(tmp_path, FOLDER).notes)
+    assert any("masks are paired with no image (first in '" in note for note in find(tmp_path, FOLDER).notes)
 
 
 def test_masks_of_several_raters_are_not_united(tmp_path: Path) -> None:
