@@ -251,3 +251,4 @@ def test_one_picture_in_two_formats_stays_in_one_split(tmp_path: Path) -> None:
         where[entry.image.rpartition(".")[0]].add(entry.split)
     assert all(len(splits) == 1 for splits in where.values())
     assert len({entry.group for entry in found.entries}) == 41
+    assert not any("are of one patient" in note for note in found.notes)

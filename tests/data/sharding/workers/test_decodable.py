@@ -150,3 +150,11 @@ def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:
         path.unlink()
     notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "flat")).notes
     assert any(note.startswith("WARNING: 2 of 2 images hold two gray values only") for note in notes)
+
+
+def test_a_few_bright_spots_between_the_pixels_that_are_looked_at_are_more_than_two_values() -> None:
+    pixels = np.zeros((1024, 1024, 1), np.uint8)
+    pixels[64, 64] = 200
+    assert two_tone(pixels, lossy=False)
+    pixels[65:70, 65:70, 0] = np.arange(25).reshape(5, 5) + 100
+    assert not two_tone(pixels, lossy=False)
