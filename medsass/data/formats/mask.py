@@ -80,12 +80,12 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
     return np.asarray(flat != 0 if foreground == "nonzero" else flat > flat.dtype.type(_half(flat))).view(np.uint8)
 
 
-def seen(array: NDArray[Any], foreground: Foreground) -> Seen:
-    """Return those of the levels or colours that a rule of foreground names which a mask (h, w) or (h, w, 3) holds; with another rule,
-    1 if it finds any foreground.
+def _seen(array: NDArray[Any], foreground: Foreground, mask: NDArray[np.uint8]) -> Seen:
+    """Return those of several levels or colours of a rule that an array holds; of another rule its first, or 1, if there is any
+    foreground in the `mask` that it makes.
     """
-    if isinstance(foreground, str):
-        return (1.0,) * bool(binary(array, foreground).any())
+    if isinstance(foreground, str) or len(foreground) == 1:
+        return ((1.0,) if isinstance(foreground, str) else foreground) * bool(mask.any())
     return tuple(value for value in foreground if binary(array, (value,)).any())  # type: ignore[arg-type]
 
 
@@ -188,7 +188,8 @@ def mask_of(
         turn: the orientation by which files without a tag of their own are turned; 1 for none.
 
     Returns:
-        (h, w) uint8 in {0, 1}, and by name the levels of the whole mask with "binary", and what `seen` says of other rules.
+        (h, w) uint8 in {0, 1}, and by name the levels of the whole mask with "binary"; with levels or colours those that were seen;
+        with "half" 1 for any foreground.
 
     Raises:
         ValueError: naming the file that cannot be read or whose size differs from the first one's.
@@ -208,7 +209,7 @@ def mask_of(
             array = array[box.slices] if box and turned != 1 else array
             mask = binary(array, foreground, level)
             if foreground not in ("binary", "nonzero"):
-                found[name] = seen(array, foreground)
+                found[name] = _seen(array, foreground, mask)
         except LevelsError as error:
             raise LevelsError(f"mask {name}: {error}", error.levels) from error
         except ValueError as error:
