@@ -41,6 +41,9 @@ _KNOWN = (  # each with the text that names a group
     re.compile(r"(?i:(?:^|/)([^/]+?)[-_ ]*\[(?:d=[\d.]+,)?x=\d+,y=\d+)"),  # QuPath's
     re.compile(r"(?i:(?:^|/)([^/]+?)[-_](?:tile|patch|slice|frame)[-_]?\d+\.[a-z.]+$)"),
 )
+_MAY_BE_KNOWN = re.compile(  # what each of them has somewhere: most names have nothing of it, in a fifth of the time
+    r"(?i:tcga|pat|sub|case|donor|person|animal|mouse|sob_|[-_][xyr]|\[|tile|slice|frame|(?:^|/)p\d|-\d{3,5}/)"
+)
 _PLACE = re.compile(r"(?i:(?:^|/)([^/]+?)[-_](0|[1-9]\d*)[-_](0|[1-9]\d*)\.[a-z]+$)")  # of a tile, without letters
 _STRIDES = (16, 50)  # a place is a multiple of one; numbers of cases and channels seldom are
 
@@ -81,7 +84,8 @@ def _searching(pattern: str) -> Rule:
 def named(image: str) -> str | None:
     """Return the patient, case or slide that a path names, None where it names none."""
     image = normalize("NFC", image)
-    if found := next(filter(None, (pattern.search(image) for pattern in _KNOWN)), None):
+    patterns = _KNOWN if _MAY_BE_KNOWN.search(image) else ()
+    if found := next(filter(None, (pattern.search(image) for pattern in patterns)), None):
         return found[1]
     place = _PLACE.search(image)
     tiled = place and any(int(place[2]) % stride == int(place[3]) % stride == 0 for stride in _STRIDES)

@@ -40,6 +40,17 @@ def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> No
     assert splits.named(path) == expected
 
 
+_PIECES = [*"/_-.[01ab", "p", "P", "sub-", "Case", "LUNG1", "TCGA-A1-B2C3", "001", "1234", "x5", "y7", "r1", "c2", "row3", "tile", "patch", "frame", ".png",
+           "mouse", "pat", "d=1,", "x=0,y=0", "SOB_B_A-14-2A-40-001"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=7).map("".join))
+@examples(300)
+def test_what_most_names_lack_hides_no_patient(path: str) -> None:
+    found = next((match for pattern in splits._KNOWN if (match := pattern.search(path))), None)
+    assert not found or splits.named(path) == found[1]
+
+
 def test_a_patients_images_stay_in_one_split_without_any_option(tmp_path: Path) -> None:
     found = find(make(tmp_path, *(f"patient_{i % 20}/{i}.png" for i in range(200))), FOLDER)
     held = defaultdict(set)
