@@ -32,6 +32,11 @@ def is_one(one: Any, among: Sequence[Any]) -> bool:
     return False
 
 
+def differs(level: Any, page: Any) -> bool:
+    """Return whether a page that tifffile takes for a level of a pyramid, by its size alone, shows something else."""
+    return not level.is_reduced and page.imagelength * page.imagewidth <= _MOST and not _alike(level, page)
+
+
 def _alike(page: Any, other: Any) -> bool:
     """Return whether a page shows what a larger one does; no where one of them cannot be decoded."""
     with suppress(ValueError), readable():
@@ -39,6 +44,7 @@ def _alike(page: Any, other: Any) -> bool:
         small, large = (_gray(cv2.resize(_samples(one), size, interpolation=cv2.INTER_AREA)) for one in (page, other))
         if small.std() and large.std():
             return float(np.corrcoef(small.ravel(), large.ravel())[0, 1]) > _ALIKE
+        return np.array_equal(small, large)
     return False
 
 

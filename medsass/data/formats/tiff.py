@@ -80,6 +80,7 @@ class Tiff(ImageFile):
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
             least = 0.5 if tiff.is_ome else 0.0  # of OME-TIFF, where smaller ones are labels and overviews
             others = any(one is not self.series and one.size >= least * self.series.size for one in full)
+            others |= any(thumbnail.differs(level.keyframe, self.series.keyframe) for level in self.series.levels[1:])
             others &= not any(getattr(tiff, f"is_{name}") for name in _FOREIGN)
         if others and view.raw:
             raise ValueError(

@@ -55,5 +55,14 @@ def test_a_small_page_of_another_picture_is_one(kind: np.ndarray, scale: int, tm
 def test_masks_of_several_objects_are_no_thumbnails(order: int, tmp_path: Path) -> None:
     small = np.zeros((14, 18), np.uint8)
     small[:2, :3] = 255
-    with pytest.raises(ValueError, match="it holds several images, of which a mask is one; save each as a file"):
-        open_image(write(tmp_path / "a.tif", *(small, MASK)[::order]), Selection(mask=True, raw=True))
+    half = np.zeros((35, 45), np.uint8)  # as a level of a pyramid would be
+    half[:10, :10] = 255
+    for other in (small, half):
+        with pytest.raises(ValueError, match="it holds several images, of which a mask is one; save each as a file"):
+            open_image(write(tmp_path / "a.tif", *(other, MASK)[::order]), Selection(mask=True, raw=True))
+
+
+@pytest.mark.parametrize("full", [MASK, MASK * 0])
+def test_a_mask_with_levels_of_its_own_that_no_tag_tells_is_one(full: np.ndarray, tmp_path: Path) -> None:
+    with open_image(write(tmp_path / "a.tif", full, shrunk(full, 2)), Selection(mask=True, raw=True)) as picture:
+        np.testing.assert_array_equal(picture.read(), full)
