@@ -149,6 +149,9 @@ def _intact(shard: Shard, read: _Read, held: Mapping[str, bytes]) -> Iterator[Pr
         name = shard.file.removesuffix(".tar") + tar.INDEX
         remedy = f"copy it again, or write it anew from the tar file: wds2idx {shard.file} {name}"
         yield Problem(name, "is not what the tar file says", remedy)
+    elif tar.INDEX in held and shard.index not in ("", hashlib.sha256(index).hexdigest()):
+        text = f"says another SHA-256 of the index of {shard.file}, which is what the tar file says"
+        yield Problem(manifest.NAME, text, TOGETHER)
     yield from _checksums(shard, read, held)
 
 

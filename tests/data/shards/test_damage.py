@@ -52,6 +52,13 @@ def test_a_tar_of_another_run_with_its_own_checksums(broken: Path) -> None:
     assert problem.text.startswith("fits its checksums, but not the SHA-256 in the manifest")
 
 
+def test_a_manifest_that_says_another_index(broken: Path) -> None:
+    edit(broken, lambda table: table["splits"]["val"]["shards"][0].update(index="0" * 64))
+    (problem,) = verify(broken)
+    assert problem.file == "manifest.json"
+    assert problem.text == "says another SHA-256 of the index of val-000000.tar, which is what the tar file says"
+
+
 def test_a_tar_that_was_written_wrong_is_to_be_made_anew(broken: Path) -> None:
     path = broken / "val-000000.tar"
     end = members(path)[-1].end
