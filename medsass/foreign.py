@@ -29,8 +29,10 @@ _LINES = (
     (re.compile(rb"()((?:Corrupt JPEG data|Premature end of JPEG|Invalid SOS parameters|Warning: unknown JFIF).*)"), "libjpeg"),
     (re.compile(rb"()((?:Meta(?:Image|Object): |Uncompress failed| +ideal = |\w+ (?:required and not|defined prior)).*)"), "ITK"),
     (re.compile(rb"()((?:Bogus|Quantization table|Huffman table|Invalid JPEG file structure).*)"), "libjpeg"),
+    (re.compile(rb"()((?:Improper call to JPEG|Unsupported (?:marker|JPEG)|Not a JPEG|Empty JPEG).*)"), "libjpeg"),
+    (re.compile(rb"()((?:Tile part length|Failed to decode tile|Stream too short).*)"), "OpenJPEG"),
     (re.compile(rb"(?:\x1b\[[\d;]*m)*\[()(?:ERROR|WARNING)\] (?:\x1b\[[\d;]*m)*(\[\w+\] .*)"), "DALI"),
-    (re.compile(rb"()(TIFF\w+: .*)"), "libtiff"),
+    (re.compile(rb"()((?:TIFF|JPEG)\w+: .*)"), "libtiff"),
     (re.compile(rb"\[ ?(WARN|ERROR|INFO|FATAL):\d+@[\d.]+\] (.*)"), "OpenCV"),
     (re.compile(rb"(\[/opt/dali|/opt/dali|\[nvimgcodec|\[nvJPEG|Warning in thread \d+: )(.*)"), "DALI"),
 )  # fmt: skip

@@ -13,6 +13,7 @@ from PIL import Image
 from medsass import errors
 from medsass.cli import main
 from medsass.config import TrainConfig
+from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import write
 from medsass.runs import run_directory
 from tests.conftest import facts, tiny
@@ -264,7 +265,7 @@ def test_an_unreadable_image_gives_exit_code_2_and_the_others_are_written(
     (tmp_path / "bad.png").write_bytes(b"no image")
     result = _run("predict", trained, tmp_path / "bad.png", good, "--out", tmp_path / "out", "--device", "cpu")
     assert result.exit_code == 2
-    assert "bad.png: not an image file that can be read; left out" in result.stderr
+    assert f"bad.png: not an image file that can be read; {REMEDY}; left out" in result.stderr
     assert result.stdout == f"1 of 2 masks written to {tmp_path / 'out'}\n"
     assert [path.name for path in (tmp_path / "out").iterdir()] == [good.name]
 

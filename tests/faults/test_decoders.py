@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import shard
 from tests.support import deadly
 from tests.support.deadly import ENDLESS, KILLED, LEAVES, SEGFAULT
@@ -38,10 +39,10 @@ def test_files_that_kill_the_decoder_are_left_out_and_their_neighbours_kept(sour
     expected = {}
     for number, (text, reason) in enumerate(
         [
-            (SEGFAULT, "the decoder died (signal 11) on it"),
-            (SEGFAULT, "the decoder died (signal 11) on it"),
-            (LEAVES, "the decoder ended its process (exit code 3)"),
-            (ENDLESS, "the decoder did not come to an end within 10 minutes"),
+            (SEGFAULT, f"the decoder died (signal 11) on it; {REMEDY}"),
+            (SEGFAULT, f"the decoder died (signal 11) on it; {REMEDY}"),
+            (LEAVES, f"the decoder ended its process (exit code 3); {REMEDY}"),
+            (ENDLESS, f"the decoder did not come to an end within 10 minutes; {REMEDY}"),
         ]
     ):
         mark(source / "images" / f"nuclei_{number:04d}.png", text)
@@ -60,7 +61,9 @@ def test_strict_stops_at_a_file_that_kills_the_decoder(source: Path, tmp_path: P
     mark(source / "images" / "nuclei_0007.png", SEGFAULT)
     code, error = command(source, tmp_path / "out", "--images", "images/*", "--strict")
     assert code == 2
-    assert error == f"medsass: {source}/images/nuclei_0007.png: the decoder died (signal 11) on it (--strict)\n"
+    assert (
+        error == f"medsass: {source}/images/nuclei_0007.png: the decoder died (signal 11) on it; {REMEDY} (--strict)\n"
+    )
 
 
 @pytest.mark.usefixtures("armed")
@@ -97,7 +100,7 @@ def test_of_a_file_of_many_frames_only_those_that_kill_are_left_out(tmp_path: Pa
     marks = [stored(tmp_path / "whole")[key]["png"][60:80] for key in bad]
     with deadly.workers(f"arm({marks})"):
         shard.write(config(tmp_path / "source", tmp_path / "out", recipe=recipe, images="", masks=""))
-    assert reasons(tmp_path / "out") == {"a.tif": "the decoder died (signal 11) on it"}
+    assert reasons(tmp_path / "out") == {"a.tif": f"the decoder died (signal 11) on it; {REMEDY}"}
     assert set(stored(tmp_path / "whole")) - set(stored(tmp_path / "out")) == set(bad)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import shard
 from tests.support.faults import by_source, config, decoded, one_split, reasons, stored
 
@@ -102,7 +103,7 @@ def test_truncated_files_of_every_format_are_left_out_with_a_reason(tmp_path: Pa
     found = reasons(tmp_path / "out")
     assert sorted(found) == sorted(bad)
     assert all(len(reason) > 8 and "\n" not in reason and str(tmp_path) not in reason for reason in found.values())
-    assert {found[name] for name in bad if "_0." in name} == {"empty file (0 bytes)"}
+    assert {found[name] for name in bad if "_0." in name} == {f"empty file (0 bytes); {REMEDY}"}
     assert set(by_source(tmp_path / "out")) == {
         f"{kind}.{kind}" for kind in ("jpg", "png", "tif", "bmp", "webp", "jp2", "npy", "npz", "dcm")
     }

@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage import filters, measure, segmentation
 
 from medsass.config import LabelConfig
+from medsass.data.formats.damage import REMEDY
 from medsass.runs.label import label
 from tests.support import built
 
@@ -205,7 +206,7 @@ def test_broken_files_and_links_are_reported_and_not_labelled(tmp_path: Path) ->
     (tmp_path / "in/lost.jpg").symlink_to("nowhere.jpg")
     (tmp_path / "in/loop.jpg").symlink_to("loop.jpg")
     bad, loop, lost = label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
-    assert bad == (tmp_path / "in/bad.jpg", "truncated JPEG: its pixel data end early")
+    assert bad == (tmp_path / "in/bad.jpg", f"truncated JPEG: its pixel data end early; {REMEDY}")
     assert loop[0].name == "loop.jpg"
     assert "symbolic links" in loop[1]
     assert lost[0].name == "lost.jpg"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from medsass.data.dali import Decoder
-from medsass.data.formats import image
+from medsass.data.formats import damage
 from medsass.data.formats.photos import integrity
 from medsass.data.sharding import sample, source_file
 from medsass.data.sharding.workers import forkserver, tasks
@@ -54,7 +54,7 @@ def crowd() -> None:
 def fill() -> None:
     """Let an image need more memory than there is."""
 
-    @image.readable()
+    @damage.readable()
     def encode(*_: object) -> None:
         cv2.resize(np.zeros((1, 1), np.uint8), (1 << 30, 1 << 20))
 

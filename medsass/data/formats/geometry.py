@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import DamagedError
+
 ORIENTATION = 274  # the tag of EXIF and TIFF 6.0
 
 _TURNS = {  # value of the tag -> rows run upwards, columns run leftwards, then rows and columns are swapped
@@ -120,7 +122,7 @@ def shows_alpha(parts: Iterable[NDArray[Any]]) -> bool:
     lows, highs, darkest, hidden = [], [], [], []
     for part in parts:
         if not part.size:
-            raise ValueError(f"a mask of {part.shape[1]}x{part.shape[0]} pixels")
+            raise DamagedError(f"damaged: a mask of {part.shape[1]}x{part.shape[0]} pixels")
         brightest = part[..., :-1].max(axis=2)
         unseen = brightest[part[..., -1] == 0]
         lows.append(part.min(axis=(0, 1)))

@@ -1,11 +1,10 @@
 """An open image file, of which frames and boxes can be read. Each format's reader is a subclass."""
 
-import errno
 import io
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -14,8 +13,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.geometry import Box
-from medsass.errors import is_memory
 
 MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own limit
 
@@ -90,9 +89,9 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False
     ) -> None:
         if dtype.kind not in "uif":
-            raise ValueError(f"pixels of type {dtype} are not supported")
+            raise ValueError(f"pixels of type {dtype} are not supported; save them as integers or floats")
         if min(height, width) < 1:
-            raise ValueError(f"an image of {width}x{height} pixels")
+            raise DamagedError(f"damaged: an image of {width}x{height} pixels")
         if not streams:
             check_size(height, width)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
@@ -219,7 +218,9 @@ class ImageFile(AbstractContextManager["ImageFile"]):
     def _checked(self, frame: int, box: Box, level: int) -> NDArray[Any]:
         array, size = self._decode(self.indices[frame], box, level), (box.height, box.width)
         if array.shape != ((*size, 3) if self.colour else size):
-            raise ValueError(f"{wxh(size)} pixels by the file's header, an array of shape {array.shape} by its data")
+            raise DamagedError(
+                f"damaged: {wxh(size)} pixels by its header, an array of shape {array.shape} by its data"
+            )
         return array
 
 
@@ -276,25 +277,3 @@ def check_level(view: Selection, levels: int) -> None:
     if not 0 <= view.level < levels:
         held = f"levels 0 to {levels - 1}" if levels > 1 else "level 0 only"
         raise ValueError(f"no pyramid level {view.level}: the file has {held}")
-
-
-@contextmanager
-def readable() -> Iterator[None]:
-    """Turn what a decoder raises at a damaged file into a `ValueError` of one line.
-
-    Wrap calls of other libraries only: the same errors in our own code are bugs and must stay tracebacks. Errors of the
-    file system (a missing file, a full disk) pass unchanged.
-    """
-    try:
-        yield
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # decoders raise whatever they stumble over
-        if is_memory(error):
-            raise MemoryError(" ".join(str(error).split())) from error
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
-            raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):  # texts that alone say little
-            text = f"broken file ({type(error).__name__}: {text})"
-        raise ValueError(text) from error

@@ -215,7 +215,9 @@ def mask_of(
         except ValueError as error:
             raise ValueError(f"mask {name}: {error}") from error
         if union is not None and own != size:
-            raise ValueError(f"mask {name}: size {wxh(own)} differs from the other masks' {wxh(size)}")
+            raise ValueError(
+                f"mask {name}: size {wxh(own)} differs from the other masks' {wxh(size)}; save them at one size"
+            )
         union, size = mask if union is None else union | mask, own
     if union is None:
         raise ValueError("no mask file")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import depth, kinds, slide, tiff
 from medsass.data.formats.arrays import hdf5, numpy_file, zarr_file
+from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.dicom.slide import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 from medsass.data.formats.photos import coded, photo, plain
@@ -20,6 +21,7 @@ from medsass.data.formats.virtual_slide import VirtualSlide
 from medsass.data.formats.volumes import itk, nifti
 
 _VOLUMES: dict[str, Callable[[Path, Selection], ImageFile]] = {"nifti": nifti.Nifti, "nrrd": itk.Nrrd, "meta": itk.Meta}
+_USUAL = "; leave it out, or save it as PNG, TIFF or NIfTI"
 _STORED = {"JPEG": "jpg", "PNG": "png", "JPEG2000": "jp2"}  # Pillow's format -> suffix in a shard
 _HINTS = {
     ".npy": "; it holds pickled Python objects, not an array of numbers",
@@ -61,7 +63,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
         packed = nifti.Nifti if head.startswith(kinds.GZIP) else None  # which says what is wrong with it
         reader = _VOLUMES.get(kinds.volume(head) or kinds.volume(head, path.suffix.lower()), packed)
         if reader is None:
-            raise ValueError("not an image file that can be read, by its content")
+            raise DamagedError("not a volume, by its content")
         return reader(path, view)
     if kind == "hdf5":
         return hdf5.Hdf5(path, view)
@@ -78,7 +80,7 @@ def open_image(path: Path, view: Selection = WHOLE_FILE, data: bytes | None = No
     if kind == "dicom":
         return open_dicom(path if data is None else data, view)
     if kind != "photo":
-        raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), '')}")
+        raise ValueError(f"not an image file that can be read{_HINTS.get(path.suffix.lower(), _USUAL)}")
     return open_photo(data or b"", view)
 
 
@@ -95,7 +97,7 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
         except IsADirectoryError:
             return "zarr" if kinds.is_zarr(path) else "", None
     if not head:
-        raise ValueError("empty file (0 bytes)")
+        raise DamagedError("empty file (0 bytes)")
     return kind, data
 
 

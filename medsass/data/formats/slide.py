@@ -16,8 +16,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import readable
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.photos import jpeg
 from medsass.data.formats.tiff import Tiff, open_tiff
 from medsass.data.formats.virtual_slide import VirtualSlide

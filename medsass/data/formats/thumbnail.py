@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.image import readable
+from medsass.data.formats.damage import readable
 
 _ALIKE = 0.9  # correlation of gray values
 _MOST = 1 << 26  # pixels of a page that is decoded for it

@@ -17,8 +17,9 @@ from PIL import Image
 
 from medsass.data.formats import geometry, thumbnail, tiff_damage
 from medsass.data.formats.choice import option, pick_channels
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.geometry import Box, compose
-from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection, check_level, check_size
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photos.photo import Photo
 
@@ -65,7 +66,7 @@ class Tiff(ImageFile):
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
-                raise ValueError(f"expected images; got axes {part.axes} of shape {part.shape}")
+                raise UnreadableError(f"axes {part.axes} of shape {part.shape}; an image has Y and X: save it so")
             self._photometric = getattr(page.photometric, "name", "unknown")
             model = _model(page, self._photometric)
             model = "gray" if model == "palette" and view.raw else model
@@ -210,19 +211,19 @@ class Tiff(ImageFile):
         with self._lock:
             if level not in self._arrays:
                 dtype = part.dtype.newbyteorder(self.tiff.byteorder)
-                if not mappable:
-                    import zarr  # takes half a second, for which only large files should pay
-
-                    with readable():
-                        self._arrays[level] = zarr.open(
-                            self.series.aszarr(level=level, maxworkers=1, read_only=True), mode="r"
-                        )
-                elif isinstance(self._source, bytes):
-                    values = np.frombuffer(self._source, dtype, int(np.prod(part.shape)), part.dataoffset)
-                    self._arrays[level] = values.reshape(part.shape)
-                else:
-                    self._arrays[level] = np.memmap(self._source, dtype, "r", part.dataoffset, part.shape)
+                with readable():
+                    self._arrays[level] = self._mapped(part, dtype) if mappable else self._chunked(level)
             return self._arrays[level]
+
+    def _mapped(self, part: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if isinstance(self._source, bytes):
+            return np.frombuffer(self._source, dtype, int(np.prod(part.shape)), part.dataoffset).reshape(part.shape)
+        return np.memmap(self._source, dtype, "r", part.dataoffset, part.shape)
+
+    def _chunked(self, level: int) -> Any:
+        import zarr  # takes half a second, for which only large files should pay
+
+        return zarr.open(self.series.aszarr(level=level, maxworkers=1, read_only=True), mode="r")
 
     def _is_mappable(self, part: Any) -> bool:
         """Return whether the pixels are stored uncompressed one after the other in this file."""
@@ -245,7 +246,9 @@ class Tiff(ImageFile):
         if self._model == "palette":
             table = np.asarray(self.page.colormap)
             if table.ndim != 2 or len(table) != 3 or array.max(initial=0) >= table.shape[1]:
-                raise ValueError(f"a palette of shape {table.shape} for indices up to {array.max(initial=0)}")
+                raise DamagedError(
+                    f"damaged: a palette of shape {table.shape} for indices up to {array.max(initial=0)}"
+                )
             table = (table >> 8 if table.max() > 255 else table).astype(np.uint8).T
             return np.ascontiguousarray(table)[array.astype(np.intp)]
         planes = np.moveaxis(array, 0, -1) if self._channel is not None and self._channel < self._x else array

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.photos import jpeg
 
 _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
@@ -19,10 +20,10 @@ def refuse(level: Any, size: int) -> None:
     for page in pages:
         held = len(page.dataoffsets)
         if held < due and not page.is_contiguous:
-            raise ValueError(f"truncated: {held} {'tiles' if key.is_tiled else 'strips'} of {due}")
+            raise DamagedError(f"truncated: {held} {'tiles' if key.is_tiled else 'strips'} of {due}")
         ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
         if (end := ends.max(initial=0)) > size and page.parent is key.parent:
-            raise ValueError(f"truncated: the file has {size:,} bytes of {end:,}")
+            raise DamagedError(f"truncated: the file has {size:,} bytes of {end:,}")
     if key.compression in _STREAMS:
         for one in {id(page.keyframe): page.keyframe for page in pages}.values():
             one.decode = _checked(one.decode)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import readable
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, check_level, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level
 
 
 class VirtualSlide(ImageFile):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data import synthetic
+from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import shard
 from medsass.data.shards import tar
 from medsass.data.shards.manifest import load
@@ -168,7 +169,7 @@ def test_jpeg_of_which_a_decoder_paints_the_rest_gray_is_left_out(changes: dict[
     (tmp_path / "source/good.jpg").write_bytes(buffer.getvalue())
     (tmp_path / "source/bad.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2] + b"\xff\xd9")
     shard.write(config(tmp_path / "source", tmp_path / "out", images="*", masks="", **changes))
-    assert reasons(tmp_path / "out") == {"bad.jpg": "truncated JPEG: its pixel data end early"}
+    assert reasons(tmp_path / "out") == {"bad.jpg": f"truncated JPEG: its pixel data end early; {REMEDY}"}
 
 
 def test_strict_stops_at_the_bad_file_and_names_it(source: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from medsass.data.formats.damage import REMEDY
 from medsass.models import network
 from tests.support.predicted import SIZE, files_in, noise, read, run_predict, save_image, save_run, save_slide, smooth
 
@@ -26,7 +27,7 @@ def test_an_unreadable_image_is_reported_and_the_others_are_written(trained: Pat
     images[1].write_bytes(b"not an image")
     images[3].write_bytes(images[3].read_bytes()[:800])
     failed = run_predict(trained, tmp_path / "out", tmp_path / "in")
-    assert failed[0] == (images[1], "not an image file that can be read")
+    assert failed[0] == (images[1], f"not an image file that can be read; {REMEDY}")
     assert [path for path, _ in failed] == [images[1], images[3]]
     assert "truncated" in failed[1][1]
     assert files_in(tmp_path / "out") == {"a.png", "c.png"}

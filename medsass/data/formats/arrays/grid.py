@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import geometry
 from medsass.data.formats.choice import in_recipe, option, pick_channels
+from medsass.data.formats.damage import readable
 from medsass.data.formats.geometry import Box, compose
-from medsass.data.formats.image import ImageFile, Selection, check_level, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level
 
 ALPHA = 4  # channels, of which the last is alpha
 
@@ -22,7 +23,9 @@ def axes_of(shape: tuple[int, ...], view: Selection) -> str:
     Raises `ValueError` for any other shape, and where both are possible.
     """
     if 0 in shape or len(shape) not in (2, 3, 4):
-        raise ValueError(f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C)")
+        raise ValueError(
+            f"an array of shape {shape}; images are (H, W), (H, W, C), (N, H, W) or (N, H, W, C): save it so"
+        )
     if len(shape) == 2:
         return "YX"
     if len(shape) == 4:

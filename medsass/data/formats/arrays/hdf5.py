@@ -10,7 +10,8 @@ from typing import Any
 
 from medsass.data.formats.arrays.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
-from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.damage import readable
+from medsass.data.formats.image import Selection
 
 _MATLAB = b"MATLAB 7.3"  # at the start of its files
 _NAMED = 8  # datasets in a message

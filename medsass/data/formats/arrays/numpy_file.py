@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.arrays.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
-from medsass.data.formats.image import Selection, check_level, readable
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
+from medsass.data.formats.image import Selection, check_level
+from medsass.data.formats.kinds import ZIP_MAGIC
 
 
 class Array(Grid):
@@ -27,6 +29,9 @@ class Array(Grid):
             raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
         else:
             with path.open("rb") as file, readable():
+                if file.read(len(ZIP_MAGIC[0])) == ZIP_MAGIC[0]:
+                    raise DamagedError("truncated .npz file: its end is missing")
+                file.seek(0)
                 _header(file, path.name)
                 array = npy.open_memmap(path, mode="r")
         super().__init__([array], axes_of(array.shape, view), view, own=True)
@@ -70,5 +75,7 @@ def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]
     read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(file)
     if dtype.hasobject:
-        raise ValueError(f"{name} holds pickled Python objects, which are not read; save it as an array of numbers")
+        raise UnreadableError(
+            f"{name} holds pickled Python objects, which are not read; save it as an array of numbers"
+        )
     return shape, dtype

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from medsass.data.formats.arrays.grid import Grid, axes_of
-from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.damage import UnreadableError, readable
+from medsass.data.formats.image import Selection
 
 _OLD_AXES = "tczyx"  # of NGFF 0.1 and 0.2, which name none
 
@@ -43,11 +44,13 @@ def open_zarr(path: Path, view: Selection) -> Grid:
     with readable():
         levels = [node[item["path"]] for item in images[0]["datasets"]]
         if groups := [level.path for level in levels if not isinstance(level, zarr.Array)]:
-            raise ValueError(f"a group, not an array, at {groups[0]}, where a level of the pyramid should be")
+            raise UnreadableError(
+                f"a group, not an array, at {groups[0]}, where a level of the pyramid should be; name the image in it"
+            )
         axes = _letters(images[0].get("axes"), levels[0].ndim)
     for level in levels:
         if not {"Y", "X"} <= set(axes) or len(axes) != level.ndim:
-            raise ValueError(f"axes {axes} for an array of shape {level.shape}; an image has y and x")
+            raise ValueError(f"axes {axes} for an array of shape {level.shape}; an image has y and x: save it so")
     return Grid(levels, axes, view)
 
 

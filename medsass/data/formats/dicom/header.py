@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medsass.data.formats.image import readable
+from medsass.data.formats.damage import readable
 
 
 def opened(source: Path | bytes) -> BinaryIO:
@@ -45,7 +45,7 @@ def rescale_of(header: Any, frame: int) -> tuple[float, float]:
         group = functional_group(header, frame, "PixelValueTransformationSequence")
         slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
     if slope == 0:
-        raise ValueError("a rescale slope of 0, which makes all values one")
+        raise ValueError("a rescale slope of 0, which makes all values one; mend RescaleSlope")
     return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.choice import pick_channels
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.dicom.header import import_dicom, opened, read_header, rescale_of, window_of
 from medsass.data.formats.geometry import Box, compose
-from medsass.data.formats.image import ImageFile, Selection, check_level, chosen, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level, chosen
 from medsass.data.formats.mask import BRIGHT_ZERO
 from medsass.data.formats.photos import jpeg
 
@@ -54,9 +55,12 @@ class Dicom(ImageFile):
         self._source, self.header, self._channels = source, header, view.channels
         with readable():
             if (what := _NO_IMAGES.get(header.get("SOPClassUID"))) and not view.raw:
-                raise ValueError(f"a DICOM {what}")
+                raise UnreadableError(f"a DICOM {what}; leave it out, or name it as a mask")
             if "Rows" not in header or "Columns" not in header:
-                raise ValueError(f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'})")
+                raise UnreadableError(
+                    f"a DICOM file without an image (modality {header.get('Modality') or 'unknown'}), such as a report; leave it "
+                    "out, or copy it again if it should hold one"
+                )
             several = int(header.get("SamplesPerPixel") or 1) > 1
             self._kind = str(header.get("PhotometricInterpretation") or ("RGB" if several else "MONOCHROME2")).strip()
             self._allocated = int(header.get("BitsAllocated") or 8)
@@ -65,7 +69,7 @@ class Dicom(ImageFile):
             self._modality = (header.get("ModalityLUTSequence") or [None])[0]
             size, total = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
         if self._kind not in (*_RGB, "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"):
-            raise ValueError(f"photometric interpretation {self._kind} is not supported")
+            raise ValueError(f"photometric interpretation {self._kind} is not supported; save it as RGB or MONOCHROME2")
         self._palette, self._rgb = self._kind == "PALETTE COLOR" and not view.raw, self._kind in _RGB
         colour, self.inverted = self._palette or self._rgb, self._kind == "MONOCHROME1" and not view.raw
         self._bit, frames = 1 if view.raw else 255, chosen(view, total)  # what a single bit becomes
@@ -104,11 +108,11 @@ class Dicom(ImageFile):
         if "PixelRepresentation" not in self.header and not self._rgb:  # float pixel data
             return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
         if not 1 <= self._bits <= 64:
-            raise ValueError(f"bits stored must be 1 to 64; got {self._bits}")
+            raise DamagedError(f"damaged header: bits stored must be 1 to 64; got {self._bits}")
         low, high = (-(1 << self._bits - 1), (1 << self._bits - 1) - 1) if self._signed else (0, (1 << self._bits) - 1)
         if self._rgb:
             if (size := max(self._allocated, 8) // 8) not in (1, 2, 4, 8):
-                raise ValueError(f"bits allocated must be 8, 16, 32 or 64; got {self._allocated}")
+                raise DamagedError(f"damaged header: bits allocated must be 8, 16, 32 or 64; got {self._allocated}")
             return np.dtype(f"{'i' if self._signed else 'u'}{size}"), (float(low), float(high))
         if self._modality:
             with readable():
@@ -156,7 +160,7 @@ class Dicom(ImageFile):
             tag = file.read(8 if implicit else _TAG)
             start, end = file.tell(), file.seek(0, io.SEEK_END)
         if tag[:2] != (b"\xe0\x7f" if little else b"\x7f\xe0"):
-            raise ValueError(f"a DICOM file without pixel data (modality {self.header.get('Modality') or 'unknown'})")
+            raise DamagedError(f"a DICOM file without pixel data (modality {self.header.get('Modality') or 'unknown'})")
         stated = int.from_bytes(tag[-4:], "little" if little else "big")
         if stated == _UNKNOWN:
             return
@@ -165,7 +169,7 @@ class Dicom(ImageFile):
         total, held = int(self.header.get("NumberOfFrames") or 1), min(stated, end - start)
         due = -(-frame * total // 8)
         if held < due:
-            raise ValueError(f"truncated DICOM file: {held:,} of {due:,} bytes of pixel data")
+            raise DamagedError(f"truncated DICOM file: {held:,} of {due:,} bytes of pixel data")
         if held > due + 1 and held * 8 >= frame * (total + 1):  # more than a byte that makes their number even
             raise ValueError(
                 f"pixel data of {held * 8 // frame} images, where the header says {total}; mend NumberOfFrames"

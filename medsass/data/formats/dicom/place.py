@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import readable
 from medsass.data.formats.dicom.header import functional_group
 from medsass.data.formats.dicom.image import Dicom
-from medsass.data.formats.image import readable
 
 
 def gap(one: Dicom, other: Dicom) -> float:

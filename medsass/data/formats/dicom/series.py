@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats import depth
+from medsass.data.formats.damage import readable
 from medsass.data.formats.dicom.grouping import PLACE, header_of, normal_of
 from medsass.data.formats.dicom.header import functional_group
 from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import WHOLE_FILE, Selection, readable
+from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.volumes.volume import LPS, Volume, check_voxels
 
 _GROUPS = {"ImagePositionPatient": "PlanePositionSequence", "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -70,7 +71,7 @@ class Series(Volume):
             self._affine = _affine(planes, name)
             taken = "xyz"[int(importlib.import_module("nibabel.orientations").io_orientation(self._affine)[2][0])]
         if any(one.colour for one in files):
-            raise ValueError("slices in colour are no volume")
+            raise ValueError("slices in colour are no volume; save each as a picture, such as PNG")
         shape = files[0].width, files[0].height, len(slices), 1
         check_voxels(shape)
         view = view if view.axis else replace(view, axis=taken)

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.arrays.grid import Grid
+from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.dicom import series
 from medsass.data.formats.dicom.header import functional_group, import_dicom, opened, read_header
 from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.photos import jpeg
 
 _MOST_VALUES = 1 << 31  # of a stack that is read whole to be cut
@@ -92,7 +93,7 @@ class DicomSlide(Dicom):
             self._frames = _frames(source, header, place)
         last = max((frame for layer in layers for frame in layer.values()), default=-1)
         if last >= len(self._frames):
-            raise ValueError(f"tiles in {last + 1} frames, of which the file holds {len(self._frames)}")
+            raise DamagedError(f"truncated: tiles in {last + 1} frames, of which the file holds {len(self._frames)}")
         converted = self.converted.removeprefix(f"first of {self.total} frames").removeprefix(", ")
         (self.height, self.width), self.levels, self.streams, self.common = size, (size,), True, False
         self.converted = ", ".join(filter(None, (self._select(view, len(layers)), converted)))
@@ -188,7 +189,9 @@ def _frames(source: Path | bytes, header: Any, place: int) -> list[list[tuple[in
     if len(fragments) == total:
         return [[fragment] for fragment in fragments]
     if len(offsets) != total:
-        raise ValueError(f"{len(fragments)} fragments for {total} frames, and no table that says which belong together")
+        raise DamagedError(
+            f"damaged: {len(fragments)} fragments for {total} frames, and no table that says which belong together"
+        )
     ends = [*offsets[1:], fragments[-1][0]]
     return [
         [(at, length) for at, length in fragments if start <= at - 8 - first < end]

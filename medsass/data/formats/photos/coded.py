@@ -19,8 +19,9 @@ from PIL import Image
 
 from medsass.data.formats import geometry
 from medsass.data.formats.choice import pick_channels
+from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 from medsass.data.formats.photos import jpeg
 
 _EXIF = b"Exif\0\0"
@@ -36,7 +37,7 @@ class Coded(ImageFile):
     def __init__(self, array: NDArray[Any], view: Selection, top: int | None = None, turn: int = 1) -> None:
         check_level(view, 1)
         if array.ndim not in (2, 3):
-            raise ValueError(f"expected one image; got an array of shape {array.shape}")
+            raise ValueError(f"an array of shape {array.shape}, not one image; save its images as files of their own")
         array = geometry.upright(array, turn)
         if view.raw and not view.channels and array.shape[2:] in ((2,), (4,)):
             array = geometry.without_alpha(array)
@@ -103,7 +104,7 @@ def _jpeg(data: bytes, view: Selection) -> Coded | None:
     marker, bits, height, width, turn = _frame(data)
     check_size(height, width)
     if jpeg.EOI not in data:  # CharLS takes many seconds to find that out
-        raise ValueError("truncated: a JPEG file without an end")
+        raise DamagedError("truncated: a JPEG file without an end")
     jpeg.check_pixels(data)
     decode = imagecodecs.jpegls_decode if marker == jpeg.LS else imagecodecs.jpeg8_decode
     return Coded(_decoded(decode, data), view, (1 << bits) - 1, turn)
@@ -161,11 +162,11 @@ def _pnm(data: bytes, view: Selection) -> Coded | None:
         return None
     check_size(height, width)
     if not 0 < top < 65536 or min(width, height, count) < 1:
-        raise ValueError(f"a header of {width}x{height} pixels of {count} channels up to {top}")
+        raise DamagedError(f"damaged: a header of {width}x{height} pixels of {count} channels up to {top}")
     dtype = np.dtype(">u2" if top > 255 else "u1")
     need, held_bytes = width * height * count * dtype.itemsize, len(data) - match.end()
     if held_bytes < need:
-        raise ValueError(f"truncated: {held_bytes:,} bytes of pixels of {need:,}")
+        raise DamagedError(f"truncated: {held_bytes:,} bytes of pixels of {need:,}")
     array = np.frombuffer(data, dtype, width * height * count, match.end()).reshape(height, width, count)
     array = array.astype(dtype.newbyteorder("="))
     if top < 255 and not view.raw:

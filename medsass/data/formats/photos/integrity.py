@@ -13,7 +13,8 @@ import imagecodecs
 import numpy as np
 from zlib_ng.zlib_ng import crc32
 
-from medsass.data.formats.image import check_size, readable
+from medsass.data.formats.damage import DamagedError, readable
+from medsass.data.formats.image import check_size
 from medsass.data.formats.kinds import PNG_MAGIC
 from medsass.data.formats.photos import jpeg
 
@@ -52,21 +53,21 @@ def inflate_png(data: bytes) -> tuple[bytes, bool]:
     `ValueError` as that does.
     """
     if not data.startswith(PNG_MAGIC):
-        raise ValueError("not a PNG file")
+        raise DamagedError("not a PNG file")
     kinds: list[bytes] = []
     pixels: list[bytes] = []
     for kind, content in _chunks(data):
         if kind[:1].isupper() and kind not in _CRITICAL:
-            raise ValueError(f"broken PNG file: unknown critical chunk {kind!r}")
+            raise DamagedError(f"broken PNG file: unknown critical chunk {kind!r}")
         if kind == b"IDAT":
             if pixels and kinds[-1] != kind:
-                raise ValueError("broken PNG file: its pixel data is not in one piece")
+                raise DamagedError("broken PNG file: its pixel data is not in one piece")
             pixels.append(content)
         kinds.append(kind)
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1 or kinds.count(b"PLTE") > 1:
-        raise ValueError("broken PNG file: a header or palette out of place")
+        raise DamagedError("broken PNG file: a header or palette out of place")
     if not pixels:
-        raise ValueError("broken PNG file: no pixel data")
+        raise DamagedError("broken PNG file: no pixel data")
     rows, flawless = _rows(b"".join(pixels), *_sizes(data))
     usual = data[24] == 8 and data[25] in (0, 2, 6) and not data[28]
     return rows, usual and flawless and set(kinds) <= _HARMLESS
@@ -83,10 +84,10 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while kind != b"IEND":
         end = at + 12 + int.from_bytes(data[at : at + 4])
         if end > len(data):
-            raise ValueError("truncated PNG file")
+            raise DamagedError("truncated PNG file")
         kind = data[at + 4 : at + 8]
         if crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
-            raise ValueError(f"broken PNG file: wrong checksum of chunk {kind!r}")
+            raise DamagedError(f"broken PNG file: wrong checksum of chunk {kind!r}")
         yield kind, data[at + 8 : end - 4]
         at = end
 
@@ -96,7 +97,7 @@ def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     width, height, depth, colour, packing, filtering, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     known = depth in _DEPTHS.get(colour, ()) and not packing and not filtering and interlaced < 2
     if data[8:12] != b"\0\0\0\x0d" or not known or not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
-        raise ValueError("broken PNG file: a header that means nothing")
+        raise DamagedError("broken PNG file: a header that means nothing")
     check_size(height, width)
     passes = []
     for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
@@ -118,12 +119,12 @@ def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> tuple[byte
         try:
             raw = zlib.decompressobj().decompress(packed, size)  # forgives bytes behind the last row, as libpng does
         except zlib.error as error:
-            raise ValueError(f"broken PNG file: {error}") from error
+            raise DamagedError(f"broken PNG file: {error}") from error
     if len(raw) < size:
-        raise ValueError("truncated PNG file: its rows are fewer than its header says")
+        raise DamagedError("truncated PNG file: its rows are fewer than its header says")
     at = 0
     for rows, stride in passes:
         if np.frombuffer(raw, np.uint8, rows * stride, at)[::stride].max() > _FILTERS:
-            raise ValueError("broken PNG file: a row with an unknown filter")
+            raise DamagedError("broken PNG file: a row with an unknown filter")
         at += rows * stride
     return raw, flawless

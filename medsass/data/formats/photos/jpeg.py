@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import simplejpeg
 
+from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.image import check_size
 
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
@@ -59,12 +60,12 @@ def check(data: bytes) -> None:
     for marker, start, end in segments(data):
         if marker == EOI[1]:
             if not scans:
-                raise ValueError("broken JPEG file: it ends before its pixel data")
+                raise DamagedError("broken JPEG file: it ends before its pixel data")
             return
         if end < start:
-            raise ValueError("broken JPEG file: a segment without a length")
+            raise DamagedError("broken JPEG file: a segment without a length")
         scans += marker == SOS
-    raise ValueError("truncated JPEG file: its end marker is missing")
+    raise DamagedError("truncated JPEG file: its end marker is missing")
 
 
 def check_pixels(data: bytes, tables: bytes = b"") -> None:
@@ -90,9 +91,9 @@ def check_pixels(data: bytes, tables: bytes = b"") -> None:
     except ValueError as error:
         text = str(error)
         if "remature end of" in text:
-            raise ValueError("truncated JPEG: its pixel data end early") from error
+            raise DamagedError("truncated JPEG: its pixel data end early") from error
         if WARNINGS.match(text.encode()) and _AT_END not in text:
-            raise ValueError(f"damaged JPEG: {text.partition(': ')[2]}") from error
+            raise DamagedError(f"damaged JPEG: {text.partition(': ')[2]}") from error
 
 
 def _bare(data: bytes, tables: bytes) -> bytes:

@@ -18,8 +18,9 @@ from PIL import Image, ImageMode
 
 from medsass.data.formats import geometry
 from medsass.data.formats.choice import pick_channels
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, check_level, check_size, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 from medsass.data.formats.kinds import PNG_MAGIC
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photos import jpeg, plain
@@ -123,7 +124,7 @@ def identify(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
         if image:
             check_size(image.height, image.width)
             return image
-    raise ValueError("not an image file that can be read")
+    raise DamagedError("not an image file that can be read")
 
 
 def orientation(image: Image.Image, data: bytes) -> int:
@@ -182,7 +183,7 @@ def _gray_bmp(image: Image.Image, data: bytes) -> _Plan | None:
         with readable():
             array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
         if array is None:
-            raise ValueError("BMP data cannot be decoded")
+            raise DamagedError("damaged BMP file")
         return np.asarray(array)
 
     return _Plan(decode, 1, np.dtype(np.uint8))
@@ -223,7 +224,7 @@ def _check_palette(image: Image.Image) -> None:
     """Raise `ValueError` where pixels have an index for which the palette has no colour, which decoders show black."""
     colours, last = len(image.getpalette() or ()) // 3, int(np.asarray(image).max(initial=0))
     if last >= colours:
-        raise ValueError(
+        raise UnreadableError(
             f"pixels of colour {last}, and a palette of colours 0 to {colours - 1}; save it anew as RGB or gray"
         )
 
@@ -238,7 +239,7 @@ def _deep_png(data: bytes, view: Selection) -> _Plan | None:
         with readable():
             array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if array is None:
-            raise ValueError("PNG data cannot be decoded")
+            raise DamagedError("damaged PNG file")
         return np.asarray(array)[..., order]
 
     return _opaque(_Plan(decode, len(order), np.dtype(np.uint16)), view)

@@ -14,8 +14,9 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection, readable
+from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.kinds import JPEG_MAGIC, PNG_MAGIC
 from medsass.data.formats.photos import integrity, jpeg
 
@@ -61,9 +62,10 @@ class Png(ImageFile):
         try:
             with readable():
                 return np.asarray(imagecodecs.png_decode(self.data))
-        except ValueError as error:
-            cut = "too small" in str(error)
-            raise ValueError("truncated PNG file" if cut else f"broken PNG file: {error}") from error
+        except DamagedError as error:
+            if "too small" in str(error):
+                raise DamagedError("truncated PNG file") from error
+            raise
 
 
 def unfiltered(rows: NDArray[np.uint8], channels: int) -> NDArray[np.uint8] | None:

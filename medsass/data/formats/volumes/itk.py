@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.damage import DamagedError, readable
+from medsass.data.formats.image import Selection
 from medsass.data.formats.volumes import packed
 from medsass.data.formats.volumes.volume import LPS, Volume, check_voxels
 
@@ -30,7 +31,8 @@ def _readable() -> Iterator[None]:
             text = re.sub(r"^\w+IO\(\w+\): ", "", " ".join(str(error).split()).rpartition("ERROR: ")[2])
             reason = re.split(r"\[nrrd\] (?:\w+: )?", text)[-1]
             if "Reason: " in reason:  # the last error of the process, of whatever call
-                reason = "its voxels are damaged, cut off or, where it is a header, not in the file that it names"
+                missing = "its voxels are damaged, cut off or, where it is a header, not in the file that it names"
+                raise DamagedError(missing) from error
             raise ValueError(reason) from error
 
 
@@ -53,7 +55,7 @@ class Itk(Volume):
         stored = types.get(reader.GetPixelID())
         if stored is None or len(size) > 4 or (len(size) == 4 and size[3] > 1 and many > 1):
             kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-            raise ValueError(f"voxels of type {kind} in {len(size)} dimensions are not supported")
+            raise ValueError(f"voxels of type {kind} in {len(size)} dimensions are not supported; save it as NIfTI")
         self._stored = np.dtype(stored)
         check_voxels((*size, many))
         grid, times = (*size[:3], 1, 1)[:3], len(size) == 4 and size[3] > 1

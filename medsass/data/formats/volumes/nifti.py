@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.image import Selection, readable
+from medsass.data.formats.damage import DamagedError, readable
+from medsass.data.formats.image import Selection
 from medsass.data.formats.kinds import GZIP, NIFTI
 from medsass.data.formats.volumes.packed import read_on, unpacking
 from medsass.data.formats.volumes.volume import Volume, check_voxels
@@ -37,7 +38,7 @@ class Nifti(Volume):
                 header.seek(0)
             magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
             if not magic and ".hdr" not in path.name.lower():
-                raise ValueError("damaged: the header lacks the mark of a NIfTI file")
+                raise DamagedError("damaged: the header lacks the mark of a NIfTI file")
             held, kind = {"image": nibabel.FileHolder(fileobj=header)}, _READERS[magic]
             if kind not in ("Nifti1Image", "Nifti2Image"):
                 file, packed = _opened(_voxels_of(path), files)

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.data.formats.damage import DamagedError, UnreadableError
 from medsass.data.formats.kinds import GZIP
 
 _BLOCK = 1 << 20  # bytes that are unpacked at once
@@ -29,7 +30,7 @@ def unpacking() -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"damaged gzip file: {error}") from error
+        raise DamagedError(f"damaged gzip file: {error}") from error
 
 
 def read_on(file: gzip.GzipFile) -> None:
@@ -60,7 +61,7 @@ def check_nrrd(path: Path) -> None:
             packed.readline()
         start = packed.tell()
         if packed.read(len(GZIP)) != GZIP:
-            raise ValueError("damaged gzip file: it does not begin as one")
+            raise DamagedError("damaged gzip file: it does not begin as one")
         packed.seek(start)
         with unpacking():
             read_on(gzip.GzipFile(fileobj=packed))
@@ -103,9 +104,9 @@ def _said(fields: dict[str, str], name: str, default: str = "") -> bool:
 def _beside(header: Path, name: str, files: ExitStack) -> IO[bytes]:
     """Open the file of the voxels that a header names, until `files` is closed."""
     if name.split()[0] == "LIST" or "%" in name:
-        raise ValueError("packed voxels in several files are not read; save the volume as one file")
+        raise UnreadableError("packed voxels in several files are not read; save the volume as one file")
     if not (header.parent / name).is_file():
-        raise ValueError(f"its voxels are missing: {name} must be beside it")
+        raise UnreadableError(f"its voxels are missing: {name} must be beside it")
     return files.enter_context((header.parent / name).open("rb"))
 
 
@@ -117,13 +118,13 @@ def _inflated(file: IO[bytes], size: int) -> NDArray[np.uint8]:
         try:
             part = stream.decompress(data, _BLOCK)
         except zlib.error as error:
-            raise ValueError(f"damaged packed voxels: {error}") from error
+            raise DamagedError(f"damaged packed voxels: {error}") from error
         if not (data or part):
-            raise ValueError("damaged packed voxels: the file ends before they do")
+            raise DamagedError("damaged packed voxels: the file ends before they do")
         if at + len(part) > size:
-            raise ValueError(f"damaged: more voxels are packed in it than the {size:,} bytes by its header")
+            raise DamagedError(f"damaged: more voxels are packed in it than the {size:,} bytes by its header")
         held[at : at + len(part)] = np.frombuffer(part, np.uint8)
         at += len(part)
     if at < size:
-        raise ValueError(f"damaged: {at:,} bytes of voxels, where its header says {size:,}")
+        raise DamagedError(f"damaged: {at:,} bytes of voxels, where its header says {size:,}")
     return held

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsass.data.formats.choice import option, pick_channels
+from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.geometry import Box, compose
-from medsass.data.formats.image import ImageFile, Selection, check_level, readable
+from medsass.data.formats.image import ImageFile, Selection, check_level
 
 MOST_VOXELS = 1 << 31  # of a volume that is read into memory
 
@@ -103,7 +104,7 @@ class Volume(ImageFile):
         self.view, self._shape, self._rescale = view, shape, rescale
         self._voxels: NDArray[Any] | None = None
         if min(shape) < 1:
-            raise ValueError(f"a volume of {'x'.join(map(str, shape))} voxels")
+            raise DamagedError(f"damaged: a volume of {'x'.join(map(str, shape))} voxels")
         self._movie = times and shape[3] > 1 and not view.channels
         if self._movie and view.frames == "auto":
             raise ValueError(

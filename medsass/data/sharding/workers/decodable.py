@@ -30,6 +30,7 @@ _FLAT, _AROUND = (
 )  # pixels for a byte of a PNG that may hold two values only (a bit or two each), and bytes around them
 _SIDE, _BLURRED = 64, 0.02  # rows and columns that are looked at, and pixels between the two values of a lossy image
 
+_ANEW = "save it anew as PNG"
 Found = Any  # pixels (H, W, C), or a ValueError
 Check = Callable[[list[Made]], list[Made]]
 
@@ -120,10 +121,10 @@ def _fault(sample: Sample, pixels: Found) -> str:
             opening.from_bytes(sample.files[sample.extension])  # its reason is more exact, if it fails too
         except ValueError as error:
             return str(error)
-        return str(pixels)
+        return f"{pixels}; {_ANEW}"
     width, height = sample.meta["width"], sample.meta["height"]
     if pixels.shape[:2] != (height, width):
-        return f"the training decoder sees {wxh(pixels.shape)} pixels, the file says {width}x{height}"
+        return f"the training decoder sees {wxh(pixels.shape)} pixels, the file says {width}x{height}; {_ANEW}"
     return ""
 
 

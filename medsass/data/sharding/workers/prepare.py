@@ -15,6 +15,7 @@ from pathlib import Path
 
 from medsass import foreign
 from medsass.config import ShardConfig
+from medsass.data.formats import damage
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.catalog.listing import Stat
 from medsass.data.sharding.recipe import Recipe
@@ -133,10 +134,10 @@ class Preparation:
 
 def _why(code: int, task: Task) -> str:
     if code == -signal.SIGPROF:
-        return f"the decoder did not come to an end within {task.seconds / 60:.0f} minutes"
-    return (
-        f"the decoder died (signal {-code}) on it" if code < 0 else f"the decoder ended its process (exit code {code})"
-    )
+        end = f"did not come to an end within {task.seconds / 60:.0f} minutes"
+    else:
+        end = f"died (signal {-code}) on it" if code < 0 else f"ended its process (exit code {code})"
+    return f"the decoder {end}; {damage.REMEDY}"
 
 
 def _grouped(items: Iterable[WorkItem]) -> Iterator[list[WorkItem]]:

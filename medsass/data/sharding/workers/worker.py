@@ -200,7 +200,7 @@ class Maker:
     def _opened(self, item: WorkItem) -> SourceFile:
         entry = item.entry
         if self._recipe.masks.required and not entry.masks:
-            raise ValueError("image without a mask")
+            raise ValueError("image without a mask; give it one, or let the recipe not require masks")
         whole = not by_region(self._recipe, self._config, entry)
         listed = zip(entry.paths, item.stats, strict=True)
         image, *others = (self._source.fetch(path, stat, entry.key, whole=whole) for path, stat in listed)

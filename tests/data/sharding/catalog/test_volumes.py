@@ -13,6 +13,7 @@ from PIL import Image
 
 from medsass.config import ShardConfig
 from medsass.data.formats import depth
+from medsass.data.formats.damage import REMEDY
 from medsass.data.formats.dicom.grouping import grouped
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.image import Selection
@@ -71,7 +72,7 @@ def test_a_damaged_slice_is_left_out_alone(source: Path) -> None:
     lines = (source.parent / "out" / "rejected.jsonl").read_text().splitlines()
     other, slice_of = sorted(json.loads(line)["reason"] for line in lines)
     assert other.startswith("a DICOM file without an image")
-    assert slice_of == f"slice {paths[3].name}: truncated DICOM file: 324 of 384 bytes of pixel data"
+    assert slice_of == f"slice {paths[3].name}: truncated DICOM file: 324 of 384 bytes of pixel data; {REMEDY}"
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
@@ -203,7 +204,10 @@ def test_damaged_and_unusable_slices_are_left_out_alone_and_named(source: Path) 
     found, _ = made(source)
     assert len(found) == 14
     line = json.loads((source.parent / "out" / "rejected.jsonl").read_text())
-    assert line["reason"] == f"slice {paths[1].name}: photometric interpretation FOO is not supported"
+    assert (
+        line["reason"]
+        == f"slice {paths[1].name}: photometric interpretation FOO is not supported; save it as RGB or MONOCHROME2"
+    )
 
 
 def test_dots_in_names_hide_no_dicom_file(source: Path) -> None:

@@ -14,6 +14,7 @@ import skimage.data
 from PIL import Image
 
 from medsass.config import ShardConfig
+from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import shard
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
@@ -50,9 +51,9 @@ def test_good_samples_pass_beside_bad_ones(capfd: pytest.CaptureFixture[str]) ->
     samples = [made(jpeg(0)), made(cut), made(rubbish), made(b"no image"), made(jpeg(3), width=50), Made(1, 0, None)]
     found = checked(*samples)
     assert [found[0], found[2], found[5]] == [samples[0], samples[2], samples[5]]
-    assert reason(found[1]) == "truncated JPEG: its pixel data end early"
-    assert reason(found[3]) == "not an image file that can be read"
-    assert reason(found[4]) == "the training decoder sees 56x40 pixels, the file says 50x40"
+    assert reason(found[1]) == f"truncated JPEG: its pixel data end early; {REMEDY}"
+    assert reason(found[3]).startswith("not an image file that can be read; ")
+    assert reason(found[4]) == "the training decoder sees 56x40 pixels, the file says 50x40; save it anew as PNG"
     assert "premature end of data segment" in capfd.readouterr().err  # handed on
 
 
