@@ -29,7 +29,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError("not a TOML file: it is not UTF-8 text") from error
+        raise ValueError("not a TOML file: it is not UTF-8 text; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not a TOML file: {error}") from error
 

@@ -175,7 +175,7 @@ def test_case_18_toml_with_a_byte_order_mark(case: Path, tmp_path: Path) -> None
         check(found.masks, {key: decoded(source / f"masks/{key}.png") > 0 for key in images})
     assert faults.contents(tmp_path / "bom") == faults.contents(tmp_path / "crlf")
     path = case / "utf16.toml"
-    reason = "not a recipe: not a TOML file: it is not UTF-8 text"
+    reason = "not a recipe: not a TOML file: it is not UTF-8 text; save it as UTF-8"
     assert refused(source, tmp_path / "none", "--recipe", path) == f"medsass: {path}: {reason}"
     assert schema.read_toml(case / "train_bom.toml") == {"epochs": 1}
     words = ["shards", "run", "--config", str(case / "train_bom.toml")]

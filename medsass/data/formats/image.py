@@ -268,7 +268,7 @@ def chosen(view: Selection, total: int, *, animated: bool = False) -> range:
     if isinstance(frames, str) and at < 0:
         raise ValueError(f"frames must be auto, first, middle, all or a number; got '{frames}'")
     if not 0 <= at < total:
-        raise ValueError(f"no frame {at}: the file has {total}, numbered from 0")
+        raise ValueError(f"no frame {at}: the file has {total}, numbered from 0; choose one of them, or auto")
     return range(at, at + 1)
 
 
@@ -276,4 +276,4 @@ def check_level(view: Selection, levels: int) -> None:
     """Raise `ValueError` where a file with this number of levels does not hold the level of `view`."""
     if not 0 <= view.level < levels:
         held = f"levels 0 to {levels - 1}" if levels > 1 else "level 0 only"
-        raise ValueError(f"no pyramid level {view.level}: the file has {held}")
+        raise ValueError(f"no pyramid level {view.level}: the file has {held}; choose one of them")

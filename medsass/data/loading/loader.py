@@ -138,7 +138,7 @@ class Loader:
         self.depth = dataset.options.depth
         total = split.masks if c.masks else split.samples
         if not total:
-            raise ValueError(f"{c.shards}: no image of split '{c.split}' has a mask")
+            raise ValueError(f"{c.shards}: no image of split '{c.split}' has a mask; shard it anew with --masks")
         self.samples = order.subset_size(total, c.fraction)
         shuffled = any(view.augment for view in c.views)
         self._order = Order(self.samples, c.batch_size, shuffled, c.seed, c.rank, c.world, c.micro_batches)

@@ -26,7 +26,9 @@ class Array(Grid):
         if zipfile.is_zipfile(path):
             array = _unpacked(path, view)
         elif view.array:
-            raise ValueError(f"array '{view.array}' is asked for, but an .npy file holds one array without a name")
+            raise ValueError(
+                f"array '{view.array}' is asked for, but an .npy file holds one array without a name; name none"
+            )
         else:
             with path.open("rb") as file, readable():
                 if file.read(len(ZIP_MAGIC[0])) == ZIP_MAGIC[0]:

@@ -175,7 +175,9 @@ class Catalog:
             try:
                 self._database.execute("INSERT INTO found VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
             except sqlite3.IntegrityError as error:
-                raise ValueError(f"{image} is matched by two [[images]] of recipe '{recipe.name}'") from error
+                raise ValueError(
+                    f"{image} is matched by two [[images]] of recipe '{recipe.name}'; narrow one of their paths"
+                ) from error
         if first:
             looked_for = self._pairing.looked_for(*first, rule, images.masks)
             there = self._pairing.there(looked_for, table)

@@ -164,7 +164,7 @@ def pieces(tar: Path, offset: int, size: int) -> Iterator[bytes]:
             with files.reaching(tar):
                 piece = tar.fs.cat_file(tar.path, start=start, end=start + wanted)  # type: ignore[attr-defined]
         if len(piece) < wanted:
-            raise ValueError("its tar file ends before it")
+            raise ValueError("its tar file ends before it; copy that again")
         if len(piece) > wanted:
             raise files.UnreachableError(
                 f"{tar}: its server does not send parts of a file; download the tar files first"
