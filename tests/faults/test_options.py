@@ -45,7 +45,9 @@ def test_wrong_recipes_and_options_are_one_line_and_exit_code_2(source: Path, tm
         text=SPLITS + table, more='classes = "labels.csv"\n'
     )
     (source / "labels.csv").write_bytes(b"id,a\n\xff,1\n")
-    assert "utf-8" in error(text=SPLITS + table, more='classes = "labels.csv"\n')
+    assert "source/labels.csv: class labels that are not UTF-8 (" in error(
+        text=SPLITS + table, more='classes = "labels.csv"\n'
+    )
     assert "it has no variant 'x'; variants: none" in error("--variant", "x")
     assert "--group-by must be one of image, folder, patient, series for recipe 'mine'" in error("--group-by", "eye")
     assert (

@@ -10,6 +10,7 @@ from medsass.data.formats.image import ImageFile
 
 PERCENTILES = (0.5, 99.5)
 
+_NOT_FINITE = "pixels hold values that are not finite (NaN or infinity); replace them and save it anew"
 Limits = tuple[float, float]
 
 
@@ -116,7 +117,7 @@ def _of_histogram(counts: NDArray[np.int64], lowest: int) -> Limits:
 
 def _finite(low: float, high: float) -> Limits:
     if not np.isfinite([low, high]).all():
-        raise ValueError("pixels hold values that are not finite (NaN or infinity); replace them and save it anew")
+        raise ValueError(_NOT_FINITE)
     return low, high
 
 
@@ -141,7 +142,7 @@ def scaled(array: NDArray[Any], limits: Sequence[Limits], depth: int, padding: L
     if padding is not None and (out := outside(array, padding)).any():
         array = np.where(out, low, array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError("pixels hold values that are not finite (NaN or infinity); replace them and save it anew")
+        raise ValueError(_NOT_FINITE)
     by_table = array.dtype.kind in "ui" and array.dtype.itemsize <= 2 and array.size > 1 << 16
     least = int(np.iinfo(array.dtype).min) if by_table else 0
     values = np.arange(least, np.iinfo(array.dtype).max + 1) if by_table else array

@@ -13,12 +13,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from medsass.data.formats.damage import DamagedError
+from medsass.data.formats.damage import DamagedError, UnreadableError
 from medsass.data.formats.geometry import Box
 
 MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own limit
 
 _BLOCK, _ACROSS = 1 << 21, 1 << 11  # pixels of a block of a streamed image, and its width, about
+_NONE = 1e-6  # of a pixel: what rounding may leave
 _CACHED = 2  # decoded frames: threads pass from one to the next at different times
 
 T = TypeVar("T")
@@ -158,7 +159,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         return buffer.getvalue()
 
     def small(self, frame: int = 0, most: int = 1024) -> NDArray[Any]:
-        """Return the frame reduced by area averages so that its longer side is at most `most` pixels; of `dtype`.
+        """Return the frame reduced by area averages, without padding, so that its longer side is at most `most` pixels; of `dtype`.
 
         Read from the nearest larger level of a pyramid, in blocks, so that memory does not grow with the image.
         """
@@ -171,10 +172,25 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         full = self.levels[level]
         size = [max(1, round(side * most / max(full))) for side in full]
         total = np.zeros((*size, 3) if self.colour else tuple(size))
-        for box in self.blocks(level):
-            part, top = _reduced(self._region(frame, box, level), box.y, full[0], size[0])
+        shares = (
+            np.zeros_like(total) if self.dtype.kind == "f" or self.padding else None
+        )  # of pixels that are no padding
+        low, high = self.padding or (np.nan, np.nan)
+
+        def add(sums: NDArray[np.float64], pixels: NDArray[Any], box: Box) -> None:
+            part, top = _reduced(pixels, box.y, full[0], size[0])
             part, left = _reduced(part.swapaxes(0, 1), box.x, full[1], size[1])
-            total[top : top + part.shape[1], left : left + part.shape[0]] += part.swapaxes(0, 1)
+            sums[top : top + part.shape[1], left : left + part.shape[0]] += part.swapaxes(0, 1)
+
+        for box in self.blocks(level):
+            pixels = self._region(frame, box, level)
+            if shares is not None:
+                valid = ~(np.isnan(pixels) | ((pixels >= low) & (pixels <= high)))
+                pixels = np.where(valid, pixels, 0)
+                add(shares, valid, box)
+            add(total, pixels, box)
+        if shares is not None:
+            total = np.where(shares > _NONE, total / np.maximum(shares, _NONE), low)
         return (total if self.dtype.kind == "f" else np.rint(total)).astype(self.dtype)
 
     def blocks(self, level: int | None = None) -> Iterator[Box]:
@@ -245,9 +261,9 @@ def wxh(shape: tuple[int, ...]) -> str:
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise `ValueError` with the remedy where an image is too large to be decoded whole."""
+    """Raise `UnreadableError` with the remedy where an image is too large to be decoded whole."""
     if height * width > MOST_PIXELS:
-        raise ValueError(
+        raise UnreadableError(
             f"{width}x{height} pixels are more than the {MOST_PIXELS:,} that medsass decodes at once; "
             "store it as a tiled TIFF or a slide and cut it with --tile"
         )
@@ -260,20 +276,20 @@ def chosen(view: Selection, total: int, *, animated: bool = False) -> range:
         ValueError: for a frame that the file does not hold, and for a word or a step that is not known.
     """
     if view.every < 1:
-        raise ValueError(f"every must be 1 or more; got {view.every}")
+        raise UnreadableError(f"every must be 1 or more; got {view.every}")
     frames = ("first" if animated else "all") if view.frames == "auto" else view.frames
     if frames == "all":
         return range(0, total, view.every)
     at = {"first": 0, "middle": total // 2}.get(frames, -1) if isinstance(frames, str) else frames
     if isinstance(frames, str) and at < 0:
-        raise ValueError(f"frames must be auto, first, middle, all or a number; got '{frames}'")
+        raise UnreadableError(f"frames must be auto, first, middle, all or a number; got '{frames}'")
     if not 0 <= at < total:
-        raise ValueError(f"no frame {at}: the file has {total}, numbered from 0; choose one of them, or auto")
+        raise UnreadableError(f"no frame {at}: the file has {total}, numbered from 0; choose one of them, or auto")
     return range(at, at + 1)
 
 
 def check_level(view: Selection, levels: int) -> None:
-    """Raise `ValueError` where a file with this number of levels does not hold the level of `view`."""
+    """Raise `UnreadableError` where a file with this number of levels does not hold the level of `view`."""
     if not 0 <= view.level < levels:
         held = f"levels 0 to {levels - 1}" if levels > 1 else "level 0 only"
-        raise ValueError(f"no pyramid level {view.level}: the file has {held}; choose one of them")
+        raise UnreadableError(f"no pyramid level {view.level}: the file has {held}; choose one of them")

@@ -1,6 +1,6 @@
 """Open image files by the reader of their content, whatever they are named, and read them as 8 bits.
 
-No reader decodes more than MOST_PIXELS pixels at once, or MOST_VOXELS of a volume.
+No reader decodes more than MOST_PIXELS pixels at once, or MOST_VOXELS of a volume; a DICOM stack that is cut may have more.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medsass.data.formats import depth, kinds, slide, tiff
 from medsass.data.formats.arrays import hdf5, numpy_file, zarr_file
 from medsass.data.formats.damage import DamagedError
-from medsass.data.formats.dicom.slide import open_dicom
+from medsass.data.formats.dicom.opening import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
 from medsass.data.formats.photos import coded, photo, plain
 from medsass.data.formats.virtual_slide import VirtualSlide

@@ -187,7 +187,7 @@ class Tiff(ImageFile):
         box, index = geometry.stored_box(box, self._turn, height, width), list[Any]([slice(None)] * len(shape))
         index[self._y], index[self._x] = box.slices
         for axis, at in zip(self._counted, np.unravel_index(frame, self._sizes) if self._sizes else (), strict=True):
-            index[axis] = int(at)
+            index[axis] = int(at) * shape[axis] // self.series.levels[self.level].shape[axis]  # rows, across a stack
         array = self._stored(level, (box.height, box.width) == (height, width))
 
         def values(channel: int | None) -> NDArray[Any]:

@@ -12,11 +12,13 @@ _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 
 
 def refuse(level: Any, size: int) -> None:
-    """Raise `ValueError` where a page of a level lacks strips or tiles, or has some behind the end of its file of `size` bytes;
+    """Raise `ValueError` where a level lacks planes, or a page of it strips or tiles, or has some behind the end of its file of `size` bytes;
     and make tifffile refuse JPEG strips and tiles that end early, as it does those of other codecs.
     """
     key, due = level.keyframe, int(np.prod(level.keyframe.chunked))
-    pages = [key] if level.dataoffset is not None else [page for page in level.pages if page is not None]
+    pages = [key] if level.dataoffset is not None else list(level.pages)
+    if lacking := pages.count(None):
+        raise DamagedError(f"truncated: {len(pages) - lacking} of {len(pages)} planes")
     for page in pages:
         held = len(page.dataoffsets)
         if held < due and not page.is_contiguous:
@@ -26,14 +28,19 @@ def refuse(level: Any, size: int) -> None:
             raise DamagedError(f"truncated: the file has {size:,} bytes of {end:,}")
     if key.compression in _STREAMS:
         for one in {id(page.keyframe): page.keyframe for page in pages}.values():
-            one.decode = _checked(one.decode)
+            one.decode = (
+                one.decode if isinstance(one.decode, _Strict) else _Strict(one.decode)
+            )  # of a file opened twice
 
 
-def _checked(decode: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(data: bytes | None, index: int, /, **options: Any) -> Any:
+class _Strict:
+    """A page's function that decodes a strip or a tile, with a check of its JPEG stream before."""
+
+    def __init__(self, decode: Callable[..., Any]) -> None:
+        self._decode = decode
+
+    def __call__(self, data: bytes | None, index: int, /, **options: Any) -> Any:
         if data:
             head, tables = options.get("jpegheader"), options.get("jpegtables")
             jpeg.check_pixels(head + data + jpeg.EOI if head else data, tables or b"")
-        return decode(data, index, **options)
-
-    return checked
+        return self._decode(data, index, **options)

@@ -41,6 +41,7 @@ class VirtualSlide(ImageFile):
         except BaseException:
             self._slide.close()
             raise
+        self._select(view, 1)
         self.levels = sizes
 
     def _decode(self, _frame: int, box: Box, level: int) -> NDArray[Any]:

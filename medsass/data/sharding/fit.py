@@ -11,10 +11,10 @@ _UNKNOWN = "QIN"  # letters of axes of which only the length is known
 def check(image: ImageFile | None, mask: ImageFile) -> None:
     """Raise `ValueError` where the frames of a mask are not those of its image; None stands for a picture of one frame."""
     frames, total = (image.frames, image.total) if image else (1, 1)
-    if mask.frames != frames or mask.total > 1 == total:
-        held = mask.total if mask.frames == frames else mask.frames
+    if mask.frames != frames or mask.total not in (1, total):
+        held, due = (mask.total, total) if mask.frames == frames else (mask.frames, frames)
         raise ValueError(
-            f"it has {held} pages or slices, and its image has {frames}; save each page as a file of its own, which are united"
+            f"it has {held} pages or slices, and its image has {due}; save each page as a file of its own, which are united"
         )
     placed = [one for one in (image, mask) if isinstance(one, Volume)]
     if len(placed) == 1 and not placed[0].as_stored:

@@ -183,7 +183,7 @@ class Journal:
                     "or colours are foreground"
                 )
         query = "SELECT count(DISTINCT rank), min(key) FROM stored WHERE converted LIKE ?"
-        count, first = self.database.execute(query, (f"%{OWN_RANGE}",)).fetchone()
+        count, first = self.database.execute(query, (f"%{OWN_RANGE}%",)).fetchone()
         if count > 1:
             notes.append(
                 f"{count} files in physical units, such as {first}, are mapped to gray by their own ranges, so that one value is "

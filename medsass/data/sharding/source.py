@@ -39,9 +39,10 @@ class Source:
         self._local = f"{root}/" if files.is_local(root) else ""
 
     def fetch(self, path: str, stat: Stat, owner: str, *, whole: bool) -> Fetched:
-        """Return a file's bytes, for the image with the key `owner`. Of one that is read by region, because it is not wanted `whole` (and no photograph by its
-        content) or its kind asks for that, return the path, of a local copy where it is remote or in a tar file; `release`
-        removes that copy.
+        """Return a file's bytes, for the image with the key `owner`, where it is a photograph, or is wanted `whole` and its kind can be.
+
+        Return the path of any other, which is read by region: of a local copy where it is remote or in a tar file, which
+        `release` removes.
         """
         if self._local and not stat.tar:
             name = Path(path)
@@ -57,7 +58,8 @@ class Source:
             return copy, None
         pieces = tars.pieces(self._root / stat.tar, stat.place, stat.size) if stat.tar else _pieces(self._root / path)
         first = next(pieces, b"")
-        if whole and kinds.kind(first[: kinds.HEAD], PurePosixPath(path)) not in kinds.IN_PARTS:
+        kind = kinds.kind(first[: kinds.HEAD], PurePosixPath(path))
+        if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
             return Path(path), b"".join([first, *pieces])
         self._copies.mkdir(exist_ok=True)
         if not copy.exists():

@@ -118,21 +118,23 @@ class SourceFile:
             return [Region(frame) for frame in range(image.frames)], 0
         kept, skipped = [], 0
         for frame in range(image.frames):
-            mask = np.ones((1, 1), np.uint8)
-            if least:
-                try:
-                    small = image.small(frame)
-                except ValueError:  # which each of its tiles will tell
-                    small = np.zeros((1, 1), np.uint8)
-                small = small if small.dtype == np.uint8 else depth.to_8bit(small, image.padding)
-                gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
-                mask = geometry.foreground(np.asarray(gray, np.uint8), self.recipe.polarity)
+            mask = self._foreground(frame) if least else np.ones((1, 1), np.uint8)
             for box in geometry.grid(image.height, image.width, tile, self.config.stride or tile):
                 if not least or geometry.share(mask, box, image.height, image.width) >= least:
                     kept.append(Region(frame, box))
                 else:
                     skipped += 1
         return kept, skipped
+
+    def _foreground(self, frame: int) -> NDArray[np.uint8]:
+        """Return where a frame has foreground, (h, w) uint8 in {0, 1} of any size."""
+        try:
+            small = self.image.small(frame)
+        except ValueError:
+            return np.ones((1, 1), np.uint8)  # each of its tiles will tell
+        small = small if small.dtype == np.uint8 else depth.to_8bit(small, self.image.padding)
+        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY) if small.ndim == 3 else small
+        return geometry.foreground(np.asarray(gray, np.uint8), self.recipe.polarity)
 
     def key(self, region: Region) -> str:
         """Return the sample's key: the entry's, with the frame and the tile's first row and column where there are

@@ -135,3 +135,23 @@ def test_boxes_outside_are_refused(box: Box) -> None:
 def test_frames_that_are_not_there_are_refused(frame: int) -> None:
     with pytest.raises(ValueError, match=f"no frame {frame}: there are 2, numbered from 0"):
         Frames(np.zeros((2, 5, 5), np.uint8)).read(frame)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_padding_is_no_part_of_the_averages(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(10, 200, (90, 120)).astype(dtype)
+    padded = rng.random((90, 120)) < 0.3
+    padded[:30, :40] = True
+    values[padded] = np.nan if dtype is np.float32 else -7
+    monkeypatch.setattr(image, "_BLOCK", 700)
+    picture = Frames(values[None], streams=True)
+    picture.padding = None if dtype is np.float32 else (-7.0, -7.0)
+    small = picture.small(most=12)
+    with np.errstate(invalid="ignore"):
+        blocks = np.where(padded, np.nan, values).reshape(9, 10, 12, 10)
+        expected = np.nansum(blocks, (1, 3)) / (~np.isnan(blocks)).sum((1, 3))
+    hidden = np.isnan(expected)
+    assert hidden.sum() == 12
+    np.testing.assert_allclose(small[~hidden], expected[~hidden], atol=0.51 if dtype is np.int16 else 1e-4)
+    assert np.isnan(small[hidden]).all() if dtype is np.float32 else (small[hidden] == -7).all()

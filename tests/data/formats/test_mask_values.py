@@ -172,3 +172,8 @@ def test_named_levels_of_64_bits_are_told_from_their_neighbours() -> None:
     array = np.array([[0, 2**60 + 1, 2**60, 2**63 + 5]], np.uint64)
     for named in (ids, (*ids, *others[2:]), (*ids, *others)):
         np.testing.assert_array_equal(binary(array, named), [[int(0 in named), 1, 0, 0]])
+
+
+def test_a_mask_in_colour_of_a_type_that_opencv_lacks(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", np.repeat(TRUTH[..., None], 3, axis=2).astype(np.longdouble))
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.npy"]), TRUTH)

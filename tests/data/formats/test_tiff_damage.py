@@ -78,3 +78,15 @@ def test_pages_behind_the_first_must_be_whole_too(tmp_path: Path) -> None:
     path.write_bytes(whole[: last + 1])
     with pytest.raises(ValueError, match="truncated"):
         open_image(path)
+
+
+def test_planes_that_ome_promises_and_the_file_lacks_are_not_black(tmp_path: Path) -> None:
+    planes = np.stack([page[..., 0] for page in PAGES])
+    tifffile.imwrite(tmp_path / "a.ome.tif", planes, photometric="minisblack", metadata={"axes": "ZYX"}, ome=True)
+    data = (tmp_path / "a.ome.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        second = file.pages[1]
+        end = second.offset + 2 + 12 * len(second.tags)  # where the place of the third stands
+    (tmp_path / "a.ome.tif").write_bytes(data[:end] + bytes(4) + data[end + 4 :])
+    with pytest.raises(ValueError, match=r"^truncated: 2 of 3 planes; copy it again"):
+        open_image(tmp_path / "a.ome.tif")

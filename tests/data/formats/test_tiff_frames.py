@@ -237,3 +237,15 @@ def test_each_file_of_a_set_is_its_own_planes(tmp_path: Path) -> None:
             held = [picture.read(frame) for frame in range(picture.frames)]
         assert any(np.array_equal(one, planes[z]) for one in held)
         assert len(held) == 1
+
+
+def test_a_pyramid_of_a_stack_is_cut_at_the_same_place_on_all_levels(tmp_path: Path) -> None:
+    rows = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (4, 256, 256))
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        options = {"photometric": "minisblack", "tile": (64, 64)}
+        file.write(rows, subifds=1, metadata={"axes": "ZYX"}, **options)
+        file.write(rows[:, ::2, ::2], subfiletype=1, **options)
+    with open_image(tmp_path / "a.ome.tif", Selection(axis="y")) as picture:
+        for place in (50, 200):
+            assert picture.read(place).mean() == place
+            assert picture.small(place, 100).mean() == place

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
@@ -96,3 +97,15 @@ def write(path: Path, form: str, array: np.ndarray, axes: str) -> None:
         root.create_array("0", data=array)
         named = [{"name": letter.lower(), "type": "space"} for letter in axes]
         root.attrs["multiscales"] = [{"version": "0.4", "axes": named, "datasets": [{"path": "0"}]}]
+
+
+@pytest.mark.parametrize("options", [{"frames": "middle"}, {"frames": "8"}, {"every": 2}], ids=str)
+def test_a_stack_of_another_length_masks_no_chosen_slice(options: dict[str, Any], tmp_path: Path) -> None:
+    source = folders(tmp_path / "source")
+    nibabel.save(
+        nibabel.Nifti1Image(RNG.integers(0, 255, (32, 24, 10), np.uint8), np.diag([-1, -1, 1, 1])),
+        source / "images/a.nii",
+    )
+    tifffile.imwrite(source / "masks/a.tif", blobs(9), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"it has 9 pages or slices, and its image has 10; save"):
+        shard.write(ShardConfig(source, tmp_path / "out", images="images/*", masks="masks/*", **options))

@@ -85,3 +85,14 @@ def test_a_file_of_two_images_has_a_copy_for_each(tmp_path: Path) -> None:
     reader.release("a", "b.svs")
     assert not one.exists()
     assert other.read_bytes() == b"slide"
+
+
+def test_a_photograph_comes_as_bytes_wherever_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("upath")
+    (tmp_path / "a").write_bytes(b"\xff\xd8\xff photograph")
+    remote = files.location("memory://photographs")
+    remote.mkdir(parents=True, exist_ok=True)
+    (remote / "a").write_bytes((tmp_path / "a").read_bytes())
+    own = stat(tmp_path / "a")
+    for place in (tmp_path, remote):
+        assert Source(place, tmp_path / "copies").fetch("a", own, "a", whole=False)[1] == (tmp_path / "a").read_bytes()

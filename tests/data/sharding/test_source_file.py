@@ -272,3 +272,13 @@ def test_threads_read_the_same_pixels(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(read, range(8)))
+
+
+def test_a_file_that_cannot_be_read_has_all_its_tiles_which_tell_it(tmp_path: Path) -> None:
+    data = cv2.imencode(".jpg", cv2.resize(GRAY, (300, 300)))[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    one = opened(tmp_path / "a.jpg", tile=64, min_foreground=0.1)
+    regions, skipped = one.regions()
+    assert (len(regions), skipped) == (25, 0)
+    with pytest.raises(ValueError, match="truncated"):
+        one.read(regions[0])

@@ -44,9 +44,10 @@ def rescale_of(header: Any, frame: int) -> tuple[float, float]:
     with readable():
         group = functional_group(header, frame, "PixelValueTransformationSequence")
         slope, shift = group.get("RescaleSlope"), group.get("RescaleIntercept")
+        found = 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
     if slope == 0:
         raise ValueError("a rescale slope of 0, which makes all values one; mend RescaleSlope")
-    return 1.0 if slope is None else float(slope), 0.0 if shift is None else float(shift)
+    return found
 
 
 def window_of(header: Any, frame: int) -> tuple[float, float] | None:

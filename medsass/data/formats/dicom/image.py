@@ -30,6 +30,7 @@ _CODECS = {  # what pydicom and gdcm do not decode, or not in all of its forms -
     **{f"{_JPEG}{number}": "htj2k_decode" for number in (201, 202, 203)},
 }
 _STREAMS = tuple(f"{_JPEG}{number}" for number in (50, 51, 57, 70))  # of JPEG itself
+_RLE = "1.2.840.10008.1.2.5"
 _TAG, _UNKNOWN = 12, 0xFFFFFFFF  # bytes of tag, VR and length before pixel data; the length of encoded ones
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # of bits, and a label map
 _NO_IMAGES = dict.fromkeys(SEGMENTATIONS, "segmentation, which holds masks and no image")
@@ -68,6 +69,18 @@ class Dicom(ImageFile):
             self._signed = bool(header.get("PixelRepresentation", 0))
             self._modality = (header.get("ModalityLUTSequence") or [None])[0]
             size, total = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
+            syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+            decoded = (
+                syntax is not None and syntax.is_compressed and syntax != _RLE
+            )  # to values that end where they should
+            high = self._bits - 1 if decoded or several else int(header.get("HighBit") or self._bits - 1)
+        if total < 1 or not 1 <= self._allocated <= 64:
+            raise DamagedError(f"damaged header: {total} frames of {self._allocated} bits")
+        if high != self._bits - 1:
+            raise UnreadableError(
+                f"pixels of {self._bits} bits that end at bit {high}, which readers take in different ways; save it anew with "
+                f"HighBit {self._bits - 1}"
+            )
         if self._kind not in (*_RGB, "PALETTE COLOR", "MONOCHROME1", "MONOCHROME2"):
             raise ValueError(f"photometric interpretation {self._kind} is not supported; save it as RGB or MONOCHROME2")
         self._palette, self._rgb = self._kind == "PALETTE COLOR" and not view.raw, self._kind in _RGB
@@ -107,8 +120,8 @@ class Dicom(ImageFile):
             return np.dtype(np.uint8), (0.0, float(self._bit))
         if "PixelRepresentation" not in self.header and not self._rgb:  # float pixel data
             return np.dtype(np.float64 if self._allocated == 64 else np.float32), (0.0, 1.0)
-        if not 1 <= self._bits <= 64:
-            raise DamagedError(f"damaged header: bits stored must be 1 to 64; got {self._bits}")
+        if not 1 <= self._bits <= self._allocated:
+            raise DamagedError(f"damaged header: {self._bits} bits stored of {self._allocated} allocated")
         low, high = (-(1 << self._bits - 1), (1 << self._bits - 1) - 1) if self._signed else (0, (1 << self._bits) - 1)
         if self._rgb:
             if (size := max(self._allocated, 8) // 8) not in (1, 2, 4, 8):

@@ -1,4 +1,4 @@
-"""DICOM slides (VL Whole Slide Microscopy): tiles in frames, put together and read by region; and stacks cut along any axis.
+"""DICOM slides (VL Whole Slide Microscopy): tiles in frames, put together and read by region.
 
 A slide's tiles lie in the order of DICOM PS3.3, C.7.6.17.3 (TILED_FULL), or where each frame says (TILED_SPARSE). Each
 resolution is a file of its own, and so an image of its own here.
@@ -13,64 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsass.data.formats.arrays.grid import Grid
 from medsass.data.formats.damage import DamagedError, readable
-from medsass.data.formats.dicom import series
-from medsass.data.formats.dicom.header import functional_group, import_dicom, opened, read_header
-from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom
+from medsass.data.formats.dicom.header import import_dicom, opened
+from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.geometry import Box
-from medsass.data.formats.image import ImageFile, Selection
+from medsass.data.formats.image import Selection
 from medsass.data.formats.photos import jpeg
 
-_MOST_VALUES = 1 << 31  # of a stack that is read whole to be cut
 _WHITE = 255  # of tiles that are not there
-
-
-def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
-    """Open a DICOM file, a path or its bytes: an image, a stack of frames, a volume where each frame says its place, or a slide.
-
-    Raises:
-        ValueError: where it holds no such image.
-        ImportError: without pydicom.
-    """
-    header, _ = known = read_header(source)
-    with readable():
-        total = int(header.get("NumberOfFrames") or 1)
-        tiled = header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header
-        placed = header.get("ImagePositionPatient")
-    if tiled:
-        return DicomSlide(source, view, known)
-    if total > 1 and (planes := series.planes_of(header)):
-        stack = Dicom(source, replace(view, axis="", frames="all", every=1), known)
-        if not stack.colour:
-            return series.Enhanced(stack, planes, view)
-    said = functional_group(header, 0, "PlanePositionSequence") is not header
-    if view.raw and total > 1 and said and header.get("SOPClassUID") in SEGMENTATIONS:
-        raise ValueError(
-            "a DICOM segmentation whose frames are not the slices of one volume, as those of several segments; save each segment "
-            "as a volume (NIfTI, by dcmqi or 3D Slicer): they are united"
-        )
-    if view.across and total > 1:
-        return _cut(Dicom(source, replace(view, axis="z", frames="all", every=1), known), view)
-    if view.across and placed:
-        raise ValueError(
-            f"a slice of a series, which cannot be cut along {view.axis} alone: make a NIfTI file of the series (dcm2niix)"
-        )
-    return Dicom(source, view, known)
-
-
-def _cut(stack: Dicom, view: Selection) -> Grid:
-    """Cut a stack along another axis than its own; it is decoded whole."""
-    with stack:
-        if stack.total * stack.height * stack.width > _MOST_VALUES:
-            raise ValueError(
-                f"{stack.total} frames of {stack.width}x{stack.height} pixels are too many for --axis {view.axis}"
-            )
-        array = np.stack([stack.read(frame) for frame in range(stack.frames)])
-    cut = Grid([array], "ZYXC" if stack.colour else "ZYX", replace(view, channels=()))
-    cut.limits, cut.padding, cut.span, cut.common = stack.limits, stack.padding, stack.span, True
-    cut.converted = ", ".join(filter(None, (cut.converted, stack.converted)))
-    return cut
 
 
 class DicomSlide(Dicom):

@@ -45,6 +45,7 @@ class Coded(ImageFile):
         opaque = {2: (0,), 4: (0, 1, 2)}.get(count) if not view.channels else None
         self._array, self._channels = array, opaque or pick_channels(view, count)
         super().__init__(array.shape[0], array.shape[1], len(self._channels) == 3, array.dtype, view)
+        self._select(view, 1, animated=True)
         self.span, self.turn = (0.0, float(top)) if top else self.span, turn
         self.converted = ", ".join(["alpha dropped"] * bool(opaque) + ["turned upright"] * (turn != 1))
 

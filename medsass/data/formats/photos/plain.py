@@ -105,14 +105,14 @@ def plain_png(data: bytes) -> tuple[int, int, int] | None:
     return height, width, CHANNELS[kind]
 
 
-def names(data: bytes, names: Sequence[bytes]) -> bool:
-    """Return whether a PNG file holds one of `names` in any chunk but its pixels (IDAT): as a type, keyword or text."""
+def names(data: bytes, wanted: Sequence[bytes]) -> bool:
+    """Return whether a PNG file holds one of `wanted` in any chunk but its pixels (IDAT): as a type, keyword or text."""
     at = len(PNG_MAGIC)
     while at < len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4])  # length, type, content, checksum
         if data[at + 4 : at + 8] != b"IDAT":
             chunk = data[at:end]
-            if any(name in chunk for name in names):
+            if any(name in chunk for name in wanted):
                 return True
         at = end
     return False

@@ -48,11 +48,11 @@ class Nifti(Volume):
                 self._image = image = getattr(nibabel, kind).from_file_map(held)
                 stored, shape = image.get_data_dtype(), image.shape
                 rescale = float(image.dataobj.slope), float(image.dataobj.inter)
-            if packed:
-                check_voxels(shape)
             self._colour = stored.names
+            if packed or self._colour:
+                check_voxels(shape)
             rest = [size for size in shape[3:] if size > 1]
-            if len(rest) > 1:
+            if len(rest) + bool(self._colour) > 1:
                 raise ValueError(f"a volume of {len(shape)} dimensions, {shape}; save its parts as files of their own")
             count = 3 if self._colour else rest[0] if rest else 1
             grid = (*shape[:3], 1, 1)[:3]

@@ -36,6 +36,8 @@ def _rows(path: Path, file: TextIO) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
     except csv.Error as error:
         raise ValueError(f"{path}: no CSV file of class labels ({error}); a quote may be open") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: class labels that are not UTF-8 ({error}); save it as CSV UTF-8") from error
 
 
 def label(image: str, name: str, recipe: Recipe, labels: dict[str, str], listing: Listing) -> str | None:

@@ -7,6 +7,7 @@ from os.path import commonprefix
 from medsass.data.sharding.catalog import names
 
 Ends = tuple[tuple[str, str], tuple[str, str]]
+"""What comes before and after the common part of an image's stem, and of its mask's."""
 
 _TRIED = 200  # images on which ends are tried
 _CHANNEL = "_0000"  # the first of nnU-Net's, of which all have one mask

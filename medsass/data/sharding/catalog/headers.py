@@ -54,7 +54,8 @@ def group(
             read = pool.map(partial(_read, source, series=group_by == "series"), some, listing.stats(some))
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
-            held |= found
+            if len({header.group for header in held.values()}) < 2:  # after which no more are needed
+                held |= found
             patients |= {other: str(header.group) for _, header in found for other in header.others}
             rows = [
                 (header.group, header.group if own else None, *_series(header.slice, known), image)
@@ -62,9 +63,12 @@ def group(
             ]
             change = "UPDATE found SET named = coalesce(?, named), grp = coalesce(?, grp), series = ?, place = ? WHERE image = ?"
             database.executemany(change, rows)
+    database.execute("CREATE TEMP TABLE patients (other TEXT PRIMARY KEY, patient)")
+    database.executemany("INSERT INTO patients VALUES (?, ?)", patients.items())
     for column in ("named", "grp"):
-        change = f"UPDATE found SET {column} = ? WHERE {column} = ?"
-        database.executemany(change, [(patient, other) for other, patient in patients.items()])
+        known_by = f"FROM patients WHERE other = {column}"
+        database.execute(f"UPDATE found SET {column} = (SELECT patient {known_by}) WHERE EXISTS (SELECT 1 {known_by})")
+    database.execute("DROP TABLE patients")
     notes = _by_other_than_patient(database, held) if own and not group_by else []
     smaller = [(image,) for image in resolutions.lesser(slides)]
     database.executemany("DELETE FROM found WHERE image = ?", smaller)
@@ -107,12 +111,9 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
     try:
         member = BytesIO(b"".join(tars.pieces(source / stat.tar, stat.place, stat.size))) if stat.tar else None
         with files.reaching(path), member or path.open("rb") as file:
-            header = pydicom.dcmread(
-                file,
-                stop_before_pixels=True,
-                specific_tags=[*_TAGS, *TAGS],
-                force=path.suffix.lower() in kinds.SUFFIXES,
-            )
+            known = kinds.kind(file.read(kinds.HEAD), path) == "dicom"  # also without the preamble
+            file.seek(0)
+            header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*_TAGS, *TAGS], force=known)
         order = reversed(_TAGS[:2]) if series else (_TAGS[0], _TAGS[2], _TAGS[1])
         named = ((tag, str(header[tag].value or "").strip()) for tag in order if tag in header)
         groups = [_group(tag, value) for tag, value in named if value]

@@ -30,7 +30,6 @@ _FOLDERS = 50  # that are compared with one another
 _KNOWN = 5000  # masks on which ends of names are tried
 
 Content = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
-"""What comes before and after the common part of an image's stem, and of its mask's."""
 
 
 def recognise(

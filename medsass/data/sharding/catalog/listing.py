@@ -112,7 +112,7 @@ class Listing:
                 for member in tars.members(source / tar, label):
                     seen = (UNREADABLE, member.fault) if member.fault else (member.size, own)
                     yield f"{tar}/{member.name}", *seen, tar, member.offset, member.text
-            except tars.DamagedError as error:
+            except tars.BrokenTarError as error:
                 self.damaged[tar] = str(error)
 
     def _tars(self, source: Path, globs: Sequence[str]) -> list[tuple[str, int, str]]:

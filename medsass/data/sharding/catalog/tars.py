@@ -41,7 +41,7 @@ class Member(NamedTuple):
     text: str | None = None
 
 
-class DamagedError(ValueError):
+class BrokenTarError(ValueError):
     """The rest of a tar file cannot be read; the text says from where on, and why."""
 
 
@@ -72,7 +72,7 @@ def members(tar: Path, label: str = "") -> Iterator[Member]:
         label: extension of the members whose text is read.
 
     Raises:
-        DamagedError: after the last member that can be read, where more was there.
+        BrokenTarError: after the last member that can be read, where more was there.
         ValueError: where the file is compressed.
     """
     with files.reaching(tar):
@@ -84,7 +84,7 @@ def members(tar: Path, label: str = "") -> Iterator[Member]:
     with files.reaching(tar), tar.open("rb") as file:
         fault = yield from _read(file, size, label)
     if fault:
-        raise DamagedError(fault)
+        raise BrokenTarError(fault)
 
 
 def _read(file: IO[bytes], size: int, label: str) -> Generator[Member, None, str]:

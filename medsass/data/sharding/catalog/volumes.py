@@ -14,7 +14,7 @@ from medsass.data.sharding.catalog.names import safe
 
 def unite(database: sqlite3.Connection, every: int) -> list[str]:
     """Unite the slices of each series in the table of images that were found: its first file stands for all, named as their
-    folder. Returns notes for the user, one where they want each `every`-th slice and others than united ones are there.
+    folder. Returns notes for the user: one of them where `every`, the largest step of slices that is asked for, is more than 1, and some slices are not united.
     """
     query = """SELECT series, entry, count(*), count(DISTINCT round(place, 3)), min(image), min(masks) FROM found WHERE series NOT NULL
                GROUP BY series, entry

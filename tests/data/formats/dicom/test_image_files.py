@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.dicom.dicoms import RGB, bundled, dataset, gray, saved
@@ -200,3 +201,23 @@ def test_text_named_dcm_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.dcm").write_text("hello, I am text, and there is more of it than a header holds " * 4)
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         open_image(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("tags", [
+    {"RescaleSlope": [1, 2]}, {"RescaleIntercept": [0, 1]}, {"NumberOfFrames": -1},
+    {"BitsStored": 20, "HighBit": 19, "PixelPaddingValue": 0}, {"BitsAllocated": 200},
+], ids=str)  # fmt: skip
+def test_headers_that_cannot_be_are_damage(tags: dict[str, object]) -> None:
+    made = dataset(np.arange(48, dtype=np.uint16).reshape(6, 8))
+    for name, value in tags.items():
+        setattr(made, name, value)
+    with pytest.raises(DamagedError), open_image(Path("a.dcm"), data=saved(made)) as picture:
+        picture.read()
+
+
+@pytest.mark.parametrize("high", [13, 15])
+def test_pixels_that_end_at_another_bit_are_refused(high: int) -> None:
+    made = dataset(np.array([[0, 100, 1000, 4095]], np.uint16) << (high - 11))
+    made.BitsStored, made.HighBit = 12, high
+    with pytest.raises(ValueError, match=rf"12 bits that end at bit {high}, .*; save it anew with HighBit 11$"):
+        open_image(Path("a.dcm"), data=saved(made))

@@ -156,3 +156,9 @@ def test_heic_is_nearly_what_it_was_made_of(deep: bool, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match="HEIC images need pillow-heif: pip install pillow-heif"):
         opened(buffer.getvalue())
+
+
+def test_a_frame_that_is_not_there_is_refused() -> None:
+    data = b"P5 2 2 65535\n" + bytes(8)
+    with pytest.raises(ValueError, match="no frame 3: the file has 1, numbered from 0"):
+        open_image(Path("a.pgm"), Selection(frames=3), data)

@@ -175,3 +175,11 @@ def _packed(path: Path, array: np.ndarray) -> Path:
         (path.parent / f"{name}.gz").write_bytes(gzip.compress((path.parent / name).read_bytes()))
         (path.parent / name).unlink()
     return path
+
+
+def test_several_volumes_in_colour_are_refused(tmp_path: Path) -> None:
+    kind = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 2, 3), kind), np.eye(4)), tmp_path / "a.nii")
+    for view in (Selection(), Selection(channels=(0,))):
+        with pytest.raises(ValueError, match=r"save its parts as files of their own"):
+            open_image(tmp_path / "a.nii", view)

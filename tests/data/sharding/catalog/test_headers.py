@@ -109,3 +109,10 @@ def test_one_id_of_all_files_is_no_patient(folder: str, tags: dict, way: str, gr
     told = [note for note in found.notes if note.startswith("all 18 DICOM files have one PatientID")]
     assert ([f"their {way} is" in note for note in told]) == [True] * bool(way)
     assert {entry.group for entry in find(tmp_path, FOLDER, "patient").entries} == {found.entries[0].group} or way
+
+
+def test_files_without_preamble_and_suffix_are_their_patients_too(tmp_path: Path) -> None:
+    for i in range(6):
+        dicom(tmp_path / f"IM{i}", PatientID=f"{i % 2}", SeriesInstanceUID=f"1.2.{i}", Modality="CT")
+        (tmp_path / f"IM{i}").write_bytes((tmp_path / f"IM{i}").read_bytes()[132:])
+    assert sorted(Counter(entry.group for entry in find(tmp_path, FOLDER).entries).values()) == [3, 3]
