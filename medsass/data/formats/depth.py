@@ -30,7 +30,8 @@ def limits(picture: ImageFile, frame: int, rule: str, window: Limits | None = No
         rule: "minmax": the least and the greatest value. "percentile": the 0.5 and 99.5 percentiles as
             `numpy.percentile` gives them with method "linear", or "minmax" where they are equal. "type": all that the
             file's pixel type can hold, 0 and 1 for floats. 8-bit pixels keep their values.
-        window: (low, high), such as a window of CT in Hounsfield units; it goes before everything else.
+        window: (low, high), such as a window of CT in Hounsfield units, of values as the file has them; it goes before everything
+            else.
 
     Returns:
         One pair (low, high), or one for each of three channels that were chosen one by one.
@@ -40,7 +41,8 @@ def limits(picture: ImageFile, frame: int, rule: str, window: Limits | None = No
     """
     count = 3 if picture.per_channel else 1
     if window:
-        return [window] * count
+        low, high = window
+        return [window if picture.mirror is None else (picture.mirror - high, picture.mirror - low)] * count
     if rule == "type" or picture.dtype == np.uint8:
         return [picture.span] * count
     if picture.limits:

@@ -72,6 +72,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         levels: (height, width) of each level of the pyramid.
         converted: what reading does to the pixels, or "".
         limits: values that are black and white where the file says so.
+        mirror: the sum of a value as stored and as read, where the file's zero is white; None where values are not inverted.
         common: whether the range of values is one for all frames, as for slices of a volume.
         padding: the lowest and the highest of the values that mark pixels outside of the picture; (NaN, NaN) for NaN.
         span: the range of values that the file's pixel type can hold; (0, 1) for floats.
@@ -101,6 +102,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         self.levels: tuple[tuple[int, int], ...] = ((height, width),)
         self.converted, self.per_channel, self.streams = "", len(view.channels) == 3, streams
         self.limits: tuple[float, float] | None = None
+        self.mirror: float | None = None
         self.common, self.padding = False, None  # type: bool, tuple[float, float] | None
         self.span = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         self._grain = (1, 1)  # rows and columns that the file stores together

@@ -92,7 +92,7 @@ class Tiff(ImageFile):
         self._model = model
         self._place(_axes(part, self._photometric), part.shape, view)
         colour, notes = self._choose(view, part.shape)
-        self._raw, self._invert = view.raw, self._photometric == "MINISWHITE" and not view.raw
+        self._raw = view.raw
         shallow = self._model == "gray" and 0 < self._bits < 8
         dtype = np.dtype(np.uint8) if part.dtype.kind == "b" or self._model != "gray" else part.dtype
         self._flat = (part.shape[self._y], part.shape[self._x])
@@ -101,6 +101,9 @@ class Tiff(ImageFile):
         if geometry.swaps_axes(self._turn):
             first, second, grain = second, first, grain[::-1]
         super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
+        if self._photometric == "MINISWHITE" and not view.raw:
+            top = (1 << max(self._bits, 8)) - 1 if self._bits else -1 if dtype.kind == "i" else 1
+            self.mirror = top
         self.per_channel |= self._apart and colour
         self.levels = tuple((one.shape[first], one.shape[second]) for one in self.series.levels)
         self._grain, self.turn = grain, self._turn
@@ -233,13 +236,11 @@ class Tiff(ImageFile):
     def _natural(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of at least 8 bits in this machine's byte order, zero black."""
         if array.dtype == np.bool_ or self._bits == 1:
-            array, top = array.astype(np.uint8) * np.uint8(1 if self._raw else 255), 255
+            array = array.astype(np.uint8) * np.uint8(1 if self._raw else 255)
         elif 0 < self._bits < 8 and not self._raw:
-            array, top = np.rint(array * (255 / ((1 << self._bits) - 1))).astype(np.uint8), 255
-        else:
-            top = (1 << self._bits) - 1 if self._bits else -1 if array.dtype.kind == "i" else 1
-            array = array.astype(self.dtype, copy=False)
-        return array.dtype.type(top) - array if self._invert else array
+            array = np.rint(array * (255 / ((1 << self._bits) - 1))).astype(np.uint8)
+        array = array.astype(self.dtype, copy=False)
+        return array if self.mirror is None else array.dtype.type(self.mirror) - array
 
     def _coloured(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         """Turn indices of a palette, CMYK or YCbCr into (h, w, 3) RGB."""

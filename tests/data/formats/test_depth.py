@@ -6,13 +6,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from medsass.data.formats import depth
+from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.opening import open_image
+from tests.data.formats.dicom.dicoms import dataset, saved
 from tests.support.effort import examples
 
 RNG = np.random.default_rng(0)
@@ -194,3 +197,20 @@ def test_to_8bit_equals_opencv() -> None:
     theirs = cv2.normalize(array, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U).astype(int)
     assert np.abs(depth.to_8bit(array) - theirs).max() <= 1
     assert not depth.to_8bit(np.full((5, 5), 9.0)).any()
+
+
+@pytest.mark.parametrize("kind", ["MINISWHITE", "MONOCHROME1", "series"])
+def test_a_window_counts_in_the_files_values_where_zero_is_white(kind: str, tmp_path: Path) -> None:
+    values, path = np.array([[500, 1500, 3500, 0]], np.uint16), tmp_path / "a"
+    if kind == "MINISWHITE":
+        tifffile.imwrite(path, values, photometric="miniswhite")
+    else:
+        made = dataset(values, bits=12, PhotometricInterpretation="MONOCHROME1", WindowCenter=1000.5, WindowWidth=2001)
+        path.write_bytes(saved(made))
+    picture = Series([path], WHOLE_FILE) if kind == "series" else open_image(path)
+    with picture:
+        found = depth.limits(picture, 0, "minmax", (0.0, 2000.0))
+        shown = depth.scaled(picture.read(), found, 8)
+        if kind != "MINISWHITE":
+            assert picture.limits == found[0]  # the same window, by the header
+    np.testing.assert_array_equal(shown, [[191, 64, 0, 255]])

@@ -96,6 +96,7 @@ class Dicom(ImageFile):
         left_out, self.span = self._select(view, total), span
         windows = {window_of(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
+        self.mirror = sum(span) if self.inverted else None
         self.limits = (sum(span) - own[1], sum(span) - own[0]) if own and self.inverted else own
         self.common, self.padding = True, None if colour else self._padding()
         notes = {

@@ -81,7 +81,7 @@ class Series(Volume):
         self._holes = len(padding) > 1  # padding of other values in each slice becomes NaN
         kinds_of = [np.dtype(np.float32)] * self._holes + [one.dtype for one in files]
         Volume.__init__(self, view, shape, self._affine, np.result_type(*kinds_of))
-        self.span = span
+        self.span, self.mirror = span, self._tops if files[0].inverted else None
         self.limits = windows.pop() if len(windows) == 1 else None
         self.padding = (padding.pop() if len(padding) == 1 else None) or self.padding
         notes = [self.converted, *(part for one in files for part in one.converted.split(", "))]
