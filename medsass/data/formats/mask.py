@@ -19,12 +19,13 @@ Seen = tuple[float | str, ...]  # levels, or the levels or colours of a rule, th
 
 BRIGHT_ZERO = "0 is shown bright"  # in `converted` of a file whose values are read as stored
 MOST_CLASSES = 32  # levels; a mask of more has soft edges, or is a photograph
+_OFF = 32  # between channels of a gray mask in a lossy format
 _MOST_LEVELS = 65536  # that are counted
 _HOW = "'#ff0000' (a colour), nonzero (any object or class), half (soft edges) or levels such as 1,3"
 
 
 class LevelsError(ValueError):
-    """A mask, or the masks of a dataset, hold more than two levels; `levels` are those, where they are few."""
+    """A mask, or the masks of a dataset, hold more than two levels, or colours; `levels` are those, where they are few."""
 
     def __init__(self, text: str, levels: Iterable[float] = ()) -> None:
         super().__init__(text)
@@ -46,15 +47,18 @@ def by_colour(foreground: Foreground) -> bool:
     return isinstance(foreground, tuple) and any(isinstance(value, str) for value in foreground)
 
 
-def binary(array: NDArray[Any], foreground: Foreground, level: float | None = None) -> NDArray[np.uint8]:
+def binary(
+    array: NDArray[Any], foreground: Foreground, level: float | None = None, top: float | None = None
+) -> NDArray[np.uint8]:
     """Return (h, w) uint8 in {0, 1}: the foreground of a mask.
 
     Args:
         array: (h, w), or (h, w, 3).
         foreground: "binary": the higher of at most two levels (a constant mask is foreground unless it is 0);
-            "nonzero": not 0 in some channel; "half": above half of the type's range, of floats above 0.5; the values
-            themselves; or colours as "#ff0000". NaN is 0.
+            "nonzero": not 0 in some channel; "half": above half of the range, of floats above 0.5; the values themselves;
+            or colours as "#ff0000". NaN is 0.
         level: of the foreground, with "binary", where `array` is a part of a mask of which `levels` found it.
+        top: of the range, with "half", where it is not the type's.
 
     Raises:
         ValueError: for "binary" and a mask of more than two levels, for "half" and values that do not fill the type's range,
@@ -66,7 +70,8 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
         return np.asarray(reduce(np.logical_or, ((shown == colour).all(axis=2) for colour in named)), np.uint8)
     if array.ndim == 3 and foreground == "nonzero":
         return np.asarray((array != 0).any(axis=2), np.uint8)
-    flat = _gray(array) if level is None else _first(array)  # of which `levels` found no colours
+    nearly = foreground == "half" and array.ndim == 3 and _is_nearly_gray(array)
+    flat = _gray(array) if level is None and not nearly else _first(array)  # of which `levels` found no colours
     if isinstance(foreground, tuple):
         ends = np.iinfo(flat.dtype) if flat.dtype.kind in "ui" else None
         wanted = [int(value) for value in foreground if not ends or ends.min <= int(value) <= ends.max]
@@ -77,7 +82,7 @@ def binary(array: NDArray[Any], foreground: Foreground, level: float | None = No
         return np.asarray(flat == flat.dtype.type(level)).view(np.uint8)  # of one type: a fifth of the time
     if foreground not in ("nonzero", "half"):
         raise ValueError(f"foreground must be binary, nonzero, half or a list of values; got '{foreground}'")
-    return np.asarray(flat != 0 if foreground == "nonzero" else flat > flat.dtype.type(_half(flat))).view(np.uint8)
+    return np.asarray(flat != 0 if foreground == "nonzero" else flat > flat.dtype.type(_half(flat, top))).view(np.uint8)
 
 
 def _seen(array: NDArray[Any], foreground: Foreground, mask: NDArray[np.uint8]) -> Seen:
@@ -94,8 +99,14 @@ def foreground_level(levels: Levels) -> float:
     return levels[-1] if len(levels) > 1 or levels[-1] else 1.0
 
 
-def _half(flat: NDArray[Any]) -> float:
-    """Return half of the range of a mask's values. Raises `ValueError` where they are of another range than their type's."""
+def _is_nearly_gray(array: NDArray[Any]) -> bool:
+    """Return whether (h, w, 3) uint8 has the colours that a lossy format makes of gray ones."""
+    low, high = array.min(axis=2), array.max(axis=2)
+    return array.dtype == np.uint8 and int((high - low).max(initial=0)) <= _OFF
+
+
+def _half(flat: NDArray[Any], full: float | None) -> float:
+    """Return half of the range of a mask's values, up to `full`. Raises `ValueError` where they are of another range."""
     if flat.dtype == np.uint8:
         return 127.0
     top = flat.max(initial=0)
@@ -109,7 +120,7 @@ def _half(flat: NDArray[Any]) -> float:
         raise ValueError(
             f"values up to {top} in {flat.dtype}, of which half is far above: save it as 8 bit, or name its levels"
         )
-    return float(np.iinfo(flat.dtype).max // 2)
+    return float(int(full or np.iinfo(flat.dtype).max) // 2)
 
 
 def _first(array: NDArray[Any]) -> NDArray[Any]:
@@ -137,7 +148,7 @@ def _gray(array: NDArray[Any]) -> NDArray[Any]:
             else []
         )
         shown = f", {', '.join(few)}{' and others' if len(held) > 4 else ''}" if few else ""
-        raise ValueError(f"a mask in {len(held)} colours{shown}; say which are foreground: --foreground {_HOW}")
+        raise LevelsError(f"a mask in {len(held)} colours{shown}; say which are foreground: --foreground {_HOW}")
     return _first(array)
 
 
@@ -207,7 +218,7 @@ def mask_of(
                 level, found[name] = foreground_level(own_levels), own_levels
             array = geometry.upright(picture.read(frame), turned) if turned != 1 else picture.read(frame, box)
             array = array[box.slices] if box and turned != 1 else array
-            mask = binary(array, foreground, level)
+            mask = binary(array, foreground, level, picture.span[1])
             if foreground not in ("binary", "nonzero"):
                 found[name] = _seen(array, foreground, mask)
         except LevelsError as error:

@@ -20,16 +20,19 @@ from medsass.data.formats import depth, geometry, kinds
 from medsass.data.formats.dicom.series import Series
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, wxh
-from medsass.data.formats.mask import BRIGHT_ZERO, Seen, by_colour, mask_of
+from medsass.data.formats.mask import BRIGHT_ZERO, LevelsError, Seen, mask_of
 from medsass.data.formats.mask import selection as mask_selection
 from medsass.data.formats.opening import open_image
-from medsass.data.formats.photos import integrity
+from medsass.data.formats.photos import coded, integrity
 from medsass.data.formats.photos.plain import Png
 from medsass.data.formats.volumes.volume import Volume
 from medsass.data.sharding import fit
 from medsass.data.sharding.catalog.entry import Entry
 from medsass.data.sharding.recipe import Recipe
 from medsass.data.sharding.source import Fetched, reason
+
+_BLURS = "its lossy format (JPEG, WebP) blurs levels and colours"
+_EXACT = "--foreground half takes what is bright, or save it as PNG"
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,15 @@ class SourceFile:
         self._image: ImageFile | None = None
         self._digest = ""
         self._masks: list[tuple[str, ImageFile]] = []
-        named, masks = by_colour(recipe.masks.foreground), others[len(others) - len(entry.masks) :]
+        self._blurred, masks = False, others[len(others) - len(entry.masks) :]
         try:
             selection = self._mask_selection() if masks else Selection()
             for path, (place, data) in zip(entry.masks, masks, strict=True):
                 try:
-                    if named and data and data.startswith(b"\xff\xd8"):
-                        raise ValueError("JPEG blurs colours, so that none can be named; save the mask as PNG")
+                    blurred = data is not None and coded.is_lossy(data)
+                    if blurred and recipe.masks.foreground not in ("binary", "half"):
+                        raise ValueError(f"{_BLURS}, so that none can be named, and none is 0: {_EXACT}")
+                    self._blurred |= blurred
                     self._masks.append((path, self._stack.enter_context(open_image(place, selection, data))))
                 except (ValueError, OSError) as error:
                     raise ValueError(f"mask {path}: {reason(error)}") from error
@@ -180,7 +185,12 @@ class SourceFile:
             if seen == wxh((self.image.width, self.image.height)) and geometry.swaps_axes(self.turned_apart):
                 remedy = "--turn-masks turns it as the image's tag says"
             raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
-        return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box, turn)
+        try:
+            return mask_of(self._masks, self.recipe.masks.foreground, region.frame, region.box, turn)
+        except LevelsError as error:
+            if not self._blurred:
+                raise
+            raise ValueError(f"mask {name}: {_BLURS}: {_EXACT}") from error
 
     @property
     def turned_apart(self) -> int:

@@ -177,3 +177,8 @@ def test_named_levels_of_64_bits_are_told_from_their_neighbours() -> None:
 def test_a_mask_in_colour_of_a_type_that_opencv_lacks(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", np.repeat(TRUTH[..., None], 3, axis=2).astype(np.longdouble))
     np.testing.assert_array_equal(read_mask([tmp_path / "m.npy"]), TRUTH)
+
+
+def test_half_is_of_the_bits_that_a_file_uses(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", TRUTH.astype(np.uint16) * 4095, bitspersample=12, photometric="minisblack")
+    np.testing.assert_array_equal(read_mask([tmp_path / "m.tif"], "half"), TRUTH)

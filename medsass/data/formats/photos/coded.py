@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry
+from medsass.data.formats import geometry, kinds
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.geometry import Box
@@ -74,6 +74,12 @@ def is_coded(data: bytes) -> bool:
     """Return whether a JPEG file is of a sort that the decoders of photographs, and DALI, do not read."""
     marker, bits, *_ = _frame(data)
     return marker in (jpeg.LOSSLESS, jpeg.LS) or bits > 8
+
+
+def is_lossy(data: bytes) -> bool:
+    """Return whether a file is a JPEG or WebP that does not keep pixels exactly."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP" and b"VP8 " in data[12 : kinds.HEAD]
+    return webp or (data.startswith(jpeg.SOI) and _frame(data)[0] not in (jpeg.LOSSLESS, jpeg.LS))
 
 
 def _decoded(decode: Callable[[bytes], Any], data: bytes) -> NDArray[Any]:
