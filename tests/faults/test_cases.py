@@ -80,7 +80,7 @@ def test_case_06_gif_and_ppm_images(case: Path, tmp_path: Path) -> None:
     assert (found.rejected, found.splits) == ({}, {"train": 1, "val": 1, "test": 1})
     check(found.images, images)
     check(found.masks, masks)
-    reason = "3 of 6 images hold two gray values only, as masks do, such as 'ma/a.gif', unlike 'im/a.png'"
+    reason = "3 of 6 images hold few values in flat areas, as masks do, such as 'ma/a.gif', unlike 'im/a.png'"
     assert f"{case}: {reason}; --images and --masks say what is what" in refused(case, tmp_path / "none")
     alone = shard(case, tmp_path / "all", "--images", "**/*")
     assert (set(alone.by_source), alone.rejected) == (files_in(case), {})

@@ -18,7 +18,7 @@ from medsass.data.sharding.sample import APART, MASK_BRIGHT, MASK_STRANGE, OWN_R
 from medsass.data.shards.manifest import Split
 from medsass.data.shards.tar import Shard
 
-NAME, LAYOUT = "journal.sqlite", 4  # of its tables and the catalog's
+NAME, LAYOUT = "journal.sqlite", 5  # of its tables and the catalog's
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT);
@@ -26,11 +26,12 @@ CREATE TABLE shards (split TEXT, file TEXT, samples INTEGER, bytes INTEGER, sha2
 CREATE TABLE rejected (file TEXT, split TEXT, reason TEXT, UNIQUE (file, split, reason));
 CREATE TABLE skipped (rank INTEGER PRIMARY KEY, tiles INTEGER);
 CREATE TABLE stored (key TEXT PRIMARY KEY, rank INTEGER, split TEXT, format TEXT, size TEXT, coverage REAL, class TEXT,
-                     converted TEXT, hash BLOB, look INTEGER, two_tone INTEGER);
+                     converted TEXT, hash BLOB, look INTEGER, flat INTEGER, framed INTEGER);
 CREATE INDEX hashes ON stored (hash);
 """
 _BUFFERED = 1000  # samples that wait to be entered together
-_MANY = 0.05  # of all images hold two values only: it is no accident
+_MANY = 0.05  # of all images look like masks: it is no accident
+_MOST = 0.9  # of the masks have a border of foreground: objects seldom have
 _COUNTED = {"sizes": "size", "classes": "class", "formats": "format"}
 
 
@@ -86,23 +87,31 @@ class Journal:
         self._database.execute("INSERT OR REPLACE INTO skipped VALUES (?, ?)", (rank, tiles))
 
     def store(
-        self, rank: int, split: str, extension: str, meta: dict[str, Any], phash: int | None, two_tone: bool = False
+        self,
+        rank: int,
+        split: str,
+        extension: str,
+        meta: dict[str, Any],
+        phash: int | None,
+        flat: bool | None = False,
+        *,
+        framed: bool = False,
     ) -> None:
         """Enter a sample that went into the tar file in progress: `meta` is its JSON, `phash` its perceptual hash; whether its
-        image is `two_tone`.
+        image is `flat`, as `Made` has it, and its mask `framed`, as `Sample` has it.
         """
         size, sha256 = f"{meta['width']}x{meta['height']}", bytes.fromhex(meta["sha256"])
         seen = meta.get("mask_coverage"), meta["class"], meta["converted"]
         if self._waiting and self._waiting[0][2] != split:
             self._enter()  # those that wait are of one split, among which no twin is looked for
-        self._waiting.append((meta["key"], rank, split, extension, size, *seen, sha256, phash, two_tone))
+        self._waiting.append((meta["key"], rank, split, extension, size, *seen, sha256, phash, flat, framed))
         if len(self._waiting) == _BUFFERED:
             self._enter()
 
     def _enter(self) -> None:
         if not self._waiting:
             return
-        self._database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
+        self._database.executemany("INSERT INTO stored VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", self._waiting)
         self._waiting = []
 
     def twin(self, sha256: str, split: str) -> str | None:
@@ -119,10 +128,10 @@ class Journal:
         return np.array([phash for phash, _ in rows], np.int64), [name for _, name in rows]
 
     def flat(self, share: float = _MANY, least: int = 1) -> tuple[str, str, str]:
-        """Return how many of the images hold two gray values only, in all that is stored of them, as "3 of 6", with the path of one and
+        """Return how many of the images hold few values in flat areas, in all that is stored of them, as "3 of 6", with the path of one and
         of another that does not; "" if they are less than a share of the images, or than a number.
         """
-        ranks = "SELECT rank, min(two_tone) AS flat FROM stored GROUP BY rank"
+        ranks = "SELECT rank, min(flat) AS flat FROM stored GROUP BY rank"
         query = f"SELECT count(*), sum(flat), min(iif(flat, rank, NULL)), min(iif(flat, NULL, rank)) FROM ({ranks})"
         count, flat, *found = self.database.execute(query).fetchone()
         if not flat or flat < max(share * count, least):
@@ -182,6 +191,15 @@ class Journal:
                     f"WARNING: the masks of split '{split}' are {values}, {mean:.2%} in the mean; --foreground says which levels "
                     "or colours are foreground"
                 )
+        query = (
+            "SELECT count(*), sum(framed), min(iif(framed, key, NULL)) FROM stored WHERE coverage > 0 AND coverage < 1"
+        )
+        count, framed, first = self.database.execute(query).fetchone()
+        if framed and framed >= _MOST * count:
+            notes.append(
+                f"WARNING: the whole border is foreground in {framed} of {count} masks, such as that of {first}; if they are "
+                "inverted, --foreground names the other level, such as 0"
+            )
         query = "SELECT count(DISTINCT rank), min(key) FROM stored WHERE converted LIKE ?"
         count, first = self.database.execute(query, (f"%{OWN_RANGE}%",)).fetchone()
         if count > 1:
@@ -217,7 +235,7 @@ class Journal:
         flat, first, _ = self.flat()
         if flat:
             notes.append(
-                f"WARNING: {flat} images hold two gray values only, as masks do, such as {first}; if they are masks, "
+                f"WARNING: {flat} images hold few values in flat areas, as masks do, such as {first}; if they are masks, "
                 "--images and --masks say so"
             )
         query = """SELECT split, count(*) FROM (SELECT split FROM stored GROUP BY split, hash

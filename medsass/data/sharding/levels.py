@@ -48,6 +48,11 @@ class DatasetLevels:
                 f"no mask holds any foreground by --foreground {shown}; without the option, the levels that they hold are named, and "
                 "nonzero takes all but 0"
             )
+        if not named and len(self._known) == 2 and 0 not in self._known:
+            low, high = sorted(self._known, key=float)
+            return [
+                f"WARNING: the masks hold {low:g} and {high:g}, none 0, and {high:g} is foreground; --foreground {low:g} if that one is meant"
+            ]
         missing = ", ".join(str(value) for value in named if value not in self._known)
         return [f"WARNING: no mask holds {missing} of --foreground {shown}"] if missing else []
 

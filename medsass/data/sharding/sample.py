@@ -46,6 +46,7 @@ class Sample:
         meta: the content of the JSON.
         levels: that the mask files show, by name; see `mask.mask_of`.
         sure: whether the image is a PNG that any decoder reads alike.
+        framed: whether the whole border is foreground in its mask, which has some ground.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Sample:
     meta: dict[str, Any]
     levels: dict[str, Seen] = field(default_factory=dict)
     sure: bool = False
+    framed: bool = False
 
 
 def encode(file: SourceFile, region: Region | None = None) -> Sample:
@@ -106,9 +108,12 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
             meta["frame"] = file.image.indices[region.frame]
     meta |= {"key": key, "width": size[1], "height": size[0], "converted": converted, "sha256": sha256}
     files = {extension: image}
-    found, levels = file.mask(region), dict[str, Seen]()
+    found, levels, framed = file.mask(region), dict[str, Seen](), False
     if found is not None:
         mask, levels = _fit_mask(found[0], file, read_size, size), found[1]
+        framed = bool(
+            mask[0, 0] and mask[-1, -1] and all(end.all() for end in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+        )
         kept = file.mask_bytes(mask) if config.encode == "keep" else None
         files["mask.png"] = kept or _encode_mask(mask)
         meta["mask_coverage"] = round(np.count_nonzero(mask) / mask.size, 6)
@@ -118,7 +123,7 @@ def encode(file: SourceFile, region: Region | None = None) -> Sample:
         told = converted, MASK_BRIGHT * bright, MASK_STRANGE * file.has_strange_mask
         meta["converted"] = ", ".join(filter(None, told))
     files["json"] = json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()
-    return Sample(key, entry.split, files, extension, meta, levels, sure)
+    return Sample(key, entry.split, files, extension, meta, levels, sure, framed)
 
 
 def storable(data: bytes, config: ShardConfig) -> tuple[str, tuple[int, ...], str] | None:
@@ -142,9 +147,12 @@ def _fit_mask(
 ) -> NDArray[np.uint8]:
     """Resize a mask to the (height, width) that is stored; only the recipe allows one that differs from `read_size`."""
     turned = geometry.swaps_axes(file.turned_apart) and _alike(mask.shape[::-1], read_size)
+    turned |= mask.shape == read_size[::-1]
     if mask.shape != read_size and (not file.recipe.masks.resize or (turned and not _alike(mask.shape, read_size))):
         name, seen, own = file.entry.masks[0], wxh(mask.shape), wxh(read_size)
-        remedy = "--turn-masks turns it as the image's tag says" if turned else "--resize-masks resizes it"
+        by_tag = geometry.swaps_axes(file.turned_apart)
+        turn = "--turn-masks turns it as the image's tag says" if by_tag else "it lies on its side: turn it"
+        remedy = turn if turned else "--resize-masks resizes it"
         raise ValueError(f"mask {name}: size {seen} differs from the image's {own}; {remedy}")
     if mask.shape == size:
         return mask

@@ -56,7 +56,7 @@ class Writer:
         few, first, other = self._journal.flat(*_MASKS)
         if few and other:
             raise MasksError(
-                f"{self._config.source}: {few} images hold two gray values only, as masks do, such as '{first}', unlike '{other}'; "
+                f"{self._config.source}: {few} images hold few values in flat areas, as masks do, such as '{first}', unlike '{other}'; "
                 "--images and --masks say what is what; --images '**/*' if all are images"
             )
 
@@ -98,4 +98,4 @@ class Writer:
             self._rank, self._count = made.rank, self._count + 1
             if self._count == self._look_at + 1:  # of the images before all frames and tiles are stored
                 self._look()
-        journal.store(made.rank, split, sample.extension, sample.meta, made.phash, made.two_tone)
+        journal.store(made.rank, split, sample.extension, sample.meta, made.phash, made.flat, framed=sample.framed)

@@ -218,3 +218,23 @@ def test_a_single_pixel_of_foreground_is_some(foreground: str, tmp_path: Path) -
     manifest = shard.write(ShardConfig(source, tmp_path / "out", foreground=foreground))
     assert sum(split.masks for split in manifest.splits.values()) == 3
     assert not any("no mask holds" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize(("ground", "level", "told"), [
+    (255, 0, "WARNING: the whole border is foreground in 3 of 3 masks, such as that of 0; if they are inverted, --foreground"),
+    (1, 2, "WARNING: the masks hold 1 and 2, none 0, and 2 is foreground; --foreground 1 if that one is meant"),
+    (0, 255, ""),
+])  # fmt: skip
+def test_masks_that_may_be_inverted_are_warned_of(ground: int, level: int, told: str, tmp_path: Path) -> None:
+    masks = [np.roll(square(level, level, ground=ground), i, 0) for i in range(3)]
+    notes = shard.write(ShardConfig(dataset(tmp_path / "in", *masks), tmp_path / "out")).notes
+    warned = [note for note in notes if "inverted" in note or "none 0" in note]
+    assert [note.startswith(told) for note in warned] == [True] * bool(told)
+
+
+def test_a_mask_on_its_side_is_not_squeezed(tmp_path: Path) -> None:
+    source = dataset(tmp_path / "in", square(255), square(255), square(255).T)
+    made = shard.write(ShardConfig(source, tmp_path / "out", resize_masks=True))
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "out/rejected.jsonl").read_text().splitlines()]
+    assert reasons == ["mask masks/2.png: size 24x32 differs from the image's 32x24; it lies on its side: turn it"]
+    assert sum(split.samples for split in made.splits.values()) == 2

@@ -28,6 +28,12 @@ _FLAT, _AROUND = (
     3,
     1000,
 )  # pixels for a byte of a PNG that may hold two values only (a bit or two each), and bytes around them
+_TWO, _CLASSES, _IN_AREAS = (
+    2,
+    16,
+    0.8,
+)  # values of a label map, and the share of neighbours in its objects that are alike
+_NESTED, _JUMPS = 5, 0.1  # values that may lie in one another, and the least share of borders between others
 _SIDE, _BLURRED = 64, 0.02  # rows and columns that are looked at, and pixels between the two values of a lossy image
 
 _ANEW = "save it anew as PNG"
@@ -48,13 +54,11 @@ def checker(config: ShardConfig) -> Check:
         if fault := _fault(sample, pixels):
             return replace(each, result=Rejected(sample.meta["source"], sample.split, fault))
         phash = perceptual_hash(pixels) if config.near_duplicates else None
-        alike = two_tone(pixels, sample.extension == "jpg")
-        return replace(each, phash=phash, two_tone=alike) if alike or phash is not None else each
+        alike = looks_like_mask(pixels, sample.extension == "jpg")
+        return replace(each, phash=phash, flat=alike) if alike is not False or phash is not None else each
 
     def wanted(sample: Sample) -> bool:
-        return (
-            not sample.sure or config.near_duplicates or _may_be_two_tone(sample.files[sample.extension], sample.meta)
-        )
+        return not sample.sure or config.near_duplicates or _may_be_mask(sample.files[sample.extension], sample.meta)
 
     def as_gray(sample: Sample) -> bool:
         return sample.extension == "jpg" and not config.near_duplicates
@@ -72,26 +76,44 @@ def checker(config: ShardConfig) -> Check:
     return check
 
 
-def _may_be_two_tone(png: bytes, meta: dict[str, Any]) -> bool:
-    """Return whether a plain PNG may hold two values only, by its size: it is smaller or, hardly packed, larger than others."""
+def _may_be_mask(png: bytes, meta: dict[str, Any]) -> bool:
+    """Return whether a plain PNG may hold few values, by its size: it is smaller or, hardly packed, larger than others."""
     pixels, channels = meta["width"] * meta["height"], plain.CHANNELS[png[plain.COLOUR]]
     return not pixels / _FLAT + _AROUND < len(png) < pixels * channels
 
 
-def two_tone(pixels: NDArray[Any], lossy: bool) -> bool:
-    """Return whether an image (H, W, C) is of two gray values only, as masks are; of a lossy one nearly all of some 4,000 pixels
-    are near to one of two.
+def looks_like_mask(pixels: NDArray[Any], lossy: bool) -> bool | None:
+    """Return whether an image (H, W, C) is of few values in flat areas, as masks are; None for one value, which says nothing.
+
+    Of a lossy one nearly all of some 4,000 pixels are near to one of two gray values.
     """
     few = pixels[:: -(-pixels.shape[0] // _SIDE), :: -(-pixels.shape[1] // _SIDE)]
-    if _between(few[len(few) // 2, :, 0], lossy) > 10 * _BLURRED:  # most photographs, by a row of them
+    row, one = few[len(few) // 2, :, 0], few[..., 0]
+    if _between(row, lossy) > 10 * _BLURRED and (lossy or len(set(row.tolist())) > _CLASSES):
+        return False  # most photographs, by a row of them
+    if one.min() == one.max() and (lossy or pixels.min() == pixels.max()):
+        return None
+    if lossy:
+        return _between(one, lossy) <= _BLURRED
+    if _between(one, lossy) == 0 and _between(pixels[..., 0], lossy) == 0 and (pixels == pixels[..., :1]).all():
+        return True
+    return _is_label_map(pixels, few.reshape(-1, pixels.shape[2]))
+
+
+def _is_label_map(pixels: NDArray[Any], few: NDArray[Any]) -> bool:
+    """Return whether an image (H, W, C) has three values or colours, or some more, each in areas; `few` (n, C) are some of its pixels."""
+    values, counts = np.unique(few, axis=0, return_counts=True)
+    if not _TWO < len(values) <= _CLASSES:
         return False
-    one = few[..., 0]
-    if one.min() == one.max() or _between(one, lossy) > (_BLURRED if lossy else 0):
-        return False
-    rest = range(1, pixels.shape[2])
-    return lossy or (
-        _between(pixels[..., 0], lossy) == 0 and all((pixels[..., 0] == pixels[..., i]).all() for i in rest)
-    )
+    if len(values) > _NESTED and (values == values[:, :1]).all():  # a smooth picture steps from each value to the next
+        ranks = np.searchsorted(values[:, 0], pixels[..., 0])
+        steps = np.abs(np.diff(ranks, axis=1))
+        if np.count_nonzero(steps > 1) < _JUMPS * np.count_nonzero(steps):
+            return False
+    own = (pixels != values[counts.argmax()]).any(axis=2)
+    inside = own[:, 1:] & own[:, :-1]
+    flat = inside & (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
+    return bool(np.count_nonzero(flat) > _IN_AREAS * np.count_nonzero(inside))
 
 
 def _between(values: NDArray[Any], lossy: bool) -> float:

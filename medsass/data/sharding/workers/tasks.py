@@ -67,7 +67,7 @@ class Made:
         result: None where every tile of a file was skipped.
         skipped: tiles of the file with too little foreground.
         phash: perceptual hash of the image, where asked for.
-        two_tone: whether the image holds two values only, as masks do.
+        flat: whether the image holds few values in flat areas, as masks do; None where it holds one.
     """
 
     rank: int
@@ -75,7 +75,7 @@ class Made:
     result: Sample | Rejected | None
     skipped: int = 0
     phash: int | None = None
-    two_tone: bool = False
+    flat: bool | None = False
 
 
 @dataclass(frozen=True)

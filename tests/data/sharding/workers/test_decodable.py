@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 import skimage.data
@@ -18,7 +19,7 @@ from medsass.data.formats.damage import REMEDY
 from medsass.data.sharding import shard
 from medsass.data.sharding.phash import perceptual_hash
 from medsass.data.sharding.sample import Sample
-from medsass.data.sharding.workers.decodable import checker, two_tone
+from medsass.data.sharding.workers.decodable import checker, looks_like_mask
 from medsass.data.sharding.workers.tasks import Made, Rejected
 from tests.support.effort import counted
 
@@ -97,16 +98,49 @@ def test_images_of_two_gray_values_are_told_and_no_others() -> None:
         (disc[..., None] // 255, False, True),
         (np.repeat(disc[..., None], 3, 2), False, True),
         (soft, True, True),
-        (soft, False, False),
+        (soft, False, True),
         (np.clip(disc + noise, 0, 255).astype(np.uint8)[..., None], False, False),
         (np.stack([disc, disc // 2, disc], 2), False, False),  # two colours
-        (np.zeros((90, 200, 1), np.uint8), False, False),
-        (disc[:1, :1, None], False, False),
+        (np.zeros((90, 200, 1), np.uint8), False, None),
+        (disc[:1, :1, None], False, None),
     ):
-        assert two_tone(image, lossy) == expected
+        assert looks_like_mask(image, lossy) is expected
     photo = skimage.data.retina()[:600, :600]
-    assert not two_tone(photo, True)
-    assert not two_tone(photo, False)
+    assert not looks_like_mask(photo, True)
+    assert not looks_like_mask(photo, False)
+
+
+@pytest.mark.parametrize("scale", [1, 40])
+def test_label_maps_are_told_from_pictures_of_as_few_values(scale: int) -> None:
+    rng, labels = np.random.default_rng(0), np.zeros((128, 160), np.uint8)
+    for label in (3, 1, 6, 2, 5, 4):
+        x, y = (int(v) for v in rng.integers(20, 110, 2))
+        cv2.circle(labels, (x, y), 14, label * scale, -1)
+    palette = rng.integers(0, 256, (256, 3), np.uint8)
+    nested = cv2.circle(
+        cv2.circle(np.zeros((128, 160), np.uint8), (80, 60), 40, scale, -1), (80, 60), 20, 2 * scale, -1
+    )
+    for shown in (labels[..., None], palette[labels], nested[..., None]):
+        assert looks_like_mask(shown, lossy=False)
+    smooth = cv2.GaussianBlur(rng.normal(size=(128, 160)), (0, 0), 6)
+    smooth = cv2.normalize(smooth, None, 0, 12, cv2.NORM_MINMAX).astype(np.uint8) * np.uint8(min(scale, 20))
+    dim = rng.poisson(1.5, (128, 160)).astype(np.uint8) * np.uint8(min(scale, 20))
+    for picture in (smooth, dim):
+        assert not looks_like_mask(picture[..., None], lossy=False)
+
+
+def test_label_volumes_among_images_are_refused_though_slices_are_blank(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for case in range(3):
+        (tmp_path / "source" / f"{case}").mkdir(parents=True)
+        labels = np.zeros((40, 48, 4), np.uint8)
+        labels[10:20, 12 + case : 30, 1:3], labels[20:30, 12 + case : 30, 2] = 1, 2
+        for name, array in (("flair", rng.integers(0, 900, labels.shape, np.int16)), ("wmh", labels)):
+            nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / f"source/{case}/{name}.nii")
+    with pytest.raises(
+        ValueError, match=r"3 of 6 images hold few values in flat areas, as masks do, such as '\d/wmh.nii'"
+    ):
+        shard.write(ShardConfig(tmp_path / "source", tmp_path / "out"))
 
 
 def test_a_png_that_is_sure_is_decoded_only_where_its_pixels_are_wanted() -> None:
@@ -137,7 +171,7 @@ def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:
         Image.fromarray(np.where(pixels > 99, 255, 0).astype(np.uint8)).save(tmp_path / f"source/a{i}_lesion.png")
     for images in ("*", "**/*"):
         notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", images=images, overwrite=True)).notes
-        told = r"WARNING: 4 of 8 images hold two gray values only, as masks do, such as a\d_lesion.png; if they are masks, --images"
+        told = r"WARNING: 4 of 8 images hold few values in flat areas, as masks do, such as a\d_lesion.png; if they are masks, --images"
         assert any(re.match(told, note) for note in notes)
     reason = "source: 4 of 8 images hold .*, such as 'a._lesion.png', unlike 'a..png'; --images .* if all are images$"
     with pytest.raises(ValueError, match=reason):
@@ -146,16 +180,16 @@ def test_images_that_look_like_masks_are_warned_of(tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"source/a{i}_lesion.png").unlink()  # two of six may be by chance
     notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "few")).notes
-    assert any(note.startswith("WARNING: 2 of 6 images hold two gray values only") for note in notes)
+    assert any(note.startswith("WARNING: 2 of 6 images hold few values in flat areas") for note in notes)
     for path in (tmp_path / "source").glob("a?.png"):
         path.unlink()
     notes = shard.write(ShardConfig(tmp_path / "source", tmp_path / "flat")).notes
-    assert any(note.startswith("WARNING: 2 of 2 images hold two gray values only") for note in notes)
+    assert any(note.startswith("WARNING: 2 of 2 images hold few values in flat areas") for note in notes)
 
 
 def test_a_few_bright_spots_between_the_pixels_that_are_looked_at_are_more_than_two_values() -> None:
     pixels = np.zeros((1024, 1024, 1), np.uint8)
     pixels[64, 64] = 200
-    assert two_tone(pixels, lossy=False)
+    assert looks_like_mask(pixels, lossy=False)
     pixels[65:70, 65:70, 0] = np.arange(25).reshape(5, 5) + 100
-    assert not two_tone(pixels, lossy=False)
+    assert not looks_like_mask(pixels, lossy=False)
