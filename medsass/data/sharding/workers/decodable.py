@@ -28,12 +28,10 @@ _FLAT, _AROUND = (
     3,
     1000,
 )  # pixels for a byte of a PNG that may hold two values only (a bit or two each), and bytes around them
-_TWO, _CLASSES, _IN_AREAS = (
-    2,
-    16,
-    0.8,
-)  # values of a label map, and the share of neighbours in its objects that are alike
-_NESTED, _JUMPS = 5, 0.1  # values that may lie in one another, and the least share of borders between others
+_TWO, _CLASSES = 2, 16  # values of which a label map has more, and at most
+_IN_AREAS = 0.8  # of the neighbours in its objects are alike
+_NESTED, _JUMPS = 6, 0.1  # values that may lie in one another, and the least share of borders between others
+_CLEAR = 0.95  # of the neighbours of ground are ground, where the values are so few
 _SIDE, _BLURRED = 64, 0.02  # rows and columns that are looked at, and pixels between the two values of a lossy image
 
 _ANEW = "save it anew as PNG"
@@ -101,19 +99,23 @@ def looks_like_mask(pixels: NDArray[Any], lossy: bool) -> bool | None:
 
 
 def _is_label_map(pixels: NDArray[Any], few: NDArray[Any]) -> bool:
-    """Return whether an image (H, W, C) has three values or colours, or some more, each in areas; `few` (n, C) are some of its pixels."""
+    """Return whether an image (H, W, C) has three values or colours, or some more, each in areas, or a very few in clear-cut objects;
+    `few` (n, C) are some of its pixels.
+    """
     values, counts = np.unique(few, axis=0, return_counts=True)
     if not _TWO < len(values) <= _CLASSES:
         return False
-    if len(values) > _NESTED and (values == values[:, :1]).all():  # a smooth picture steps from each value to the next
-        ranks = np.searchsorted(values[:, 0], pixels[..., 0])
-        steps = np.abs(np.diff(ranks, axis=1))
+    own = (pixels != values[counts.argmax()]).any(axis=2)
+    inside, around = (np.count_nonzero(one[:, 1:] & one[:, :-1]) for one in (own, ~own))
+    if len(values) <= _NESTED:
+        clear = inside >= _IN_AREAS * np.count_nonzero(own[:, 1:])
+        return bool(clear and around >= _CLEAR * np.count_nonzero(~own[:, 1:]))
+    if (values == values[:, :1]).all():  # a smooth picture steps from each value to the next
+        steps = np.abs(np.diff(np.searchsorted(values[:, 0], pixels[..., 0]), axis=1))
         if np.count_nonzero(steps > 1) < _JUMPS * np.count_nonzero(steps):
             return False
-    own = (pixels != values[counts.argmax()]).any(axis=2)
-    inside = own[:, 1:] & own[:, :-1]
-    flat = inside & (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
-    return bool(np.count_nonzero(flat) > _IN_AREAS * np.count_nonzero(inside))
+    flat = own[:, 1:] & own[:, :-1] & (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
+    return bool(np.count_nonzero(flat) > _IN_AREAS * inside)
 
 
 def _between(values: NDArray[Any], lossy: bool) -> float:
