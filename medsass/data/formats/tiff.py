@@ -28,6 +28,7 @@ _JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decod
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
 _PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
+_SIGNED = (0, -32768, 1)  # ImageJ's calibration of signed pixels: a straight line, its values at 0 and for each step
 _FOREIGN = ("ndpi", "svs", "scn", "philips", "bif", "qpi")  # their other series are labels, overviews and the like
 
 
@@ -63,6 +64,7 @@ class Tiff(ImageFile):
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
                 tiff_damage.refuse(each, tiff.filehandle.size)
+                tiff_damage.refuse_mixed(each, palettes=not view.raw)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
@@ -71,7 +73,9 @@ class Tiff(ImageFile):
             model = _model(page, self._photometric)
             model = "gray" if model == "palette" and view.raw else model
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
-            self._bits = int(page.bitspersample) if part.dtype.kind in "bu" else 0
+            calibration = _calibration(tiff) if part.dtype == np.uint16 and not view.raw else ()
+            self._signed = calibration == _SIGNED
+            self._bits = int(page.bitspersample) if part.dtype.kind in "bu" and not self._signed else 0
             mappable = self._is_mappable(part)
             if page.is_tiled:
                 grain = int(page.tilelength), int(page.tilewidth)
@@ -95,6 +99,7 @@ class Tiff(ImageFile):
         self._raw = view.raw
         shallow = self._model == "gray" and 0 < self._bits < 8
         dtype = np.dtype(np.uint8) if part.dtype.kind == "b" or self._model != "gray" else part.dtype
+        dtype = np.dtype(np.int16) if self._signed else dtype
         self._flat = (part.shape[self._y], part.shape[self._x])
         grain = (1, self._flat[1]) if mappable else grain
         first, second = self._y, self._x
@@ -111,9 +116,13 @@ class Tiff(ImageFile):
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
-        notes = [left_out or SEVERAL * others, *notes]
+        notes = [
+            left_out or SEVERAL * others,
+            *notes,
+            "calibration not applied" * bool(calibration and not self._signed),
+        ]
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
-        palette = np.asarray(page.colormap if self._photometric == "PALETTE" else ())
+        palette = np.asarray(page.colormap if self._photometric == "PALETTE" and view.raw else ())
         bright = self._photometric == "MINISWHITE" or zero_is_bright(palette.T)
         white = BRIGHT_ZERO if view.raw else "inverted (zero is white)"
         notes += [white * bright, "turned upright" * (self._turn != 1)]
@@ -235,6 +244,8 @@ class Tiff(ImageFile):
 
     def _natural(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return pixels of at least 8 bits in this machine's byte order, zero black."""
+        if self._signed:
+            array = (array.astype(np.uint16) ^ np.uint16(1 << 15)).view(np.int16)
         if array.dtype == np.bool_ or self._bits == 1:
             array = array.astype(np.uint8) * np.uint8(1 if self._raw else 255)
         elif 0 < self._bits < 8 and not self._raw:
@@ -271,6 +282,13 @@ def _axes(part: Any, photometric: str) -> str:
     axes, shape = str(part.axes), part.shape
     paged = photometric in ("MINISBLACK", "MINISWHITE") and axes.endswith(("QYX", "IYX"))
     return f"{axes[:-3]}YXS" if paged and shape[-1] <= 4 < min(shape[-2], shape[-3]) else axes
+
+
+def _calibration(tiff: Any) -> tuple[float, ...]:
+    """Return the function and the coefficients by which ImageJ shows stored values as others; () for none."""
+    held = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
+    found = tuple(held[name] for name in ("cf", "c0", "c1", "c2", "c3", "c4") if name in held)
+    return () if found in ((), (0, 0, 1)) else found
 
 
 def _model(page: Any, photometric: str) -> str:

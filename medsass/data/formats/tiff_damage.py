@@ -1,11 +1,15 @@
-"""Damage that tifffile lets pass, because it makes what is missing zero or leaves it to decoders that invent it."""
+"""What tifffile lets pass: damage, because it makes what is missing zero or leaves it to decoders that invent it; and pages
+of one series that differ in what turns or colours them.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tifffile
 
-from medsass.data.formats.damage import DamagedError
+from medsass.data.formats.damage import DamagedError, UnreadableError
+from medsass.data.formats.geometry import ORIENTATION
 from medsass.data.formats.photos import jpeg
 
 _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
@@ -31,6 +35,18 @@ def refuse(level: Any, size: int) -> None:
             one.decode = (
                 one.decode if isinstance(one.decode, _Strict) else _Strict(one.decode)
             )  # of a file opened twice
+
+
+def refuse_mixed(level: Any, palettes: bool) -> None:
+    """Raise `ValueError` where pages of a level, of those whose tags were read, have different orientations or, with
+    `palettes`, different palettes.
+    """
+    pages = [page for page in level._pages if isinstance(page, tifffile.TiffPage)]
+    tables = {np.asarray(page.colormap).tobytes() for page in pages if palettes and page.colormap is not None}
+    turns = {page.tags.valueof(ORIENTATION, 1) for page in pages}
+    for held, what in ((tables, "palettes"), (turns, "orientations")):
+        if len(held) > 1:
+            raise UnreadableError(f"its pages have different {what}; save each as a file of its own")
 
 
 class _Strict:

@@ -60,6 +60,11 @@ def test_zero_is_white_is_inverted(store: str, tmp_path: Path) -> None:
     with opened(tiff(GRAY, photometric="miniswhite", **STORES[store]), tmp_path) as picture:
         check(picture, 65535 - GRAY)
         assert picture.converted == "inverted (zero is white)"
+    table = np.linspace(65535, 0, 256).astype(np.uint16) * np.ones((3, 1), np.uint16)
+    data = tiff(RGB[..., 0], photometric="palette", colormap=table, **STORES[store])
+    with opened(data, tmp_path) as picture:
+        np.testing.assert_array_equal(picture.read(), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+        assert picture.converted == "palette to RGB"
 
 
 @pytest.mark.parametrize("compression", [None, "group4", "tiff_lzw"])

@@ -90,3 +90,29 @@ def test_planes_that_ome_promises_and_the_file_lacks_are_not_black(tmp_path: Pat
     (tmp_path / "a.ome.tif").write_bytes(data[:end] + bytes(4) + data[end + 4 :])
     with pytest.raises(ValueError, match=r"^truncated: 2 of 3 planes; copy it again"):
         open_image(tmp_path / "a.ome.tif")
+
+
+@pytest.mark.parametrize("what", ["palettes", "orientations"])
+def test_pages_that_differ_in_what_the_first_would_decide_are_refused(what: str, tmp_path: Path) -> None:
+    gray = PAGES[0][..., 0]
+    for same in (True, False):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+            for page in (0, 0 if same else 2):
+                if what == "palettes":
+                    table = np.zeros((3, 256), np.uint16)
+                    table[page] = np.arange(256) * 257
+                    options = {"photometric": "palette", "colormap": table}
+                else:
+                    options = {"photometric": "minisblack", "extratags": [(274, 3, 1, page + 1, True)]}
+                writer.write(gray, metadata=None, **options)
+        if same:
+            with open_image(tmp_path / "a.tif") as picture, Image.open(tmp_path / "a.tif") as truth:
+                truth.seek(1)
+                wanted = truth.convert("RGB") if what == "palettes" else truth
+                np.testing.assert_array_equal(picture.read(1), np.asarray(wanted))
+                assert picture.converted == "palette to RGB" * (what == "palettes")
+    with pytest.raises(ValueError, match=f"^its pages have different {what}; save each as a file of its own$"):
+        open_image(tmp_path / "a.tif")
+    if what == "palettes":
+        with open_image(tmp_path / "a.tif", Selection(raw=True)) as picture:
+            np.testing.assert_array_equal(picture.read(1), gray)

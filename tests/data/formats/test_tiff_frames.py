@@ -249,3 +249,19 @@ def test_a_pyramid_of_a_stack_is_cut_at_the_same_place_on_all_levels(tmp_path: P
         for place in (50, 200):
             assert picture.read(place).mean() == place
             assert picture.small(place, 100).mean() == place
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_signed_values_that_imagej_stores_shifted_are_read_as_it_shows_them(byteorder: str, tmp_path: Path) -> None:
+    stored, told = STACK[:, 0] + np.uint16(1000), {"axes": "ZYX", "cf": 0, "c1": 1.0}
+    data = tiff(stored, imagej=True, byteorder=byteorder, metadata={**told, "c0": -32768.0})
+    with opened(data, tmp_path) as picture:
+        check(picture, (stored.astype(int) - 32768).astype(np.int16)[2], 2)
+        assert (picture.span, picture.converted) == ((-32768.0, 32767.0), "")
+    with opened(data, tmp_path, Selection(raw=True)) as picture:
+        check(picture, stored[2], 2)
+    for shift, note in ((-100.0, "calibration not applied"), (0.0, "")):
+        data = tiff(stored, imagej=True, byteorder=byteorder, metadata={**told, "c0": shift})
+        with opened(data, tmp_path) as picture:
+            check(picture, stored[2], 2)
+            assert picture.converted == note
