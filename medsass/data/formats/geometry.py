@@ -87,6 +87,7 @@ def share(mask: NDArray[np.uint8], box: Box, height: int, width: int) -> float:
 
 def known_orientation(value: object) -> int:
     """Return the value of the orientation tag, or 1 (upright) where it is none of 2 to 8."""
+    value = value[0] if isinstance(value, bytes) and value else value  # of the type BYTE
     return value if isinstance(value, int) and value in _TURNS else 1
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from medsass.data.formats import geometry, kinds
 from medsass.data.formats.choice import pick_channels
@@ -24,7 +23,6 @@ from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 from medsass.data.formats.photos import jpeg
 
-_EXIF = b"Exif\0\0"
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")
 _PNM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
 _PAM = re.compile(rb"P7\n(.*?)ENDHDR\n", re.DOTALL)
@@ -97,11 +95,8 @@ def _frame(data: bytes) -> tuple[int, int, int, int, int]:
             return marker, data[start], *struct.unpack_from(">HH", data, start + 1), turn
         if marker == jpeg.SOS:
             break
-        if data[start : start + 6] == _EXIF:
-            exif = Image.Exif()
-            with readable():
-                exif.load(data[start:end])
-                turn = geometry.known_orientation(exif.get(geometry.ORIENTATION))
+        if data.startswith(jpeg.EXIF, start):
+            turn = jpeg.orientation(data[start:end])
     return 0, 0, 0, 0, 1
 
 

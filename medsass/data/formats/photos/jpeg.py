@@ -7,19 +7,23 @@ decoded by simplejpeg (libjpeg-turbo), the one decoder that raises for it.
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import simplejpeg
 
 from medsass.data.formats.damage import DamagedError
+from medsass.data.formats.geometry import ORIENTATION, known_orientation
 from medsass.data.formats.image import check_size
 
+EXIF = b"Exif\0\0"  # which begins the segment
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
 LOSSLESS, LS = 0xC3, 0xF7  # frames of lossless JPEG and of JPEG-LS
 WARNINGS = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
 """What libjpeg says of data that it cannot decode, in any program that uses it."""
 
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), LS)
+_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}  # that EXIF begins with
 _APP, _COM = range(0xE0, 0xF0), 0xFE
 BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 _MARKER = re.compile(rb"\xff[^\0\xff]")
@@ -52,6 +56,23 @@ def segments(data: bytes) -> Iterator[Segment]:
         segment = Segment(marker, at + 2, at + int.from_bytes(data[at : at + 2]))
         yield segment
         at, form = max(segment[1:]), _IN_SCAN if marker == SOS else form
+
+
+def orientation(exif: bytes) -> int:
+    """Return the orientation (1 to 8) that the content of an EXIF segment states, 1 for none.
+
+    Its first two bytes count, whatever the type of the tag, as DALI and OpenCV take it: Pillow knows two types alone.
+    """
+    body = exif.removeprefix(EXIF)
+    order = _ORDERS.get(body[:4])
+    if not order:
+        return 1
+    number = partial(int.from_bytes, byteorder=order)
+    start = number(body[4:8])
+    for at in range(start + 2, min(start + 2 + 12 * number(body[start : start + 2]), len(body) - 9), 12):
+        if number(body[at : at + 2]) == ORIENTATION:
+            return known_orientation(number(body[at + 8 : at + 10]))
+    return 1
 
 
 def check(data: bytes) -> None:

@@ -132,12 +132,9 @@ def orientation(image: Image.Image, data: bytes) -> int:
     if image.format == "PNG" and not plain.names(data, plain.EXIF):
         return 1
     with readable():
-        exif = Image.Exif()
         if image.format in ("JPEG", "MPO"):  # by EXIF alone, as DALI and most viewers: Pillow takes XMP too
-            exif.load(image.info.get("exif", b""))
-        else:
-            exif = image.getexif()
-        return geometry.known_orientation(exif.get(geometry.ORIENTATION))
+            return jpeg.orientation(image.info.get("exif", b""))
+        return geometry.known_orientation(image.getexif().get(geometry.ORIENTATION))
 
 
 def _frames(image: Image.Image) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsass.data.dali import decode
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import WHOLE_FILE, Selection
 from medsass.data.formats.opening import open_image, storable
@@ -122,6 +123,23 @@ def test_the_orientation_of_a_jpeg_is_that_of_its_exif_not_of_its_xmp(turn: int)
             assert picture.turn == by_exif
             assert np.abs(picture.read().astype(int) - truth).max() <= 3
         assert storable(data) == (("jpg", (24, 40), "") if by_exif == 1 else None)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "letter"), [(1, "B"), (3, "H"), (4, "I"), (6, "b"), (7, "B"), (8, "h"), (9, "i")])
+def test_a_jpeg_is_turned_as_dali_and_opencv_do_whatever_the_type_of_its_tag(
+    kind: int, letter: str, order: str
+) -> None:
+    plain = saved(Image.fromarray(RGB), "JPEG", quality=95)
+    for turn, count in ((3, 1), (6, 1), (6, 2), (9, 1)):
+        exif = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIHHHI", 42, 8, 1, 0x0112, kind, count)
+        exif = b"Exif\0\0" + exif + struct.pack(f"{order}{letter}", turn).ljust(4, b"\0") + bytes(4)
+        data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+        truth = decode(data)
+        with open_image(Path("image"), data=data) as picture:
+            assert np.abs(picture.read().astype(int) - truth).max() <= 3
+            np.testing.assert_array_equal(truth.shape, cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape)
+            assert (storable(data) is None) == (picture.turn != 1)
 
 
 def test_orientation_at_the_end_of_a_png_is_found_also_at_16_bits() -> None:
