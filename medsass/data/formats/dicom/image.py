@@ -150,12 +150,16 @@ class Dicom(ImageFile):
             self.once("length", self._check_length)
         if syntax in _STREAMS:
             jpeg.check_pixels(self._encoded(frame))
+        if self._allocated == 1 and syntax in (None, _IMPLICIT, _EXPLICIT) and self.header.original_encoding[1]:
+            return self._unpacked(frame)
         with readable():
             source: Any = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            if syntax in (None, _DEFLATED) or "PhotometricInterpretation" not in self.header:
+            lacking = not (self.header.get("SamplesPerPixel") and self.header.get("PhotometricInterpretation"))
+            if syntax in (None, _DEFLATED) or lacking:
                 source = pydicom.dcmread(source, force=True)
                 if syntax is None:
                     source.file_meta.TransferSyntaxUID = _IMPLICIT if source.original_encoding[0] else _EXPLICIT
+                source.SamplesPerPixel = self.header.get("SamplesPerPixel") or 1
                 source.PhotometricInterpretation = self._kind
             try:
                 return np.asarray(pixels.pixel_array(source, index=frame))
@@ -188,6 +192,15 @@ class Dicom(ImageFile):
             raise ValueError(
                 f"pixel data of {held * 8 // frame} images, where the header says {total}; mend NumberOfFrames"
             )
+
+    def _unpacked(self, frame: int) -> NDArray[np.uint8]:
+        """Return a frame of single bits, which begins behind the last bit of the one before (PS3.5, 8.1.1)."""
+        first, end = (number * self.height * self.width for number in (frame, frame + 1))
+        with readable(), opened(self._source) as file:
+            file.seek(self._place + (8 if self.header.original_encoding[0] else _TAG) + first // 8)
+            held = np.frombuffer(file.read(-(-end // 8) - first // 8), np.uint8)
+        bits = np.unpackbits(held, bitorder="little")[first % 8 :]
+        return bits[: end - first].reshape(self.height, self.width)
 
     def _encoded(self, frame: int) -> bytes:
         """Return the bytes of a frame of a file whose frames are encoded one by one."""

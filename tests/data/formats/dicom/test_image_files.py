@@ -17,7 +17,13 @@ from tests.data.formats.dicom.dicoms import RGB, bundled, dataset, gray, saved
 pydicom = pytest.importorskip("pydicom")
 from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels import pixel_array  # noqa: E402
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 
 def test_jpeg_baseline_equals_pillow() -> None:
@@ -72,7 +78,7 @@ def test_syntaxes_that_pydicom_leaves_to_others_are_read(syntax: str, codec: str
         assert np.abs(picture.read(1).astype(int) - smooth // 2).max() <= (9 if "level" in options else 0)
 
 
-def test_deflated_files_and_those_without_a_photometric_interpretation_are_read() -> None:
+def test_deflated_files_and_those_without_a_photometric_interpretation_or_samples_are_read() -> None:
     with open_image(bundled("image_dfl.dcm")) as picture:
         np.testing.assert_array_equal(picture.read(), pydicom.dcmread(bundled("image_dfl.dcm")).pixel_array)
     for array in (gray(16, False), RGB):
@@ -80,6 +86,24 @@ def test_deflated_files_and_those_without_a_photometric_interpretation_are_read(
         del made.PhotometricInterpretation
         with open_image(Path("image"), data=saved(made)) as picture:
             np.testing.assert_array_equal(picture.read(), array)
+    made = dataset(gray(16, True))
+    del made.SamplesPerPixel
+    with open_image(Path("image"), data=saved(made)) as picture:
+        np.testing.assert_array_equal(picture.read(), np.frombuffer(made.PixelData, "<i2").reshape(24, 40))
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_single_bits_are_read_also_where_a_frame_begins_within_a_byte(implicit: bool, tmp_path: Path) -> None:
+    bits = np.random.default_rng(2).integers(0, 2, (5, 19, 21)).astype(np.uint8)
+    made = dataset(bits, frames=5, BitsAllocated=1, BitsStored=1, HighBit=0)
+    made.PixelData = np.packbits(bits, bitorder="little").tobytes()
+    made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    made.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    truth = pixel_array(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(truth, bits)
+    with open_image(tmp_path / "a.dcm", Selection(raw=True)) as picture:
+        for frame in (4, 1, 0, 2, 3):
+            np.testing.assert_array_equal(picture.read(frame), truth[frame])
 
 
 @pytest.mark.parametrize("axis", ["y", "x"])
