@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medsass.data.formats.damage import readable
+from medsass.data.formats.damage import UnreadableError, readable
 
 
 def opened(source: Path | bytes) -> BinaryIO:
@@ -28,6 +28,16 @@ def import_dicom(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f"DICOM files need pydicom: pip install pydicom python-gdcm ({error})") from error
+
+
+def check_whole(header: Any) -> None:
+    """Raise `UnreadableError` where a file is one of several parts of an image, a concatenation (PS3.3, C.7.6.16.1.2)."""
+    number, total = (int(header.get(f"InConcatenation{name}") or 0) for name in ("Number", "TotalNumber"))
+    if header.get("ConcatenationUID") and max(number, total) > 1:
+        raise UnreadableError(
+            f"part {number or 'one'} of {total or 'several'} of one image (a DICOM concatenation); join the parts to one "
+            "file, by pydicom or highdicom"
+        )
 
 
 def functional_group(header: Any, frame: int, sequence: str) -> Any:

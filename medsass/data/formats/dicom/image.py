@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.damage import DamagedError, UnreadableError, readable
-from medsass.data.formats.dicom.header import import_dicom, opened, read_header, rescale_of, window_of
+from medsass.data.formats.dicom.header import check_whole, import_dicom, opened, read_header, rescale_of, window_of
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen
 from medsass.data.formats.mask import BRIGHT_ZERO
@@ -55,6 +55,7 @@ class Dicom(ImageFile):
         header, self._place = known or read_header(source)
         self._source, self.header, self._channels = source, header, view.channels
         with readable():
+            check_whole(header)
             if (what := _NO_IMAGES.get(header.get("SOPClassUID"))) and not view.raw:
                 raise UnreadableError(f"a DICOM {what}; leave it out, or name it as a mask")
             if "Rows" not in header or "Columns" not in header:

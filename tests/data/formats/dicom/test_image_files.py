@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medsass.data.formats.damage import DamagedError
+from medsass.data.formats.damage import DamagedError, UnreadableError
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.dicom.dicoms import RGB, bundled, dataset, gray, saved
@@ -219,6 +219,17 @@ def test_pixel_data_of_another_length_than_the_header_says_are_refused() -> None
     tiny = saved(dataset(np.ones((1, 1), np.uint8)))  # with a byte that makes their number even
     with open_image(Path("a.dcm"), data=tiny) as picture:
         assert picture.read() == 1
+
+
+def test_a_part_of_an_image_in_several_files_is_refused() -> None:
+    for number, total, which in ((2, 3, "part 2 of 3"), (2, None, "part 2 of several"), (None, 3, "part one of 3")):
+        made = dataset(np.zeros((3, 8, 9), np.uint8), frames=3, ConcatenationUID="1.2.5")
+        made.InConcatenationNumber, made.InConcatenationTotalNumber = number, total
+        with pytest.raises(UnreadableError, match=rf"^{which} of one image \(a DICOM concatenation\); join the parts"):
+            open_image(Path("a.dcm"), data=saved(made))
+    made.InConcatenationNumber = made.InConcatenationTotalNumber = 1
+    with open_image(Path("a.dcm"), data=saved(made)) as picture:
+        assert picture.frames == 3
 
 
 def test_text_named_dcm_is_refused(tmp_path: Path) -> None:
