@@ -79,7 +79,17 @@ class Nifti(Volume):
         header["cal_min"] = header["cal_max"] = 0
         whole = all(part.step in (None, 1) for part in index)
         affine = self._image.affine if whole else self._image.slicer.slice_affine(index)
-        return gzip.compress(kind(grid, affine, header).to_bytes(), 6, mtime=0)
+        image = kind(grid, affine, header)
+        forms = [
+            (name, *getattr(header, f"get_{name}")(coded=True))
+            for name in ("qform", "sform")
+            if hasattr(header, "get_qform")
+        ]
+        if not whole and any(code for _, _, code in forms):  # both are cut alike, as they may differ
+            step = np.linalg.inv(self._image.affine) @ affine
+            for name, held, code in forms:
+                getattr(image, f"set_{name}")(None if held is None else held @ step, int(code))
+        return gzip.compress(image.to_bytes(), 6, mtime=0)
 
     def close(self) -> None:
         """Close the files."""

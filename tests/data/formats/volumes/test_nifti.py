@@ -183,3 +183,31 @@ def test_several_volumes_in_colour_are_refused(tmp_path: Path) -> None:
     for view in (Selection(), Selection(channels=(0,))):
         with pytest.raises(ValueError, match=r"save its parts as files of their own"):
             open_image(tmp_path / "a.nii", view)
+
+
+@pytest.mark.parametrize("coded", [(1, 2), (1, 0), (0, 4), (0, 0)])
+@pytest.mark.parametrize("axis", "zyx")
+def test_each_nth_slice_lies_where_it_lay_by_qform_and_by_sform(
+    axis: str, coded: tuple[int, int], tmp_path: Path
+) -> None:
+    array, codes = grid(), "LAS"
+    image = nib.Nifti1Image(array, affine(codes))
+    forms = {"qform": affine(codes, angle=0.3), "sform": affine(codes, (1, 2.5, 3))}
+    for (name, form), code in zip(forms.items(), coded, strict=True):
+        getattr(image, f"set_{name}")(form, code)
+    nib.save(image, tmp_path / "a.nii")
+    with open_image(tmp_path / "a.nii", Selection(axis=axis, every=2)) as picture:
+        (tmp_path / "b.nii.gz").write_bytes(picture.encode(frames(picture)))
+    back, original = nib.load(tmp_path / "b.nii.gz"), nib.load(tmp_path / "a.nii")
+    index = tuple(slice(int(start), None, 2 if size < whole else 1) for start, size, whole in zip(
+        np.rint(np.linalg.inv(original.affine) @ back.affine[:, 3])[:3], back.shape, SHAPE, strict=True))  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(back.dataobj), array[index])
+    cut = original.slicer[index]
+    np.testing.assert_allclose(back.affine, cut.affine, atol=1e-4)
+    for (name, form), code in zip(forms.items(), coded, strict=True):
+        held, held_code = getattr(back.header, f"get_{name}")(coded=True)
+        if any(coded):
+            assert held_code == code
+        if code:
+            step = np.linalg.inv(original.affine) @ cut.affine
+            np.testing.assert_allclose(held, form @ step, atol=1e-4)
