@@ -17,13 +17,13 @@ from medsass.data.formats.dicom.resolutions import Resolution
 
 PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 TAGS = (*resolutions.TAGS, "SOPClassUID", "SeriesNumber", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
-        "SamplesPerPixel", "PhotometricInterpretation", *PLACE)  # fmt: skip
+        "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing", *PLACE)  # fmt: skip
 _SECTIONS = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128")  # CT, MR and PET
-_PARALLEL = 5e-4  # by which directions may differ
+_ALIKE = 5e-4  # by which directions, and the sizes of pixels in mm, may differ
 
 
 def grouped(paths: Sequence[Path], *, named: bool = False) -> list[tuple[Path, ...]]:
-    """Put files that are slices of one volume together: of one folder, series, size and orientation.
+    """Put files that are slices of one volume together: of one folder, series, size, orientation and size of pixels.
 
     Slices come in order, at the place of the first of them. Other files stay alone, and so do slices that lie in one place,
     of which a warning tells. Files of a DICOM slide that are not its image are left out, as `resolutions.lesser` says.
@@ -71,8 +71,8 @@ def number(path: Path) -> str:
 
 
 class Slice(NamedTuple):
-    """A file that is a slice: what it has in common with the others of its volume, the directions of its rows and columns, and
-    its place in mm along their normal, or its number.
+    """A file that is a slice: what it has in common with the others of its volume, the directions of its rows and columns and
+    the size of its pixels in mm, and its place in mm along their normal, or its number.
     """
 
     common: str
@@ -81,7 +81,7 @@ class Slice(NamedTuple):
 
 
 class Orientations:
-    """Tells volumes of one series apart by their orientation, which differs a little from slice to slice."""
+    """Tells volumes of one series apart by orientation and size of pixels, which differ a little from slice to slice."""
 
     def __init__(self) -> None:
         self._known = defaultdict[str, list[tuple[float, ...]]](list)
@@ -90,7 +90,7 @@ class Orientations:
         """Return the same text for all slices of a volume."""
         seen = self._known[one.common]
         at = next(
-            (at for at, turned in enumerate(seen) if np.allclose(turned, one.turned, rtol=0, atol=_PARALLEL)), len(seen)
+            (at for at, turned in enumerate(seen) if np.allclose(turned, one.turned, rtol=0, atol=_ALIKE)), len(seen)
         )
         if at == len(seen):
             seen.append(one.turned)
@@ -111,8 +111,10 @@ def slice_of(header: Any, folder: str) -> Slice | None:
         place = (
             float(normal_of(turned) @ np.array(header.ImagePositionPatient, float)) if placed else header.InstanceNumber
         )
-        common = folder, header.SeriesInstanceUID, header.Rows, header.Columns, len(turned)
-        return Slice("\0".join(map(str, common)), tuple(map(float, turned)), float(place))
+        spacing = np.array(header.get("PixelSpacing") or (), float)
+        geometry = tuple(map(float, (*turned, *spacing.flat)))
+        common = folder, header.SeriesInstanceUID, header.Rows, header.Columns, len(turned), spacing.size
+        return Slice("\0".join(map(str, common)), geometry, float(place))
     except (ValueError, TypeError, AttributeError, IndexError):
         return None  # what is wrong with it is told when it is read
 

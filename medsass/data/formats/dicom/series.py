@@ -185,15 +185,19 @@ def _places(planes: Sequence[Mapping[str, Any]]) -> list[float]:
 
 def _affine(planes: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """Return the (4, 4) affine from columns, rows and slices to millimetres in RAS; warn where places are in doubt."""
-    first, sizes = planes[0], ("PixelSpacing", "ImagerPixelSpacing")
-    down, across = next(
-        (map(float, size) for name in sizes for plane in planes if (size := plane.get(name))), (1.0, 1.0)
-    )
-    affine = np.eye(4)
+    first, affine = planes[0], np.eye(4)
+    stated = (plane.get("PixelSpacing") or plane.get("ImagerPixelSpacing") for plane in planes)
+    sizes = [tuple(map(float, size)) for size in stated if size]
+    down, across = sizes[0] if sizes else (1.0, 1.0)
+    if not sizes:
+        warnings.warn(f"{name}: slices without PixelSpacing, of which pixels are taken as 1 mm wide", stacklevel=2)
+    elif np.ptp(sizes, axis=0).max() > _EVEN * min(down, across):
+        warnings.warn(f"{name}: slices of pixels of several sizes; the volume's are {across:g} mm wide", stacklevel=2)
     if all(plane.get(element) for plane in planes for element in PLACE):
         turned = np.array(first.get("ImageOrientationPatient"), float)
         places = np.array([plane.get("ImagePositionPatient") for plane in planes], float)
-        steps = np.diff(places @ normal_of(turned))
+        along = places @ normal_of(turned)
+        steps = np.diff(along)
         if np.ptp(steps) > _EVEN * steps.mean():
             warnings.warn(
                 f"{name}: slices lie {steps.min():g} to {steps.max():g} mm apart; the volume's are {steps.mean():g} mm apart",
@@ -205,6 +209,12 @@ def _affine(planes: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float6
             warnings.warn(
                 f"{name}: slices lie askew, {aside:.3g} mm aside from one to the next (a tilted gantry); so does the "
                 "volume by its affine, which some programs refuse: resample it, as dcm2niix does",
+                stacklevel=2,
+            )
+        away = places - places[0] - np.outer(along - along[0], step / steps.mean())
+        if (most := float(np.linalg.norm(away, axis=1).max())) > _EVEN * steps.mean():
+            warnings.warn(
+                f"{name}: a slice lies {most:.3g} mm beside the line from the first to the last, on which the volume's lie",
                 stacklevel=2,
             )
     else:
