@@ -8,12 +8,15 @@ name one.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medsass.data.formats.arrays.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
 from medsass.data.formats.damage import readable
 from medsass.data.formats.image import Selection
 
 _MATLAB = b"MATLAB 7.3"  # at the start of its files
+_SIZES = ("ImageSizeZ", "ImageSizeY", "ImageSizeX")  # in Imaris, each an array of single characters
 _NAMED = 8  # datasets in a message
 
 
@@ -31,7 +34,7 @@ class Hdf5(Grid):
             held: dict[str, Any] = {}
             with readable():
                 self._file.visititems(
-                    lambda name, item: held.update({name: item} if isinstance(item, h5py.Dataset) else {})
+                    lambda name, item: held.update({name: _cropped(item)} if isinstance(item, h5py.Dataset) else {})
                 )
             dataset = held[_chosen(held, view)]
             super().__init__([dataset], rule(dataset.shape or (), view), view, own=True)  # None: of a null dataset
@@ -43,6 +46,25 @@ class Hdf5(Grid):
         """Close the file."""
         super().close()
         self._file.close()
+
+
+class _Part:
+    """The first voxels of a dataset, to be indexed by numbers and slices within `shape`."""
+
+    def __init__(self, dataset: Any, shape: tuple[int, ...]) -> None:
+        self._dataset, self.shape, self.dtype, self.chunks = dataset, shape, dataset.dtype, dataset.chunks
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> Any:
+        return self._dataset[index]
+
+
+def _cropped(dataset: Any) -> Any:
+    """Return a dataset, one of Imaris without the zeros that fill its last chunks: its group says the image's size."""
+    said = dataset.parent.attrs
+    if dataset.ndim != 3 or _SIZES[0] not in said:
+        return dataset
+    sizes = (int("".join(np.asarray(said[name]).astype(str).ravel())) for name in _SIZES)
+    return _Part(dataset, tuple(map(min, dataset.shape, sizes)))
 
 
 def _matlab(shape: tuple[int, ...], view: Selection) -> str:

@@ -83,6 +83,19 @@ def test_matlab_stores_axes_in_reverse_order_and_counts_frames_by_the_last(
         np.testing.assert_array_equal(picture.read(0, Box(1, 5, 2, 9)), frames[0, 1:3, 5:14])
 
 
+def test_the_zeros_that_fill_the_chunks_of_imaris_are_no_part_of_the_image(tmp_path: Path) -> None:
+    name = "DataSet/ResolutionLevel 0/TimePoint 0/Channel 0/Data"
+    with h5py.File(tmp_path / "a.ims", "w") as file:
+        padded = np.pad(VOLUME, ((0, 3), (0, 8), (0, 24)))
+        file.create_dataset(name, data=padded, chunks=(8, 16, 16), compression="gzip")
+        for axis, size in zip("ZYX", VOLUME.shape, strict=True):
+            file[name].parent.attrs[f"ImageSize{axis}"] = np.array(list(str(size)), "S1")
+    for view, truth in ((Selection(frames="all"), VOLUME), (Selection(axis="x"), VOLUME.transpose(2, 0, 1))):
+        with open_image(tmp_path / "a.ims", view) as picture:
+            np.testing.assert_array_equal([picture.read(frame) for frame in range(picture.frames)], truth)
+            np.testing.assert_array_equal(picture.read(1, Box(1, 2, 3, 4)), truth[1, 1:4, 2:6])
+
+
 def test_what_is_no_array_of_numbers_is_refused_and_its_file_closed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["null"], file["text"] = h5py.Empty("f"), "hello"
