@@ -38,7 +38,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_PNM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d|P7\n")
+_PNM = re.compile(rb"P[1-6](?:\s|#[^\n\r]*[\n\r])+\d|P7\n")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PHOTOS = (PNG_MAGIC[:4], JPEG_MAGIC, b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP", b"\0\0\0\x0cJXL ", b"\xff\n", b"GIF8")
 _VIRTUAL = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")

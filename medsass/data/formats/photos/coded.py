@@ -1,5 +1,5 @@
 """Photographic formats that Pillow does not read, or not exactly: JPEG-LS, lossless and 12-bit JPEG, JPEG XL, deep AVIF,
-HEIC, PAM, and PGM and PPM of more than 8 bits.
+HEIC, PAM, and PGM and PPM of more than 8 bits, also in text.
 
 imagecodecs decodes them, pillow-heif (where it is installed) HEIC. They are decoded as soon as they are opened, once
 their header has shown that they are not too large.
@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 
 from medsass.data.formats import geometry, kinds
 from medsass.data.formats.choice import pick_channels
-from medsass.data.formats.damage import DamagedError, readable
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 from medsass.data.formats.photos import jpeg
+from medsass.data.formats.photos.plain import boxes
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1")
-_PNM = re.compile(rb"P([56])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
+_COMMENT, _GAP = re.compile(rb"#[^\n\r]*"), rb"(?:\s|#[^\n\r]*[\n\r])+"
+_PNM = re.compile(rb"P([2356])" + 3 * (_GAP + rb"(\d+)") + rb"(?:#[^\n\r]*)?\s")
+_ROTATIONS = (1, 8, 3, 6)  # orientation for each number of quarter turns anticlockwise
 _PAM = re.compile(rb"P7\n(.*?)ENDHDR\n", re.DOTALL)
 _JXL_BITS = (9, 13, 18, 30)  # of a length in the header of JPEG XL
 
@@ -65,7 +68,7 @@ def open_coded(data: bytes, view: Selection) -> Coded | None:
         return Coded(_decoded(imagecodecs.jpegxl_decode, data), view)
     if data[4:8] == b"ftyp":
         return _heif(data, view)
-    return _pnm(data, view) if data.startswith((b"P5", b"P6", b"P7")) else None
+    return _pnm(data, view) if data.startswith((b"P2", b"P3", b"P5", b"P6", b"P7")) else None
 
 
 def is_coded(data: bytes) -> bool:
@@ -141,12 +144,26 @@ def _heif(data: bytes, view: Selection) -> Coded | None:
             width, height = struct.unpack_from(">II", data, found.end() + 4)
             check_size(height, width)
     if not heic:
-        return Coded(_decoded(imagecodecs.avif_decode, data), view, 4095 if data[at + 6] & 0x20 else 1023)
+        top, turn = 4095 if data[at + 6] & 0x20 else 1023, _turn(data)
+        return Coded(_decoded(imagecodecs.avif_decode, data), view, top, turn)
     try:
         pillow_heif = importlib.import_module("pillow_heif")
     except ImportError as error:
         raise ValueError("HEIC images need pillow-heif: pip install pillow-heif") from error
     return Coded(_decoded(partial(pillow_heif.open_heif, convert_hdr_to_8bit=False), data), view)
+
+
+def _turn(data: bytes) -> int:
+    """Return the orientation that the boxes of an AVIF image state (ISO 23008-12, 6.5.10), which its decoder leaves to others.
+
+    Raises:
+        UnreadableError: where they mirror it.
+    """
+    at = data.find(b"ipco")
+    held = dict(boxes(data[at + 4 : max(at, 4) - 4 + int.from_bytes(data[max(at, 4) - 4 : at])]))
+    if b"imir" in held:
+        raise UnreadableError("an AVIF image of more than 8 bits that its header mirrors; save it as PNG or TIFF")
+    return _ROTATIONS[held.get(b"irot", b"\0")[0] & 3]
 
 
 def _pnm(data: bytes, view: Selection) -> Coded | None:
@@ -155,7 +172,7 @@ def _pnm(data: bytes, view: Selection) -> Coded | None:
         kind, width, height, top = (int(group) for group in match.groups())
         if top < 256:
             return None  # which Pillow reads
-        count = 1 if kind == 5 else 3
+        count = 1 if kind in (2, 5) else 3
     elif match := _PAM.match(data):
         held = dict(line.split(None, 1) for line in match[1].splitlines() if len(line.split(None, 1)) == 2)
         with readable():
@@ -166,6 +183,8 @@ def _pnm(data: bytes, view: Selection) -> Coded | None:
     if not 0 < top < 65536 or min(width, height, count) < 1:
         raise DamagedError(f"damaged: a header of {width}x{height} pixels of {count} channels up to {top}")
     dtype = np.dtype(">u2" if top > 255 else "u1")
+    if data[1:2] in b"23":
+        return Coded(_text(data[match.end() :], (height, width, count), top), view, top)
     need, held_bytes = width * height * count * dtype.itemsize, len(data) - match.end()
     if held_bytes < need:
         raise DamagedError(f"truncated: {held_bytes:,} bytes of pixels of {need:,}")
@@ -174,3 +193,15 @@ def _pnm(data: bytes, view: Selection) -> Coded | None:
     if top < 255 and not view.raw:
         array = np.rint(array * (255 / top)).astype(np.uint8)
     return Coded(array[..., 0] if count == 1 else array, view, max(top, 255))
+
+
+def _text(body: bytes, shape: tuple[int, int, int], top: int) -> NDArray[np.uint16]:
+    """Return the values (H, W), or (H, W, 3) of colours, that a PGM or PPM file lists in text."""
+    words, need = _COMMENT.sub(b" ", body).split(), int(np.prod(shape))
+    if len(words) < need:
+        raise DamagedError(f"truncated: {len(words):,} values of {need:,}")
+    with readable():
+        values = np.array(words[:need]).astype(np.int64)
+    if values.min() < 0 or values.max() > top:
+        raise DamagedError(f"damaged: values from {values.min()} to {values.max()}, and its header says 0 to {top}")
+    return values.astype(np.uint16).reshape(shape[: 2 + (shape[2] > 1)])

@@ -159,15 +159,15 @@ def usual_jpeg2000(data: bytes) -> bool:
     sizes = data[at + 42 : at + 42 + 3 * count]  # of each component its bits, and the columns and rows of a sample
     if at < 0 or any(sizes[1::3].strip(b"\1")) or any(sizes[2::3].strip(b"\1")):
         return False
-    header = b"".join(content for kind, content in _boxes(data[:at]) if kind == b"jp2h")
-    boxes = list(_boxes(header))
-    named = (box for kind, box in boxes if kind == b"colr")
+    header = b"".join(content for kind, content in boxes(data[:at]) if kind == b"jp2h")
+    held = list(boxes(header))
+    named = (box for kind, box in held if kind == b"colr")
     spaces = {int.from_bytes(box[3:7]) if box[:1] == b"\1" else None for box in named} or {None}
-    return spaces <= _COLOURS.get(count, set()) and not {b"pclr", b"cmap", b"cdef"} & {kind for kind, _ in boxes}
+    return spaces <= _COLOURS.get(count, set()) and not {b"pclr", b"cmap", b"cdef"} & {kind for kind, _ in held}
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield type and content of each box of a JPEG 2000 file; of one that goes on behind `data`, what is held of it."""
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and content of each box of a JPEG 2000, AVIF or HEIC file; of one that goes on behind `data`, what is held of it."""
     at = 0
     while at + 8 <= len(data):
         length, start = int.from_bytes(data[at : at + 4]), 8

@@ -8,7 +8,7 @@ import cv2
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medsass.data.formats import image
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
@@ -78,6 +78,25 @@ def test_the_orientation_counts(data: bytes) -> None:
         assert (picture.turn, picture.converted) == (6, "turned upright")
 
 
+def avif(name: bytes, number: int) -> bytes:
+    """An AVIF of 10 bits whose box of bits a channel, of which decoders make no use, is one that turns or mirrors."""
+    data = imagecodecs.avif_encode(RGB.astype(np.uint16) << 2, level=100, bitspersample=10)
+    data, at = data.replace(b"\4\1\2\x83\4", b"\4\1\x82\x83\4"), data.index(b"pixi")  # the second of four is essential
+    return data[:at] + name + bytes([number]) + data[at + 5 :]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_deep_avif_is_turned_as_pillow_turns_it(number: int) -> None:
+    data = avif(b"irot", number)
+    theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(theirs, np.rot90(RGB, number))
+    with opened(data) as picture:
+        np.testing.assert_array_equal(picture.read(), theirs.astype(np.uint16) << 2)
+        assert picture.converted == "turned upright" * (number > 0)
+    with pytest.raises(ValueError, match="an AVIF image of more than 8 bits that its header mirrors; save it as PNG"):
+        opened(avif(b"imir", number & 1))
+
+
 def netpbm(kind: str, top: int, array: np.ndarray) -> bytes:
     height, width = array.shape[:2]
     count = array.shape[2] if array.ndim == 3 else 1
@@ -96,6 +115,28 @@ def test_deep_netpbm_equals_opencv(top: int) -> None:
         with opened(data) as picture:
             np.testing.assert_array_equal(picture.read(), theirs if theirs.ndim == 2 else theirs[..., ::-1])
             assert picture.span == (0, top)
+
+
+@pytest.mark.parametrize("kind", ["P2", "P3"])
+@pytest.mark.parametrize("top", [256, 4095, 65535])
+def test_deep_netpbm_in_text_equals_opencv(kind: str, top: int) -> None:
+    array = (np.dstack([DEEP, DEEP // 2, DEEP // 3]) if kind == "P3" else DEEP).astype(int) * 16 % (top + 1)
+    text = f"{kind} 40 24 {top}\n" + " ".join(map(str, array.ravel())) + "\n"
+    theirs = cv2.imdecode(np.frombuffer(text.encode(), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(theirs if kind == "P2" else theirs[..., ::-1], array)
+    remarks = f"{kind}# 1 2\n40\n#\n 24 # 5\r{top}\n" + " # 6\n7".join(text.split("\n")[1].split(" 7"))
+    for data in (text, remarks):
+        with opened(data.encode()) as picture:
+            np.testing.assert_array_equal(picture.read(), array)
+            assert (picture.dtype, picture.span) == (np.uint16, (0, top))
+
+
+@pytest.mark.parametrize("gap", [" # one\n", "# one\n", "\n#\n# 7 7\n\t"])
+def test_comments_stand_anywhere_in_the_header_of_deep_netpbm(gap: str) -> None:
+    data = netpbm("P5", 4095, DEEP)
+    head = f"{gap.join(['P5', '40', '24', '4095'])}\n".encode()
+    with opened(head + data[-DEEP.nbytes :]) as picture:
+        np.testing.assert_array_equal(picture.read(), DEEP)
 
 
 @pytest.mark.parametrize("kind", ["P5", "P6", "P2", "P3"])
@@ -122,9 +163,11 @@ def test_pam_is_read_as_it_was_written(array: np.ndarray, top: int, expected: np
 @pytest.mark.parametrize(("data", "message"), [
     (netpbm("P5", 4095, DEEP)[:-9], r"truncated: 1,911 bytes of pixels of 1,920"),
     (netpbm("P7", 70_000, DEEP), "a header of 40x24 pixels of 1 channels up to 70000"),
+    (b"P2 2 2 300 1 2 3", "truncated: 3 values of 4"), (b"P2 2 1 300 1 x", "damaged, or of an unknown sort"),
+    (b"P2 2 1 300 1 301", "damaged: values from 1 to 301, and its header says 0 to 300"),
     (b"P7\nWIDTH 4\nENDHDR\n", "damaged, or of an unknown sort"),
     (imagecodecs.jpegls_encode(DEEP)[:-30], r"\w+"), (imagecodecs.jpegxl_encode(DEEP)[:30], r"\w+"),
-], ids=["cut pgm", "pam of 70000", "pam without height", "cut ls", "cut jxl"])  # fmt: skip
+], ids=["cut pgm", "pam of 70000", "cut text", "no number", "too large", "pam without height", "cut ls", "cut jxl"])  # fmt: skip
 def test_files_that_cannot_be_read_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         opened(data)
