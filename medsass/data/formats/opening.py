@@ -163,7 +163,7 @@ def storable(data: bytes) -> tuple[str, tuple[int, int], str] | None:
         if image.format == "JPEG":
             usual = usual and not coded.is_coded(data)
         if image.format == "JPEG2000":
-            usual = usual and photo.jpeg2000_depth(data)[0] == 8 and plain.usual_jpeg2000(data)
+            usual = usual and photo.jpeg2000_depth(data)[::2] == (8, False) and plain.usual_jpeg2000(data)
         if image.format in _STORED and usual and photo.orientation(image, data) == 1:
             return _STORED[image.format], (image.height, image.width), ""
     except ValueError:

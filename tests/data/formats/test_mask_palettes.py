@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from tests.data.formats.test_mask import read_mask
 
@@ -39,6 +40,24 @@ def test_gif_counts_by_its_gray_where_its_palette_is_gray(tmp_path: Path) -> Non
     truth = np.random.default_rng(1).integers(0, 2, (9, 7), np.uint8) * np.uint8(255)
     Image.fromarray(truth).save(tmp_path / "m.gif")
     np.testing.assert_array_equal(read_mask([tmp_path / "m.gif"], (255,)), truth == 255)
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 255, 255, 255], [0, 0, 0, 255, 0, 0]])
+def test_frames_of_a_gif_behind_the_first_have_levels_and_no_indices(colours: list[int], tmp_path: Path) -> None:
+    truth = np.random.default_rng(1).integers(0, 2, (2, 9, 7), np.uint8)
+    first, second = (Image.fromarray(frame, "P") for frame in truth)
+    for image in (first, second):
+        image.putpalette(colours)
+    first.save(tmp_path / "m.gif", save_all=True, append_images=[second])
+    with open_image(tmp_path / "m.gif", Selection(frames="all", mask=True, raw=True)) as picture:
+        if colours[-1]:
+            np.testing.assert_array_equal([picture.read(frame) for frame in range(2)], truth * 255)
+        else:
+            np.testing.assert_array_equal(picture.read(), truth[0])
+            with pytest.raises(
+                ValueError, match=r"indices are known of the first frame alone, .* 1; save each as PNG$"
+            ):
+                picture.read(1)
 
 
 @pytest.mark.parametrize("count", [2, 16, 256])

@@ -1,7 +1,7 @@
 """Photographic formats: JPEG, PNG, BMP, WebP, JPEG 2000 and the like, decoded whole.
 
 Pillow reads them, because it refuses truncated files where OpenCV paints the rest gray. It would cut 16-bit colour to 8
-bits unasked: OpenCV reads such PNG, imagecodecs any JPEG 2000 of more than 8 bits.
+bits unasked: OpenCV reads such PNG, imagecodecs any JPEG 2000 of other than 8 bits.
 """
 
 import io
@@ -71,7 +71,7 @@ class Photo(ImageFile):
         plan = _gray_bmp(image, data)
         stored = view.raw or (view.mask and image.mode in _ALPHA)
         plan = plan or (_as_stored(image, data) if stored and not view.channels else None)
-        plan = plan or _deep_png(data, view) or _deep_jpeg2000(image, data, view) or _by_pillow(image, view)
+        plan = plan or _deep_png(data, view) or _other_jpeg2000(image, data, view) or _by_pillow(image, view)
         self._channels = pick_channels(view, plan.count) if view.channels else ()
         self._plan: _Plan | None = plan
         self._data = data
@@ -150,7 +150,7 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
     gray = (
         image.format == "GIF" and mode == "P" and bool((palette == palette[:, :1]).all())
     )  # it has no other gray values
-    deep = (image.format == "PNG" and data[24] == 16) or (image.format == "JPEG2000" and jpeg2000_depth(data)[0] > 8)
+    deep = (image.format == "PNG" and data[24] == 16) or _is_other_jpeg2000(image, data)
     if deep or (mode not in ("1", "P", *_ALPHA) and top == full):
         return None
 
@@ -159,6 +159,10 @@ def _as_stored(image: Image.Image, data: bytes) -> _Plan | None:
             image.seek(frame)
             image.load()
             array = np.asarray(image.convert("L") if gray else image)
+        if image.mode != mode and not gray:
+            raise UnreadableError(
+                f"the palette's indices are known of the first frame alone, not of frame {frame}; save each as PNG"
+            )
         if mode in _ALPHA:
             return geometry.without_alpha(array)
         return array if top == full else (array.astype(np.uint32) * top + full // 2) // full
@@ -192,10 +196,7 @@ def _ends(image: Image.Image, data: bytes) -> tuple[int, int]:
         return (1 << data[24]) - 1, 255
     tile = getattr(image, "tile", None) if image.format == "PPM" and image.mode != "1" else None
     if tile and tile[0][0] in ("ppm", "ppm_plain"):
-        top, full = int(tile[0][3][1]), 65535 if image.mode == "I" else 255
-        if top > full:
-            raise ValueError(f"a mask in text of values up to {top}, which would be cut to 8 bits; save it as PNG")
-        return top, full
+        return int(tile[0][3][1]), 255
     return 255, 255
 
 
@@ -242,20 +243,28 @@ def _deep_png(data: bytes, view: Selection) -> _Plan | None:
     return _opaque(_Plan(decode, len(order), np.dtype(np.uint16)), view)
 
 
-def _deep_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | None:
-    """Plan for a JPEG 2000 image of more than 8 bits."""
-    bits, count, signed = jpeg2000_depth(data) if image.format == "JPEG2000" else (0, 0, False)
-    if bits <= 8:
+def _is_other_jpeg2000(image: Image.Image, data: bytes) -> bool:
+    """Return whether an image is JPEG 2000 of other than 8 bits, or signed, without a palette: Pillow changes its values."""
+    bits, _, signed = jpeg2000_depth(data) if image.format == "JPEG2000" and image.mode != "P" else (8, 0, False)
+    return bits not in (0, 8) or signed
+
+
+def _other_jpeg2000(image: Image.Image, data: bytes, view: Selection) -> _Plan | None:
+    """Plan for a JPEG 2000 image of other than 8 bits, of which fewer become 0..255, but of masks; or of signed values."""
+    if not _is_other_jpeg2000(image, data):
         return None
+    bits, count, signed = jpeg2000_depth(data)
+    few = bits < 8 and not signed and not view.raw
 
     def decode(_frame: int) -> NDArray[Any]:
         with readable():
-            return np.asarray(imagecodecs.jpeg2k_decode(data))
+            array = np.asarray(imagecodecs.jpeg2k_decode(data))
+        return np.rint(array * (255 / ((1 << bits) - 1))).astype(np.uint8) if few else array
 
     half = float(1 << bits - 1)
-    dtype = np.dtype(f"{'i' if signed else 'u'}{2 if bits <= 16 else 4}")
-    span = (-half, half - 1) if signed else (0.0, 2 * half - 1)
-    return _opaque(_Plan(decode, count, dtype, span=span), view)
+    dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2 if bits <= 16 else 4}")
+    span = (-half, half - 1) if signed else (0.0, 2 * half - 1) if bits > 8 else None
+    return _opaque(_Plan(decode, count, dtype, f"{bits} bit to 8 bit" * few, span), view)
 
 
 def _opaque(plan: _Plan, view: Selection) -> _Plan:
@@ -263,7 +272,7 @@ def _opaque(plan: _Plan, view: Selection) -> _Plan:
     if plan.count not in (2, 4) or view.channels:
         return plan
     if not view.mask:
-        return replace(plan, converted="alpha dropped")
+        return replace(plan, converted=", ".join(filter(None, (plan.converted, "alpha dropped"))))
     return replace(plan, decode=lambda frame: geometry.without_alpha(plan.decode(frame)), count=plan.count - 1)
 
 

@@ -109,6 +109,24 @@ def test_deep_jpeg_2000_keeps_its_depth(bits: int, colour: bool) -> None:
             read(data[: int(share * len(data))])
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 7])
+@pytest.mark.parametrize("colour", [False, True])
+def test_jpeg_2000_of_few_bits_keeps_its_values_and_is_shown_in_the_whole_range(bits: int, colour: bool) -> None:
+    array = (RGB if colour else RGB[..., 0]) >> (8 - bits)
+    data = imagecodecs.jpeg2k_encode(np.ascontiguousarray(array), level=0, bitspersample=bits)
+    np.testing.assert_array_equal(read(data, Selection(mask=True, raw=True)), array)
+    np.testing.assert_array_equal(read(data), np.rint(array * (255 / (2**bits - 1))))
+    assert storable(data) is None
+
+
+def test_signed_jpeg_2000_is_signed() -> None:
+    array = (RGB[..., 0] ^ 128).view(np.int8)
+    data = imagecodecs.jpeg2k_encode(array, level=0)
+    np.testing.assert_array_equal(imagecodecs.jpeg2k_decode(data), array)
+    np.testing.assert_array_equal(read(data), array)
+    assert storable(data) is None
+
+
 @pytest.mark.parametrize("turn", [1, 6])
 def test_the_orientation_of_a_jpeg_is_that_of_its_exif_not_of_its_xmp(turn: int) -> None:
     exif = Image.Exif()
