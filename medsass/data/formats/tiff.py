@@ -63,8 +63,7 @@ class Tiff(ImageFile):
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
-                tiff_damage.refuse(each, tiff.filehandle.size)
-                tiff_damage.refuse_mixed(each, palettes=not view.raw)
+                tiff_damage.refuse(each, tiff.filehandle.size, palettes=not view.raw)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
@@ -116,11 +115,8 @@ class Tiff(ImageFile):
         left_out = self._select(view, int(np.prod([part.shape[axis] for axis in self._counted], dtype=np.int64)))
         if 8 < self._bits < part.dtype.itemsize * 8:
             self.span = (0.0, float((1 << self._bits) - 1))
-        notes = [
-            left_out or SEVERAL * others,
-            *notes,
-            "calibration not applied" * bool(calibration and not self._signed),
-        ]
+        notes = [left_out or SEVERAL * others, *notes]
+        notes += ["calibration not applied"] if calibration and not self._signed else []
         notes += [f"{self._bits} bit to 8 bit" if self._bits > 1 else "bilevel to gray"] if shallow else []
         palette = np.asarray(page.colormap if self._photometric == "PALETTE" and view.raw else ())
         bright = self._photometric == "MINISWHITE" or zero_is_bright(palette.T)

@@ -15,10 +15,12 @@ from medsass.data.formats.photos import jpeg
 _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 
 
-def refuse(level: Any, size: int) -> None:
-    """Raise `ValueError` where a level lacks planes, or a page of it strips or tiles, or has some behind the end of its file of `size` bytes;
-    and make tifffile refuse JPEG strips and tiles that end early, as it does those of other codecs.
+def refuse(level: Any, size: int, palettes: bool) -> None:
+    """Raise `ValueError` where a level lacks planes, or a page of it strips or tiles, or has some behind the end of its file of
+    `size` bytes, and where pages differ in orientation or, with `palettes`, in palette; and make tifffile refuse JPEG strips
+    and tiles that end early, as it does those of other codecs.
     """
+    _refuse_mixed(level, palettes)
     key, due = level.keyframe, int(np.prod(level.keyframe.chunked))
     pages = [key] if level.dataoffset is not None else list(level.pages)
     if lacking := pages.count(None):
@@ -37,11 +39,14 @@ def refuse(level: Any, size: int) -> None:
             )  # of a file opened twice
 
 
-def refuse_mixed(level: Any, palettes: bool) -> None:
-    """Raise `ValueError` where pages of a level, of those whose tags were read, have different orientations or, with
-    `palettes`, different palettes.
-    """
-    pages = [page for page in level._pages if isinstance(page, tifffile.TiffPage)]
+def _refuse_mixed(level: Any, palettes: bool) -> None:
+    """Raise `ValueError` where pages differ so: of a long stack those whose tags are read anyway, the middle one and the last."""
+    held, file = level._pages, level.keyframe.parent
+    pages = [page for page in held if isinstance(page, tifffile.TiffPage)]
+    for page in {held[len(held) // 2], held[-1]}:
+        if type(page) is tifffile.TiffFrame and page.offset and page.parent is file:
+            file.filehandle.seek(page.offset)
+            pages.append(tifffile.TiffPage(file, page.index))
     tables = {np.asarray(page.colormap).tobytes() for page in pages if palettes and page.colormap is not None}
     turns = {page.tags.valueof(ORIENTATION, 1) for page in pages}
     for held, what in ((tables, "palettes"), (turns, "orientations")):
