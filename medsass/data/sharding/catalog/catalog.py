@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,6 +35,7 @@ from medsass.data.sharding.recipe import FOLDER, Images, Recipe
 
 _FRAME = re.compile(r"-f\d{6}$")  # a stem that could be taken for a frame of another file
 _TOGETHER = 100  # entries that are looked up together
+_REASONS = 6  # for which files are passed over that a note names
 _ANY = "**/*"
 _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 bytes of a tar header
 
@@ -70,7 +72,7 @@ class Catalog:
         self._over: Counter[str] = Counter()
         self._tasks = names.task_folders(folders := [folder for (folder,) in run("SELECT DISTINCT folder FROM files")])
         guessed = not recipe.images[0].path
-        recipe = self._recognised(recipe) if guessed else recipe
+        recipe = self._recognised(source, recipe) if guessed else recipe
         if recipe.name == FOLDER and not any(images.masks for images in recipe.images):
             names.check_source(source.resolve().name, folders)
         self._splits = names.splits_of(tar for (tar,) in run("SELECT DISTINCT tar FROM files ORDER BY tar"))
@@ -95,7 +97,7 @@ class Catalog:
             self._say(f"folders name the splits: {', '.join(filter(None, named))}; --split shares all images anew")
             recipe = replace(recipe, splits=names.rest(recipe.splits, named))
         aside, alike = headers.group(self._database, self.listing, source, recipe, group_by)
-        self._over |= Counter({"labels, overviews and smaller resolutions of DICOM slides": aside} if aside else {})
+        self._over += Counter(aside)  # which keeps no zeros
         pair = twins.find(self._database) if guessed else None
         united = volumes.unite(self._database, max(images.every for images in recipe.images))
         for note in [*alike, *united, *splits.settle(self._database, recipe, group_by)]:
@@ -142,9 +144,10 @@ class Catalog:
     def _say(self, note: str) -> None:
         self._database.execute("INSERT INTO notes VALUES (?)", (note,))
 
-    def _recognised(self, recipe: Recipe) -> Recipe:
+    def _recognised(self, source: Path, recipe: Recipe) -> Recipe:
         """Return the recipe with the images and masks of the source's layout, where it is a usual one."""
-        tables = layout.recognise(self._database, self.listing.can_be_read, self._tasks)
+        pictured = partial(headers.pictured, self.listing, source)
+        tables = layout.recognise(self._database, self.listing.can_be_read, pictured, self._tasks)
         for table in tables:
             masks = f" --masks '{table.masks}'" if table.masks else ""
             self._say(f"layout: --images '{table.path}'{masks}" + (f" (split {table.split})" if table.split else ""))
@@ -273,7 +276,11 @@ class Catalog:
 
     def _passed_over(self) -> str:
         """Return what was matched and is not read, counted by its reason."""
-        return "passed over: " + "; ".join(f"{count} {reason}" for reason, count in self._over.most_common())
+        some = self._over.most_common(_REASONS)
+        others = self._over.total() - sum(count for _, count in some)
+        return "passed over: " + "; ".join(
+            [f"{count} {reason}" for reason, count in some] + [f"{others} others"] * (others > 0)
+        )
 
     def _no_image(self, path: str, pattern: str, guessed: bool) -> str:
         """Return why a file that matches the glob of images is none, "" where it is one."""

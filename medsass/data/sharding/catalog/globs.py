@@ -6,6 +6,7 @@ because macOS and others write accents differently.
 
 import glob
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from unicodedata import normalize
 
@@ -151,3 +152,24 @@ def _resolve(pattern: str, *, filled: bool = False) -> str:
         elif step not in ("", "."):
             steps.append(step)
     return "/".join(steps)
+
+
+def common(folders: Sequence[str]) -> str:
+    """Return a glob of folders of one depth, with a wildcard for each step in which they differ."""
+    steps = zip(*(folder.split("/") for folder in folders), strict=True)
+    return "/".join("*" if len(set(step)) > 1 else escaped(step[0]) for step in steps)
+
+
+def escaped(text: str) -> str:
+    """Return a glob of a text; a brace, which would begin a list, is a wildcard."""
+    return re.sub(r"[{}]", "?", glob.escape(text))
+
+
+def spanning(start: str, end: str) -> str:
+    """Return a glob of names between a start and an end, of any suffix where there is an end."""
+    return f"{escaped(start)}*{tail(end)}"
+
+
+def tail(end: str) -> str:
+    """Return a glob of the end of a stem and of any suffix, "" where there is no end."""
+    return f"{escaped(end)}.*" if end else ""

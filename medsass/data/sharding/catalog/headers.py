@@ -1,7 +1,7 @@
 """Patient and series of DICOM files, from their headers, so that a patient's images stay in one split."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -25,37 +25,42 @@ _AT_ONCE = 10_000
 
 class _Header(NamedTuple):
     """What the header of a DICOM file says: its group, the other groups that files of the same study or series without an ID
-    have, which file of a slide it is, if it is of one, and which slice of a series.
+    have, which file of a slide it is, if it is of one, which slice of a series, and whether it holds an image at all.
     """
 
     group: str | None
     others: list[str]
     slide: Resolution | None
     slice: Slice | None
+    pictured: bool
 
 
 def group(
     database: sqlite3.Connection, listing: Listing, source: Path, recipe: Recipe, group_by: str
-) -> tuple[int, list[str]]:
+) -> tuple[dict[str, int], list[str]]:
     """Enter patients, or series, as the groups of DICOM files in the catalog's table of images that were found, and leave out
-    what lies beside the images of slides: labels (which name patients), overviews, and all resolutions but the highest.
+    what holds no image, and what lies beside the images of slides: labels (which name patients), overviews, and all resolutions
+    but the highest.
 
     A patient's ID is stored as a hash, because shards may be passed on. A file without an ID counts by its study, or else
     by its series: as the patient that another file of it names. Where all files have one ID, as after some anonymizers, names,
-    studies or series are the groups. Returns the number of files that are left out, and notes for the user.
+    studies or series are the groups. Returns the numbers of files that are left out, and notes for the user.
+
+    Raises `ValueError` where no file holds an image.
     """
     images = [image for (image,) in database.execute("SELECT image FROM found") if _may_be_dicom(image)]
     own = group_by in ("patient", "series") or (not group_by and not recipe.groups)
     slides, known, patients = list[tuple[str, Resolution]](), Orientations(), dict[str, str]()
-    held = dict[str, _Header]()
+    held, without = dict[str, _Header](), list[str]()
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(images), _AT_ONCE):
             some = images[start : start + _AT_ONCE]
             read = pool.map(partial(_read, source, series=group_by == "series"), some, listing.stats(some))
             found = [(image, header) for image, header in zip(some, read, strict=True) if header]
             slides += [(image, header.slide) for image, header in found if header.slide]
+            without += [image for image, header in found if not header.pictured]
             if len({header.group for header in held.values()}) < 2:  # after which no more are needed
-                held |= found
+                held |= [(image, header) for image, header in found if header.pictured]
             patients |= {other: str(header.group) for _, header in found for other in header.others}
             rows = [
                 (header.group, header.group if own else None, *_series(header.slice, known), image)
@@ -69,11 +74,28 @@ def group(
         known_by = f"FROM patients WHERE other = {column}"
         database.execute(f"UPDATE found SET {column} = (SELECT patient {known_by}) WHERE EXISTS (SELECT 1 {known_by})")
     database.execute("DROP TABLE patients")
+    _leave_out(database, without)
+    if without and not database.execute("SELECT 1 FROM found LIMIT 1").fetchone():
+        raise ValueError(
+            f"{source}: none of its {len(without)} DICOM files holds an image, such as {without[0]}: they are reports, plans or "
+            "contours; give the folder of the images"
+        )
     notes = _by_other_than_patient(database, held) if own and not group_by else []
-    smaller = [(image,) for image in resolutions.lesser(slides)]
-    database.executemany("DELETE FROM found WHERE image = ?", smaller)
-    database.executemany("INSERT INTO aside VALUES (?)", smaller)
-    return len(smaller), notes
+    _leave_out(database, smaller := resolutions.lesser(slides))
+    what = "labels, overviews and smaller resolutions of DICOM slides"
+    return {"DICOM files without an image": len(without), what: len(smaller)}, notes
+
+
+def _leave_out(database: sqlite3.Connection, images: Sequence[str]) -> None:
+    database.executemany("DELETE FROM found WHERE image = ?", [(image,) for image in images])
+    database.executemany("INSERT INTO aside VALUES (?)", [(image,) for image in images])
+
+
+def pictured(listing: Listing, source: Path, path: str) -> bool:
+    """Return whether a file is not, by its header, a DICOM file without an image, such as a report, a plan or contours."""
+    (stat,) = listing.stats([path])
+    header = _read(source, path, stat, series=False)
+    return header is None or header.pictured
 
 
 def _by_other_than_patient(database: sqlite3.Connection, headers: Mapping[str, _Header]) -> list[str]:
@@ -124,6 +146,7 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
             others,
             resolutions.of(header),
             slice_of(header, str(path.parent)) if parts else None,
+            "Rows" in header or "SOPClassUID" not in header or "Image" in header.SOPClassUID.name,  # else it is damaged
         )
     except files.UnreachableError:
         raise

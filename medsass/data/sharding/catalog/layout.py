@@ -4,7 +4,6 @@ Two things are looked for: folders that hold masks by their name, with images in
 of names by which an image and its mask differ (`_img` and `_masks`, `_0000` and nothing), which are tried on some files.
 """
 
-import glob
 import re
 import sqlite3
 from collections import defaultdict
@@ -18,6 +17,7 @@ from fsspec.utils import glob_translate
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.ends import Ends, ends_of
+from medsass.data.sharding.catalog.globs import common, escaped, spanning, tail
 from medsass.data.sharding.catalog.names import stem
 from medsass.data.sharding.recipe import Images
 
@@ -30,16 +30,20 @@ _FOLDERS = 50  # that are compared with one another
 _KNOWN = 5000  # masks on which ends of names are tried
 
 Content = Callable[[str], Sequence[str]]  # a folder -> the names of some image files in it and below
+Pictured = Callable[
+    [str], bool
+]  # a DICOM file -> whether its header says that it holds an image, unlike a report or a plan
 
 
 def recognise(
-    database: sqlite3.Connection, readable: Callable[[str], bool], tasks: Collection[str]
+    database: sqlite3.Connection, readable: Callable[[str], bool], pictured: Pictured, tasks: Collection[str]
 ) -> tuple[Images, ...]:
     """Return the images and masks of a source; () where nothing is known but that everything is an image.
 
     Args:
         database: has the listing's table of files.
         readable: whether a file, by its path, can be an image or a mask.
+        pictured: asked for a file of each DICOM folder that may hold the images.
         tasks: as `names.task_folders` returns them.
     """
 
@@ -55,7 +59,7 @@ def recognise(
     if not masked:
         every = "SELECT path FROM files ORDER BY path"
         return _side_by_side([path for (path,) in database.execute(every) if readable(path)])
-    tables = [table for some in _alike(masked) if (table := _beside(some, folders, content, tasks))]
+    tables = [table for some in _alike(masked) if (table := _beside(some, folders, content, pictured, tasks))]
     return _with_splits(_best(tables, tasks), folders, content)
 
 
@@ -77,7 +81,9 @@ class _Found:
     ends: Ends | None = None
 
 
-def _beside(masks: list[str], folders: Sequence[str], content: Content, tasks: Collection[str]) -> Images | None:
+def _beside(
+    masks: list[str], folders: Sequence[str], content: Content, pictured: Pictured, tasks: Collection[str]
+) -> Images | None:
     """Return the images that belong to folders of masks of one name: in a folder beside them, or in the one above."""
     example = masks[0]
     above, _, own = example.rpartition("/")
@@ -85,6 +91,10 @@ def _beside(masks: list[str], folders: Sequence[str], content: Content, tasks: C
     there, best, place = content(example), None, (False, 0, False, False)
     near = _near(above, names.split_of(example), folders, content, tasks)
     for images, here in near.items():
+        if _kind(here[0]) == "dicom" and not any(
+            pictured(f"{images}/{name}".lstrip("/")) for name in (here[0], here[-1])
+        ):
+            continue
         found = _paired(masks, images, here, there, content)
         name = images[len(above) :].strip("/")
         if not found:
@@ -120,12 +130,12 @@ def _paired(
     above, _, own = masks[0].rpartition("/")
     sister = images[len(above) :].strip("/")
     parents = [mask.rpartition("/")[0] for mask in masks]
-    base, truth = _common([f"{parent}/{sister}".strip("/") for parent in parents]), _common(masks)
+    base, truth = common([f"{parent}/{sister}".strip("/") for parent in parents]), common(masks)
     base += "/" if base else ""
-    own = "{dir}/" + "../" * (sister.count("/") + 1 if sister else 0) + _escaped(own) if len(masks) > 1 else truth
+    own = "{dir}/" + "../" * (sister.count("/") + 1 if sister else 0) + escaped(own) if len(masks) > 1 else truth
     if len(masks) > 1 and all(_alone(f"{parent}/{sister}".strip("/"), content) for parent in parents[:_FOLDERS]):
         rater = _RATER.search(stem(there[0]))  # of several the first; else a mask for each object
-        objects = f"{own}/{_escaped(stem(there[0]))}.*" if rater else f"{own}/*"
+        objects = f"{own}/{escaped(stem(there[0]))}.*" if rater else f"{own}/*"
         return _Found(Images(f"{base}*", objects), len(here), images)
     stems = [stem(name) for name in here]
     cases = {name.split("/")[0] for name in there if "/" in name} & set(stems)
@@ -143,15 +153,15 @@ def _paired(
     if best is None:
         return None
     count, ((a, b), (c, d)), there = best
-    within = f"/{_escaped(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
+    within = f"/{escaped(inside)}" if inside not in ("", "*") else "/*" * (inside == "*")
     truth, own = truth + within, own + within
     if len(there) > 1.5 * len(here) and (number := re.search(r"\d+$", d)) and not _RATER.search(d):  # numbered objects
-        objects = f"{own}/{_escaped(c)}{{stem}}{_escaped(d[: number.start()])}{{number}}.*"
-        return _Found(Images(f"{base}{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects), count, images)
+        objects = f"{own}/{escaped(c)}{{stem}}{escaped(d[: number.start()])}{{number}}.*"
+        return _Found(Images(f"{base}{escaped(a)}{{stem}}{tail(b) or '.*'}", objects), count, images)
     if inside == "*":
         return _Found(_by_stem(base, own, ((a, b), (c, d))), count, images)
     deep = "**/" if any("/" in name for name in (*here, *there)) else ""
-    table = Images(f"{base}{deep}{_glob(a, b)}", f"{truth}/{deep}{_glob(c, d)}")
+    table = Images(f"{base}{deep}{spanning(a, b)}", f"{truth}/{deep}{spanning(c, d)}")
     return _Found(table, count, images, ((a, b), (c, d)))
 
 
@@ -203,34 +213,13 @@ def _several(best: _Found, near: dict[str, Sequence[str]], there: Sequence[str],
         return None
     count, ends = ends_of([_whole(name) for name in here], [_whole(name) for name in there])
     return (
-        _by_stem(re.sub(r"\d+", "*", _escaped(best.images)) + "/", _escaped(masks), ends)
-        if count > best.pairs
-        else None
+        _by_stem(re.sub(r"\d+", "*", escaped(best.images)) + "/", escaped(masks), ends) if count > best.pairs else None
     )
 
 
 def _by_stem(base: str, truth: str, ends: Ends) -> Images:
     (a, b), (c, d) = ends
-    return Images(f"{base}{_escaped(a)}{{stem}}{_tail(b) or '.*'}", f"{truth}/{_escaped(c)}{{stem}}{_tail(d) or '.*'}")
-
-
-def _common(folders: Sequence[str]) -> str:
-    """Return a glob of folders of one depth, with a wildcard for each step in which they differ."""
-    steps = zip(*(folder.split("/") for folder in folders), strict=True)
-    return "/".join("*" if len(set(step)) > 1 else _escaped(step[0]) for step in steps)
-
-
-def _escaped(text: str) -> str:
-    """Return a glob of a text; a brace, which would begin a list, is a wildcard."""
-    return re.sub(r"[{}]", "?", glob.escape(text))
-
-
-def _glob(start: str, end: str) -> str:
-    return f"{_escaped(start)}*{_tail(end)}"
-
-
-def _tail(end: str) -> str:
-    return f"{_escaped(end)}.*" if end else ""
+    return Images(f"{base}{escaped(a)}{{stem}}{tail(b) or '.*'}", f"{truth}/{escaped(c)}{{stem}}{tail(d) or '.*'}")
 
 
 def _whole(path: str) -> str:
@@ -251,7 +240,7 @@ def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     if len(called) == 1 and len(beside) > len(folders) and all(_kind(path) == "dicom" for path in beside):
         (name,) = called
         if _kind(name) == "volume":  # of the series in its folder
-            return (Images("**/*", f"{{dir}}/{_escaped(name)}"),)
+            return (Images("**/*", f"{{dir}}/{escaped(name)}"),)
     images = [_whole(path) for path in paths if path not in masks]
     count, ((a, b), (c, d)) = ends_of(images, [_whole(path) for path in masks])
     if not count:
@@ -259,10 +248,10 @@ def _side_by_side(paths: Sequence[str]) -> tuple[Images, ...]:
     word = re.sub(r"[-_ ]?\d+$", "", d)
     ends = {found[1] for path in masks if (found := re.search(rf"{re.escape(word)}([-_ ]?)\d+$", stem(path)))}
     if ends and word and any(path.rpartition("/")[2] not in (a, b) for path in images):  # numbered objects
-        numbered = ",".join(f"{_escaped(end)}{{number}}" for end in sorted(ends))
-        objects = f"{{dir}}/{_escaped(c)}{{stem}}{_escaped(word)}{{,{numbered}}}.*"
-        return (Images(f"**/{_escaped(a)}{{stem}}{_tail(b) or '.*'}", objects),)
-    return (Images(f"**/{_glob(a, b)}", f"**/{_glob(c, d)}"),)
+        numbered = ",".join(f"{escaped(end)}{{number}}" for end in sorted(ends))
+        objects = f"{{dir}}/{escaped(c)}{{stem}}{escaped(word)}{{,{numbered}}}.*"
+        return (Images(f"**/{escaped(a)}{{stem}}{tail(b) or '.*'}", objects),)
+    return (Images(f"**/{spanning(a, b)}", f"**/{spanning(c, d)}"),)
 
 
 def _best(tables: Sequence[Images], tasks: Collection[str]) -> list[Images]:
@@ -282,9 +271,9 @@ def _with_splits(tables: Sequence[Images], folders: Sequence[str], content: Cont
     read = "|".join(glob_translate(table.path.rpartition("/")[0]) for table in tables)
     if not named - {""}:
         return tuple(tables)
-    tail = tables[0].path.rpartition("/")[2]
+    name = tables[0].path.rpartition("/")[2]
     more = [
-        Images(f"{_escaped(folder)}/{tail if matching(held, tail) else '*'}", split="test")
+        Images(f"{escaped(folder)}/{name if matching(held, name) else '*'}", split="test")
         for folder in folders
         if not any(map(re.compile(read).fullmatch, [folder]))
         and names.split_of(folder) == "test"

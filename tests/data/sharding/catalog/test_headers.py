@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from medsass.data.sharding import recipe
-from tests.support.catalogued import find
+from tests.support.catalogued import find, plain
 
 FOLDER = recipe.load("folder")
 
@@ -116,3 +116,26 @@ def test_files_without_preamble_and_suffix_are_their_patients_too(tmp_path: Path
         dicom(tmp_path / f"IM{i}", PatientID=f"{i % 2}", SeriesInstanceUID=f"1.2.{i}", Modality="CT")
         (tmp_path / f"IM{i}").write_bytes((tmp_path / f"IM{i}").read_bytes()[132:])
     assert sorted(Counter(entry.group for entry in find(tmp_path, FOLDER).entries).values()) == [3, 3]
+
+
+RTSTRUCT, SEG = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.66.4"
+
+
+def test_dicom_files_without_an_image_are_passed_over(tmp_path: Path) -> None:
+    for patient in ("p1", "p2", "p3"):
+        dicom(tmp_path / patient / "1-NA/1.dcm", PatientID=patient, Rows=4)
+        dicom(tmp_path / patient / "3-NA/1.dcm", PatientID=patient, SOPClassUID=RTSTRUCT)
+    found = find(tmp_path, FOLDER)
+    assert {entry.image for entry in found.entries} == {f"p{i}/1-NA/1.dcm" for i in (1, 2, 3)}
+    assert any("3 DICOM files without an image" in note for note in found.notes)
+    with pytest.raises(ValueError, match=r"none of its 3 DICOM files holds an image, such as p1/3-NA/1\.dcm"):
+        find(tmp_path, plain("*/3-NA/*"))
+
+
+def test_a_folder_of_contours_is_not_that_of_the_images(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        for i in range(3):
+            dicom(tmp_path / patient / f"0-NA/{i}.dcm", PatientID=patient, Rows=4)
+        dicom(tmp_path / patient / "3-NA/1.dcm", PatientID=patient, SOPClassUID=RTSTRUCT)
+        dicom(tmp_path / patient / "300-Segmentation/1.dcm", PatientID=patient, SOPClassUID=SEG, Rows=4)
+    assert {entry.image.split("/")[1] for entry in find(tmp_path, FOLDER).entries} == {"0-NA"}
