@@ -35,6 +35,8 @@ _KNOWN = (  # each with the text that names a group
     ),  # LIDC-IDRI-0001
     re.compile(r"(SOB_[BM]_[A-Z]+-\d+-[0-9A-Z]+)-\d+-\d+"),  # a slide of BreakHis at one magnification
     re.compile(r"(?:^|/)([Pp]\d{1,5})/"),
+)
+_PARTS = (  # of a slide, volume or video: each with the text before the place
     re.compile(
         r"(?i:(?:^|/)([^/]+?)[-_](?:x\d+[-_]y\d+|y\d+[-_]x\d+|r(?:ow)?\d+[-_]c(?:ol)?\d+)(?:[-_]\w+)?\.[a-z]+$)"
     ),
@@ -45,6 +47,14 @@ _MAY_BE_KNOWN = re.compile(  # what each of them has somewhere: most names have 
     r"(?i:tcga|pat|sub|case|donor|person|animal|mouse|sob_|[-_][xyr]|\[|tile|slice|frame|(?:^|/)p\d|-\d{3,5}/)"
 )
 _PLACE = re.compile(r"(?i:(?:^|/)([^/]+?)[-_](0|[1-9]\d*)[-_](0|[1-9]\d*)\.[a-z]+$)")  # of a tile, without letters
+_ASIDE = (  # what a name ends with that tells apart images of one patient: sequences, modalities, phases, planes, visits
+    r"t1(?:w|c|ce|gd|post)?|t2(?:w|f|star)?|pdw?|flair|dwi|adc|swi|cta?|mri?|pet|us|pre|post|ed|es|ax(?:ial)?|cor(?:onal)?|sag(?:ittal)?|im(?:g|age)s?|"
+    r"(?:frame|phase|time|visit|scan|series|session|ses|study|day|week)[-_ ]?\d*"
+)
+_END = re.compile(rf"(?i:(?:(?:^|[-_. ]+|(?<=\d)(?=frame|phase))(?:{_ASIDE}))+$)")
+_SAYS = re.compile(r"\d|(?<![A-Za-z])[A-Za-z]$")  # whose a name is: 17, slide_b
+_TILE = re.compile(r"(?i:[-_](?!slice|frame))")  # of a slide, whose name may be T1
+_OF_MANY = re.compile(r"(?<!\d)\d{3}$")  # BraTS20_Training_001 is no split
 _STRIDES = (16, 50)  # a place is a multiple of one; numbers of cases and channels seldom are
 
 
@@ -87,9 +97,23 @@ def named(image: str) -> str | None:
     patterns = _KNOWN if _MAY_BE_KNOWN.search(image) else ()
     if found := next(filter(None, (pattern.search(image) for pattern in patterns)), None):
         return found[1]
+    if patterns and (part := next(filter(None, (pattern.search(image) for pattern in _PARTS)), None)):
+        return _whole(part)
     place = _PLACE.search(image)
     tiled = place and any(int(place[2]) % stride == int(place[3]) % stride == 0 for stride in _STRIDES)
-    return place[1] if place and tiled else None
+    return _whole(place) if place and tiled else None
+
+
+def _whole(part: "re.Match[str]") -> str | None:
+    """Return the patient or slide of a part by the text before its place, or else by the nearest folder with a number in its name;
+    None where neither says more than a sequence, a modality or a split.
+    """
+    if _SAYS.search(text := _END.sub("", part[1])):
+        return text
+    folders = (_END.sub("", folder) for folder in reversed(part.string[: part.start(1)].split("/")))
+    numbered = (folder for folder in folders if re.search(r"\d", folder))
+    one = next((folder for folder in numbered if not names.split_of(folder) or _OF_MANY.search(folder)), None)
+    return one or (part[1] if _TILE.match(part.string, part.end(1)) and _SAYS.search(part[1]) else None)
 
 
 def digest(text: str) -> str:

@@ -34,6 +34,10 @@ FOLDER = recipe.load("folder")
     ("sub-images/a.png", None), ("sub_r001s003/a.png", None), ("subr001s003/a.png", None),
     ("Patient01A.png", "Patient01"), ("case12b_3.png", "case12"), ("x/patient_7c/1.png", "patient_7"), ("Patient13D.png", "Patient13"),
     ("patient01ab.png", None), ("mouse_2D/a.png", None), ("case 3d.png", None), ("a1b.png", None),
+    ("BraTS20_Training_001/flair_slice_1.png", "BraTS20_Training_001"), ("ID001/T1/img_slice_1.png", "ID001"), ("train1/flair_slice_1.png", None),
+    ("ID001_frame01_slice_1.png", "ID001"), ("S001_T1_slice_1.png", "S001"), ("S001_t1ce_ax_slice_1.png", "S001"), ("ID001frame01_slice_2.png", "ID001"),
+    ("t1_slice_1.png", None), ("us_frame_001.png", None), ("x/AB007/us_frame_001.png", "AB007"), ("WSI_A/he_tile_1.png", None),
+    ("WSI-1a/norm_0_512.png", "WSI-1a"), ("slideA1/tile_x0_y0.png", "slideA1"), ("S001_T1/T1_slice_1.png", "S001"), ("phase2_slice_3.png", None),
     ("a.png", None), ("images/ISIC_0000001.jpg", None), ("classes/0001/a.png", None), ("nuclei_0003.png", None), ("patients/a.png", None),
 ])  # fmt: skip
 def test_names_that_say_whose_an_image_is(path: str, expected: str | None) -> None:
@@ -49,6 +53,7 @@ _PIECES = [*"/_-.[01ab", "p", "P", "sub-", "Case", "LUNG1", "TCGA-A1-B2C3", "001
 def test_what_most_names_lack_hides_no_patient(path: str) -> None:
     found = next((match for pattern in splits._KNOWN if (match := pattern.search(path))), None)
     assert not found or splits.named(path) == found[1]
+    assert splits._MAY_BE_KNOWN.search(path) or not any(pattern.search(path) for pattern in splits._PARTS)
 
 
 def test_a_patients_images_stay_in_one_split_without_any_option(tmp_path: Path) -> None:
