@@ -10,7 +10,16 @@ from medsass.data.sharding.recipe import FOLDER, Recipe
 
 _NAMES = 1000  # that are compared
 _SPLITS = 3  # train, val and test
-_BEGINNING = "(?:^|/)(?P<group>[^/]*?[0-9]+)[-_. ][^/]*$"  # of a file's name, up to a number
+_BEGINNINGS = (  # of a file's name, up to a number
+    "(?:^|/)(?P<group>[^/]*?[0-9]+)[-_. ][^/]*$",
+    "(?:^|/)(?P<group>[^/]*?[0-9]+)[A-Za-z][^/]*$",
+)
+_FOLDERS = tuple(  # that differ after a number, or lie in one that has a number
+    pattern % deep
+    for deep in ("/[^/]*$", "/[^/]*/[^/]*$", "/[^/]*/[^/]*/[^/]*$")
+    for pattern in ("(?:^|/)(?P<group>[^/]*?[0-9]+)[-_. A-Za-z][^/]*%s", "(?:^|/)(?P<group>[^/]*[0-9][^/]*)/[^/]*%s")
+)
+_DATE = re.compile(r"\D*(?:19|20)\d\d([-_. ]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])(?!\d)")
 _NAME = "(?P<group>[^/]+)[.][^/.]*$"  # of a file without its suffix
 
 
@@ -23,8 +32,13 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
         found.append(
             f"{images} images are grouped by their names or headers: {groups} groups, such as {first!r}{_others(database)}"
         )
-    elif not groups and not group_by and recipe.name == FOLDER:
-        found += filter(None, (_by_name(database) or _by_folder(database), _by_beginning(database)))
+    alone = f"SELECT count(*) FROM found WHERE named GLOB '*-{'[0-9a-f]' * 12}'"  # as headers name groups
+    of_headers = groups and 10 * groups >= 9 * images and database.execute(alone).fetchone()[0] == images
+    if (not groups or of_headers) and not group_by and recipe.name == FOLDER:
+        known = f"{'nearly ' * (images > groups)}each image is a group of its own by its header"
+        known = known if groups else "no patients are known by names or headers, and each image is a group"
+        folders = _by_name(database, known) or _by_folder(database, known)
+        found += filter(None, (folders, _by_beginning(database, known, not folders)))
     query = """SELECT named, group_concat(DISTINCT split), max(given) FROM found JOIN samples USING (image) WHERE named NOT NULL
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
@@ -45,7 +59,7 @@ def _others(database: sqlite3.Connection) -> str:
     return f"; {count} others, such as '{first}', name none: each is its own group" if count else ""
 
 
-def _by_name(database: sqlite3.Connection) -> str:
+def _by_name(database: sqlite3.Connection, known: str) -> str:
     """Return a note where nearly all images have a namesake in a sister folder, as two sequences of one patient do, and the folders
     are fewer than the names.
     """
@@ -62,12 +76,11 @@ def _by_name(database: sqlite3.Connection) -> str:
     if names <= len(folders) or len({folder.rpartition("/")[0] for folder in folders}) > 1:
         return ""
     return (
-        f"no patients are known by names or headers; if images such as '{one}' and '{other}' are of one patient, "
-        f"--group-by '{_NAME}' keeps them together"
+        f"{known}; if images such as '{one}' and '{other}' are of one patient, --group-by '{_NAME}' keeps them together"
     )
 
 
-def _by_folder(database: sqlite3.Connection) -> str:
+def _by_folder(database: sqlite3.Connection, known: str) -> str:
     """Return a note where several folders with several images, which name no split, may be patients."""
     query = "SELECT folder FROM found JOIN files ON image = path GROUP BY folder HAVING count(*) > 1"
     steps = [folder.split("/") for (folder,) in database.execute(query)]
@@ -78,8 +91,7 @@ def _by_folder(database: sqlite3.Connection) -> str:
     folders = sum(beside[path] == 1 for path in few)
     numbered = folders == len(steps) == 2 and len(shapes) == 1  # 01 and 02
     return (
-        f"no patients are known by names or headers, and each image is a group; if the {folders} folders with several images "
-        "are patients, --group-by folder keeps them together"
+        f"{known}; if the {folders} folders with several images are patients, --group-by folder keeps them together"
         if folders > 2 or numbered
         else ""
     )
@@ -93,20 +105,25 @@ def _without_split(steps: Sequence[str], shapes: Mapping[str, int]) -> tuple[str
     return tuple(step for step in steps if step != split)
 
 
-def _by_beginning(database: sqlite3.Connection) -> str:
-    """Return a note where most names share a beginning up to a number with others of their folder, as those of a patient do."""
-    begun = defaultdict[str, list[str]](list)
+def _by_beginning(database: sqlite3.Connection, known: str, folders: bool) -> str:
+    """Return a note where most names share a beginning up to a number with others of their folder, as those of a patient do; or
+    where `folders` do.
+    """
     query = "SELECT image FROM found WHERE given = '' ORDER BY image LIMIT ?"
     images = [image for (image,) in database.execute(query, (_NAMES,))]
-    for image in images:
-        if start := re.search(_BEGINNING, image):
-            begun[start["group"]].append(image)
-    several = [alike for alike in begun.values() if len(set(map(names.stem, alike))) > 1]
-    apart = any(len({image.rpartition("/")[0] for image in alike}) > 1 for alike in several)
-    if apart or len(several) < 2 or 2 * sum(map(len, several)) <= len(images):
-        return ""
-    one, other = several[0][:2]
-    return (
-        f"no patients are known by names or headers; if images such as '{one}' and '{other}' are of one patient, "
-        f"--group-by '{_BEGINNING}' keeps them together"
-    )
+    for pattern in (*_BEGINNINGS, *_FOLDERS * folders):
+        begun, ends = defaultdict[str, list[re.Match[str]]](list), set[str]()
+        for found in filter(None, (re.search(pattern, image) for image in images)):
+            if not _DATE.match(found.string, found.start("group")):
+                begun[found["group"]].append(found)
+                ends.add(found.string[found.end("group") :].strip("/").split("/")[0])
+        several = [alike for alike in begun.values() if len({one.string.rpartition(".")[0] for one in alike}) > 1]
+        apart = any(len({one.string[: one.start("group")] for one in alike}) > 1 for alike in several)
+        by_chance = pattern != _BEGINNINGS[0] and len(ends) > len(begun)  # as of hashes, which have no ends in common
+        if not (apart or by_chance) and len(several) > 1 and 2 * sum(map(len, several)) > len(images):
+            return _if_alike(known, several[0][0].string, several[0][1].string, pattern)
+    return ""
+
+
+def _if_alike(known: str, one: str, other: str, pattern: str) -> str:
+    return f"{known}; if images such as '{one}' and '{other}' are of one patient, --group-by '{pattern}' keeps them together"
