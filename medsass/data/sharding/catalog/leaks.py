@@ -5,7 +5,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from medsass.data.sharding.catalog import names
+from medsass.data.sharding.catalog import names, splits
 from medsass.data.sharding.recipe import FOLDER, Recipe
 
 _NAMES = 1000  # that are compared
@@ -43,11 +43,11 @@ def notes(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[s
                GROUP BY named HAVING count(DISTINCT split) > 1"""
     leaks = database.execute(query).fetchall()
     if leaks:
-        name, splits, given = leaks[0]
+        name, where, given = leaks[0]
         remedy = "--split shares all images anew and" if given and recipe.name == FOLDER else "--group-by"
         found.append(
             f"WARNING: {len(leaks)} of {groups} groups have images in several splits, such as {name!r} in "
-            f"{splits.replace(',', ' and ')}: scores will be too good; {remedy} keeps a patient's images together"
+            f"{where.replace(',', ' and ')}: scores will be too good; {remedy} keeps a patient's images together"
         )
     return found
 
@@ -73,6 +73,9 @@ def _by_name(database: sqlite3.Connection, known: str) -> str:
         return ""
     query = "SELECT DISTINCT folder FROM found JOIN files ON image = path WHERE given = ''"
     folders = [folder for (folder,) in database.execute(query)]
+    numbered = len({re.sub(r"\d+", "", folder) for folder in folders}) == 1
+    if numbered and all(splits.without_aside(folder.rpartition("/")[2]) for folder in folders):
+        return ""  # 01 and 02 may be patients or films, unlike T1 and T2
     if names <= len(folders) or len({folder.rpartition("/")[0] for folder in folders}) > 1:
         return ""
     return (

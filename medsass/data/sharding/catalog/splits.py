@@ -108,12 +108,17 @@ def _whole(part: "re.Match[str]") -> str | None:
     """Return the patient or slide of a part by the text before its place, or else by the nearest folder with a number in its name;
     None where neither says more than a sequence, a modality or a split.
     """
-    if _SAYS.search(text := _END.sub("", part[1])):
+    if _SAYS.search(text := without_aside(part[1])):
         return text
-    folders = (_END.sub("", folder) for folder in reversed(part.string[: part.start(1)].split("/")))
+    folders = map(without_aside, reversed(part.string[: part.start(1)].split("/")))
     numbered = (folder for folder in folders if re.search(r"\d", folder))
     one = next((folder for folder in numbered if not names.split_of(folder) or _OF_MANY.search(folder)), None)
     return one or (part[1] if _TILE.match(part.string, part.end(1)) and _SAYS.search(part[1]) else None)
+
+
+def without_aside(text: str) -> str:
+    """Return a name without the words at its end that tell apart images of one patient, "" where it has no others."""
+    return _END.sub("", text)
 
 
 def digest(text: str) -> str:

@@ -94,6 +94,7 @@ def test_namesakes_in_sister_folders_may_be_of_one_patient(folders: str, tmp_pat
 
 
 @pytest.mark.parametrize("names", [("01", "02"), ("seq1", "seq2")])
-def test_two_numbered_folders_may_be_patients(names: tuple[str, str], tmp_path: Path) -> None:
-    make(tmp_path, *(f"{folder}/{folder}{i}.png" for folder in names for i in range(8)))
+@pytest.mark.parametrize("own", [False, True])  # unlike those of the Cell Tracking Challenge
+def test_two_numbered_folders_may_be_patients(own: bool, names: tuple[str, str], tmp_path: Path) -> None:
+    make(tmp_path, *(f"{folder}/{folder if own else ''}{i}.png" for folder in names for i in range(8)))
     assert any("if the 2 folders with several images are patients" in note for note in find(tmp_path, FOLDER).notes)
