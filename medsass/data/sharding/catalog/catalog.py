@@ -83,7 +83,8 @@ class Catalog:
         matched = [self._find(table, recipe, labels, find, guessed) for table in range(len(recipe.images))]
         if not any(matched):
             over = f" ({self._passed_over()})" if self._over else ""
-            raise FileNotFoundError(f"{source}: {notes.unmatched(self._database, self.listing, recipe, over)}")
+            why = notes.unmatched(self._database, self.listing, recipe, over, self._tasks)
+            raise FileNotFoundError(f"{source}: {why}")
         for images, hit in zip(recipe.images, matched, strict=True):
             if hit and images.classes and not (source / images.classes).is_file():
                 raise FileNotFoundError(
@@ -292,4 +293,4 @@ class Catalog:
             remedy = "" if "{key}" in pattern else " (--masks pairs them)"
             return f"in a folder '{folder}', which by its name holds masks{remedy}"
         named = (guessed or "{key}" in pattern) and names.is_made(names.stem(path))
-        return "named as masks or superpixels are, such as a_mask.png" if named else ""
+        return notes.NAMED if named else ""

@@ -10,11 +10,15 @@ from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.recipe import Recipe
 
+NAMED = "named as masks or superpixels are, such as a_mask.png"  # why a file is passed over
 _SOME = 100  # masks without an image that are looked at
 
 
-def unmatched(database: sqlite3.Connection, listing: Listing, recipe: Recipe, over: str) -> str:
-    """Return why a source has no image, with two files that are there, and `over`, what was passed over."""
+def unmatched(database: sqlite3.Connection, listing: Listing, recipe: Recipe, over: str, tasks: Collection[str]) -> str:
+    """Return why a source has no image, with two files that are there, and `over`, what was passed over.
+
+    tasks: as `names.task_folders` returns them.
+    """
     globs = ", ".join(f"'{images.path}'" for images in recipe.images)
     there = database.execute("SELECT path FROM files ORDER BY path LIMIT 2").fetchall()
     shown = "; it holds " + " and ".join(f"'{path}'" for (path,) in there) if there and not over else over
@@ -22,7 +26,20 @@ def unmatched(database: sqlite3.Connection, listing: Listing, recipe: Recipe, ov
     remedy = "check SOURCE and the recipe" if there else "it is empty"
     if not recipe.tars and database.execute("SELECT 1 FROM files WHERE name LIKE '%.tar' LIMIT 1").fetchone():
         remedy = "its tar files are read with --recipe webdataset"
+    if not recipe.tars and over:
+        remedy = _inside(database, tasks) or ("--images '**/*' reads them" if NAMED in over else remedy)
     return f"no image matches {globs} of recipe '{recipe.name}'{shown}; {remedy}"
+
+
+def _inside(database: sqlite3.Connection, tasks: Collection[str]) -> str:
+    """Return what to do where all files lie in one folder that holds masks by its name, "" where they do not."""
+    folders = [folder for (folder,) in database.execute("SELECT DISTINCT folder FROM files")]
+    (one, *others) = {names.masks_path(f"{folder}/", tasks) for folder in folders}
+    if others or not one:
+        return ""
+    steps = sorted({step for folder in folders for step in folder[len(one) :].split("/") if names.holds_images(step)})
+    source = f"give '{one}' in it as SOURCE, or say " if steps else "say "
+    return f"if '{one}' holds the images too, {source}--images '{one}/**/{steps[0] + '/' if steps else ''}*'"
 
 
 def rest(database: sqlite3.Connection, listing: Listing, recipe: Recipe, tasks: Collection[str]) -> Iterator[str]:

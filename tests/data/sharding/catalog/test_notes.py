@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medsass.data.sharding import recipe
-from tests.support.catalogued import find, make
+from tests.support.catalogued import find, make, plain
 
 FOLDER = recipe.load("folder")
 
@@ -24,3 +24,22 @@ def test_masks_that_fit_as_well_as_those_that_are_taken_are_warned_of(
     told = [note for note in find(tmp_path, FOLDER).notes if "and the like" in note]
     expected = f"WARNING: 6 more masks, such as '{first}', fit images that have '{taken}' and the like; --masks says which are meant"
     assert told == ([expected] if first else [])
+
+
+@pytest.mark.parametrize(("files", "remedy"), [
+    (("a/{}_with_mask.png", "b/{}_without_mask.png"), "--images '**/*' reads them"),
+    (("gt/x/images/{}.tif", "gt/x/vessel/{}.png"), "if 'gt' holds the images too, give 'gt' in it as SOURCE, or say --images 'gt/**/images/*'"),
+    (("gt/{}.tif", "gt/x/{}.png"), "if 'gt' holds the images too, say --images 'gt/**/*'"),
+])  # fmt: skip
+def test_where_all_is_named_as_masks_are_the_images_can_be_said(
+    files: tuple[str, ...], remedy: str, tmp_path: Path
+) -> None:
+    make(tmp_path, *(file.format(i) for file in files for i in range(6)))
+    with pytest.raises(FileNotFoundError) as error:
+        find(tmp_path, FOLDER)
+    assert str(error.value).endswith(f"; {remedy}")
+    assert len(find(tmp_path, plain(remedy.split("'")[-2])).entries) >= 6
+    if "SOURCE" in remedy:
+        assert {entry.image for entry in find(tmp_path / "gt", FOLDER).entries} >= {
+            f"x/images/{i}.tif" for i in range(6)
+        }
