@@ -11,6 +11,7 @@ from medsass.data.sharding.catalog.names import stem
 
 _FOLDERS, _FILES = 50, 5000  # that are compared with one another
 _FEW = 3  # folders side by side: more are patients, or classes
+_MASKS = re.compile(r"(?i:(?<!un)label|mask|(?<![a-z])(?:seg|gts?(?![a-z])))")  # more likely masks, as LABELLED_DICOM
 
 Pair = tuple[str, str]
 
@@ -41,6 +42,7 @@ def _of_folders(folders: Mapping[str, set[str]]) -> Pair | None:
         first, second = (folders[folder] for folder in pair)
         if names.split_of(pair[0]) != names.split_of(pair[1]) or _counts(first, second):
             continue
+        pair = (pair[1], pair[0]) if _MASKS.search(_last(pair[0])) and not _MASKS.search(_last(pair[1])) else pair
         for one, other in (pair, pair[::-1]):
             end = "" if _most(folders[one], folders[other]) else _goes_on(folders[one], folders[other])
             if end is not None:

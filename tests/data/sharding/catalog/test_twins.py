@@ -26,6 +26,9 @@ TWINS = {
         [f"MR/{p}/{kind}/{p}-{i}.png" for p in (1, 2, 5) for kind in ("T2/DICOM", "T2/Filled", "T1/DICOM/In", "T1/DICOM/Out", "T1/Filled") for i in range(4)],
         "'**/DICOM/*' --masks '**/Filled/*'",
     ),
+    "masks by a word of their folder": (
+        [f"{p}/{kind}/i_{i}.png" for p in (1, 2, 3) for kind in ("LABELLED_X", "PATIENT_X") for i in range(4)], "'**/PATIENT_X/*' --masks '**/LABELLED_X/*'"
+    ),
     "numbered objects": (
         [f"{kind}/{i}{end}.bmp" for i in range(106, 110) for kind, ends in (("x", ("",)), ("y", ("_1", "_2"))) for end in ends], "'x/*' --masks 'y/{stem}_*'"
     ),
