@@ -64,7 +64,7 @@ def _by_name(database: sqlite3.Connection, known: str) -> str:
     are fewer than the names.
     """
     namesakes = """SELECT stem, count(*) AS images, min(image) AS one, max(image) AS other FROM found JOIN files ON image = path
-                   WHERE given = '' GROUP BY stem HAVING count(DISTINCT folder) > 1"""
+                   WHERE given = '' GROUP BY stem HAVING count(DISTINCT folder) > 1 AND count(DISTINCT grp) > 1"""  # not of several formats
     names, images, one, other = database.execute(
         f"SELECT count(*), sum(images), min(one), other FROM ({namesakes})"
     ).fetchone()
@@ -86,7 +86,7 @@ def _by_name(database: sqlite3.Connection, known: str) -> str:
 def _by_folder(database: sqlite3.Connection, known: str) -> str:
     """Return a note where several folders with several images, which name no split, may be patients."""
     query = "SELECT folder FROM found JOIN files ON image = path GROUP BY folder HAVING count(*) > 1"
-    steps = [folder.split("/") for (folder,) in database.execute(query)]
+    steps = [folder.split("/") for folder in {splits.of_any_format(folder): 0 for (folder,) in database.execute(query)}]
     shapes = Counter(re.sub(r"\d+", "", name) for name in {path[-1] for path in steps})
     own = [path for path in steps if not names.split_of(path[-1]) or shapes[re.sub(r"\d+", "", path[-1])] > _SPLITS]
     few = [_without_split(path, shapes) for path in own]

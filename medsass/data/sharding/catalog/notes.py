@@ -37,9 +37,10 @@ def _inside(database: sqlite3.Connection, tasks: Collection[str]) -> str:
     (one, *others) = {names.masks_path(f"{folder}/", tasks) for folder in folders}
     if others or not one:
         return ""
-    steps = sorted({step for folder in folders for step in folder[len(one) :].split("/") if names.holds_images(step)})
-    source = f"give '{one}' in it as SOURCE, or say " if steps else "say "
-    return f"if '{one}' holds the images too, {source}--images '{one}/**/{steps[0] + '/' if steps else ''}*'"
+    below = any(names.holds_images(step) for folder in folders for step in folder[len(one) :].split("/"))
+    task = names.may_be_task(one.rpartition("/")[2])
+    remedy = "give it as SOURCE" if below else f"say --images '{one}/**/*'" if task else "rename it"
+    return f"if '{one}' holds the images too, {remedy}"
 
 
 def rest(database: sqlite3.Connection, listing: Listing, recipe: Recipe, tasks: Collection[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import islice
 from unicodedata import normalize
 
+from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.recipe import UNGROUPED, Recipe
 
@@ -178,17 +179,22 @@ def known(recipe: Recipe) -> Rule:
 
 
 def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[str]:
-    """Make each image of which no group is known a group of its own, and one where a folder has it in several formats. Returns a
-    note where the user may not expect that.
+    """Make each image of which no group is known a group of its own, and one where a folder, or folders named after formats, have it
+    in several formats. Returns a note where the user may not expect that.
 
     Raises `ValueError` where the groups that were asked for are none of any image.
     """
     (held,) = database.execute("SELECT count(grp) FROM found").fetchone()
     images, first = database.execute("SELECT count(*), min(image) FROM found WHERE grp IS NULL").fetchone()
     if group_by != UNGROUPED:
+        folders = [folder for (folder,) in database.execute("SELECT DISTINCT folder FROM files")]
+        database.execute("CREATE TEMP TABLE plain (folder TEXT PRIMARY KEY, one)")
+        database.executemany("INSERT INTO plain VALUES (?, ?)", ((folder, of_any_format(folder)) for folder in folders))
         several = """SELECT first, image FROM (SELECT image, min(image) OVER own AS first, count(*) OVER own AS count
-                     FROM found JOIN files ON image = path WHERE grp IS NULL WINDOW own AS (PARTITION BY folder, stem)) WHERE count > 1"""
+                     FROM found JOIN files ON image = path JOIN plain USING (folder) WHERE grp IS NULL
+                     WINDOW own AS (PARTITION BY one, stem)) WHERE count > 1"""
         database.executemany("UPDATE found SET grp = ? WHERE image = ?", database.execute(several).fetchall())
+        database.execute("DROP TABLE plain")
     database.execute("UPDATE found SET grp = image WHERE grp IS NULL")
     if not images or group_by == UNGROUPED or not (group_by or recipe.groups):
         return []
@@ -198,6 +204,13 @@ def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[
             f"{', '.join([*recipe.groups, *BUILT_IN])}, or a regular expression with (?P<group>...) that is searched in the path"
         )
     return [f"{images} images do not match the pattern of their group, such as '{first}': each is its own group"]
+
+
+def of_any_format(folder: str) -> str:
+    """Return a folder with a wildcard for each step that is named after a format: PNG/Original and TIF/Original are alike."""
+    return "/".join(
+        "*" if f".{step.lower()}" in kinds.SUFFIXES or step.lower() == "nifti" else step for step in folder.split("/")
+    )
 
 
 def by_hash(group: str, recipe: Recipe) -> str:

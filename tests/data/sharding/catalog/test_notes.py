@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from medsass.data.sharding import recipe
-from tests.support.catalogued import find, make, plain
+from medsass.config import ShardConfig
+from medsass.data.sharding import recipe, shard
+from tests.support.catalogued import find, make
 
 FOLDER = recipe.load("folder")
 
@@ -28,8 +29,9 @@ def test_masks_that_fit_as_well_as_those_that_are_taken_are_warned_of(
 
 @pytest.mark.parametrize(("files", "remedy"), [
     (("a/{}_with_mask.png", "b/{}_without_mask.png"), "--images '**/*' reads them"),
-    (("gt/x/images/{}.tif", "gt/x/vessel/{}.png"), "if 'gt' holds the images too, give 'gt' in it as SOURCE, or say --images 'gt/**/images/*'"),
-    (("gt/{}.tif", "gt/x/{}.png"), "if 'gt' holds the images too, say --images 'gt/**/*'"),
+    (("gt/x/images/{}.tif", "gt/x/vessel/{}.png"), "if 'gt' holds the images too, give it as SOURCE"),
+    (("gt/{}.tif", "gt/x/{}.png"), "if 'gt' holds the images too, rename it"),
+    (("seg/{}.tif", "seg/x/{}.png"), "if 'seg' holds the images too, say --images 'seg/**/*'"),
 ])  # fmt: skip
 def test_where_all_is_named_as_masks_are_the_images_can_be_said(
     files: tuple[str, ...], remedy: str, tmp_path: Path
@@ -38,8 +40,10 @@ def test_where_all_is_named_as_masks_are_the_images_can_be_said(
     with pytest.raises(FileNotFoundError) as error:
         find(tmp_path, FOLDER)
     assert str(error.value).endswith(f"; {remedy}")
-    assert len(find(tmp_path, plain(remedy.split("'")[-2])).entries) >= 6
     if "SOURCE" in remedy:
         assert {entry.image for entry in find(tmp_path / "gt", FOLDER).entries} >= {
             f"x/images/{i}.tif" for i in range(6)
         }
+    elif "--images" in remedy:
+        chosen, _ = shard.resolve(ShardConfig(tmp_path, tmp_path, images=remedy.split("'")[-2]))
+        assert len(find(tmp_path, chosen).entries) == 12
