@@ -134,11 +134,7 @@ class Pairing:
                     shared and other.rpartition("/")[0] == path.rpartition("/")[0]
                 ):  # one mask a folder, as the user wrote it
                     continue
-                raise ValueError(
-                    f"mask '{mask}' would belong to both '{other}' and '{path}'; tell them apart with {{dir}} in --masks, "
-                    "as in '{dir}/../masks/{stem}.png', or with the same folders in both globs, as in 'images/**/*' and "
-                    "'masks/**/*'"
-                ) from error
+                raise ValueError(_shared(mask, other, path, found)) from error
         return masks
 
     def looked_for(self, image: str, found: "Glob", rule: str, pattern: str) -> str:
@@ -155,6 +151,22 @@ class Pairing:
         query = "SELECT path FROM files WHERE folder = ? ORDER BY path LIMIT 2"
         rows = rows or self._database.execute(query, (folder,)).fetchall()
         return [path for (path,) in rows]
+
+
+def _shared(mask: str, one: str, other: str, found: "Glob") -> str:
+    """Return why a mask cannot belong to two images, and what to do."""
+    own, *others = (path.rpartition("/")[2][len(stem(path)) :] for path in (one, other, mask))
+    if one.removesuffix(own) == other.removesuffix(others[0]):
+        above, slash, name = found.pattern.rpartition("/")
+        kept = own if own in others else others[0]  # the mask's, if it is one of them
+        return (
+            f"'{one}' and '{other}' are one picture in two formats, and '{mask}' is the mask of both; "
+            f"--images '{above}{slash}{stem(name)}{kept}' reads one of them"
+        )
+    return (
+        f"mask '{mask}' would belong to both '{one}' and '{other}'; tell them apart with {{dir}} in --masks, as in "
+        "'{dir}/../masks/{stem}.png', or with the same folders in both globs, as in 'images/**/*' and 'masks/**/*'"
+    )
 
 
 def orphans(database: sqlite3.Connection) -> Iterator[str]:

@@ -115,3 +115,27 @@ def test_a_mask_named_as_its_image_without_an_end_beside_it(images: str, pattern
     recipe = replace(folder, images=(replace(folder.images[0], path=images, masks=patterns),))
     found = masks(tmp_path, recipe)
     assert found == {f"case_{at:03d}_0000.png": (f"case_{at:03d}.png",) for at in range(4)}
+
+
+@pytest.mark.parametrize(("images", "patterns", "expected"), [
+    ("images/*", "{dir}/../masks/{stem}.png", "images/*.png"), ("images/**/*", "masks/**/*", "images/**/*.png"), ("*/{stem}.*", "masks/{stem}.*", "*/*.png"),
+    ("images/*.{jpg,png}", "masks/*", "images/*.png"), ("", "", "images/*.png"),
+])  # fmt: skip
+def test_of_a_picture_in_two_formats_one_is_to_be_read(
+    images: str, patterns: str, expected: str, tmp_path: Path
+) -> None:
+    make(
+        tmp_path,
+        *(f"{name}.{suffix}" for name in ("images/0", "images/1") for suffix in ("png", "jpg")),
+        "masks/0.png",
+        "masks/1.png",
+    )
+    folder = recipes.load("folder")
+    recipe = replace(folder, images=(replace(folder.images[0], path=images, masks=patterns),))
+    with pytest.raises(ValueError, match="are one picture in two formats") as error:
+        find(tmp_path, recipe)
+    assert str(error.value).endswith(f"--images '{expected}' reads one of them")
+    found = masks(
+        tmp_path, replace(recipe, images=(replace(recipe.images[0], path=expected, masks=patterns or "masks/*"),))
+    )
+    assert found == {f"images/{i}.png": (f"masks/{i}.png",) for i in range(2)}
