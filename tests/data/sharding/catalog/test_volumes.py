@@ -247,3 +247,14 @@ def test_pages_are_the_masks_of_a_series_only_where_it_is_numbered_in_the_order_
     assert len(found) == len(files)
     for content in found.values():
         np.testing.assert_array_equal(decoded(content["png"]), decoded(content["mask.png"]))
+
+
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_series_without_one_of_its_slices_is_warned_of(at: int, source: Path) -> None:
+    (paths,) = grouped(sorted((source / "case 1").iterdir()))
+    paths[at].unlink()
+    plan, _ = shard.plan(ShardConfig(source, source.parent / "out"))
+    around = [f"case 1/{path.name}" for path in (paths[at - 1], paths[(at + 1) % 5])]
+    (note,) = [note for note in plan.notes if "missing" in note] or [""]
+    first = "WARNING: slices may be missing in 1 of 3 series: two are further apart than the others, such as "
+    assert note == (f"{first}{around[0]} and {around[1]}" if at == 2 else "")  # at an end nobody can tell
