@@ -18,11 +18,11 @@ _ASIDE = ["tr", "ts", "va", "train", "training", "val", "valid", "validation", "
 _OF = r"(?:binary|cell|instance|lesion|liver|lung|nuclei|nucleus|semantic|tissue|tumou?r|vessel)"  # instancemask, unlike facemask
 _JOINED = re.compile(rf"(?i:(?<![a-z])({_OF})(masks?)|(train|val|test)(annots?|gts?|labels?|lbls?|masks?))(?![A-Za-z])")
 _END = re.compile(  # of a mask's name, where its image is in the same folder
-    rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|segs?|segmentations?|labels?|labell?ed|lbls?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
-    r"(?=(?:[-_ ](?:old|new|final|copy|overlay))?(?:[-_ ]?\d+)?$))"
+    rf"(?i:(?:^|[-_. ])(?:cp_masks|{_OF}?masks?|msks?|seg(?:s|m|tri)?|segmentations?|labels?|labell?ed|lbls?|gt|ground_?truth|manual\d?|1stho|2ndho|annos?|annotations?)"
+    r"(?=(?:[-_ ](?:old|new|final|copy|overlay))?(?:[-_ ]?\d+)?$))|^Labels?For(?=[A-Z][a-z]+$)"  # LabelsForTraining
 )
 _START = re.compile(
-    rf"(?i:(?:{_OF}?masks?|msks?|segs?|segmentations?|labels?|lbls?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
+    rf"(?i:(?:{_OF}?masks?|msks?|seg(?:s|m|tri)?|segmentations?|labels?|lbls?|gt|ground_?truth|manual|annos?|annotations?)(?=[-_ .]|\d))"
 )
 _DOUBLE = re.compile(r"\.(nii|ome)$", re.IGNORECASE)  # of .nii.gz and .ome.tif
 _SPLITS = {

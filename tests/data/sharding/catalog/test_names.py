@@ -49,11 +49,17 @@ def test_images_in_a_folder_named_after_a_task_pair_with_the_masks_beside_it(tmp
 
 @pytest.mark.parametrize(("stem", "mask"), [
     ("A1-instancemask", True), ("a_cellmasks", True), ("binarymask_3", True), ("instancemask", True), ("x.lungmask", True),
+    ("segm", True), ("a_segm", True), ("IBSR_segTRI", True), ("labelsforall", False), ("Labelsmith", False), ("segment_1", False),
     ("a_facemask", False), ("unmask", False), ("instance_3", False), ("celltracks", False),
 ])  # fmt: skip
 def test_words_that_end_in_mask_are_of_masks(stem: str, mask: bool) -> None:
     assert bool(names.mask_word(stem)) == mask
     assert (names.rank(stem) is not None) == mask
+
+
+def test_labels_for_training_are_masks_beside_their_images(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{i}/{name}.nii" for i in (1, 2) for name in ("T1", "LabelsForTraining", "LabelsForTesting")))
+    assert {*by_image(tmp_path, FOLDER)} == {"1/T1.nii", "2/T1.nii"}
 
 
 def test_images_pair_with_the_mask_beside_an_instance_mask(tmp_path: Path) -> None:
