@@ -117,6 +117,7 @@ def _whole(part: "re.Match[str]") -> str | None:
     return one or (part[1] if _TILE.match(part.string, part.end(1)) and _SAYS.search(part[1]) else None)
 
 
+@lru_cache(1 << 12)
 def without_aside(text: str) -> str:
     """Return a name without the words at its end that tell apart images of one patient, "" where it has no others."""
     return _END.sub("", text)
@@ -187,12 +188,13 @@ def settle(database: sqlite3.Connection, recipe: Recipe, group_by: str) -> list[
     (held,) = database.execute("SELECT count(grp) FROM found").fetchone()
     images, first = database.execute("SELECT count(*), min(image) FROM found WHERE grp IS NULL").fetchone()
     if group_by != UNGROUPED:
-        folders = [folder for (folder,) in database.execute("SELECT DISTINCT folder FROM files")]
+        folders = database.execute("SELECT DISTINCT folder FROM files").fetchall()
+        plain = ((folder, one) for (folder,) in folders if (one := of_any_format(folder)) != folder)
         database.execute("CREATE TEMP TABLE plain (folder TEXT PRIMARY KEY, one)")
-        database.executemany("INSERT INTO plain VALUES (?, ?)", ((folder, of_any_format(folder)) for folder in folders))
+        database.executemany("INSERT INTO plain VALUES (?, ?)", plain)
         several = """SELECT first, image FROM (SELECT image, min(image) OVER own AS first, count(*) OVER own AS count
-                     FROM found JOIN files ON image = path JOIN plain USING (folder) WHERE grp IS NULL
-                     WINDOW own AS (PARTITION BY one, stem)) WHERE count > 1"""
+                     FROM found JOIN files ON image = path LEFT JOIN plain USING (folder) WHERE grp IS NULL
+                     WINDOW own AS (PARTITION BY coalesce(one, folder), stem)) WHERE count > 1"""
         database.executemany("UPDATE found SET grp = ? WHERE image = ?", database.execute(several).fetchall())
         database.execute("DROP TABLE plain")
     database.execute("UPDATE found SET grp = image WHERE grp IS NULL")
