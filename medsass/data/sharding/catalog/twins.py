@@ -11,7 +11,7 @@ from medsass.data.sharding.catalog.names import stem
 
 _FOLDERS, _FILES = 50, 5000  # that are compared with one another
 _FEW = 3  # folders side by side: more are patients, or classes
-_MASKS = re.compile(r"(?i:(?<!un)label|mask|(?<![a-z])(?:seg|gts?(?![a-z])))")  # more likely masks, as LABELLED_DICOM
+_MASKS = re.compile(r"(?i:label|mask|(?<![a-z])(?:seg|gts?(?![a-z])))")  # more likely masks, as LABELLED_DICOM
 
 Pair = tuple[str, str]
 

@@ -29,6 +29,7 @@ TWINS = {
     "masks by a word of their folder": (
         [f"{p}/{kind}/i_{i}.png" for p in (1, 2, 3) for kind in ("LABELLED_X", "PATIENT_X") for i in range(4)], "'**/PATIENT_X/*' --masks '**/LABELLED_X/*'"
     ),
+    "labelled and not": ([f"{kind}/{i}.png" for kind in ("labeled", "unlabeled") for i in range(4)], "'labeled/*' --masks 'unlabeled/*'"),
     "numbered objects": (
         [f"{kind}/{i}{end}.bmp" for i in range(106, 110) for kind, ends in (("x", ("",)), ("y", ("_1", "_2"))) for end in ends], "'x/*' --masks 'y/{stem}_*'"
     ),
