@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medsass import files
 from medsass.data.formats import kinds
@@ -146,12 +146,19 @@ def _read(source: Path, image: str, stat: Stat, series: bool) -> _Header | None:
             others,
             resolutions.of(header),
             slice_of(header, str(path.parent)) if parts else None,
-            "Rows" in header or "SOPClassUID" not in header or "Image" in header.SOPClassUID.name,  # else it is damaged
+            "Rows" in header or _may_be_image(header.get("SOPClassUID")),
         )
     except files.UnreachableError:
         raise
     except Exception:  # whatever is wrong with it is said when it is read
         return None
+
+
+def _may_be_image(storage: Any) -> bool:
+    """Return whether a file without rows is a damaged image, unless its class is one of DICOM's that are no images."""
+    return (
+        storage is None or storage.name == storage or "Image" in storage.name
+    )  # one that DICOM does not have has no name
 
 
 def _group(tag: str, value: str) -> str:

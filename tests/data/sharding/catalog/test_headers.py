@@ -139,3 +139,9 @@ def test_a_folder_of_contours_is_not_that_of_the_images(tmp_path: Path) -> None:
         dicom(tmp_path / patient / "3-NA/1.dcm", PatientID=patient, SOPClassUID=RTSTRUCT)
         dicom(tmp_path / patient / "300-Segmentation/1.dcm", PatientID=patient, SOPClassUID=SEG, Rows=4)
     assert {entry.image.split("/")[1] for entry in find(tmp_path, FOLDER).entries} == {"0-NA"}
+
+
+@pytest.mark.parametrize("storage", ["1.2.840.10008.5.1.4.1.1.7.0.8", "1.2.840.10008.5.1.4.1.1.2", "1.3.6.1.4.1.5"])
+def test_a_damaged_image_is_no_report(storage: str, tmp_path: Path) -> None:
+    dicom(tmp_path / "0.dcm", PatientID="a", SOPClassUID=storage)
+    assert [entry.image for entry in find(tmp_path, FOLDER).entries] == ["0.dcm"]
