@@ -70,8 +70,8 @@ def binary(
         return np.asarray(reduce(np.logical_or, ((shown == colour).all(axis=2) for colour in named)), np.uint8)
     if array.ndim == 3 and foreground == "nonzero":
         return np.asarray((array != 0).any(axis=2), np.uint8)
-    nearly = foreground == "half" and array.ndim == 3 and _is_nearly_gray(array)
-    flat = _gray(array) if level is None and not nearly else _first(array)  # of which `levels` found no colours
+    off = _OFF if foreground == "half" else 0
+    flat = _gray(array, off) if level is None else _first(array)  # of which `levels` found no colours
     if isinstance(foreground, tuple):
         ends = np.iinfo(flat.dtype) if flat.dtype.kind in "ui" else None
         wanted = [int(value) for value in foreground if not ends or ends.min <= int(value) <= ends.max]
@@ -97,12 +97,6 @@ def _seen(array: NDArray[Any], foreground: Foreground, mask: NDArray[np.uint8]) 
 def foreground_level(levels: Levels) -> float:
     """Return the level of the foreground: the higher of two, or the only one unless it is 0; of nothing but 0, one that is none."""
     return levels[-1] if len(levels) > 1 or levels[-1] else 1.0
-
-
-def _is_nearly_gray(array: NDArray[Any]) -> bool:
-    """Return whether (h, w, 3) uint8 has the colours that a lossy format makes of gray ones."""
-    low, high = array.min(axis=2), array.max(axis=2)
-    return array.dtype == np.uint8 and int((high - low).max(initial=0)) <= _OFF
 
 
 def _half(flat: NDArray[Any], full: float | None) -> float:
@@ -135,12 +129,16 @@ def _channel(array: NDArray[Any], number: int) -> NDArray[Any]:
     return array[..., number] if wide else np.asarray(cv2.extractChannel(array, number))
 
 
-def _gray(array: NDArray[Any]) -> NDArray[Any]:
-    """Return the values of a mask as `_first` does. Raises `ValueError` for colours."""
+def _gray(array: NDArray[Any], off: int = 0) -> NDArray[Any]:
+    """Return the values of a mask as `_first` does, of 8 bits also where channels are as much `off` as a lossy format makes them.
+    Raises `LevelsError` for colours.
+    """
     if array.ndim == 2:
         return _first(array)
     red, green, blue = (_channel(array, i) for i in range(3))
     if not (np.array_equal(red, green) and np.array_equal(green, blue)):
+        if array.dtype == np.uint8 and max(cv2.absdiff(green, red).max(), cv2.absdiff(green, blue).max()) <= off:
+            return green
         held = np.unique(array.reshape(-1, 3), axis=0)
         few = (
             [f"#{''.join(f'{int(value):02x}' for value in colour)}" for colour in held[:4]]
