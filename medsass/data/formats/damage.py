@@ -38,7 +38,8 @@ def readable() -> Iterator[None]:
             raise MemoryError(" ".join(str(error).split())) from error
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
-        text = " ".join(str(error).split())[:_MOST].rstrip(" .:") or type(error).__name__
+        words = "".join(letter if letter.isprintable() else " " for letter in str(error))  # some name bytes of the file
+        text = " ".join(words.split())[:_MOST].rstrip(" .:") or type(error).__name__
         if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):  # texts that alone say little
             text = f"{type(error).__name__}: {text}"
         raise DamagedError(f"damaged, or of an unknown sort ({text})") from error

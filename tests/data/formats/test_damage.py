@@ -17,6 +17,7 @@ from medsass.data.formats.opening import open_image
     (KeyError("tag"), "KeyError: 'tag'"),
     (AssertionError(), "AssertionError: AssertionError"),
     (RuntimeError("two\n lines"), "two lines"),
+    (RuntimeError("p)\x12p \x7f\x1b[31m"), r"p\) p \[31m"),
     (lzma.LZMAError("Corrupt input data"), "Corrupt input data"),
     (ValueError(), "ValueError"),
     (RuntimeError("a" * 10_000), "a{200}"),
