@@ -63,7 +63,7 @@ class Tiff(ImageFile):
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
-                tiff_damage.refuse(each, tiff.filehandle.size, palettes=not view.raw)
+                tiff_damage.refuse(each, tiff.filehandle.size, view)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):

@@ -9,22 +9,26 @@ import numpy as np
 import tifffile
 
 from medsass.data.formats.damage import DamagedError, UnreadableError
-from medsass.data.formats.geometry import ORIENTATION
+from medsass.data.formats.geometry import ORIENTATION, known_orientation
+from medsass.data.formats.image import Selection
 from medsass.data.formats.photos import jpeg
 
 _STREAMS = (6, 7, 33007, 34892)  # compressions of JPEG itself
 
 
-def refuse(level: Any, size: int, palettes: bool) -> None:
+def refuse(level: Any, size: int, view: Selection) -> None:
     """Raise `ValueError` where a level lacks planes, or a page of it strips or tiles, or has some behind the end of its file of
-    `size` bytes, and where pages differ in orientation or, with `palettes`, in palette; and make tifffile refuse JPEG strips
+    `size` bytes; where pages that are read differ in orientation or, as images, in palette; and make tifffile refuse JPEG strips
     and tiles that end early, as it does those of other codecs.
     """
-    _refuse_mixed(level, palettes)
+    whole = view.frames not in ("first", 0)
+    if whole:
+        _refuse_mixed(level, palettes=not view.raw)
     key, due = level.keyframe, int(np.prod(level.keyframe.chunked))
     pages = [key] if level.dataoffset is not None else list(level.pages)
-    if lacking := pages.count(None):
+    if whole and (lacking := pages.count(None)):
         raise DamagedError(f"truncated: {len(pages) - lacking} of {len(pages)} planes")
+    pages = [page for page in pages if page is not None]
     for page in pages:
         held = len(page.dataoffsets)
         if held < due and not page.is_contiguous:
@@ -48,7 +52,7 @@ def _refuse_mixed(level: Any, palettes: bool) -> None:
             file.filehandle.seek(page.offset)
             pages.append(tifffile.TiffPage(file, page.index))
     tables = {np.asarray(page.colormap).tobytes() for page in pages if palettes and page.colormap is not None}
-    turns = {page.tags.valueof(ORIENTATION, 1) for page in pages}
+    turns = {known_orientation(page.tags.valueof(ORIENTATION, 1)) for page in pages}
     for held, what in ((tables, "palettes"), (turns, "orientations")):
         if len(held) > 1:
             raise UnreadableError(f"its pages have different {what}; save each as a file of its own")

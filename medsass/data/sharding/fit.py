@@ -11,7 +11,8 @@ _UNKNOWN = "QIN"  # letters of axes of which only the length is known
 def check(image: ImageFile | None, mask: ImageFile) -> None:
     """Raise `ValueError` where the frames of a mask are not those of its image; None stands for a picture of one frame."""
     frames, total = (image.frames, image.total) if image else (1, 1)
-    if mask.frames != frames or mask.total not in (1, total):
+    same = image is not None and total % mask.total == 0 and tuple(image.indices) == tuple(mask.indices)
+    if mask.frames != frames or not (mask.total in (1, total) or same):  # same: slices of the first of several volumes
         held, due = (mask.total, total) if mask.frames == frames else (mask.frames, frames)
         raise ValueError(
             f"it has {held} pages or slices, and its image has {due}; save each page as a file of its own, which are united"

@@ -158,6 +158,10 @@ def _compare(before: dict[str, Any], state: dict[str, Any]) -> None:
     for name, value in state.items():
         if before.get(name) != value:
             shown = f"--{name.replace('_', '-')}" if name in _SHAPING else name
+            if name in ("version", "journal"):
+                raise MismatchError(
+                    "the interrupted run is of another version of medsass; start again with --overwrite"
+                )
             seen = "" if name == "recipe" else f": it was {before.get(name)} and is {value}"
             raise MismatchError(
                 f"{shown} differs from the interrupted run's{seen}; give the same, or start again with --overwrite"

@@ -190,7 +190,8 @@ class SourceFile:
         except LevelsError as error:
             if not self._blurred:
                 raise
-            raise ValueError(f"mask {name}: {_BLURS}: {_EXACT}") from error
+            gray = "save it in gray or black and white" if self.recipe.masks.foreground == "half" else _EXACT
+            raise ValueError(f"mask {name}: {_BLURS}: {gray}") from error
 
     @property
     def turned_apart(self) -> int:

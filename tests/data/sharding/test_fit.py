@@ -109,3 +109,17 @@ def test_a_stack_of_another_length_masks_no_chosen_slice(options: dict[str, Any]
     tifffile.imwrite(source / "masks/a.tif", blobs(9), photometric="minisblack")
     with pytest.raises(ValueError, match=r"it has 9 pages or slices, and its image has 10; save"):
         shard.write(ShardConfig(source, tmp_path / "out", images="images/*", masks="masks/*", **options))
+
+
+def test_slices_of_the_first_of_several_volumes_are_those_of_their_mask(tmp_path: Path) -> None:
+    source = folders(tmp_path / "source")
+    for name, shape in (("images", (32, 30, 8, 3)), ("masks", (32, 30, 8))):
+        array = RNG.integers(0, 2, shape).astype(np.uint8) * 255
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([-1, -1, 1, 1])), source / name / "a.nii")
+    for frames, wrong in (("first", False), ("3", False), ("middle", True)):
+        config = ShardConfig(source, tmp_path / frames, images="images/*", masks="masks/*", frames=frames)
+        if wrong:
+            with pytest.raises(ValueError, match="it has 8 pages or slices, and its image has 24"):
+                shard.write(config)
+        else:
+            assert "mask.png" in samples(tmp_path / frames, shard.write(config))["a"]

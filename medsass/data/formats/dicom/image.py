@@ -77,7 +77,7 @@ class Dicom(ImageFile):
             high = self._bits - 1 if decoded or several else int(header.get("HighBit") or self._bits - 1)
         if total < 1 or not 1 <= self._allocated <= 64:
             raise DamagedError(f"damaged header: {total} frames of {self._allocated} bits")
-        if high != self._bits - 1:
+        if high > self._bits - 1:
             raise UnreadableError(
                 f"pixels of {self._bits} bits that end at bit {high}, which readers take in different ways; save it anew with "
                 f"HighBit {self._bits - 1}"

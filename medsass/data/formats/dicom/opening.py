@@ -60,5 +60,6 @@ def _cut(stack: Dicom, view: Selection) -> Grid:
         array = np.stack([stack.read(frame) for frame in range(stack.frames)])
     cut = Grid([array], "ZYXC" if stack.colour else "ZYX", replace(view, channels=()))
     cut.limits, cut.padding, cut.span, cut.common = stack.limits, stack.padding, stack.span, True
+    cut.mirror = stack.mirror
     cut.converted = ", ".join(filter(None, (cut.converted, stack.converted)))
     return cut

@@ -74,7 +74,7 @@ def _by_name(database: sqlite3.Connection, known: str) -> str:
     query = "SELECT DISTINCT folder FROM found JOIN files ON image = path WHERE given = ''"
     folders = [folder for (folder,) in database.execute(query)]
     numbered = len({re.sub(r"\d+", "", folder) for folder in folders}) == 1
-    if numbered and all(splits.without_aside(folder.rpartition("/")[2]) for folder in folders):
+    if numbered and not all(re.fullmatch(r"(?i:t[12].{0,5})", folder.rpartition("/")[2]) for folder in folders):
         return ""  # 01 and 02 may be patients or films, unlike T1 and T2
     if names <= len(folders) or len({folder.rpartition("/")[0] for folder in folders}) > 1:
         return ""

@@ -50,10 +50,17 @@ _MAY_BE_KNOWN = re.compile(  # what each of them has somewhere: most names have 
 _PLACE = re.compile(r"(?i:(?:^|/)([^/]+?)[-_](0|[1-9]\d*)[-_](0|[1-9]\d*)\.[a-z]+$)")  # of a tile, without letters
 _ASIDE = (  # what a name ends with that tells apart images of one patient: sequences, modalities, phases, planes, visits
     r"t1(?:w|c|ce|gd|post)?|t2(?:w|f|star)?|pdw?|flair|dwi|adc|swi|cta?|mri?|pet|us|pre|post|ed|es|ax(?:ial)?|cor(?:onal)?|sag(?:ittal)?|im(?:g|age)s?|"
+    r"tile|patch|crop|norm|he|ihc|"
     r"(?:frame|phase|time|visit|scan|series|session|ses|study|day|week)[-_ ]?\d*"
 )
 _END = re.compile(rf"(?i:(?:(?:^|[-_. ]+|(?<=\d)(?=frame|phase))(?:{_ASIDE}))+$)")
-_SAYS = re.compile(r"\d|(?<![A-Za-z])[A-Za-z]$")  # whose a name is: 17, slide_b
+_GENERIC = re.compile(  # folders with a number that is no patient's: sizes, magnifications, years, parts of a dataset
+    r"(?i:\d+x|(?:19|20)\d\d|(?:64|96|128|192|224|256|299|384|512|1024|2048)|[a-z]+?(?:_|-)?(?:64|96|128|192|224|256|299|384|512|1024|2048)|"
+    r"(?:tile|patch|image|img|set|exp|batch|part|level|size|mag|fold|run|v|version|data|dataset|dir|folder|group)(?:e?s)?[-_ ]?\d+)"
+)
+_VISIT = re.compile(
+    r"(?i:(?:study|visit|scan|series|session|ses)[-_ ]?\d+)"
+)  # a folder that is a group if none above is
 _TILE = re.compile(r"(?i:[-_](?!slice|frame))")  # of a slide, whose name may be T1
 _OF_MANY = re.compile(r"(?<!\d)\d{3}$")  # BraTS20_Training_001 is no split
 _STRIDES = (16, 50)  # a place is a multiple of one; numbers of cases and channels seldom are
@@ -109,12 +116,14 @@ def _whole(part: "re.Match[str]") -> str | None:
     """Return the patient or slide of a part by the text before its place, or else by the nearest folder with a number in its name;
     None where neither says more than a sequence, a modality or a split.
     """
-    if _SAYS.search(text := without_aside(part[1])):
+    if text := without_aside(part[1]):
         return text
-    folders = map(without_aside, reversed(part.string[: part.start(1)].split("/")))
-    numbered = (folder for folder in folders if re.search(r"\d", folder))
-    one = next((folder for folder in numbered if not names.split_of(folder) or _OF_MANY.search(folder)), None)
-    return one or (part[1] if _TILE.match(part.string, part.end(1)) and _SAYS.search(part[1]) else None)
+    for folder in reversed(part.string[: part.start(1)].split("/")):
+        own = folder if _VISIT.fullmatch(folder) else without_aside(folder)
+        named = re.search(r"\d", own) and not _GENERIC.fullmatch(own)
+        if named and (not names.split_of(own) or _OF_MANY.search(own)):
+            return own
+    return part[1] if _TILE.match(part.string, part.end(1)) and re.search(r"\d", part[1]) else None
 
 
 @lru_cache(1 << 12)

@@ -32,6 +32,7 @@ _TWO, _CLASSES = 2, 16  # values of which a label map has more, and at most
 _IN_AREAS = 0.8  # of the neighbours in its objects are alike
 _NESTED, _JUMPS = 6, 0.1  # values that may lie in one another, and the least share of borders between others
 _CLEAR = 0.95  # of the neighbours of ground are ground, where the values are so few
+_MIDDLE = 512  # rows and columns in which neighbours are compared
 _SIDE, _BLURRED = 64, 0.02  # rows and columns that are looked at, and pixels between the two values of a lossy image
 
 _ANEW = "save it anew as PNG"
@@ -102,20 +103,29 @@ def _is_label_map(pixels: NDArray[Any], few: NDArray[Any]) -> bool:
     """Return whether an image (H, W, C) has three values or colours, or some more, each in areas, or a very few in clear-cut objects;
     `few` (n, C) are some of its pixels.
     """
-    values, counts = np.unique(few, axis=0, return_counts=True)
+    values, counts = np.unique(_packed(few), return_counts=True)
     if not _TWO < len(values) <= _CLASSES:
         return False
-    own = (pixels != values[counts.argmax()]).any(axis=2)
-    inside, around = (np.count_nonzero(one[:, 1:] & one[:, :-1]) for one in (own, ~own))
-    if len(values) <= _NESTED:
-        clear = inside >= _IN_AREAS * np.count_nonzero(own[:, 1:])
-        return bool(clear and around >= _CLEAR * np.count_nonzero(~own[:, 1:]))
-    if (values == values[:, :1]).all():  # a smooth picture steps from each value to the next
-        steps = np.abs(np.diff(np.searchsorted(values[:, 0], pixels[..., 0]), axis=1))
+    top, left = (max(0, side - _MIDDLE) // 2 for side in pixels.shape[:2])
+    part = pixels[top : top + _MIDDLE, left : left + _MIDDLE]
+    if len(values) > _TWO + 1:  # a smooth picture steps from each brightness to the next
+        levels = np.unique(few.sum(axis=1, dtype=np.int32))
+        steps = np.abs(np.diff(np.searchsorted(levels, part.sum(axis=2, dtype=np.int32)), axis=1))
         if np.count_nonzero(steps > 1) < _JUMPS * np.count_nonzero(steps):
             return False
-    flat = own[:, 1:] & own[:, :-1] & (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
-    return bool(np.count_nonzero(flat) > _IN_AREAS * inside)
+    packed = _packed(part)
+    own = packed != values[counts.argmax()]
+    both = own[:, 1:] & own[:, :-1]
+    inside, around = np.count_nonzero(both), np.count_nonzero(~own[:, 1:] & ~own[:, :-1])
+    if len(values) <= _NESTED and inside >= _IN_AREAS * np.count_nonzero(own[:, 1:]):
+        return bool(around >= _CLEAR * np.count_nonzero(~own[:, 1:]))
+    return bool(np.count_nonzero(both & (packed[:, 1:] == packed[:, :-1])) > _IN_AREAS * inside)
+
+
+def _packed(pixels: NDArray[Any]) -> NDArray[np.int32]:
+    """Return a number for each pixel (..., C): its gray value, or its three of 8 bits."""
+    whole = pixels.astype(np.int32)
+    return whole[..., 0] if pixels.shape[-1] == 1 else whole[..., 0] << 16 | whole[..., 1] << 8 | whole[..., 2]
 
 
 def _between(values: NDArray[Any], lossy: bool) -> float:

@@ -200,3 +200,12 @@ def test_one_picture_in_two_formats_stays_in_one_split(path: str, tmp_path: Path
     assert all(len(splits) == 1 for splits in where.values())
     assert len({entry.group for entry in found.entries}) == 41
     assert not any("are of one patient" in note or "are patients" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("image", "group"), [
+    ("alice_slice_00.png", "alice"), ("videoA_frame_0001.png", "videoA"), ("slideA_x0_y0.png", "slideA"), ("liver/smith_slice_10.png", "smith"),
+    ("tiles_512/ovary_0_512.png", "ovary"), ("256/liver_x0_y0.png", "liver"), ("2019/flair_slice_1.png", None), ("10x/he_x0_y0.png", None),
+    ("study1/CT_slice_000.png", "study1"), ("BraTS20_Training_001/flair_slice_1.png", "BraTS20_Training_001"),
+])  # fmt: skip
+def test_a_name_is_of_whom_it_says_and_else_the_folders(image: str, group: str | None) -> None:
+    assert splits.named(image) == group

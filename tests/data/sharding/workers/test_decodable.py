@@ -125,8 +125,13 @@ def test_label_maps_are_told_from_pictures_of_as_few_values(scale: int) -> None:
     smooth = cv2.GaussianBlur(rng.normal(size=(128, 160)), (0, 0), 6)
     smooth = cv2.normalize(smooth, None, 0, 12, cv2.NORM_MINMAX).astype(np.uint8) * np.uint8(min(scale, 20))
     dim = rng.poisson(1.5, (128, 160)).astype(np.uint8) * np.uint8(min(scale, 20))
-    for picture in (smooth, dim):
-        assert not looks_like_mask(picture[..., None], lossy=False)
+    spots = np.zeros((128, 160))
+    for x, y in rng.integers(20, 108, (12, 2)):
+        spots[y, x] = 1
+    spots = cv2.normalize(cv2.GaussianBlur(spots, (0, 0), 5), None, 0, 5, cv2.NORM_MINMAX).round().astype(np.uint8)
+    green = np.stack([spots * 0, spots, spots * 0], 2)
+    for picture in (smooth[..., None], dim[..., None], spots[..., None], green):
+        assert not looks_like_mask(picture, lossy=False)
 
 
 def test_label_volumes_among_images_are_refused_though_slices_are_blank(tmp_path: Path) -> None:
