@@ -1,10 +1,14 @@
-"""Local paths and addresses, checks of outputs, and atomic writes."""
+"""Local paths and addresses, checks of outputs, links, and atomic writes."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from medsass import temporary
+
+FOLLOW = "MEDSASS_FOLLOW_LINKS"  # 1 in the environment allows links out of shard folders
 
 
 def location(text: str | Path) -> Path:
@@ -109,22 +113,54 @@ def own_content(folder: Path, name: str, is_ours: Callable[[str], bool], whose: 
     return existing
 
 
+def refuse_links(*paths: Path) -> None:
+    """Raise `FileExistsError` where one of these paths, at which medsass would write, is a symbolic link."""
+    for path in paths:
+        if path.is_symlink():
+            raise FileExistsError(
+                f"{path} is a symbolic link, and medsass would write where it leads; remove it, or choose another folder"
+            )
+
+
+def refuse_outside(paths: Iterable[Path], folder: Path) -> None:
+    """Raise `FileExistsError` where files to be written below an output folder would be elsewhere, through a link in it."""
+    root = os.path.realpath(folder)
+    for parent in {path.parent: None for path in paths}:
+        if not is_below(os.path.realpath(parent), root):
+            raise FileExistsError(
+                f"{parent} leads out of {folder} by a symbolic link; remove that, or choose another folder"
+            )
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Return whether a path below a folder is a link out of it that may not be followed."""
+    allowed = os.environ.get(FOLLOW) == "1"
+    return not allowed and path.is_symlink() and not is_below(os.path.realpath(path), os.path.realpath(folder))
+
+
+def is_below(path: str, root: str) -> bool:
+    """Return whether a real path is that of a folder, or below it."""
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that replaces `path` when it is complete and on the disk.
+    """Open a file for writing that replaces `path`, be it a link, when it is complete and on the disk.
 
     Until then, and where writing fails, `path` keeps its old content.
     """
-    part = path.with_name(path.name + ".part")
+    part = None
     try:
-        with part.open("wb") as file:
+        file, part = temporary.created(path.parent)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
+        if part:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and (not part or error.filename in (None, str(part))):
             error.filename = str(path)  # ENOSPC carries no file name
         raise
 

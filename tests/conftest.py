@@ -76,7 +76,7 @@ def some_without_masks(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFac
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
         for i in range(0, 20, 1 if kind == "images" else 2):
-            (folder / kind / f"{i:04d}.png").symlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
+            (folder / kind / f"{i:04d}.png").hardlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
     text = 'name = "some"\n[[images]]\npath = "images/*"\nmasks = "masks/*"\nsplit = "train"\n'
     (folder / "some.toml").write_text(text)
     out = tmp_path_factory.mktemp("some_shards") / "out"

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
+    {"temporary"},
     {"bundled", "doctor", "errors", "files", "foreign"},
     {"config", "parameters"},
     PILLARS,

@@ -7,6 +7,7 @@ from annotated_types import Lt
 
 from medsass.config.options import (
     DEVICE_HELP,
+    FOLLOW_HELP,
     THREADS_HELP,
     Amount,
     Count,
@@ -60,6 +61,7 @@ class PredictConfig(Reading):
     flips: bool = option(False, "average the network's probabilities over the four flips of each image")
     probability: bool = option(False, "also write the foreground probability, 0..1 as 0..65535, PNG (slides: TIFF)")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    follow_links: bool = option(False, FOLLOW_HELP)
     overwrite: bool = option(False, "replace masks that are already in the folder")
 
 

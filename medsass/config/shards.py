@@ -4,7 +4,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from medsass.config.options import Amount, Count, Encoding, Place, Range, Reading, check_resume, option, options_class
+from medsass.config.options import (
+    FOLLOW_HELP,
+    Amount,
+    Count,
+    Encoding,
+    Place,
+    Range,
+    Reading,
+    check_resume,
+    option,
+    options_class,
+)
 
 
 @options_class
@@ -65,6 +76,7 @@ class ShardConfig(Reading):
         256 << 20, "start a new tar file when this size would be passed"
     )
     workers: Count = option(0, "processes that read, encode and check images; 0 takes all cores")
+    follow_links: bool = option(False, FOLLOW_HELP)
     strict: bool = option(False, "stop at the first bad sample instead of leaving it out")
     dry_run: bool = option(False, "only print what would be written, from the files' names")
     resume: bool = option(False, "go on where an interrupted run with the same options stopped")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 from medsass.config import refine
 from medsass.config.options import (
     DEVICE_HELP,
+    FOLLOW_HELP,
     THREADS_HELP,
     Amount,
     Cache,
@@ -77,6 +78,7 @@ class LabelConfig(Reading):
     offset: Number = option(0.0, _OFFSET_HELP)
     refine: _Refine = option("", _REFINE_HELP)
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
+    follow_links: bool = option(False, FOLLOW_HELP)
     overwrite: bool = option(False, "replace masks that are already in OUT")
 
 

@@ -13,6 +13,7 @@ from medsass import files
 from medsass.config import LabelConfig, PredictConfig
 from medsass.data.formats import kinds, opening, tiff
 from medsass.data.formats.dicom import grouping, series
+from medsass.data.formats.folder import OUTSIDE, images, told
 from medsass.data.formats.image import MOST_PIXELS, ImageFile, Selection
 from medsass.data.sharding.catalog import names
 from medsass.data.shards import remote, tar
@@ -120,14 +121,15 @@ def _level(source: Input, level: int) -> int:
     return 0
 
 
-def in_folder(folder: Path) -> list[Input]:
-    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are, and masks beside images.
+def in_folder(folder: Path, *, follow: bool = False) -> list[Input]:
+    """Return the images in a folder and its sub-folders, sorted, and say how many other files there are, masks beside images, and
+    links out of the folder, unless `follow` is set.
 
     DICOM slices of one series are one volume.
 
     Raises `FileNotFoundError` where there is no image.
     """
-    found, passed = kinds.find(folder)
+    found, passed, outside = images(folder, follow=follow)
     paths = {path.relative_to(folder).as_posix(): path for path in found}
     masks = names.masks_among(paths)
     if 0 < len(masks) < len(paths):
@@ -136,12 +138,13 @@ def in_folder(folder: Path) -> list[Input]:
         warnings.warn(
             f"{folder}: {text}{', ...' * (len(masks) > 1)}; name the file or its folder to read it", stacklevel=2
         )
-    told = kinds.told(passed)
+    more = [f"{len(outside)} passed over, such as {outside[0]}: {OUTSIDE}"] if outside else []
+    more += [text] if (text := told(passed)) else []
     if not found:
         known = ", ".join(sorted(kinds.SUFFIXES))
-        raise FileNotFoundError(f"{folder}: no image in this folder; known: {known}{'; ' * bool(told)}{told}")
-    if told:
-        warnings.warn(f"{folder}: {told}", stacklevel=2)
+        raise FileNotFoundError("; ".join([f"{folder}: no image in this folder; known: {known}", *more]))
+    for text in more:
+        warnings.warn(f"{folder}: {text}", stacklevel=2)
     return _inputs(found)
 
 
@@ -183,13 +186,14 @@ def to_label(config: LabelConfig, dataset: Manifest | None) -> list[Item]:
         if item.source and realpath(item.mask) == realpath(item.source.path):
             raise ValueError(f"{item.mask} is an input image and would be replaced by its mask; choose another OUT")
         files.check_new(item.mask, "OUT", config.overwrite)
+    files.refuse_outside(masks, config.out)
     return items
 
 
 def _in_source(config: LabelConfig) -> Iterator[Item]:
     files.check_source(config.source, "a folder of images or of shards")
     view = Selection(**config.selected())
-    for source in in_folder(config.source):
+    for source in in_folder(config.source, follow=config.follow_links):
         name = source.path.relative_to(config.source)
         name = name.parent / source.stem if source.slices else name
         form, suffix = _form(source, view)
@@ -232,7 +236,10 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
         if path in alone:
             found.append((alone[path], config.out))
         elif path not in single:
-            found += [(one, config.out / one.path.relative_to(path).parent) for one in in_folder(path)]
+            found += [
+                (one, config.out / one.path.relative_to(path).parent)
+                for one in in_folder(path, follow=config.follow_links)
+            ]
     outputs = []
     for source, out in dict.fromkeys(found):  # each slice names its series
         view = Selection(level=_level(source, config.level or 0), **config.selected())
@@ -256,3 +263,4 @@ def _check_outputs(inputs: list[Outputs], config: PredictConfig) -> None:
             if realpath(path) in images:
                 raise ValueError(f"{path} is an input image and would be replaced; choose another --out")
             files.check_new(path, "--out", config.overwrite)
+    files.refuse_outside(writers, config.out)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass import files, foreign
+from medsass import files, foreign, temporary
 from medsass.config import LabelConfig, numbers, refine
 from medsass.data.formats import opening
 from medsass.data.formats.image import ImageFile, Selection
@@ -47,7 +47,8 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
     view, window = Selection(**config.selected()), config.bounds()
     rows: list[tuple[object, ...]] = []
     failed: list[tuple[Path, str]] = []
-    with console.progress("label", total) as bar:
+    config.out.mkdir(parents=True, exist_ok=True)
+    with console.progress("label", total) as bar, temporary.scratch(config.out):
         for item in _in_tars(config, dataset) if dataset else images:
             bar.advance(1)
             try:
@@ -63,13 +64,13 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
                 failed.append((config.source / item.name, str(error)))
                 continue
             item.mask.parent.mkdir(parents=True, exist_ok=True)
+            files.check_new(item.mask, "OUT", config.overwrite)  # a tar file may hold other samples than its index
             files.write(item.mask, content)
             size = masks.shape[2], masks.shape[1]
             for frame, (each, mask) in enumerate(zip(labels, masks, strict=True)):
                 measured = (f"{each.threshold.item():g}", f"{each.separability.item():.6f}", f"{mask.mean():.6f}")
                 name = item.mask.relative_to(config.out).as_posix()
                 rows.append((name, item.name, file.indices[frame], *size, *measured))
-    config.out.mkdir(parents=True, exist_ok=True)
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_COLUMNS, *rows])
     files.write(config.out / CSV, text.getvalue())

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +11,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from medsass import config, files
+from medsass import config, files, temporary
 from medsass.config import TrainConfig, schema
 from medsass.config.options import Arithmetic, Kept, Polarity, Range, Reading
 
@@ -89,13 +91,32 @@ def check_new(cfg: TrainConfig) -> list[Path]:
     anything else, or a run without --overwrite, and `ValueError` where it is an address.
     """
     check_local(cfg.run, "RUN")
-    existing = files.own_content(cfg.run, "RUN", lambda name: name.removesuffix(".part") in _OURS, "a run's")
-    begun = [path for path in existing if path.name != f"{CONFIG}.part"]  # left by a run that was killed at once
-    if begun and not cfg.overwrite:
+    held = files.own_content(
+        cfg.run, "RUN", lambda name: name.removesuffix(".part") in _OURS or temporary.is_ours(name), "a run's"
+    )
+    existing = [path for path in held if not temporary.is_ours(path.name)]  # those a run leaves that was killed at once
+    files.refuse_links(*existing)
+    if existing and not cfg.overwrite:
         raise FileExistsError(
             f"{cfg.run} already holds a run; go on with --resume, replace it with --overwrite, or choose another folder"
         )
     return existing
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the lock of a run directory, which is made where it does not exist. Raises `FileExistsError` where another training
+    holds it, or where a link in the directory would lead what is written elsewhere.
+    """
+    new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.locked(run, str(run), "medsass train"):
+            files.refuse_links(*run.iterdir())
+            yield
+    finally:
+        with suppress(OSError):  # unless it is empty
+            run.rmdir() if new else None
 
 
 def stored(run: Path) -> tuple[TrainConfig, Facts]:

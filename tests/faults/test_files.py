@@ -42,7 +42,7 @@ def test_odd_names_are_stored_once_under_safe_keys(tmp_path: Path) -> None:
         save(folder, bad, 221)
     os.mkfifo(folder / "pipe.png")
     before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "in").rglob("*")}
-    shard.write(config(folder, tmp_path / "out", images="**/*", masks=""))
+    shard.write(config(folder, tmp_path / "out", images="**/*", masks="", follow_links=True))
     keys = by_source(tmp_path / "out")
     samples = stored(tmp_path / "out")
     assert {name: int(decoded(samples[key]["png"])[0, 0]) for name, key in keys.items()} == {

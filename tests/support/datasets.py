@@ -22,7 +22,7 @@ Stored = dict[str, dict[str, Any]]
 
 def written(source: Path, out: Path, recipe: str, **options: Any) -> tuple[Manifest, Stored]:
     """Shard a dataset and return its manifest and, by key, each sample's files (by tarfile), its `split` and its `meta`."""
-    manifest = shard.write(ShardConfig(source, out, recipe=recipe, **options))
+    manifest = shard.write(ShardConfig(source, out, recipe=recipe, follow_links=True, **options))
     stored: Stored = {}
     for split in manifest.splits:
         for path in sorted(out.glob(f"{split}-*.tar")):
@@ -37,7 +37,7 @@ def written(source: Path, out: Path, recipe: str, **options: Any) -> tuple[Manif
 
 
 def planned(source: Path, recipe: str, **options: Any) -> dict[str, int]:
-    found = shard.plan(ShardConfig(source, source / "out", recipe=recipe, **options))[0]
+    found = shard.plan(ShardConfig(source, source / "out", recipe=recipe, follow_links=True, **options))[0]
     assert found.rejected == 0
     return {name: split.samples for name, split in found.splits.items()}
 
@@ -67,4 +67,4 @@ def linked(real: Path, source: Path, names: list[str]) -> Path:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> None:
     """Let every source seem to hold files of these names, because creating tens of thousands takes long."""
-    monkeypatch.setattr(listing, "_walk_local", lambda *_: ((name, 0, "") for name in names))
+    monkeypatch.setattr(listing.Listing, "_walk_local", lambda *_: ((name, 0, "") for name in names))

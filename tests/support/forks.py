@@ -5,6 +5,7 @@ is needed, `python -m tests.support.forks light,paced train ...` does in it what
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import json
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,22 @@ def light(norm: bool = True) -> None:
 def unnormed() -> None:
     """Replace the network as `light`, without batch norm, so that the images of a batch do not affect one another."""
     light(norm=False)
+
+
+def full() -> None:
+    """Let the disk be full for each file NAME of a run once there is a file NAME.full beside the run."""
+    from medsass import files, temporary
+
+    atomic, created = files.atomic, temporary.created
+
+    @contextlib.contextmanager
+    def limited(path: Path) -> Iterator[Any]:
+        marked = (path.parent.parent / f"{path.name}.full").exists()
+        temporary.created = (lambda folder: (open("/dev/full", "wb"), folder / "part")) if marked else created  # noqa: PTH123, SIM115
+        with atomic(path) as file:
+            yield file
+
+    files.atomic = limited
 
 
 def late() -> None:

@@ -7,8 +7,6 @@ reported rather than passed over, and for the few formats whose first bytes are 
 import re
 import struct
 import zlib
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -201,36 +199,6 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ZARR)
 
 
-def find(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """Return the images in a folder and its sub-folders, sorted, and how many other files there are of each sort.
-
-    Files and folders that are hidden, and what macOS and Windows leave behind, are neither listed nor counted. A Zarr
-    folder is one image; files in it are not looked at.
-    """
-    found, others = set(), []
-    for path in _walk(folder, frozenset()):
-        if path.is_dir() or kind(head(path), path):
-            found.add(path)
-        else:
-            others.append(path)
-    alone = (path for path in others if not any(Path(header) in found for header in headers(str(path))))
-    return sorted(found), Counter(path.suffix.lower() or "without a suffix" for path in alone)
-
-
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the files below a folder, and the Zarr folders; links that lead back up, to the folders `above`, are left."""
-    status = folder.stat()
-    if (own := (status.st_dev, status.st_ino)) in above:
-        return
-    for path in folder.iterdir():
-        if is_junk(path.name):
-            continue
-        if path.is_dir() and not is_zarr(path):
-            yield from _walk(path, above | {own})
-        elif path.is_dir() or path.is_file() or (path.is_symlink() and not path.exists()):
-            yield path  # a broken link too, of which it is said that it cannot be read
-
-
 def head(path: Path) -> bytes:
     """Return the first `HEAD` bytes of a file, none of one that cannot be opened."""
     try:
@@ -243,13 +211,3 @@ def head(path: Path) -> bytes:
 def is_junk(name: str) -> bool:
     """Return whether a file or folder of this name is hidden, or left behind by macOS or Windows."""
     return name.startswith(".") or name in _JUNK
-
-
-def told(passed: Counter[str]) -> str:
-    """Return one line on the files that were passed over, or ""."""
-    if not passed:
-        return ""
-    sorts = ", ".join(
-        f"{count} {suffix}" for suffix, count in sorted(passed.items(), key=lambda item: (-item[1], item[0]))
-    )
-    return f"{passed.total()} files passed over, because they are no images that can be read: {sorts}"

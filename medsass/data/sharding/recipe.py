@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from medsass import bundled
 from medsass.config import numbers, schema
+from medsass.data.shards.manifest import SPLIT
 
 FOREGROUND: tuple[Literal["binary", "nonzero", "half"], ...] = ("binary", "nonzero", "half")
 _COLOUR = "#[0-9a-fA-F]{6}"
@@ -142,7 +143,7 @@ class Recipe:
             if pattern and name not in names:
                 raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
         for split in [*self.splits, *(images.split for images in self.images if images.split)]:
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", split):
+            if not re.fullmatch(SPLIT, split):
                 raise ValueError(f"a split's name is lower-case letters, digits and _; got '{split}'")
         if self.window and not self.window[0] < self.window[1]:
             raise ValueError(f"window must be two numbers LOW < HIGH; got {list(self.window)}")

@@ -174,7 +174,7 @@ def _catalog(
     """Return the interrupted run's catalog, after a check that nothing has changed since, or make one; and the recipe with the
     layout that was recognised.
     """
-    catalog = Catalog(journal.database, excluded)
+    catalog = Catalog(journal.database, excluded, follow=config.follow_links)
     state = {"version": __version__, "journal": LAYOUT, **_state(chosen, config)}
     before = journal["state"]
     if before is not None:

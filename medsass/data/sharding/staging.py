@@ -5,8 +5,6 @@ in object storage it is `<name>.part` in the current folder: each finished tar f
 manifest is uploaded last.
 """
 
-import fcntl
-import os
 import re
 import shutil
 import sqlite3
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medsass import files
+from medsass import files, temporary
 from medsass.data.sharding import journal
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.levels import MasksError
@@ -23,7 +21,7 @@ from medsass.data.shards.tar import Shard
 
 _OURS = re.compile(
     rf"({re.escape(manifest.NAME)}|{re.escape(manifest.REJECTED)}|{re.escape(journal.NAME)}(-journal)?|fetched"
-    r"|[a-z][a-z0-9_]*-\d{6}\.(tar|idx|crc))(\.part)?"
+    rf"|{manifest.SPLIT}-\d{{6}}\.(tar|idx|crc))(\.part)?"
 )
 
 
@@ -42,6 +40,7 @@ class Staging:
         self.out, self.folder = out, folder
         self.journal = Journal(folder / journal.NAME)
         self.copies = folder / "fetched"
+        shutil.rmtree(self.copies, ignore_errors=True)  # of a run that was killed
         self.excluded = apart(out)
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
@@ -87,16 +86,15 @@ def opened(out: Path, *, resume: bool, overwrite: bool) -> Iterator[Staging | No
     """
     out = out.resolve() if files.is_local(out) else out  # a link keeps pointing at the folder
     folder = _part(out)
+    files.refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder, out)
-    try:
+    files.refuse_links(*folder.iterdir(), *([_old(out)] if files.is_local(out) else []))
+    with temporary.locked(folder, str(out), "medsass shard"):
         if _make_ready(out, folder, resume=resume, overwrite=overwrite):
             with _reporting(out, folder) as staging:
                 yield staging
         else:
             yield None
-    finally:
-        os.close(lock)
 
 
 def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bool:
@@ -104,7 +102,7 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
 
     Raises `FileExistsError`.
     """
-    begun = any(folder.iterdir())
+    begun = any(path.name != temporary.LOCK for path in folder.iterdir())
     try:
         if begun and not (resume or overwrite):
             raise FileExistsError(
@@ -114,7 +112,8 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
         if resume and not begun and finished:
             if files.is_local(out):
                 remove(_old(out))
-            folder.rmdir()
+                (out / temporary.LOCK).unlink(missing_ok=True)  # as in `_swap`
+            remove(folder)
             return False
         may_hold = begun or overwrite
         if not files.is_local(out):
@@ -122,13 +121,13 @@ def _make_ready(out: Path, folder: Path, *, resume: bool, overwrite: bool) -> bo
                 raise FileExistsError(
                     f"{out} holds shards already; choose another address, or replace them with --overwrite"
                 )
-        elif files.own_content(out, "OUT", lambda name: bool(_OURS.fullmatch(name)), "shards") and not may_hold:
+        elif files.own_content(out, "OUT", _is_ours, "shards") and not may_hold:
             raise FileExistsError(f"{out} is not empty; choose another folder, or replace its shards with --overwrite")
         elif out.is_mount():
             raise FileExistsError(f"{out} is a mount point and cannot be replaced; take a folder inside of it as OUT")
     except (FileExistsError, files.UnreachableError):
         if not begun:
-            folder.rmdir()
+            remove(folder)
         raise
     if overwrite:
         if files.is_local(out) and _old(out).is_dir() and not out.exists():
@@ -181,19 +180,6 @@ def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
         raise (OSError if isinstance(error, sqlite3.Error) else type(error))(reason) from error
 
 
-def _lock(folder: Path, out: Path) -> int:
-    """Lock a folder for this process until the file descriptor that is returned is closed."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_ino == folder.stat().st_ino:
-            return lock
-    except OSError:
-        pass
-    os.close(lock)
-    raise FileExistsError(f"{out} is being written by another medsass shard; wait for it, or choose another folder")
-
-
 def _swap(folder: Path, out: Path) -> None:
     """Put a finished folder in the place of `out`."""
     old = _old(out)
@@ -201,6 +187,7 @@ def _swap(folder: Path, out: Path) -> None:
         remove(old)  # left over from a swap that was killed
         out.replace(old)
     folder.replace(out)
+    (out / temporary.LOCK).unlink(missing_ok=True)  # last, so that no other process writes meanwhile
     remove(old)
 
 
@@ -219,9 +206,11 @@ def remove(folder: Path, keep: bool = False) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if _OURS.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path)
-        elif _OURS.fullmatch(path.name):
-            path.unlink()
+        if _is_ours(path.name) and not (keep and path.name == temporary.LOCK):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep:
         folder.rmdir()
+
+
+def _is_ours(name: str) -> bool:
+    return _OURS.fullmatch(name) is not None or temporary.is_ours(name)

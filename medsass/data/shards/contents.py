@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic_core import from_json
 
-from medsass.data.shards import tar
-from medsass.data.shards.tar import IMAGES, Member
+from medsass.data.shards.header import read_headers
+from medsass.data.shards.tar import IMAGES, Member, is_key
 
 _HEADER = tarfile.BLOCKSIZE
 _AT, _USTAR = 257, np.frombuffer(b"ustar\0", np.uint8)  # what a header has there
@@ -100,7 +100,7 @@ class Contents:
         places = places[(rows[places, _AT : _AT + len(_USTAR)] == _USTAR).all(1)]
         if not places.size:
             return False
-        names, sizes = tar.read_headers(rows[places])
+        names, sizes = read_headers(rows[places])
         ends = places + 1 - sizes // -_HEADER
         offsets = first + _HEADER * (places + 1)
         found = zip(names, offsets.tolist(), sizes.tolist(), (places == np.append(0, ends)[:-1]).tolist(), strict=True)
@@ -165,6 +165,8 @@ class Contents:
         self.samples.append(members)
         self._keys.append(key)
         extensions, size, label = tuple(members), "", None
+        if not is_key(key):
+            self.flaws.append(f"{key!r:.80} is no key that a sample may have")
         if extensions not in _USUAL:
             self.flaws += _flaws(key, extensions)
         if _JSON in members:

@@ -5,6 +5,7 @@ It holds no date and no absolute path: the same source and recipe give the same 
 
 import hashlib
 import json
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, field
@@ -25,6 +26,7 @@ from medsass.data.shards.tar import Extension, Shard
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
 FORMAT = 2
+SPLIT = "[a-z][a-z0-9_]*"  # names of splits
 
 Share = Annotated[float, Ge(0), Le(1)]
 
@@ -114,12 +116,14 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError("it is of another medsass version")
-        names = [shard.file for split in self.splits.values() for shard in split.shards]
-        for name, count in Counter(names).items():
-            if not name.endswith(".tar") or "/" in name or count > 1:
-                raise ValueError(
-                    f"tar files must have names of their own, without a folder, that end in .tar; got {name!r:.80}"
-                )
+        for name, split in self.splits.items():
+            if not re.fullmatch(SPLIT, name):
+                raise ValueError(f"a split's name is lower-case letters, digits and _; got {name!r:.80}")
+            for shard, count in Counter(shard.file for shard in split.shards).items():
+                if not re.fullmatch(rf"{name}-\d{{6}}\.tar", shard) or count > 1:
+                    raise ValueError(
+                        f"tar files of split '{name}' must be {name}-000000.tar, {name}-000001.tar, ...; got {shard!r:.80}"
+                    )
 
     def split(self, name: str) -> Split:
         """Return the split of that name. Raises `ValueError` that names those that exist."""
@@ -207,6 +211,10 @@ def check(folder: Path, manifest: Manifest) -> None:
     for shard in [shard for split in manifest.splits.values() for shard in split.shards]:
         path = folder / shard.file
         for needed in (path, path.with_suffix(tar.INDEX)):
+            if files.is_local(folder) and files.leads_out(needed, folder):
+                raise ValueError(
+                    f"{needed}: a symbolic link out of the folder; put a copy in its place, or set {files.FOLLOW}=1"
+                )
             if not needed.is_file():
                 raise FileNotFoundError(
                     f"{needed} is missing though the manifest names it; run medsass shard again with --overwrite"

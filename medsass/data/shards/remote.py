@@ -6,12 +6,11 @@ of which serve pieces well, are fetched once into $XDG_CACHE_HOME/medsass, or ~/
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from medsass import files
+from medsass import files, temporary
 from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest
 from medsass.data.shards.tar import Shard
@@ -81,12 +80,14 @@ def cache_of(folder: Path) -> Path:
 
 @contextmanager
 def local(path: Path) -> Iterator[Path]:
-    """Yield `path`, or a temporary copy where it is at an address. Raises `OSError` where it cannot be read."""
+    """Yield `path`, or a temporary copy in the cache where it is at an address. Raises `OSError` where it cannot be read."""
     if files.is_local(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="medsass-") as folder:
-        copy = Path(folder, path.name)
+    cache = cache_of(path.parent)
+    cache.mkdir(parents=True, exist_ok=True)
+    with temporary.scratch(cache) as folder:
+        copy = folder / path.name
         _fetch(path, copy)
         yield copy
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tarfile
 import tempfile
@@ -20,31 +21,21 @@ from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import NonNegativeInt
 from pydantic.dataclasses import dataclass
 from zlib_ng.zlib_ng import crc32
 
-from medsass import files
+from medsass import files, temporary
 from medsass.config import schema
+from medsass.data.shards.header import header
 
 Extension = Literal["jpg", "png", "jp2"]  # of an image in a shard
 IMAGES: tuple[str, ...] = get_args(Extension)
 INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 BLOCK = 4096  # bytes that have one checksum
 
-NAME, SIZE, _CHECKSUM = (
-    100,
-    slice(124, 135),
-    slice(148, 154),
-)  # bytes of a name; where the other two stand, in octal digits
-_HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # of an empty file: the parts that never change
-_FIXED = _HEADER[NAME:124], _HEADER[135:148], _HEADER[156:]  # around its size and its checksum
-_SUM = sum(map(sum, _FIXED)) + 8 * ord(" ")  # of their bytes, the checksum's own as spaces
-_HEADER_BYTES = np.frombuffer(_HEADER, np.uint8)
-_TAIL = 160  # the bytes from there on never change
-_TAIL_SUM = int(_HEADER_BYTES[_TAIL:].sum()) + 8 * ord(" ")
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
+_ODD = re.compile(r"[/\x00-\x09\x0b-\x1f\x7f]|(?: |^)\.")  # in a name: folders, control characters, what hides a file
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
 
 
@@ -166,15 +157,14 @@ class ShardWriter:
 
 
 class _Tar:
-    """A tar file in progress at `path` + ".part", hashed as it grows; `size` is in bytes.
+    """A tar file in progress, hashed as it grows, which becomes `path`; `size` is in bytes.
 
     The lines of its index wait in a file without a name: with small images they would be most of the memory.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
-        self.part = path.with_suffix(".tar.part")
-        self.file = self.part.open("wb")
+        self.file, self.part = temporary.created(path.parent)
         self.lines = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by finish or by ShardWriter.abort
         self._samples = 0
         self._sha256, self._checksums = hashlib.sha256(), Checksums()
@@ -203,7 +193,6 @@ class _Tar:
             self._write(bytes(_padded(self.size + _END, tarfile.RECORDSIZE) - self.size))
             self.file.flush()
             os.fsync(self.file.fileno())
-            self.file.close()
             with files.atomic(index) as file:
                 file.write(f"v1.2 {self._samples}\n".encode())
                 self.lines.seek(0)
@@ -213,6 +202,7 @@ class _Tar:
                 digest = hashlib.file_digest(held, "sha256").hexdigest()
             files.write(checksums, self._checksums.pack())
             self.part.replace(self.path)
+            self.file.close()
         except BaseException:
             for written in (index, checksums):
                 with contextlib.suppress(OSError):
@@ -221,38 +211,9 @@ class _Tar:
         return Shard(self.path.name, self._samples, self.size, self._sha256.hexdigest(), digest)
 
 
-def header(name: str, size: int) -> bytes:
-    """Return the 512 bytes before a file in a tar (POSIX ustar), as `tarfile` writes them for mode 644, no owner or time.
-
-    Raises `ValueError` for a name of more than 100 bytes and for a size that the format cannot hold.
-    """
-    text = name.encode()
-    if len(text) > NAME or size >> 33:
-        raise ValueError(f"{name}: {size} bytes do not fit into a tar file, whose names have at most {NAME} bytes")
-    digits = b"%011o" % size
-    checksum = b"%06o\0 " % (_SUM + sum(text) + sum(digits))
-    return b"".join((text.ljust(NAME, b"\0"), _FIXED[0], digits, _FIXED[1], checksum, _FIXED[2]))
-
-
-def read_headers(rows: NDArray[np.uint8]) -> tuple[list[str | None], NDArray[np.int64]]:
-    """Read headers, each a row of 512 bytes.
-
-    Returns the name that each holds, or None if it is not what `header` returns for a name and a size, and the sizes.
-    """
-    head = rows[:, :_TAIL]
-    same = head == _HEADER_BYTES[:_TAIL]
-    named, text = head[:, :NAME], head[:, :NAME] >= ord(" ")
-    same[:, :NAME] = text | (named == 0)
-    same[:, 1:NAME] &= text[:, 1:] <= text[:, :-1]  # zeros come last
-    digits, sums = head[:, SIZE] - ord("0"), head[:, _CHECKSUM] - ord("0")
-    same[:, SIZE], same[:, _CHECKSUM] = digits < 8, sums < 8
-    summed = head.sum(1, np.int64) - head[:, 148:156].sum(1, np.int64) + _TAIL_SUM
-    tail = rows.view(np.uint64)[:, _TAIL // 8 :] == _HEADER_BYTES.view(np.uint64)[_TAIL // 8 :]
-    plain = same.all(1) & tail.all(1) & (sums @ (1 << np.arange(15, -3, -3)) == summed)
-    names = np.where(plain, np.ascontiguousarray(named).view(f"S{NAME}")[:, 0], b"").tolist()
-    texts = b"\n".join(names).decode("utf-8", "surrogateescape").split("\n")
-    sizes = digits @ (1 << np.arange(30, -3, -3))
-    return [text if usual else None for text, usual in zip(texts, plain.tolist(), strict=True)], sizes
+def is_key(text: str) -> bool:
+    """Return whether a sample may have this key. It is part of file names, and holds no folders and no control characters."""
+    return bool(text) and "\n" not in text and not _ODD.search(text)
 
 
 def line(members: Mapping[str, tuple[str, int, int]]) -> str:
@@ -261,8 +222,10 @@ def line(members: Mapping[str, tuple[str, int, int]]) -> str:
 
 
 def read_index(text: str) -> Iterator[list[Member]]:
-    """Yield the members of each sample from the text of an index. Raises `ValueError` for a line that cannot be one."""
-    for row in text.splitlines()[1:]:
+    """Yield the members of each sample from the text of an index. Raises `ValueError` for a line or a name that cannot be one."""
+    if odd := _ODD.search(text):
+        raise ValueError(f"a name holds {odd[0]!r}")
+    for row in text.removesuffix("\n").split("\n")[1:]:
         words = row.split(" ")
         members = []
         for extension, offset, size, name in zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True):
@@ -280,7 +243,10 @@ def read(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """
     try:
         with tarfile.open(path, "r:") as opened:
-            for key, members in groupby(opened, lambda member: member.name.partition(".")[0]):
+            for key, items in groupby(opened, lambda member: member.name.partition(".")[0]):
+                members = list(items)
+                if not is_key(key) or not all(item.isreg() and not item.issparse() for item in members):
+                    raise tarfile.ReadError(f"{members[0].name!r:.80} is no file of a sample")
                 found = ((item.name.partition(".")[2], cast(IO[bytes], opened.extractfile(item))) for item in members)
                 yield key, {extension: file.read() for extension, file in found}
             file = cast(IO[bytes], opened.fileobj)

@@ -60,6 +60,8 @@ def verify(folder: Path, progress: Callable[[int, int], None] | None = None, *, 
                     problems.append(Problem(shard.file, f"sample {key} is also in {holders[key]}", NEW))
                 holders[key] = shard.file
         problems += _counts(name, split, counted, covered) if intact else ()
+    links = [path.name for path in paths if files.is_local(folder) and files.leads_out(path, folder)]
+    problems += [Problem(name, "is a symbolic link out of the folder", "put a copy in its place") for name in links]
     return [*problems, *_beside(folder, stated, {path.stem for path in paths})]
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from medsass import foreign
+from medsass import foreign, temporary
 from medsass.config import PredictConfig
 from medsass.data.formats.image import MOST_PIXELS
 from medsass.models import checkpoint
@@ -48,7 +48,8 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     tile = config.tile or facts.tile or trained.size
     window = config.bounds() or facts.bounds()
     failed = []
-    with console.progress("predict", len(inputs)) as bar:
+    config.out.mkdir(parents=True, exist_ok=True)
+    with console.progress("predict", len(inputs)) as bar, temporary.scratch(config.out):
         for outputs in inputs:
             try:
                 opened = open_input(outputs.source, outputs.view, facts.range, facts.depth, window)

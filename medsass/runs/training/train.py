@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from time import monotonic
 from typing import Any, cast
@@ -45,10 +46,16 @@ def train(config: TrainConfig, dataset: Manifest | None = None) -> dict[str, Any
         ValueError, OSError, FloatingPointError, OutOfMemoryError: with a text that says what is wrong and what to do.
     """
     where = device.resolve(config.device)
-    with processes.joined(where) as ranks, signals.heard() as stopping, console.hushed(not ranks.first):
+    with (
+        processes.joined(where) as ranks,
+        signals.heard() as stopping,
+        console.hushed(not ranks.first),
+        ExitStack() as held,
+    ):
         if ranks.restarts:  # torchrun restarted all processes after a failure, with their first command
             config = ranks.gather(ranks.first_alone(lambda: _restarted(config)))[0] or config
         checked = ranks.first_alone(lambda: dataset or preflight.train(config, ranks.world))
+        ranks.first_alone(lambda: held.enter_context(run_directory.locked(config.run)))
         return _Run(config, where, ranks, stopping, checked or remote.load(config.shards)).train()
 
 

@@ -12,7 +12,6 @@ import pydicom
 import pytest
 import SimpleITK
 import tifffile
-import zarr
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -95,35 +94,6 @@ def test_other_files_are_no_images_unless_their_name_says_so(content: bytes) -> 
 
 def test_raw_files_of_cameras_are_no_tiff() -> None:
     assert kinds.kind(b"II*\0" + bytes(99), PurePath("a.NEF")) == ""
-
-
-def test_a_folder_is_searched_for_images_and_what_is_passed_over_is_counted(tmp_path: Path) -> None:
-    for name in ("b", "__MACOSX", ".cache", "loop"):
-        (tmp_path / name).mkdir()
-    images = [written(name, tmp_path) for name in ("x.tif", "b/y.png", "v.mhd", "w.hdr")]
-    (tmp_path / "scan").write_bytes((tmp_path / "x.tif").read_bytes())
-    (tmp_path / "broken.jpg").write_bytes(b"")
-    for name in ("._x.tif", "__MACOSX/._x.tif", ".cache/thumb.png", "Thumbs.db", ".DS_Store"):
-        (tmp_path / name).write_bytes((tmp_path / "b/y.png").read_bytes())
-    for name in ("notes.txt", "b/list.csv", "b/more.csv", "README"):
-        (tmp_path / name).write_text("a,b\n")
-    (tmp_path / "loop/up").symlink_to(tmp_path)
-    (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere")
-    group = zarr.open_group(tmp_path / "b/cells.ome.zarr", mode="w", zarr_format=2)
-    group.create_array("0", data=GRAY)
-    found, passed = kinds.find(tmp_path)
-    assert found == sorted(
-        [*images, *(tmp_path / name for name in ("scan", "broken.jpg", "lost.png", "b/cells.ome.zarr"))]
-    )
-    assert passed == {
-        ".txt": 1,
-        ".csv": 2,
-        "without a suffix": 1,
-    }  # the voxels of v.mhd and w.hdr are no files of their own
-    assert kinds.told(passed) == (
-        "4 files passed over, because they are no images that can be read: 2 .csv, 1 .txt, 1 without a suffix"
-    )
-    assert kinds.told(type(passed)()) == ""
 
 
 def test_voxels_beside_a_header_are_no_files_of_their_own() -> None:

@@ -29,7 +29,7 @@ def half_masked(nuclei_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     for kind in ("images", "masks"):
         (source / kind).mkdir()
         for i in range(0, 20, 1 if kind == "images" else 2):
-            (source / kind / f"{i:04d}.png").symlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
+            (source / kind / f"{i:04d}.png").hardlink_to(nuclei_folder / kind / f"nuclei_{i:04d}.png")
     text = 'name = "half"\n[[images]]\npath = "images/*"\nmasks = "masks/*"\nsplit = "train"\n'
     (source / "half.toml").write_text(text)
     out = tmp_path_factory.mktemp("half_shards") / "out"

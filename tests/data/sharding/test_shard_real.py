@@ -19,7 +19,7 @@ def test_real_dsb2018_masks_are_the_union_by_opencv(real_data: Path, tmp_path: P
     (tmp_path / "source" / "stage1_train").mkdir(parents=True)
     for case in cases:
         (tmp_path / "source" / "stage1_train" / case.name).symlink_to(case)
-    manifest = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", recipe="dsb2018"))
+    manifest = shard.write(ShardConfig(tmp_path / "source", tmp_path / "out", recipe="dsb2018", follow_links=True))
     stored = {json.loads(c["json"])["source"].split("/")[1]: c for c in samples(tmp_path / "out", manifest).values()}
     assert set(stored) == {case.name for case in cases}
     for case in cases:
@@ -44,7 +44,7 @@ def test_real_isic2017_labels_masks_and_bytes(real_data: Path, tmp_path: Path) -
                 (source / name).symlink_to(real / name)
             kinds = [kind for kind in ("melanoma", "seborrheic_keratosis") if float(row[kind]) == 1]
             expected[row["image_id"]] = (split, (kinds or ["nevus"])[0], image, mask)
-    manifest = shard.write(ShardConfig(source, tmp_path / "out", recipe="isic2017"))
+    manifest = shard.write(ShardConfig(source, tmp_path / "out", recipe="isic2017", follow_links=True))
     stored = samples(tmp_path / "out", manifest)
     assert {name: split.samples for name, split in manifest.splits.items()} == {"train": 8, "val": 8}
     assert set(stored) == set(expected)

@@ -285,16 +285,3 @@ def test_a_full_disk_leaves_finished_tars_and_no_other_file(tmp_path: Path) -> N
 
 def second() -> list[str]:
     return [name.replace("000000", "000001") for name in FIRST]
-
-
-@given(st.text("abcXYZ019_-.", min_size=1, max_size=100), st.integers(0, 2**33 - 1))
-def test_header_is_tarfiles(name: str, size: int) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = size, 0o644, 0
-    assert tar.header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
-
-
-@pytest.mark.parametrize(("name", "size"), [("a" * 101, 1), ("a", 2**33)], ids=["name", "size"])
-def test_what_a_tar_header_cannot_hold_is_refused(name: str, size: int) -> None:
-    with pytest.raises(ValueError, match="do not fit into a tar file"):
-        tar.header(name, size)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from medsass import temporary
 from medsass.models import checkpoint
 from medsass.runs.training import writer
 from medsass.runs.training.writer import Log, Writer, copied
@@ -75,19 +76,24 @@ def test_an_epoch_is_all_there_at_the_end_and_the_checkpoint_comes_last(
         assert Image.open(tmp_path / name).size[0] > 100
 
 
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be written."""
+    monkeypatch.setattr(temporary, "created", lambda folder: (open("/dev/full", "wb"), folder / "part"))  # noqa: PTH123, SIM115
+
+
+@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_comes_out_with_the_next_thing_and_at_the_end(tmp_path: Path) -> None:
-    (tmp_path / "last.pt.part").symlink_to("/dev/full")
     with Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.checkpoint({"model": {}})
         with pytest.raises(OSError, match=r"No space left on device: '.*last\.pt'"):
             kept.checkpoint({"model": {}})
-    (tmp_path / "last.pt.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"), Writer(tmp_path, Lines(tmp_path)) as kept:
         kept.checkpoint({"model": {}})
 
 
+@pytest.mark.usefixtures("full_disk")
 def test_an_error_of_the_training_is_the_one_that_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "last.pt.part").symlink_to("/dev/full")
     kept = Writer(tmp_path, Lines(tmp_path))
     kept.checkpoint({"model": {}})
     with pytest.raises(FloatingPointError), kept:
@@ -101,11 +107,11 @@ def test_a_process_that_does_not_write_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_thread_stays_and_the_log_is_closed(tmp_path: Path) -> None:
+def test_no_thread_stays_and_the_log_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for full in (False, True):
         log = Lines(tmp_path)
         if full:
-            (tmp_path / "last.pt.part").symlink_to("/dev/full")
+            monkeypatch.setattr(temporary, "created", lambda _: (_ for _ in ()).throw(OSError))
         with suppress(OSError), Writer(tmp_path, log) as kept:
             kept.checkpoint({"model": {}})
         assert log.closed

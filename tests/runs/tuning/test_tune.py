@@ -147,7 +147,7 @@ def test_what_the_images_cannot_give_is_refused_and_so_are_missing_shards(nuclei
     _line(tmp_path / "none")
     (tmp_path / "images").mkdir()
     for i in range(3):
-        (tmp_path / f"images/{i}.png").symlink_to(nuclei_folder / f"images/nuclei_000{i}.png")
+        (tmp_path / f"images/{i}.png").hardlink_to(nuclei_folder / f"images/nuclei_000{i}.png")
     (tmp_path / "one.toml").write_text(
         'name = "one"\n[[images]]\npath = "images/0.png"\nsplit = "train"\n'
         '[[images]]\npath = "images/1.png"\nsplit = "val"\n'

@@ -43,9 +43,9 @@ _LONGEST_KEY = 64  # with a tile's position and ".mask.png" it fits the 100 byte
 class Catalog:
     """The entries of a source in the order in which they are stored, masks without an image, and notes for the user."""
 
-    def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
+    def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = (), *, follow: bool = False) -> None:
         self._database = database
-        self.listing = Listing(database, excluded)
+        self.listing = Listing(database, excluded, follow=follow)
 
     def fill(self, source: Path, recipe: Recipe, group_by: str = "") -> Recipe:
         """Find all images of `source` by `recipe`: split by split, each split in the order of its keys' hashes.

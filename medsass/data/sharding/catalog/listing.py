@@ -4,10 +4,8 @@ A source is listed once. Patterns are then matched against the table, so that ob
 file, and a file that changes later is noticed.
 """
 
-import os
 import re
 import sqlite3
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple
 from fsspec.utils import glob_translate
 
 from medsass import files
-from medsass.data.formats import kinds
+from medsass.data.formats import folder, kinds
 from medsass.data.sharding.catalog import tars
 
 MAGIC = re.compile(r"[*?\[]")
@@ -25,7 +23,6 @@ _TABLE = """(path TEXT PRIMARY KEY, folder TEXT, name TEXT, size INTEGER, stamp 
             WITHOUT ROWID"""
 _INSERT = """INSERT INTO {} VALUES (?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (path) DO UPDATE SET size = -1, stamp = 'there are two files of this name; rename one'"""
-_DEEP = 1000  # folders below one another
 _LITERAL = re.compile(r"(?:\[[*?\[]\]|[^*?\[])*")  # the beginning of a pattern that holds no wildcard
 _AT_ONCE = 500  # values in a query
 _LAST = chr(0x10FFFF)
@@ -47,16 +44,17 @@ class Listing:
     time of the last change, or the object store's tag of the version).
 
     Skipped are hidden files and folders, what systems leave behind, and the local folders `excluded`, into which the dataset
-    is written. A Zarr folder counts as one file. A file that cannot be read has the size `UNREADABLE`.
+    is written; links that lead out of the source have the size `UNREADABLE`, unless `follow` is set. A Zarr folder counts as one file. A file that cannot be read has the size `UNREADABLE`.
 
     Where the source is given with globs of tar files, their members are its files.
 
     Attributes:
-        damaged: tar files that cannot be read to their end, and why.
+        damaged: tar files that cannot be read to their end, and folders that are not entered, and why.
     """
 
-    def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = ()) -> None:
+    def __init__(self, database: sqlite3.Connection, excluded: Iterable[Path] = (), *, follow: bool = False) -> None:
         self._database, self._excluded, self._source = database, tuple(excluded), Path()
+        self._follow = follow
         self.damaged: dict[str, str] = {}
 
     def fill(self, source: Path, globs: Sequence[str] = (), label: str = "") -> None:
@@ -97,12 +95,22 @@ class Listing:
         rows = ((path, *path.rpartition("/")[::2], *rest) for path, *rest in found)
         self._database.executemany(_INSERT.format(table), rows)
 
-    def _walk(self, source: Path, deep: int = _DEEP) -> Iterator[tuple[str, int, str]]:
-        """Yield path, size and stamp of the files below a folder, of at most `deep` folders below one another."""
+    def _walk(self, source: Path, deep: int | None = None) -> Iterator[tuple[str, int, str]]:
+        """Yield path, size and stamp of the files below a folder, of at most `deep` folders below one another (default: all)."""
         if not files.is_local(source):
             return _walk_remote(source, deep)
-        statuses = [path.stat() for path in self._excluded if path.is_dir()]
-        return _walk_local(str(source), "", {(status.st_dev, status.st_ino) for status in statuses}, deep)
+        return self._walk_local(source, deep)
+
+    def _walk_local(self, source: Path, deep: int | None) -> Iterator[tuple[str, int, str]]:
+        excluded = {folder.identity(path.stat()) for path in self._excluded if path.is_dir()}
+        for path, status, fault, is_folder in folder.walk(source, excluded=excluded, deep=deep, follow=self._follow):
+            text = path.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 cannot be text
+            if is_folder:
+                self.damaged[text] = fault
+            elif not status or text != path:
+                yield text, UNREADABLE, fault or "its name is not UTF-8; rename it"
+            else:
+                yield text, status.st_size, str(status.st_mtime_ns)
 
     def _members(self, source: Path, globs: Sequence[str], label: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of the members of all tar files, and note which of these are damaged."""
@@ -122,7 +130,7 @@ class Listing:
         if not files.is_local(source) and len(exact) == len(globs):  # a web server lists no folder
             found = list(_one_remote(source, sorted(exact)))
         else:
-            deep = _DEEP if any("**" in one for one in globs) else max(one.count("/") for one in globs)
+            deep = None if any("**" in one for one in globs) else max(one.count("/") for one in globs)
             wild = [
                 re.compile(glob_translate(one)).fullmatch
                 for one, (_, whole) in zip(globs, literal, strict=True)
@@ -197,40 +205,10 @@ def _literal(pattern: str) -> tuple[str, bool]:
     return re.sub(r"\[([*?\[])\]", r"\1", begin) if "[" in begin else begin, begin == pattern
 
 
-def _walk_local(folder: str, below: str, seen: set[tuple[int, int]], deep: int) -> Iterator[tuple[str, int, str]]:
-    status = os.stat(folder)  # noqa: PTH116
-    if (status.st_dev, status.st_ino) in seen:
-        return  # a link back up, or a folder that is written
-    seen = seen | {(status.st_dev, status.st_ino)}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if kinds.is_junk(entry.name):
-                continue
-            path = f"{below}{entry.name}"
-            try:
-                own = entry.stat()
-            except OSError as error:
-                if entry.is_symlink():
-                    yield (
-                        path.encode("utf-8", "backslashreplace").decode(),
-                        UNREADABLE,
-                        f"a broken link: {error.strerror}",
-                    )
-                continue  # or it has gone meanwhile
-            if stat.S_ISDIR(own.st_mode) and kinds.is_zarr(Path(entry.path)):
-                yield path, own.st_size, str(own.st_mtime_ns)
-            elif stat.S_ISDIR(own.st_mode):
-                yield from _walk_local(entry.path, f"{path}/", seen, deep - 1) if deep else ()
-            elif stat.S_ISREG(own.st_mode):
-                text = path.encode("utf-8", "backslashreplace").decode()  # bytes that are not UTF-8 cannot be text
-                readable = (own.st_size, str(own.st_mtime_ns))
-                yield text, *(readable if text == path else (UNREADABLE, "its name is not UTF-8; rename it"))
-
-
-def _walk_remote(source: Any, deep: int) -> Iterator[tuple[str, int, str]]:
+def _walk_remote(source: Any, deep: int | None) -> Iterator[tuple[str, int, str]]:
     root = source.path.rstrip("/")
     with files.reaching(source):
-        found = source.fs.find(root, detail=True, **({} if deep == _DEEP else {"maxdepth": deep + 1}))
+        found = source.fs.find(root, detail=True, **({} if deep is None else {"maxdepth": deep + 1}))
     for path, info in found.items():
         below = path.removeprefix(root).lstrip("/")
         if not any(map(kinds.is_junk, below.split("/"))):  # also what leads up with ..

@@ -7,6 +7,7 @@ The parent then tries the images of the task one by one, and leaves out the one 
 import os
 import queue
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -96,6 +97,8 @@ def _set_up(setup: Setup) -> Callable[[Recipe], Callable[[Task], Answer]]:
     os.chdir(setup.folder)
     os.environ.clear()
     os.environ.update(setup.environment)
+    setup.copies.mkdir(exist_ok=True)
+    tempfile.tempdir = str(setup.copies)  # what a killed worker leaves goes with that folder
     cv2.setNumThreads(1)  # there is a worker for each core
     heard = foreign.listen() if setup.catch else dict
     check = decodable.checker(setup.config)

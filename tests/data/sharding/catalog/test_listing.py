@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medsass.data.formats.folder import OUTSIDE
 from medsass.data.sharding.catalog.listing import UNREADABLE, Listing, Stat
 from tests.support.effort import examples
 
@@ -80,14 +81,28 @@ def test_a_link_back_up_ends(tmp_path: Path) -> None:
     assert list(listing(tmp_path).match("**/*")) == ["x/a.png"]
 
 
-def test_linked_folders_and_files_are_followed(tmp_path: Path) -> None:
+def test_links_out_of_the_source_are_named_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_text("12")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "source" / "b.png").symlink_to(tmp_path / "real" / "a.png")
+    (tmp_path / "by another name").symlink_to(tmp_path / "source")
+    for source in (tmp_path / "source", tmp_path / "by another name"):
+        made = listing(source)
+        assert made.stats(list(made.match("**/*")))[0][:2] == (UNREADABLE, OUTSIDE)
+        assert made.damaged == {"linked": OUTSIDE}
+
+
+def test_links_out_of_the_source_are_followed_where_that_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").write_text("12")
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "source" / "b.png").symlink_to(tmp_path / "real" / "a.png")
     (tmp_path / "source" / "broken.png").symlink_to(tmp_path / "nowhere")
-    made = listing(tmp_path / "source")
+    made = Listing(sqlite3.connect(":memory:"), follow=True)
+    made.fill(tmp_path / "source")
     assert list(made.match("**/*")) == ["b.png", "broken.png", "linked/a.png"]
     assert made.stats(["b.png"])[0][0] == 2
     assert made.stats(["broken.png"])[0][:2] == (UNREADABLE, "a broken link: No such file or directory")
