@@ -1,6 +1,8 @@
-"""Local paths and addresses, checks of outputs, links, and atomic writes."""
+"""Local paths and addresses, reads of small files, checks of outputs, links, and atomic writes."""
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +83,35 @@ def is_file(path: Path) -> bool:
 def is_local(path: Path) -> bool:
     """Tell a path of this machine from an address."""
     return isinstance(path, Path)
+
+
+MOST = 64 << 20  # bytes of a file that is read as a whole: a manifest, a configuration, scores
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def check_regular(path: Path) -> None:
+    """Raise `OSError` where something that is no file stands at a local path: reading a pipe would wait for ever."""
+    kind = stat.S_IFMT(path.stat().st_mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file", str(path))
+    if kind in _KINDS:
+        raise OSError(errno.EINVAL, f"it is {_KINDS[kind]}, and no file; copy its content into a file", str(path))
+
+
+def read(path: Path, most: int = MOST) -> bytes:
+    """Return the content of a file, which may be at an address. Raises `OSError` where it is none, or has over `most` bytes."""
+    if is_local(path):
+        check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        size = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
+        raise OSError(
+            errno.EFBIG,
+            f"it has more than the {size} that such a file may have; give another, or a shorter one",
+            str(path),
+        )
+    return data
 
 
 def check_source(folder: Path, what: str) -> None:

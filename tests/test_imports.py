@@ -13,7 +13,7 @@ PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
     {"temporary"},
-    {"bundled", "doctor", "errors", "files", "foreign"},
+    {"bundled", "doctor", "errors", "files", "foreign", "text"},
     {"config", "parameters"},
     PILLARS,
     {"methods"},

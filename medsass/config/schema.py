@@ -1,6 +1,7 @@
 """Tables of TOML and JSON files, checked by pydantic against dataclasses; an error is one line: rule, value, nearest name."""
 
 import difflib
+import re
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError, to_json
+from pydantic_core import PydanticCustomError, from_json, to_json
 from typing_extensions import is_typeddict
+
+from medsass import files
 
 T = TypeVar("T")
 
@@ -22,16 +25,29 @@ _REFUSED = "refused"  # type of the error, and mark of the annotation
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _adapter = cache(TypeAdapter)
 _OWN = ("value_error", "assertion_error")  # raised by a validator of ours, in its own words
+_TOML = 8 << 20  # bytes; 200,000 names of files
+# A key of a hundred parts and more, whose time tomllib takes squared: 40 KB would take 4 s.
+_DEEP = re.compile(r"""(?<![\w."'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){100}""")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, with or without a byte-order mark. Raises `OSError`, or `ValueError` that says where it is none."""
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        text = files.read(path, _TOML).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        if _DEEP.search(text):
+            raise ValueError("it holds a key of more than a hundred parts; write shorter ones")
+        return tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ValueError("not a TOML file: it is not UTF-8 text; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not a TOML file: {error}") from error
+    except RecursionError as error:
+        raise ValueError("its lists or tables stand in one another too deep; write fewer levels") from error
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the content of a JSON text. Raises `ValueError` also for one that is nested too deep."""
+    return from_json(data)
 
 
 def check(kind: type[T], table: Any) -> T:

@@ -206,9 +206,9 @@ def _in_shards(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
     for split, content in dataset.splits.items():
         for shard in content.shards:
             with remote.local((config.source / shard.file).with_suffix(tar.INDEX)) as index:
-                text = index.read_text("utf-8", "replace")
+                data = files.read(index, shard.most)
             try:
-                keys = [members[0].key for members in tar.read_index(text)]
+                keys = [members[0].key for members in tar.read_index(data.decode())]
             except (ValueError, IndexError) as error:
                 raise ValueError(
                     f"{config.source / shard.file}: its index is damaged; run: medsass verify {config.source}"

@@ -74,12 +74,16 @@ def load(folder: Path, shards: Sequence[Shard]) -> Samples:
     keys: list[bytes] = []
     tar, form = array("i"), array("B")
     columns = {what: array("q") for what in ("image", "mask.png", "json")}
-    read = remote.one_line(folder)(lambda tar: files.location(tar.removesuffix(".tar") + INDEX).read_text("utf-8"))
+
+    @remote.one_line(folder)
+    def read(tar: str, most: int) -> bytes:
+        return files.read(files.location(tar.removesuffix(".tar") + INDEX), most)
+
     with ThreadPoolExecutor(_READERS) as pool:
-        for number, text in enumerate(pool.map(read, tars)):
+        for number, data in enumerate(pool.map(read, tars, [shard.most for shard in shards])):
             before, index = len(keys), folder / Path(shards[number].file).with_suffix(INDEX).name
             try:
-                for members in read_index(text):
+                for members in read_index(data.decode()):
                     key = members[0].key
                     found = {name[len(key) + 1 :]: (offset, size) for name, offset, size in members}
                     extension = next(extension for extension in IMAGES if extension in found)
@@ -89,12 +93,21 @@ def load(folder: Path, shards: Sequence[Shard]) -> Samples:
                     keys.append(key.encode())
                     tar.append(number)
                     form.append(IMAGES.index(extension))
-            except (ValueError, IndexError, StopIteration) as error:
+            except (ValueError, IndexError, StopIteration, OverflowError) as error:
                 raise ValueError(f"{index} is no index of images; run: medsass verify {folder}") from error
             if len(keys) - before != shards[number].samples:
                 raise ValueError(
                     f"{index} names {len(keys) - before} samples, but the manifest says {shards[number].samples}; "
                     f"run: medsass verify {folder}"
                 )
+            if not data.startswith(b"v1.2 %d\n" % shards[number].samples):
+                raise ValueError(
+                    f"{index}: its first line does not say that it has {shards[number].samples} samples; run: medsass verify {folder}"
+                )
     spans = {what: np.array(column, np.int64).reshape(-1, 2) for what, column in columns.items()}
-    return Samples(folder, tars, np.array(keys, np.bytes_), np.array(tar, np.int32), np.array(form, np.uint8), spans)
+    samples = Samples(folder, tars, np.array(keys, np.bytes_), np.array(tar, np.int32), np.array(form, np.uint8), spans)
+    ends = np.array([shard.bytes for shard in shards], np.int64)[samples.tar]
+    for span in spans.values():
+        if (beyond := np.flatnonzero(span[:, 0] > ends - span[:, 1])).size:  # a sum could be too large for 64 bits
+            raise samples.damaged(int(beyond[0]), "lies beyond the end of the tar file, as its index says")
+    return samples

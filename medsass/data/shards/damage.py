@@ -16,6 +16,7 @@ from typing import IO
 
 import numpy as np
 
+from medsass import files
 from medsass.data.shards import manifest, tar
 from medsass.data.shards.contents import Contents, Tally
 from medsass.data.shards.tar import BLOCK, Checksums, Member, Shard
@@ -101,7 +102,7 @@ def find(
         side = path.with_suffix(suffix)
         try:
             if side.is_file():
-                held[suffix] = side.read_bytes()
+                held[suffix] = files.read(side, shard.most)
             else:
                 beside.append(Problem(side.name, "is missing", remedy))
         except OSError as error:

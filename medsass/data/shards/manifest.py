@@ -154,7 +154,7 @@ def is_sealed(folder: Path, manifest: Manifest) -> bool:
     """Return whether the seal of a manifest fits: a SHA-256 of all else in its file, which the program that wrote the tar files has
     set. Then tar files and indexes of the right SHA-256 hold what the manifest says.
     """
-    unsealed = (folder / NAME).read_bytes().replace(manifest.seal.encode(), b"", 1)
+    unsealed = files.read(folder / NAME).replace(manifest.seal.encode(), b"", 1)
     return bool(manifest.seal) and _sha256(unsealed) == manifest.seal
 
 
@@ -184,7 +184,7 @@ def read(folder: Path) -> Manifest:
         raise FileNotFoundError(
             f"{path} is missing: {folder} is not a finished shard folder; make one with: medsass shard SOURCE {folder}"
         )
-    return parse(path.read_bytes(), path)
+    return parse(files.read(path), path)
 
 
 def parse(data: bytes, path: Path) -> Manifest:
@@ -194,7 +194,11 @@ def parse(data: bytes, path: Path) -> Manifest:
         if b'"format":' not in data:  # its default is for manifests that are being made
             raise ValueError("it does not say its format")
         # Not a rule of Split: a dry run counts images before there are shards.
+        if not manifest.splits:
+            raise ValueError("it names no split, and so no image")
         for name, split in manifest.splits.items():
+            if not split.samples:
+                raise ValueError(f"split '{name}' holds no sample")
             if split.samples != (held := sum(shard.samples for shard in split.shards)):
                 raise ValueError(f"split '{name}' says {split.samples} samples, but its shards hold {held}")
     except ValueError as error:
@@ -223,7 +227,7 @@ def check(folder: Path, manifest: Manifest) -> None:
         if size != shard.bytes:
             cut = ""
             with suppress(OSError, ValueError):  # a damaged index names no sample
-                index = tar.read_index(path.with_suffix(tar.INDEX).read_text("utf-8"))
+                index = tar.read_index(files.read(path.with_suffix(tar.INDEX), shard.most).decode())
                 ends = ((members[-1].key, members[-1].offset + members[-1].size) for members in index)
                 cut = next((f" (cut off at sample {key})" for key, end in ends if end > size), "")
             raise ValueError(

@@ -27,7 +27,7 @@ def load(folder: Path) -> Manifest:
         return manifest.load(folder)
     path = folder / manifest.NAME
     with one_line(path):
-        data = path.read_bytes()
+        data = files.read(path)
     found = manifest.parse(data, path)
     manifest.check(folder, found)
     return found

@@ -49,6 +49,11 @@ class Shard:
     sha256: str
     index: str = ""
 
+    @property
+    def most(self) -> int:
+        """The bytes that its index may have; the smallest sample takes 1 KiB of a tar, and its line is shorter than that."""
+        return min(1024 * (self.samples + 1), max(self.bytes, 1024), 1 << 30)
+
 
 class Member(NamedTuple):
     """A file in a tar: its name, and where its data starts and how long it is, in bytes."""

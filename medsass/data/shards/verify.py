@@ -91,7 +91,7 @@ def _counts(name: str, split: Split, counted: Counter[tuple[str, ...]], covered:
 def _beside(folder: Path, stated: Manifest, stems: set[str]) -> Iterator[Problem]:
     """Find what is wrong with `rejected.jsonl`, and files of medsass that belong to none of the tar files `stems`."""
     path = folder / manifest.REJECTED
-    lines = path.read_bytes().count(b"\n") if path.is_file() else None
+    lines = files.read(path, 1 << 30).count(b"\n") if path.is_file() else None
     if lines is None and stated.rejected:
         yield Problem(path.name, f"is missing, but the manifest says that it has {stated.rejected} lines", SIDE)
     elif lines is not None and lines != stated.rejected:
