@@ -68,6 +68,15 @@ def check_json(kind: type[T], data: bytes) -> T:
     return made
 
 
+def check_python(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Make a `kind` of values, as `check` does of a table."""
+    try:
+        made: T = _adapter(kind).validate_python(dict(values))  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ValueError(explain(error, kind)) from error
+    return made
+
+
 def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] | None = None) -> str:
     """Say in one line which rule was broken, and the value seen: an unknown key, else the first error.
 

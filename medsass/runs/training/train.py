@@ -94,7 +94,7 @@ class _Run:
                 self._raise_accumulate()
             ranks.first_alone(lambda: run_directory.create(self.config, self._facts()))
         if self.saved:
-            self.trainer.load(self.saved)
+            self.trainer.load({"history": None, **self.saved})  # which is refused
         self.history: list[dict[str, Any]] = self.saved["history"] if self.saved else []
         self.checked_at, self.agree_every = monotonic(), _AGREE[where] if ranks.world > 1 else 1
         self.saved_at, self.save_at = (self.trainer.epoch, self.trainer.done), monotonic() + 60 * config.save_every

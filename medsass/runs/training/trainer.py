@@ -25,6 +25,7 @@ from medsass.methods.method import Method, Outcome
 from medsass.runs import device
 from medsass.runs.distributed import Ranks
 from medsass.runs.scoring import metrics
+from medsass.runs.training import saved as saved_state
 from medsass.runs.training.meter import Meter
 from medsass.runs.training.step import Step, uncompiled
 
@@ -112,6 +113,13 @@ class Trainer:
         if "means" not in saved:
             raise ValueError(
                 f"{self.config.run} was trained by an older version, which kept less; start it anew with --overwrite"
+            )
+        problem = saved_state.problem(
+            saved, self.method.state_dict(), self.step.optimizer, self.step.scaler.state_dict()
+        )
+        if problem:
+            raise ValueError(
+                f"{self.config.run}: its last checkpoint cannot be resumed ({problem}); start it anew with --overwrite"
             )
         self.method.load_state_dict(saved["model"])
         self.step.optimizer.load_state_dict(saved["optimizer"])

@@ -24,7 +24,7 @@ from medsass.runs.training import train as module
 from medsass.runs.training.train import train
 from medsass.runs.training.trainer import Trainer
 from tests.conftest import tiny
-from tests.support import trainings
+from tests.support import built, trainings
 from tests.support.trainings import FILES
 
 pytestmark = pytest.mark.usefixtures("light_file")
@@ -193,17 +193,9 @@ def test_cuda_without_a_gpu_says_so(shards: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_split_is_answered_with_those_that_exist(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(
-        json.dumps(
-            {
-                "format": manifest.FORMAT,
-                "recipe": {"name": "some", "polarity": "auto"},
-                "splits": {"val": {}, "test": {}},
-            }
-        )
-    )
+    shards = built.build(tmp_path / "shards", splits={"val": 2, "test": 2})
     with pytest.raises(ValueError, match=r"split 'train'.*val, test"):
-        train(tiny(tmp_path, tmp_path / "run"))
+        train(tiny(shards, tmp_path / "run"))
 
 
 def test_the_slices_of_a_single_volume_train_a_network_without_a_split_to_validate_on(tmp_path: Path) -> None:
