@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from medsass import __version__, errors, foreign, parameters
 from medsass import config as configs
 from medsass.config import schema
+from medsass.text import printable
 
 C = TypeVar("C")
 
@@ -35,19 +36,27 @@ class OneLine(click.Group):
             return super().invoke(ctx)
         except errors.Stopped as stop:
             if str(stop):
-                click.echo(stop, err=True)
+                click.echo(printable(str(stop)), err=True)
             ctx.exit(0)
         except errors.ElsewhereError:
             ctx.exit(2)
         except KeyboardInterrupt as stop:
-            click.echo(f"medsass: {errors.interrupted(stop, ctx.invoked_subcommand or '')}", err=True)
+            say(errors.interrupted(stop, ctx.invoked_subcommand or ""))
             ctx.exit(130)
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            raise
         except Exception as error:
             text = errors.line(error, ctx.invoked_subcommand or "")
             if text is None or os.environ.get("MEDSASS_TRACE") == "1":
                 raise
-            click.echo(f"medsass: {text}", err=True)
+            say(text)
             ctx.exit(2)
+
+
+def say(text: object) -> None:
+    """Print a line on stderr."""
+    click.echo(printable(f"medsass: {text}"), err=True)
 
 
 @click.group(
@@ -96,9 +105,11 @@ def _complete(ctx: click.Context, values: dict[str, Any]) -> dict[str, Any]:
         return values
     from medsass.runs import run_directory
 
-    old, _ = run_directory.stored(values["run"])
     given = {name for name in values if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    return {name: value if name in given else getattr(old, name) for name, value in values.items()}
+    old, note = run_directory.resumed(values["run"], given)
+    if note and os.environ.get("RANK", "0") == "0":  # torchrun starts several
+        say(note)
+    return {name: value if name in given else old[name] for name, value in values.items()}
 
 
 def _read_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -233,7 +244,7 @@ def predict(config: configs.PredictConfig, found: Any) -> None:
 def _report(problems: Sequence[object]) -> None:
     """Print the problems, and end with exit code 2 if there are any."""
     for problem in problems:
-        click.echo(f"medsass: {problem}", err=True)
+        say(problem)
     if problems:
         raise click.exceptions.Exit(2)
 

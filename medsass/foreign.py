@@ -18,9 +18,12 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TextIO
 
+from medsass.text import printable
+
 _NAMES = {"PIL": "Pillow", "cv2": "OpenCV", "nvidia": "DALI", "PNG": "libpng"}
 _PLACE = re.compile(r"/(?:site|dist)-packages/(\w+)")
 _OURS = os.path.dirname(__file__)  # noqa: PTH120 - compared with the text of a path
+_COLOURS = re.compile(rb"\x1b\[[\d;]*m")
 _SHOWN = 200  # characters of a first message
 _END = b"\0medsass\0"  # the line after which the sieve reports
 # The library and the message of a line on stderr.
@@ -75,7 +78,7 @@ class Counts:
     def lines(self) -> list[str]:
         """Return what a user reads of each library."""
         return [
-            f"{name}: {count} message{'s' * (count > 1)} (first: {' '.join(first.split()):.{_SHOWN}})"
+            printable(f"{name}: {count} message{'s' * (count > 1)} (first: {' '.join(first.split()):.{_SHOWN}})")
             for name, (count, first) in self._held.items()
         ]
 
@@ -101,7 +104,7 @@ class _Listener(logging.Handler):
     ) -> None:
         """Replace `warnings.showwarning`; our own warnings are printed."""
         if filename.startswith(_OURS):
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            print(printable(f"warning: {message}"), file=sys.stderr, flush=True)
             return
         found = _PLACE.search(filename)
         self._hear(found[1] if found else "Python", str(message))
@@ -223,5 +226,10 @@ def _sieve(source: int, doing: int) -> None:
             elif found := next(((match[2], name) for form, name in _LINES if (match := form.match(line))), None):
                 counts.add(found[1], found[0].decode(errors="replace"))
             elif line:
-                os.write(2, line + b"\n")
-    os.write(2, rest + b"\n" * bool(rest) + "".join(f"{text}\n" for text in counts.lines()).encode())
+                os.write(2, _plain(line))
+    os.write(2, _plain(rest) * bool(rest) + "".join(f"{text}\n" for text in counts.lines()).encode())
+
+
+def _plain(line: bytes) -> bytes:
+    """Return a line as a terminal may show it, whatever file names it quotes."""
+    return printable(_COLOURS.sub(b"", line).decode(errors="replace").expandtabs()).encode() + b"\n"

@@ -7,7 +7,7 @@ import unicodedata
 
 _JOINERS = "\u200c\u200d"  # invisible, and part of words in Persian, Hindi and others
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet takes for one
-_MARKDOWN = re.compile(r"[\\`*_\[\]{}<>#|~$!&]|(?<=:)//|(?<=www)\.")
+_MARKDOWN = re.compile(r"[\\`*<|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w)|&(?=#|\w+;)")
 
 
 def printable(text: str) -> str:
@@ -35,9 +35,5 @@ def cell(value: object) -> object:
 
 
 def markdown(value: object) -> str:
-    """Return a value as text for one line of Markdown: no markup, HTML, links or breaks in it."""
-    return _MARKDOWN.sub(lambda found: "&#47;&#47;" if found[0] == "//" else f"\\{found[0]}", printable(_line(value)))
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())
+    """Return a value as text within a line of Markdown: no markup, no HTML, no disguised links."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(" ".join(str(value).split())))

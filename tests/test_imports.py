@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
-    {"temporary"},
-    {"bundled", "doctor", "errors", "files", "foreign", "text"},
+    {"temporary", "text"},
+    {"bundled", "doctor", "errors", "files", "foreign"},
     {"config", "parameters"},
     PILLARS,
     {"methods"},

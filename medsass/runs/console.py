@@ -6,17 +6,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from medsass.text import printable
+
 # Tables in a log are not folded at the 80 columns that rich takes for one.
 _WIDTH = None if "COLUMNS" in os.environ or (sys.stdout and sys.stdout.isatty()) else 160
 
-out = Console(highlight=False, soft_wrap=True, markup=False, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+class _Console(Console):
+    """A console on which text is shown and never obeyed: no control characters, no markup."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `Console.print` does, each text in one line."""
+        super().print(*(printable(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+out = _Console(highlight=False, soft_wrap=True, markup=False, width=_WIDTH)
+err = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 EVERY = 30.0  # seconds between the lines of progress in a log
 _shown: list["Bar"] = []  # the bar on the terminal
@@ -65,7 +77,7 @@ class Bar:
     def line(self) -> str:
         """Return "shard: 1,200 of 5,000 images, 310 images/s, 12 s left"."""
         if not (self.done or self.total):
-            return f"{self.title}: starting"
+            return printable(f"{self.title}: starting")
         speed, total = self.speed, f" of {self.total:,}" if self.total else ""
         parts = [f"{self.title}: {self.done:,}{total} {self.unit}", self.remark]
         if speed:
@@ -73,7 +85,7 @@ class Bar:
             parts.append(each if speed < 0.1 else f"{speed:,.{0 if speed >= 10 else 2}f} {self.unit}/s")
         if speed and self.total:
             parts.append(f"{duration(max(0, self.total - self.done) / speed)} left")
-        return ", ".join(filter(None, parts))
+        return printable(", ".join(filter(None, parts)))
 
 
 def duration(seconds: float) -> str:
@@ -129,11 +141,11 @@ def _live(bar: Bar) -> Iterator[None]:
         TextColumn("{task.fields[remark]}", markup=False),
     )
     with Progress(*columns, console=err, transient=True) as live:
-        task = live.add_task(bar.title, total=bar.total, rate="", remark="")
+        task = live.add_task(printable(bar.title), total=bar.total, rate="", remark="")
 
         def change() -> None:
             rate = f"{bar.speed:,.0f} {bar.unit}/s"
-            live.update(task, completed=bar.done, total=bar.total, rate=rate, remark=bar.remark)
+            live.update(task, completed=bar.done, total=bar.total, rate=rate, remark=printable(bar.remark))
 
         bar.changed = change
         _shown.append(bar)
@@ -151,7 +163,9 @@ def table(columns: list[str], rows: list[list[str]], long: int | None = None) ->
     result = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for index, column in enumerate(columns):
         left = index in (0, long)
-        result.add_column(column, justify="left" if left else "right", no_wrap=index != long, overflow="fold")
+        result.add_column(
+            printable(column), justify="left" if left else "right", no_wrap=index != long, overflow="fold"
+        )
     for row in rows:
-        result.add_row(*map(Text, row))
+        result.add_row(*(Text(printable(item)) for item in row))
     return result

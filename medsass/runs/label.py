@@ -21,6 +21,7 @@ from medsass.labels import Labeler
 from medsass.labels.cuda import Labels
 from medsass.runs import console, device, preflight
 from medsass.runs.image_files import CSV, Item
+from medsass.text import cell
 
 _COLUMNS = ("mask", "source", "frame", "width", "height", "threshold", "separability", "foreground")
 
@@ -72,7 +73,7 @@ def label(config: LabelConfig, found: tuple[Manifest | None, list[Item]] | None 
                 name = item.mask.relative_to(config.out).as_posix()
                 rows.append((name, item.name, file.indices[frame], *size, *measured))
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([_COLUMNS, *rows])
+    csv.writer(text).writerows([_COLUMNS, *([cell(value) for value in row] for row in rows)])
     files.write(config.out / CSV, text.getvalue())
     console.out.print(
         f"{len({row[0] for row in rows})} masks and {CSV} in {config.out} ({config.method}, foreground {polarity})"

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -25,6 +25,9 @@ _OURS = {CONFIG, METRICS, TENSORBOARD, LAST, BEST, WEIGHTS, PROGRESS, SAMPLES, P
 # Options that may differ when a run is resumed.
 _FREE = {"run", "shards", "resume", "overwrite", "device", "threads", "compile", "graphs", "cache", "save_every"}
 _FREE |= {"profile", "wandb", "auto_batch"}
+# Options that send something, read elsewhere or fill memory and disk: a run may be somebody else's, so that its files do not
+# set them.
+_GIVEN = ("wandb", "init", "cache", "profile")
 
 
 @dataclass(frozen=True, config=schema.CLOSED)
@@ -61,7 +64,7 @@ class Facts(Reading):
     segments: bool = True
     labels_read: bool | None = None
     init: Origin | None = None
-    regime: dict[str, Any] | None = None
+    regime: dict[str, bool | int | float | str | list[float] | None] | None = None
     precision: Arithmetic | None = None
     tile: NonNegativeInt = 0
     level: NonNegativeInt = 0
@@ -131,12 +134,12 @@ def stored(run: Path) -> tuple[TrainConfig, Facts]:
             f"{path} is missing: {run} is not a run directory; make one with: medsass train SHARDS {run}"
         )
     try:
-        content = schema.check_json(_Content, path.read_bytes())
+        content = schema.check_json(_Content, files.read(path))
         known = {item.name for item in fields(TrainConfig)}  # options come and go from version to version
         values = {name: value for name, value in content.train.items() if name in known}
         for name in {"shards", "run", "init"} & values.keys():
             if isinstance(values[name], str):
-                values[name] = _place(values[name])
+                values[name] = Path(values[name])  # also an address: to open some is to send something
             elif name != "init" or values[name] is not None:
                 raise ValueError(f"--{name} must be a path; got {values[name]!r}")
         old = TrainConfig(**{**values, "resume": False, "overwrite": False})
@@ -147,11 +150,23 @@ def stored(run: Path) -> tuple[TrainConfig, Facts]:
     return old, content
 
 
-def _place(text: str) -> Path:
-    try:
-        return files.location(text)
-    except ImportError:  # evaluate and predict do not need the shards of the training
-        return Path(text)
+def resumed(run: Path, given: Collection[str]) -> tuple[dict[str, Any], str]:
+    """Return the options with which a run is resumed where the user does not give others, and what to tell the user: which of
+    `_GIVEN` the run had, that are not among those `given` and have their defaults.
+    """
+    old, _ = stored(run)
+    defaults = {item.name: item.default for item in fields(old) if item.name in _GIVEN}
+    begun = {"init"} if (run / LAST).is_file() else set()  # whose weights the checkpoint replaces
+    dropped = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, default in defaults.items()
+        if name not in {*given, *begun} and (value := getattr(old, name)) != default
+    ]
+    note = ""
+    if dropped:
+        them = f"{'it' if len(dropped) == 1 else 'them'}"
+        note = f"{run} had {' '.join(dropped)}: not taken from its files; give {them} again to go on with {them}"
+    return {**{item.name: getattr(old, item.name) for item in fields(old)}, **defaults}, note
 
 
 def check_weights(run: Path) -> tuple[TrainConfig, Facts]:
@@ -165,7 +180,8 @@ def check_weights(run: Path) -> tuple[TrainConfig, Facts]:
 def check_resume(cfg: TrainConfig, facts: Facts | None = None) -> None:
     """Raise `ValueError` naming each option of `cfg` and each of the `facts`, if known, that differs from the stored run."""
     old, old_facts = stored(cfg.run)
-    names = [item.name for item in fields(cfg) if item.name not in _FREE]
+    begun = {"init"} if cfg.init is None and (cfg.run / LAST).is_file() else set()
+    names = [item.name for item in fields(cfg) if item.name not in {*_FREE, *begun}]
     pairs: dict[str, tuple[Any, Any]] = {name: (getattr(old, name), getattr(cfg, name)) for name in names}
     names = [item.name for item in fields(facts) if item.name != "medsass"] if facts else []
     pairs |= {name: (getattr(old_facts, name), getattr(facts, name)) for name in names}

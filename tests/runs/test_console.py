@@ -91,3 +91,24 @@ def test_a_terminal_shows_the_outer_bar_alone(monkeypatch: pytest.MonkeyPatch) -
     assert "linear head" in shown
     assert "features" not in shown
     assert console._shown == []
+
+
+def test_names_on_a_terminal_are_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "\x1b[2J\u202e[red]a\nmedsass: all is well"
+    shown = r"\x1b[2J\u202e[red]a\nmedsass: all is well"
+    for terminal in (True, False):
+        stream = io.StringIO()
+        made = console._Console(file=stream, force_terminal=terminal, no_color=True, markup=False, soft_wrap=True)
+        made.print(name)
+        made.print(console.table([name], [[name]]))
+        monkeypatch.setattr(console, "err", made)
+        with console.progress(name) as bar:
+            bar.reach(1, 2, name)
+            if terminal:
+                made.print("x")  # draws the bar
+        text = stream.getvalue()
+        assert text.count(shown) >= 3
+        assert "\x1b[2J" not in text
+        assert "\u202e" not in text
+        assert "\nmedsass" not in text
+    assert Bar(name, None, "images").line() == f"{shown}: starting"

@@ -212,3 +212,11 @@ def test_broken_files_and_links_are_reported_and_not_labelled(tmp_path: Path) ->
     assert lost[0].name == "lost.jpg"
     assert "No such file" in lost[1]
     assert [row["source"] for row in _rows(tmp_path / "out")] == ["good.jpg"]
+
+
+def test_names_that_a_spreadsheet_would_compute_stand_behind_an_apostrophe(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "in" / "=1+1.png")
+    label(LabelConfig(tmp_path / "in", tmp_path / "out", device="cpu"))
+    (row,) = _rows(tmp_path / "out")
+    assert (row["mask"], row["source"], row["width"]) == ("'=1+1.png", "'=1+1.png", "8")

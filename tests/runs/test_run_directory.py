@@ -190,16 +190,16 @@ def test_the_facts_of_the_shards_come_back(tmp_path: Path) -> None:
     assert OF_SHARDS.items() <= plain(run_directory.stored(config.run)[1]).items()
 
 
-def test_an_address_comes_back_as_one(tmp_path: Path) -> None:
+def test_an_address_is_stored_and_not_opened_when_it_is_read(tmp_path: Path) -> None:
     pytest.importorskip("upath")
     address = files.location("memory://folder/of shards")
     config = tiny(address, tmp_path / "run")
     run_directory.create(config, FACTS)
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["train"]["shards"] == "memory://folder/of shards"
-    old, _ = run_directory.stored(config.run)
-    assert old == config
-    assert not files.is_local(old.shards)
+    content["train"]["shards"] = "sftp://attacker.example/x"  # opened as soon as it is made a path
+    (tmp_path / "run" / "config.json").write_text(json.dumps(content))
+    assert files.is_local(run_directory.stored(config.run)[0].shards)
 
 
 def test_a_run_on_an_address_can_be_read_without_the_packages_for_it(

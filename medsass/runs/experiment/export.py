@@ -5,6 +5,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from medsass.text import cell, printable
+from medsass.text import markdown as escaped
+
 MARKS = "†‡§¶‖"  # of footnotes
 _NONE = "–"  # a missing value
 
@@ -52,10 +55,12 @@ def markdown(sheet: Sheet) -> str:
     for labels, values in sheet.rows:
         texts = [value.text if value else _NONE for value in values]
         bold = [f"**{text}**" if value and value.best else text for text, value in zip(texts, values, strict=True)]
-        rows.append([*labels, *bold])
-    table = ["| " + " | ".join(cells) + " |" for cells in ([*sheet.heads, *sheet.columns], rule, *rows)]
-    notes = [f"{note}\n" for note in sheet.notes]
-    return "\n".join([f"**Table {sheet.number}.** {sheet.caption}", "", *table, "", *notes])
+        rows.append([*map(escaped, labels), *bold])
+    table = [
+        "| " + " | ".join(cells) + " |" for cells in ([*map(escaped, (*sheet.heads, *sheet.columns))], rule, *rows)
+    ]
+    notes = [f"{escaped(note)}\n" for note in sheet.notes]
+    return "\n".join([f"**Table {sheet.number}.** {escaped(sheet.caption)}", "", *table, "", *notes])
 
 
 def csv(sheet: Sheet) -> str:
@@ -64,13 +69,13 @@ def csv(sheet: Sheet) -> str:
     """
     file = io.StringIO()
     out = writer.writer(file, lineterminator="\n")
-    out.writerow([*sheet.heads, "column", "mean", "standard deviation", "seeds"])
+    out.writerow([*map(cell, sheet.heads), "column", "mean", "standard deviation", "seeds"])
     for labels, values in sheet.rows:
         for column, value in zip(sheet.columns, values, strict=True):
             if value:
                 deviation = "" if value.deviation is None else value.deviation
                 texts = [text.rstrip(MARKS) for text in (*labels, column)]
-                out.writerow([*texts, value.mean, deviation, value.seeds or ""])
+                out.writerow([*map(cell, texts), value.mean, deviation, value.seeds or ""])
     return file.getvalue()
 
 
@@ -82,11 +87,16 @@ def latex(sheet: Sheet) -> str:
         bold = [
             rf"\textbf{{{text}}}" if value and value.best else text for text, value in zip(texts, values, strict=True)
         ]
-        rows.append([*(label.translate(_LATEX) for label in labels), *bold])
-    heads = [head.translate(_LATEX) for head in (*sheet.heads, *sheet.columns)]
+        rows.append([*(_tex(label) for label in labels), *bold])
+    heads = [_tex(head) for head in (*sheet.heads, *sheet.columns)]
     columns = "l" * len(sheet.heads) + "r" * len(sheet.columns)
     body = [" & ".join(cells) + r" \\" for cells in (heads, *rows)]
-    notes = [rf"\par\footnotesize {note.translate(_LATEX)}" for note in sheet.notes]
-    caption = rf"\caption{{{sheet.caption.translate(_LATEX)}}}"
+    notes = [rf"\par\footnotesize {_tex(note)}" for note in sheet.notes]
+    caption = rf"\caption{{{_tex(sheet.caption)}}}"
     begin = [r"\begin{table}", r"\centering", caption, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", body[0]]
     return "\n".join([*begin, r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+
+
+def _tex(text: str) -> str:
+    """Return text for one line of LaTeX; no command in it is obeyed."""
+    return printable(" ".join(text.split())).translate(_LATEX)

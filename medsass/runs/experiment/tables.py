@@ -12,6 +12,7 @@ from medsass.runs.experiment import aggregate, export
 from medsass.runs.experiment.aggregate import CNN, VIT, Line, Table
 from medsass.runs.experiment.export import Sheet
 from medsass.runs.experiment.grid import Grid
+from medsass.text import markdown
 
 SCORES, TABLES, ALL = "scores", "tables", "tables.md"
 
@@ -82,5 +83,5 @@ def write(chosen: Grid, scores: Sequence[Mapping[str, Any]], folder: Path) -> li
             files.write(folder / TABLES / f"table-{sheet.number}.{suffix}", text(sheet))
     figures = sorted(folder.glob("figures/figure-*.png"), key=lambda path: int(path.stem.removeprefix("figure-")))
     pictures = [f"![{path.stem}](figures/{path.name})\n" for path in figures]
-    files.write(folder / ALL, "\n".join([f"# {chosen.title}\n", *map(export.markdown, sheets), *pictures]))
+    files.write(folder / ALL, "\n".join([f"# {markdown(chosen.title)}\n", *map(export.markdown, sheets), *pictures]))
     return sheets

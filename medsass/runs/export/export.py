@@ -6,14 +6,36 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
 from medsass import files
-from medsass.config import ExportConfig
+from medsass.config import ExportConfig, schema
 from medsass.models import checkpoint
 from medsass.models.export import FORMS, file_name
 from medsass.models.parity import BATCHES, RunModel
 from medsass.runs import console, preflight, run_directory
 from medsass.runs.export import model_card
 from medsass.runs.preflight import Trained
+
+
+@with_config(ConfigDict(strict=True, extra="forbid"))
+class _File(TypedDict):
+    file: str
+    bytes: int
+    library: str
+    lines: list[str]
+    note: str
+    difference: float
+    scale: float
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class _Card(TypedDict):
+    """What is read of an older card."""
+
+    weights_sha256: str
+    files: dict[str, _File]
 
 
 def export(config: ExportConfig, found: Trained | None = None) -> list[Path]:
@@ -30,7 +52,8 @@ def export(config: ExportConfig, found: Trained | None = None) -> list[Path]:
     path = config.run / run_directory.WEIGHTS
     load = checkpoint.load_model if facts.keeps == "network" else checkpoint.load_encoder
     kept = RunModel(trained.model, trained.size, load(path, trained.model), facts.keeps == "encoder")
-    weights = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as held:
+        weights = hashlib.file_digest(held, "sha256").hexdigest()
     file = folder / file_name(config.format, kept.kind)
     old = _old(folder)
     same = old.get("weights_sha256") == weights
@@ -65,8 +88,15 @@ def export(config: ExportConfig, found: Trained | None = None) -> list[Path]:
 def _old(folder: Path) -> dict[str, Any]:
     """The folder's card, without files that are gone; empty where there is none that this module wrote."""
     try:
-        old = json.loads((folder / model_card.JSON).read_text("utf-8"))
-        there = {form: item for form, item in old["files"].items() if (folder / item["file"]).is_file()}
-        return {**old, "files": there}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        old = schema.check_json(_Card, files.read(folder / model_card.JSON))
+    except (OSError, ValueError):
         return {}
+    names = {form: {file_name(form, kind) for kind in ("network", "encoder")} for form in FORMS}
+    there = {
+        form: item
+        for form, item in old["files"].items()
+        if item["file"] in names.get(form, ())
+        and (folder / item["file"]).is_file()
+        and "`" not in "".join(item["lines"])
+    }
+    return {**old, "files": there}

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from medsass import __version__
-from medsass.config import TrainConfig
-from medsass.data.shards import remote
+from medsass import __version__, files
+from medsass.config import TrainConfig, schema
+from medsass.data.shards import manifest
 from medsass.models import checkpoint, network
 from medsass.models.parity import RunModel
 from medsass.runs import run_directory
 from medsass.runs.run_directory import Facts
 from medsass.runs.scoring import metrics
+from medsass.text import markdown as escaped
 
 JSON, MARKDOWN = "card.json", "README.md"
 
@@ -61,11 +62,11 @@ def markdown(card: dict[str, Any]) -> str:
     """Return the card as text, with the header that Hugging Face reads."""
     training, data, given, keeps = card["training"], card["data"], card["input"], card["model"]["keeps"]
     article = "an" if keeps[0] in "aeiou" else "a"
-    title = f"# {card['model']['name']}: {article} {keeps} trained by {training['method']} on {data['title']}"
+    title = f"# {card['model']['name']}: {article} {keeps} trained by {training['method']} on {escaped(data['title'])}"
     parts = [
         f"---\n{_header(card)}---",
         title,
-        "## Limits\n\n" + "\n".join(f"- {sentence}" for sentence in card["limits"]),
+        "## Limits\n\n" + "\n".join(f"- {escaped(sentence)}" for sentence in card["limits"]),
         "## Input\n\n" + _table(given) + "\n\nFrom a file to `images`:\n\n" + _preprocessing(given),
         *(_section(form, item) for form, item in card["files"].items()),
         "## Scores\n\n" + _score_table(card["scores"]),
@@ -81,7 +82,7 @@ def _data(trained: TrainConfig, facts: Facts) -> dict[str, Any]:
     known = {"shards": trained.shards.name, "manifest sha256": facts.shards_sha256}
     state = ""
     try:
-        dataset = remote.load(trained.shards)
+        dataset = manifest.load(trained.shards)  # an address stays unopened: the run may be somebody else's
         if dataset.sha256 != facts.shards_sha256:
             state = "the shards there now are not those of the training"
     except (OSError, ValueError, ImportError):
@@ -96,10 +97,10 @@ def _data(trained: TrainConfig, facts: Facts) -> dict[str, Any]:
 
 def _training(run: Path, trained: TrainConfig, facts: Facts) -> dict[str, Any]:
     lines = run / run_directory.METRICS
-    history = [json.loads(line) for line in lines.read_text("utf-8").splitlines()] if lines.is_file() else []
+    done = files.read(lines).count(b"\n") if lines.is_file() else 0
     try:
-        best = checkpoint.load(run / run_directory.BEST)["epoch"]
-    except (OSError, ValueError, KeyError):
+        best: int | str = int(checkpoint.load(run / run_directory.BEST)["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
         best = _UNKNOWN  # the weights are there all the same
     init = facts.init
     labels = f"{trained.labels} pseudo-labels" + (f" refined by {trained.refine}" if trained.refine else "")
@@ -116,7 +117,7 @@ def _training(run: Path, trained: TrainConfig, facts: Facts) -> dict[str, Any]:
         "labels had a part": facts.labels_read,
         "seed": trained.seed,
         "epochs": trained.epochs,
-        "epochs done": len(history) or _UNKNOWN,
+        "epochs done": done or _UNKNOWN,
         "best epoch": best,
         "batch size": trained.batch_size,
         "device": facts.device,
@@ -147,9 +148,10 @@ def _scores(run: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        scores: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        scores: dict[str, Any] = schema.parse_json(files.read(path))
         for column in _columns(scores).values():
-            [float(column[name]) for name in metrics.SCORES]
+            if not all(isinstance(column[name], (int, float)) for name in metrics.SCORES):
+                raise TypeError("a score is no number")
         return {**scores, "images": int(scores["images"]), "split": str(scores["split"])}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
@@ -161,7 +163,7 @@ def _scores(run: Path) -> dict[str, Any] | None:
 def _columns(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The run's scores, and beside them those of the trivial answers."""
     others = {"bare labels": scores.get("labels"), "foreground everywhere": scores.get("everything")}
-    return {scores.get("protocol", "network"): scores, **{name: item for name, item in others.items() if item}}
+    return {str(scores.get("protocol", "network")): scores, **{name: item for name, item in others.items() if item}}
 
 
 def _limits(card: dict[str, Any]) -> list[str]:
@@ -233,16 +235,16 @@ def _section(form: str, item: dict[str, Any]) -> str:
     if any("logits" in line for line in item["lines"]):
         output = "`logits` above 0 are foreground."
     code = "\n".join(["```python", *item["lines"], "```"])
-    return f"## {item['file']} ({form})\n\n{code}\n\n{output} {item['note']} {check}"
+    return f"## {escaped(item['file'])} ({form})\n\n{code}\n\n{output} {_coded(item['note'])} {check}"
 
 
 def _score_table(scores: dict[str, Any] | None) -> str:
     if not scores:
         return "None: the run holds no scores.json, which `medsass evaluate RUN SHARDS --json RUN/scores.json` writes."
     columns = _columns(scores)
-    head = f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}\n"
+    head = f"| | {' | '.join(map(escaped, columns))} |\n|---|{'---|' * len(columns)}\n"
     rows = (f"| {name} | {' | '.join(f'{item[name]:.4f}' for item in columns.values())} |" for name in metrics.SCORES)
-    return f"{scores['images']} images of the split '{scores['split']}'.\n\n{head}" + "\n".join(rows)
+    return f"{scores['images']} images of the split '{escaped(scores['split'])}'.\n\n{head}" + "\n".join(rows)
 
 
 def _table(values: dict[str, Any]) -> str:
@@ -251,6 +253,12 @@ def _table(values: dict[str, Any]) -> str:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
         if value is not None:
-            cell = " ".join(str(value).split()).replace("|", "\\|")
-            rows.append(f"| {name} | {cell} |")
+            rows.append(f"| {escaped(name)} | {escaped(value)} |")
     return "\n".join(rows)
+
+
+def _coded(text: str) -> str:
+    """Escape text but for its `code`."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"\S.*\S|\S", lambda found: escaped(found[0]), part) for part in parts[::2]]
+    return "`".join(parts)

@@ -21,7 +21,7 @@ from PIL import Image
 from medsass import files
 from medsass.config import TrainConfig, plain
 from medsass.models import checkpoint
-from medsass.runs import figures, run_directory
+from medsass.runs import console, figures, run_directory
 
 _SAMPLES = 6
 
@@ -32,14 +32,7 @@ class Log:
     def __init__(self, config: TrainConfig, done: int) -> None:
         """Start anew, or after `done` epochs."""
         self._run = run = config.run
-        self._wandb = None
-        if config.wandb:
-            import wandb
-
-            name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]  # the same when it is resumed
-            self._wandb = wandb.init(
-                project=config.wandb, id=name, name=run.name, dir=str(run), config=plain(config), resume="allow"
-            )
+        self._wandb = _wandb(config) if config.wandb else None
         folder = run / run_directory.TENSORBOARD
         if not done:
             shutil.rmtree(folder, ignore_errors=True)
@@ -55,8 +48,7 @@ class Log:
         for name, value in line.items():
             self._board.add_scalar(name, value, line["epoch"])
         self._board.flush()
-        if self._wandb:
-            self._wandb.log(line, step=line["epoch"])
+        self._send(lambda wandb: wandb.log(line, step=line["epoch"]))
 
     def samples(self, path: Path, epoch: int) -> None:
         """Show the picture at `path`, if it exists."""
@@ -67,13 +59,42 @@ class Log:
         if self._wandb:
             import wandb
 
-            self._wandb.log({"samples": wandb.Image(str(path))}, step=epoch)
+            self._send(lambda to: to.log({"samples": wandb.Image(str(path))}, step=epoch))
 
     def close(self) -> None:
         """Write what is pending."""
         self._board.close()
-        if self._wandb:
-            self._wandb.finish()
+        self._send(lambda wandb: wandb.finish())
+
+    def _send(self, what: Callable[[Any], object]) -> None:
+        """Send something to Weights & Biases; where that fails, the training goes on without."""
+        try:
+            if self._wandb:
+                what(self._wandb)
+        except Exception as error:  # of the network, the server, the account
+            self._wandb = None
+            console.err.print(f"warning: --wandb: nothing more is sent ({_reason(error)}); the training goes on")
+
+
+def _wandb(config: TrainConfig) -> Any:
+    """Begin a run of Weights & Biases. Raises `ValueError` with the remedy for any error of theirs."""
+    import wandb
+
+    run = config.run
+    name = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]  # the same when it is resumed
+    try:
+        return wandb.init(
+            project=config.wandb, id=name, name=run.name, dir=str(run), config=plain(config), resume="allow"
+        )
+    except Exception as error:
+        raise ValueError(
+            f"--wandb {config.wandb}: Weights & Biases did not begin ({_reason(error)}); log in with: wandb login, check the "
+            "project's name and the network, set WANDB_MODE=offline, or drop --wandb; then go on with --resume"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
 
 
 class Writer(AbstractContextManager["Writer"]):

@@ -41,3 +41,14 @@ def test_latex_escapes_what_means_something_to_it() -> None:
 
 def test_csv_has_a_line_a_number() -> None:
     assert export.csv(SHEET).splitlines() == ["who,column,mean,standard deviation,seeds", "me,x,0.5,0.1,2"]
+
+
+def test_names_of_a_grid_are_text_in_every_form() -> None:
+    name, note = "=cmd|<b>x\x1b", "† \\input{/etc/passwd} [a](b)"
+    sheet = Sheet("1", note, ["dataset"], [name], [([name], [Value(0.5, None, 1)])], [note])
+    assert r"| =cmd\|\<b>x\x1b | 0.5000 |" in export.markdown(sheet).replace(r"\\x1b", r"\x1b")
+    assert r"\\input{/etc/passwd} [a\](b)" in export.markdown(sheet)
+    assert export.csv(sheet).splitlines()[1].startswith("'=cmd|<b>x\x1b,'=cmd|<b>x\x1b,0.5,")
+    text = export.latex(sheet)
+    assert r"\input" not in text
+    assert r"\textbackslash{}input\{/etc/passwd\}" in text

@@ -10,7 +10,7 @@ import yaml
 from medsass import __version__
 from medsass.config import ExportConfig
 from medsass.data.shards.manifest import load
-from medsass.runs.export.export import export
+from medsass.runs.export.export import _old, export
 from tests.runs.export.test_export import RECIPE, make_run, shard_folder
 
 SCORES = {"iou": 0.61, "iou_dataset": 0.62, "dice": 0.63, "precision": 0.64, "recall": 0.65, "accuracy": 0.66}
@@ -114,6 +114,45 @@ def test_shards_that_are_gone_or_others_now_are_not_described(tmp_path: Path, ch
     assert header["license"] == "unknown"
     assert header["datasets"] == ["shards-of-discs"]
     assert "licence is unknown" in text
+
+
+def test_words_of_a_recipe_are_text_in_the_card_and_its_header(tmp_path: Path) -> None:
+    run, evil = make_run(tmp_path), "x\n---\nlicense: mit\n# <script>a</script> [go](https://x) `b` \x1b[2J"
+    shard_folder(tmp_path / "shards-of-discs", title=evil, licence=evil, citation=evil, homepage=evil, name=evil)
+    config = json.loads((run / "config.json").read_text())
+    config["shards_sha256"] = load(tmp_path / "shards-of-discs").sha256
+    (run / "config.json").write_text(json.dumps(config))
+    _, header, text = card_of(run)
+    assert header["license"] == "other"
+    assert header["datasets"] == [evil]
+    assert [line for line in text.splitlines() if line.startswith(("---", "license:", "# "))] == text.splitlines()[1:2]
+    assert text.count(r"\<script>a\</script> [go\](https://x) \`b\`") == text.count("script>a") == 6
+    assert "\x1b" not in (run / "export" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("place", ["sftp://attacker.example/x", "http://127.0.0.1:9/x", "s3://bucket/x"])
+def test_an_address_in_the_files_of_a_run_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    run = make_run(tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    config["train"]["shards"] = place
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("medsass.files.location", lambda _: pytest.fail("opened"))
+    assert card_of(run)[0]["data"]["state"] == "not reachable when exported"
+
+
+@pytest.mark.parametrize("change", [{"lines": ["```"]}, {"file": "../../x"}, {"file": 7}, {"more": 1}, {"lines": "x"}])
+def test_an_older_card_is_taken_only_as_export_writes_it(tmp_path: Path, change: dict[str, Any]) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "x").touch()
+    card_of(run)
+    path = run / "export" / "card.json"
+    card = json.loads(path.read_text())
+    card["files"]["safetensors"] |= change
+    path.write_text(json.dumps(card))
+    assert _old(run / "export").get("files", {}) == {}
 
 
 def test_a_recipe_without_a_licence_leaves_it_unknown(tmp_path: Path) -> None:

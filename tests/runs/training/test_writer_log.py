@@ -1,8 +1,10 @@
 """The log of a training: metrics.jsonl, TensorBoard, Weights & Biases."""
 
 import json
+import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,40 @@ def test_weights_and_biases_runs_without_a_network(tmp_path: Path, run: Path, mo
         kept.samples(_picture(run / "samples.png"), 1)
     (found,) = (run / "wandb").glob("offline-run-*")
     assert list(found.glob("*.wandb"))
+
+
+class _Failing:
+    """A run of Weights & Biases whose server is away."""
+
+    def log(self, *_: object, **__: object) -> None:
+        raise ConnectionError("no route\nto \x1b[31mhost")
+
+    finish = log
+
+
+def test_a_server_that_is_away_ends_no_training(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub = SimpleNamespace(init=lambda **_: _Failing(), Image=str)
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    with closing(Log(tiny(tmp_path, run, wandb="project"), 0)) as kept:
+        kept.epoch(LINES[:1])
+        kept.samples(_picture(run / "samples.png"), 1)
+        kept.epoch(LINES[:2])
+    said = r"warning: --wandb: nothing more is sent (no route to \x1b[31mhost); the training goes on"
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_weights_and_biases_refuses_is_one_line(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("api_key not configured")  # theirs are RuntimeErrors of many names
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
+    with pytest.raises(ValueError, match=r"^--wandb project: .*\(api_key not configured\); log in with: wandb login"):
+        Log(tiny(tmp_path, run, wandb="project"), 0)
 
 
 def test_a_missing_package_is_named_with_its_extra(shards: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
