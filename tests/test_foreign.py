@@ -207,4 +207,4 @@ def test_names_in_messages_move_no_cursor(capsys: pytest.CaptureFixture[str]) ->
         logging.getLogger("pydicom").warning("odd \u202e tag")
     assert capsys.readouterr().err == "pydicom: 1 message (first: a\\x1b[2J.dcm: odd \\u202e tag)\n"
     program = "import os; from medsass import foreign\nwith foreign.caught(): os.write(2, b'\\x1b[31m\\x1b]0;t\\x07\\thi\\xff\\n')"
-    assert _run(program).stderr == "\\x1b]0;t\\x07 hi\N{REPLACEMENT CHARACTER}\n"
+    assert _run("-c", program).stderr == "\\x1b]0;t\\x07  hi\N{REPLACEMENT CHARACTER}\n"
