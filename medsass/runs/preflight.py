@@ -187,6 +187,8 @@ def export(config: ExportConfig) -> Trained:
     trained, facts = run_directory.check_weights(config.run)
     folder = config.out or config.run / run_directory.EXPORT
     run_directory.check_local(folder, "--out")
+    if not config.out:
+        files.refuse_links(folder)
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; --out must be a folder")
     if folder.resolve() == config.run.resolve():

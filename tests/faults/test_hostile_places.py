@@ -10,13 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from medsass.config import LabelConfig, ShardConfig
+from medsass.config import ExperimentConfig, ExportConfig, LabelConfig, ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.sharding.staging import opened
 from medsass.data.shards import manifest, remote
 from medsass.data.shards.verify import verify
-from medsass.runs import image_files, run_directory
+from medsass.runs import image_files, preflight, run_directory
+from medsass.runs.distributed import ALONE
+from medsass.runs.experiment.experiment import run_cell
+from medsass.runs.experiment.prepare import Task, prepare
 from medsass.runs.label import label
+from medsass.runs.training import profile
 from tests.conftest import facts, tiny
 from tests.support import built
 
@@ -186,3 +190,38 @@ def test_links_out_of_a_shard_folder_are_refused(shards: Path, tmp_path: Path, m
     assert any("is a symbolic link out of the folder" in str(problem) for problem in verify(shards))
     monkeypatch.setenv("MEDSASS_FOLLOW_LINKS", "1")
     remote.load(shards)
+
+
+def test_links_where_an_experiment_writes_are_refused(victim: Path, tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(
+        'methods = ["medsass"]\nmodels = ["unet-resnet18"]\n[datasets.some]\nshards = "shards"\n'
+    )
+    for name in ("logs", "shards"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "out").mkdir()
+        (tmp_path / name / "out" / name).symlink_to(victim)
+        with pytest.raises(FileExistsError, match=f"out/{name} is a symbolic link"):
+            prepare(ExperimentConfig(tmp_path / "grid.toml", tmp_path / name / "out"))
+    (tmp_path / "a.log").symlink_to(victim / "file")
+    task = Task(None, tiny(tmp_path, tmp_path / "run"), "", (), tmp_path / "s.json", tmp_path / "a.log", 0, "")  # type: ignore[arg-type]
+    with pytest.raises(FileExistsError, match=r"a\.log is a symbolic link"):
+        run_cell(task)
+    assert untouched(victim)
+
+
+def test_links_where_a_profile_or_an_export_is_written_are_refused(
+    victim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / profile.TRACE).symlink_to(victim / "file")
+    with (
+        pytest.raises(FileExistsError, match="is a symbolic link"),
+        profile.traced(tmp_path / "profile", "cpu", 9, ALONE),
+    ):
+        pass
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/export").symlink_to(victim)
+    monkeypatch.setattr(run_directory, "check_weights", lambda _: (tiny(tmp_path, tmp_path), facts()))
+    with pytest.raises(FileExistsError, match="run/export is a symbolic link"):
+        preflight.export(ExportConfig(tmp_path / "run"))
+    assert untouched(victim)

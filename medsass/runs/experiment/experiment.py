@@ -141,6 +141,7 @@ def run_cell(task: Task) -> str:
 
     Returns "", or the reason in one line where it failed.
     """
+    files.refuse_links(task.config.run, task.log)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
         try:

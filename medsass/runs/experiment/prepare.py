@@ -62,6 +62,7 @@ def prepare(config: ExperimentConfig) -> tuple[Grid, list[Task]]:
     Raises `OSError` or `ValueError` with the remedy.
     """
     run_directory.check_local(config.out, "OUT")
+    files.refuse_links(*(config.out.iterdir() if config.out.is_dir() else ()))
     chosen = grid.load(config.grid)
     if config.device == "cuda":
         from medsass.runs import device  # imports torch
@@ -93,6 +94,7 @@ def _shards(name: str, chosen: Grid, data: Path, config: ExperimentConfig) -> tu
         recipe = str(chosen.path.parent / dataset.recipe) if dataset.recipe.endswith(".toml") else dataset.recipe
         try:
             wanted = ShardConfig(source, folder, recipe or "folder", resume=True, **dataset.options)
+            files.refuse_links(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with console.progress(f"shard {name}") as bar:
                 shard.write(wanted, bar.reach)

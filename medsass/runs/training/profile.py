@@ -38,6 +38,7 @@ def traced(folder: Path | None, device: str, steps: int, ranks: Ranks) -> Iterat
     starts = [monotonic()]  # of each step, and the end of the last
     plan = schedule(wait=0, warmup=warm, active=active, repeat=1, skip_first=skip)
     folder.mkdir(parents=True, exist_ok=True)
+    files.refuse_links(*folder.iterdir())
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # keeps its notes from between the progress lines
 
     def write(profiler: Any) -> None:
