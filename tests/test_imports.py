@@ -13,7 +13,7 @@ PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
     {"temporary", "text"},
-    {"bundled", "doctor", "errors", "files", "foreign"},
+    {"budget", "bundled", "doctor", "errors", "files", "foreign"},
     {"config", "parameters"},
     PILLARS,
     {"methods"},

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from medsass.budget import ExceededError
 from medsass.errors import is_memory
 
 REMEDY = "copy it again, or save it anew by a program that opens it"
@@ -31,7 +32,7 @@ def readable() -> Iterator[None]:
     """
     try:
         yield
-    except (ImportError, MemoryError, UnreadableError):
+    except (ImportError, MemoryError, UnreadableError, ExceededError):
         raise
     except Exception as error:  # decoders raise whatever they stumble over
         if is_memory(error):

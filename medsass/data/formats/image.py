@@ -13,14 +13,18 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from medsass import budget
+from medsass.data.formats import geometry
 from medsass.data.formats.damage import DamagedError, UnreadableError
 from medsass.data.formats.geometry import Box
 
 MOST_PIXELS = 178_956_970  # of an image that is decoded whole: Pillow's own limit
+MOST_FRAMES = 1 << 20  # that are read of a file
 
 _BLOCK, _ACROSS = 1 << 21, 1 << 11  # pixels of a block of a streamed image, and its width, about
 _NONE = 1e-6  # of a pixel: what rounding may leave
 _CACHED = 2  # decoded frames: threads pass from one to the next at different times
+_COPIES = 3  # of the pixels, while they are decoded, turned and chosen from
 
 T = TypeVar("T")
 
@@ -88,14 +92,17 @@ class ImageFile(AbstractContextManager["ImageFile"]):
     counted: tuple[tuple[str, int], ...] = ()
 
     def __init__(
-        self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False
-    ) -> None:
+        self, height: int, width: int, colour: bool, dtype: np.dtype[Any], view: Selection, *, streams: bool = False,
+        samples: int = 0,
+    ) -> None:  # fmt: skip
+        """`samples` are the values of each pixel that are decoded, where they are more than those that are read."""
         if dtype.kind not in "uif":
             raise ValueError(f"pixels of type {dtype} are not supported; save them as integers or floats")
         if min(height, width) < 1:
             raise DamagedError(f"damaged: an image of {width}x{height} pixels")
+        self._each = max(samples, 3 if colour else 1) * dtype.itemsize * _COPIES  # bytes that reading takes for a pixel
         if not streams:
-            check_size(height, width)
+            check_size(height, width, self._each)
         self.height, self.width, self.colour, self.dtype = height, width, colour, dtype.newbyteorder("=")
         self.indices, self.frames, self.total, self.turn = range(1), 1, 1, 1
         self.level = view.level
@@ -126,7 +133,7 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         if min(box.y, box.x) < 0 or box.y + box.height > self.height or box.x + box.width > self.width:
             raise ValueError(f"{box} is not within the image of {self.width}x{self.height} pixels")
         if self.streams:
-            check_size(box.height, box.width)
+            check_size(box.height, box.width, self._each)
         return self._region(frame, box, self.level)
 
     def _select(self, view: Selection, total: int, *, animated: bool = False) -> str:
@@ -180,8 +187,8 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         low, high = self.padding or (np.nan, np.nan)
 
         def add(sums: NDArray[np.float64], pixels: NDArray[Any], box: Box) -> None:
-            part, top = _reduced(pixels, box.y, full[0], size[0])
-            part, left = _reduced(part.swapaxes(0, 1), box.x, full[1], size[1])
+            part, top = geometry.reduced(pixels, box.y, full[0], size[0])
+            part, left = geometry.reduced(part.swapaxes(0, 1), box.x, full[1], size[1])
             sums[top : top + part.shape[1], left : left + part.shape[0]] += part.swapaxes(0, 1)
 
         for box in self.blocks(level):
@@ -242,33 +249,24 @@ class ImageFile(AbstractContextManager["ImageFile"]):
         return array
 
 
-def _reduced(array: NDArray[Any], start: int, length: int, size: int) -> tuple[NDArray[np.float64], int]:
-    """Return what rows (n, ...) from row `start` of an image of `length` rows add to those of the image reduced to
-    `size` rows by area averages (m, ...), and the first of these.
-    """
-    step = length / size
-    first, last = int(start / step), min(int((start + len(array)) / step) + 1, size)
-    ends = np.clip(np.arange(first, last + 1) * step - start, 0, len(array))
-    whole = ends.astype(np.intp)
-    sums = np.zeros((len(array) + 1, *array.shape[1:]))
-    for i, row in enumerate(array):  # fifteen times as fast as numpy.cumsum along the first axis
-        np.add(sums[i], row, out=sums[i + 1])
-    shares = (ends - whole).reshape(-1, *[1] * (array.ndim - 1))
-    return np.diff(sums[whole] + shares * array[np.minimum(whole, len(array) - 1)], axis=0) / step, first
-
-
 def wxh(shape: tuple[int, ...]) -> str:
     """Return an array's (H, W, ...) as people write it: "width x height"."""
     return f"{shape[1]}x{shape[0]}"
 
 
-def check_size(height: int, width: int) -> None:
-    """Raise `UnreadableError` with the remedy where an image is too large to be decoded whole."""
+def check_size(height: int, width: int, each: float = 0) -> None:
+    """Refuse an image that is too large to be decoded whole, which takes `each` bytes of memory for a pixel.
+
+    Raises:
+        UnreadableError, ExceededError: with the remedy.
+        ScarceError: as `budget.check`.
+    """
     if height * width > MOST_PIXELS:
         raise UnreadableError(
             f"{width}x{height} pixels are more than the {MOST_PIXELS:,} that medsass decodes at once; "
             "store it as a tiled TIFF or a slide and cut it with --tile"
         )
+    budget.check(height * width * each, f"{width}x{height} pixels")
 
 
 def chosen(view: Selection, total: int, *, animated: bool = False) -> range:
@@ -281,6 +279,10 @@ def chosen(view: Selection, total: int, *, animated: bool = False) -> range:
         raise UnreadableError(f"every must be 1 or more; got {view.every}")
     frames = ("first" if animated else "all") if view.frames == "auto" else view.frames
     if frames == "all":
+        if (count := len(range(0, total, view.every))) > MOST_FRAMES:
+            raise UnreadableError(
+                f"{count:,} frames are more than the {MOST_FRAMES:,} that medsass reads of a file; take each n-th by --every"
+            )
         return range(0, total, view.every)
     at = {"first": 0, "middle": total // 2}.get(frames, -1) if isinstance(frames, str) else frames
     if isinstance(frames, str) and at < 0:

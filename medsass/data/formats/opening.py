@@ -1,6 +1,6 @@
 """Open image files by the reader of their content, whatever they are named, and read them as 8 bits.
 
-No reader decodes more than MOST_PIXELS pixels at once, or MOST_VOXELS of a volume; a DICOM stack that is cut may have more.
+No reader decodes more than MOST_PIXELS pixels at once, or what takes more memory than `medsass.budget` allows.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats import depth, kinds, slide, tiff
 from medsass.data.formats.arrays import hdf5, numpy_file, zarr_file
 from medsass.data.formats.damage import DamagedError
 from medsass.data.formats.dicom.opening import open_dicom
 from medsass.data.formats.image import WHOLE_FILE, ImageFile, Selection
-from medsass.data.formats.photos import coded, photo, plain
+from medsass.data.formats.photos import coded, integrity, photo, plain
 from medsass.data.formats.virtual_slide import VirtualSlide
 from medsass.data.formats.volumes import itk, nifti
 
@@ -93,6 +94,8 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
             with path.open("rb") as file:
                 head = file.read(kinds.HEAD)
                 kind = kinds.kind(head, path)
+                if kind == "photo":
+                    budget.check(path.stat().st_size, "reading its bytes")
                 data = head + file.read() if kind == "photo" else None
         except IsADirectoryError:
             return "zarr" if kinds.is_zarr(path) else "", None
@@ -103,6 +106,8 @@ def _look(path: Path, data: bytes | None) -> tuple[str, bytes | None]:
 
 def open_photo(data: bytes, view: Selection) -> ImageFile:
     """Open a photograph by its bytes. Raises `ValueError` as `open_image` does."""
+    if data.startswith(kinds.PNG_MAGIC):
+        integrity.check_surplus(data)
     png = None if view.level or view.channels or isinstance(view.frames, int) else plain.plain_png(data)
     if png and not (view.mask and png[2] == 4):  # a mask may be in its alpha
         return plain.Png(data, view, *png)

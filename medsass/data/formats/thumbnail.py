@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats.damage import readable
 
 _ALIKE = 0.9  # correlation of gray values
@@ -50,6 +51,7 @@ def _alike(page: Any, other: Any) -> bool:
 
 def _samples(page: Any) -> NDArray[Any]:
     """Return a page's samples, (h, w) or (h, w, samples), of a type that OpenCV shrinks."""
+    budget.check(3 * page.nbytes, "reading a page")
     pixels = np.asarray(page.asarray(maxworkers=1))
     pixels = pixels if pixels.ndim == 2 else np.moveaxis(pixels, page.axes.index("S"), -1)[..., :4]
     return np.ascontiguousarray(pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32))

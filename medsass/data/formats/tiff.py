@@ -6,6 +6,7 @@ the labels and overviews of slides are others.
 """
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass.data.formats import geometry, thumbnail, tiff_damage
+from medsass import budget
+from medsass.data.formats import geometry, thumbnail, tiff_damage, tiff_tags
 from medsass.data.formats.choice import option, pick_channels
 from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.geometry import Box, compose
@@ -24,9 +26,6 @@ from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
 from medsass.data.formats.photos.photo import Photo
 
 SEVERAL = "other images in the file left out"
-_JPEG = (6, 7, 33003, 33004, 33005, 34712)  # compressions whose YCbCr the decoder turns into RGB, or `_coloured` does
-_APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it is YCbCr
-_PLAIN = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
 _ALPHA = ((1,), (2,))  # the kind of the first extra sample, associated or not
 _SIGNED = (0, -32768, 1)  # ImageJ's calibration of signed pixels: a straight line, its values at 0 and for each step
 _FOREIGN = ("ndpi", "svs", "scn", "philips", "bif", "qpi")  # their other series are labels, overviews and the like
@@ -58,21 +57,23 @@ class Tiff(ImageFile):
     def __init__(self, tiff: "tifffile.TiffFile", view: Selection, source: Path | bytes) -> None:
         self.tiff, self._source, self._arrays = tiff, source, dict[int, Any]()
         with readable():
+            tiff_damage.check_ome(tiff)
             full = [one for one in tiff.series if not one.keyframe.is_reduced] or list(tiff.series)
             full = [one for one in full if not thumbnail.is_one(one, full)] if not tiff.is_ome else full
             self.series = max(full, key=lambda one: one.size) if tiff.is_scn else full[0]
             check_level(view, len(self.series.levels))
             for each in self.series.levels:
+                tiff_damage.refuse_elsewhere(each, tiff)
                 tiff_damage.refuse(each, tiff.filehandle.size, view)
             part = self.series.levels[view.level]
             self.page = page = part.keyframe
             if part.dtype is None or not {"Y", "X"} <= set(part.axes):
                 raise UnreadableError(f"axes {part.axes} of shape {part.shape}; an image has Y and X: save it so")
             self._photometric = getattr(page.photometric, "name", "unknown")
-            model = _model(page, self._photometric)
+            model = tiff_tags.model_of(page, self._photometric)
             model = "gray" if model == "palette" and view.raw else model
             self._turn = geometry.known_orientation(page.tags.valueof(geometry.ORIENTATION, 1))
-            calibration = _calibration(tiff) if part.dtype == np.uint16 and not view.raw else ()
+            calibration = tiff_tags.calibration_of(tiff) if part.dtype == np.uint16 and not view.raw else ()
             self._signed = calibration == _SIGNED
             self._bits = int(page.bitspersample) if part.dtype.kind in "bu" and not self._signed else 0
             mappable = self._is_mappable(part)
@@ -80,6 +81,7 @@ class Tiff(ImageFile):
                 grain = int(page.tilelength), int(page.tilewidth)
             else:
                 grain = min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
+            budget.check(2 * math.prod(page.chunks) * part.dtype.itemsize, "a strip or tile")
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
             least = 0.5 if tiff.is_ome else 0.0  # of OME-TIFF, where smaller ones are labels and overviews
@@ -93,7 +95,7 @@ class Tiff(ImageFile):
         if not model:
             raise _Rare
         self._model = model
-        self._place(_axes(part, self._photometric), part.shape, view)
+        self._place(tiff_tags.axes_of(part, self._photometric), part.shape, view)
         colour, notes = self._choose(view, part.shape)
         self._raw = view.raw
         shallow = self._model == "gray" and 0 < self._bits < 8
@@ -104,7 +106,10 @@ class Tiff(ImageFile):
         first, second = self._y, self._x
         if geometry.swaps_axes(self._turn):
             first, second, grain = second, first, grain[::-1]
-        super().__init__(part.shape[first], part.shape[second], colour, dtype, view, streams=mappable or divided)
+        size, samples = (part.shape[first], part.shape[second]), 1
+        if self._channel is not None and not mappable:
+            samples = part.shape[self._channel]
+        super().__init__(*size, colour, dtype, view, streams=mappable or divided, samples=samples)
         if self._photometric == "MINISWHITE" and not view.raw:
             top = (1 << max(self._bits, 8)) - 1 if self._bits else -1 if dtype.kind == "i" else 1
             self.mirror = top
@@ -260,7 +265,7 @@ class Tiff(ImageFile):
             table = (table >> 8 if table.max() > 255 else table).astype(np.uint8).T
             return np.ascontiguousarray(table)[array.astype(np.intp)]
         planes = np.moveaxis(array, 0, -1) if self._channel is not None and self._channel < self._x else array
-        if self._model == "YCbCr" and self.page.compression != _APERIO_YCBCR:
+        if self._model == "YCbCr" and self.page.compression != tiff_tags.APERIO_YCBCR:
             return planes
         with readable():
             return np.asarray(Image.fromarray(np.ascontiguousarray(planes), self._model).convert("RGB"))
@@ -271,30 +276,3 @@ class Tiff(ImageFile):
         with self._lock:
             self._arrays = {}
             self.tiff.close()
-
-
-def _axes(part: Any, photometric: str) -> str:
-    """Return what the axes of a level mean: channels, where an array (..., H, W, C) of few was stored as (H) pages."""
-    axes, shape = str(part.axes), part.shape
-    paged = photometric in ("MINISBLACK", "MINISWHITE") and axes.endswith(("QYX", "IYX"))
-    return f"{axes[:-3]}YXS" if paged and shape[-1] <= 4 < min(shape[-2], shape[-3]) else axes
-
-
-def _calibration(tiff: Any) -> tuple[float, ...]:
-    """Return the function and the coefficients by which ImageJ shows stored values as others; () for none."""
-    held = (tiff.imagej_metadata or {}) if tiff.is_imagej else {}
-    found = tuple(held[name] for name in ("cf", "c0", "c1", "c2", "c3", "c4") if name in held)
-    return () if found in ((), (0, 0, 1)) else found
-
-
-def _model(page: Any, photometric: str) -> str:
-    """Return the colour model of a page: "gray" where nothing is converted, "" where Pillow must read it."""
-    if page.compression == _APERIO_YCBCR:
-        return "YCbCr"
-    if photometric in _PLAIN:
-        return "palette" if photometric == "PALETTE" else "gray"
-    if photometric == "SEPARATED" and page.samplesperpixel == 4 and page.dtype == np.uint8:
-        return "CMYK"
-    if photometric == "YCBCR" and page.compression in _JPEG:
-        return "YCbCr"
-    return ""

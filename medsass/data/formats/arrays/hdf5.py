@@ -5,18 +5,21 @@ the last. One image or stack is expected in a file; where there are several data
 name one.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medsass import budget
 from medsass.data.formats.arrays.grid import ALPHA, Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
-from medsass.data.formats.damage import readable
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.image import Selection
 
 _MATLAB = b"MATLAB 7.3"  # at the start of its files
 _SIZES = ("ImageSizeZ", "ImageSizeY", "ImageSizeX")  # in Imaris, each an array of single characters
+_PACKED = 4096  # bytes that packing may add to a chunk, beside an eighth of it
 _NAMED = 8  # datasets in a message
 
 
@@ -36,7 +39,10 @@ class Hdf5(Grid):
                 self._file.visititems(
                     lambda name, item: held.update({name: _cropped(item)} if isinstance(item, h5py.Dataset) else {})
                 )
-            dataset = held[_chosen(held, view)]
+            dataset = held[name := _chosen(held, view)]
+            with readable():
+                _refuse_elsewhere(self._file[name])
+                _check_chunks(self._file[name])
             super().__init__([dataset], rule(dataset.shape or (), view), view, own=True)  # None: of a null dataset
         except BaseException:
             self._file.close()
@@ -56,6 +62,36 @@ class _Part:
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> Any:
         return self._dataset[index]
+
+
+def _refuse_elsewhere(dataset: Any) -> None:
+    """Raise `UnreadableError` where a dataset takes its values from other files (external storage, a virtual dataset)."""
+    names = [name for name, *_ in dataset.external or ()]
+    names += [
+        one.file_name for one in (dataset.virtual_sources() if dataset.is_virtual else ()) if one.file_name != "."
+    ]
+    if names:
+        raise UnreadableError(
+            f"its values are in another file, {names[0]}, which is not read; save them in one file (h5repack)"
+        )
+
+
+def _check_chunks(dataset: Any) -> None:
+    """Refuse chunks that are too large to be read, or hold more packed than they have room for, which HDF5 would unpack."""
+    if not dataset.chunks:
+        return
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    budget.check(2 * size, f"a chunk of {dataset.chunks} values")
+    largest = 0
+
+    def look(chunk: Any) -> None:
+        nonlocal largest
+        largest = max(largest, chunk.size)
+
+    if dataset.compression or dataset.id.get_create_plist().get_nfilters():
+        dataset.id.chunk_iter(look)
+    if largest > size + size // 8 + _PACKED:
+        raise DamagedError(f"damaged: {largest:,} bytes are packed in a chunk of {size:,}")
 
 
 def _cropped(dataset: Any) -> Any:

@@ -1,5 +1,7 @@
 """NumPy files: .npy, read through a memory map, and members of .npz, unpacked into a temporary file once."""
 
+import io
+import math
 import shutil
 import tempfile
 import zipfile
@@ -11,11 +13,14 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats.arrays.grid import Grid, axes_of, can_be_image
 from medsass.data.formats.choice import in_recipe, option
 from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.image import Selection, check_level
 from medsass.data.formats.kinds import ZIP_MAGIC
+
+_HEADER = 1 << 16  # bytes of a header at most, of which NumPy takes 10,000
 
 
 class Array(Grid):
@@ -54,7 +59,11 @@ def _unpacked(path: Path, view: Selection) -> NDArray[Any]:
             raise ValueError(f"{what} in the file; say which by {by}: {held}")
         (chosen,) = able
         with readable(), archive.open(members[chosen]) as packed:
-            _header(packed, chosen)
+            shape, dtype = _header(packed, chosen)
+            info, due = archive.getinfo(members[chosen]), packed.tell() + math.prod(shape) * dtype.itemsize
+        if info.file_size != due:
+            raise DamagedError(f"damaged: {info.file_size:,} bytes of {chosen} where its header says {due:,}")
+        budget.check_packed(info.compress_size, due, f"unpacking {chosen}, unless saved as .npy,")
         file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="medsass-", suffix=".npy"))
         with readable(), archive.open(members[chosen]) as packed:
             shutil.copyfileobj(packed, file, 1 << 20)
@@ -74,8 +83,13 @@ def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
 
 def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and type of an array; raise `ValueError` for pickled objects."""
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    first = npy.read_magic(file) == (1, 0)
+    size = file.read(2 if first else 4)
+    text = file.read(
+        min(int.from_bytes(size, "little"), _HEADER)
+    )  # NumPy reads all, before it refuses what is too long
+    read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+    shape, _, dtype = read(io.BytesIO(size + text))
     if dtype.hasobject:
         raise UnreadableError(
             f"{name} holds pickled Python objects, which are not read; save it as an array of numbers"

@@ -2,14 +2,19 @@
 read by the rule of NumPy files.
 """
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medsass import budget
+from medsass.data.formats import kinds
 from medsass.data.formats.arrays.grid import Grid, axes_of
-from medsass.data.formats.damage import UnreadableError, readable
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.image import Selection
 
+_METADATA, _PACKED = 1 << 24, 1 << 16  # bytes of a file of metadata, and that packing or an index may add to a chunk's
 _OLD_AXES = "tczyx"  # of NGFF 0.1 and 0.2, which name none
 
 
@@ -22,8 +27,10 @@ def open_zarr(path: Path, view: Selection) -> Grid:
     import zarr  # takes half a second
 
     with readable():
-        node = zarr.open(path, mode="r")
+        store = _store(path)
+        node = zarr.open(store, mode="r")
     if isinstance(node, zarr.Array):
+        _check_chunks([node], store)
         return Grid([node], axes_of(node.shape, view), view, own=True)
     described = _described(node)
     if described.get("bioformats2raw.layout") and "0" in node:
@@ -39,6 +46,7 @@ def open_zarr(path: Path, view: Selection) -> Grid:
             arrays = [node[name] for name in node.array_keys()]
         if len(arrays) != 1:
             raise ValueError("a Zarr group without an image (multiscales); name an array in it")
+        _check_chunks(arrays, store)
         axes = _OLD_AXES.upper() if arrays[0].ndim == len(_OLD_AXES) else axes_of(arrays[0].shape, view)
         return Grid(arrays, axes, view, own=True)
     with readable():
@@ -47,11 +55,41 @@ def open_zarr(path: Path, view: Selection) -> Grid:
             raise UnreadableError(
                 f"a group, not an array, at {groups[0]}, where a level of the pyramid should be; name the image in it"
             )
+        _check_chunks(levels, store)
         axes = _letters(images[0].get("axes"), levels[0].ndim)
     for level in levels:
         if not {"Y", "X"} <= set(axes) or len(axes) != level.ndim:
             raise ValueError(f"axes {axes} for an array of shape {level.shape}; an image has y and x: save it so")
     return Grid(levels, axes, view)
+
+
+def _store(path: Path) -> Any:
+    """Return the files of a Zarr folder, to be read alone: no link that leads out of it, and none that is longer than `most`."""
+    from zarr.storage import LocalStore
+
+    class Bounded(LocalStore):  # type: ignore[misc]
+        most = 0.0
+
+        async def get(self, key: str, *further: Any, **options: Any) -> Any:
+            place = os.path.realpath(self.root / key)
+            if not place.startswith(f"{os.path.realpath(self.root)}/"):
+                raise UnreadableError(
+                    f"{key} in it is a link that leads out of it; copy the folder with its links resolved (cp -rL)"
+                )
+            most = _METADATA if key.rpartition("/")[2] in (*kinds.ZARR, ".zmetadata") else self.most
+            size = Path(place).stat().st_size if Path(place).exists() else 0
+            if size > most:
+                raise DamagedError(f"damaged: {size:,} bytes in {key}, more than the {most:,.0f} that it may hold")
+            return await super().get(key, *further, **options)
+
+    return Bounded(path, read_only=True)
+
+
+def _check_chunks(arrays: Sequence[Any], store: Any) -> None:
+    """Refuse chunks that are too large to be read, and let the store refuse those that hold more, packed, than they have room for."""
+    largest = max(math.prod(array.shards or array.chunks) * array.dtype.itemsize for array in arrays)
+    budget.check(2 * largest, "a chunk")
+    store.most = largest * 9 / 8 + _PACKED
 
 
 def _described(node: Any) -> Mapping[str, Any]:

@@ -5,10 +5,30 @@ The formulas are those of DICOM PS3.3, C.11.1 (rescale slope and intercept) and 
 
 import importlib
 import io
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medsass.data.formats.damage import UnreadableError, readable
+from medsass import budget
+from medsass.data.formats.damage import DamagedError, UnreadableError, readable
+
+_LONG = (
+    b"OB",
+    b"OD",
+    b"OF",
+    b"OL",
+    b"OV",
+    b"OW",
+    b"SQ",
+    b"SV",
+    b"UC",
+    b"UN",
+    b"UR",
+    b"UT",
+    b"UV",
+)  # VR with lengths of 4 bytes
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_BLOCK = 1 << 20  # bytes that are unpacked at once
 
 
 def opened(source: Path | bytes) -> BinaryIO:
@@ -19,7 +39,42 @@ def opened(source: Path | bytes) -> BinaryIO:
 def read_header(source: Path | bytes) -> tuple[Any, int]:
     """Return a file's data set without the pixels, and where in the file the pixel data begin, with their tag."""
     with readable(), opened(source) as file:
+        _check_deflated(file)
         return import_dicom("pydicom").dcmread(file, stop_before_pixels=True, force=True), file.tell()
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated data set that unpacks to more than the budget allows: pydicom unpacks it whole, whatever is read of it."""
+    at, syntax = 132 if file.read(132)[128:] == b"DICM" else 0, b""
+    while (
+        file.seek(at) == at and (tag := file.read(12))[:2] == b"\2\0" and len(tag) > 8
+    ):  # group 2, always little endian
+        explicit = tag[4:6].isalpha()
+        start, size = (at + 12, tag[8:]) if tag[4:6] in _LONG else (at + 8, tag[6:8] if explicit else tag[4:8])
+        if size == b"\xff" * 4:
+            raise DamagedError("damaged header: an element without a length in its group 2")
+        at = start + int.from_bytes(size, "little")
+        if tag[2:4] == b"\x10\0":
+            file.seek(start)
+            syntax = file.read(min(at - start, 64))
+    if syntax.strip(b"\0 ") == _DEFLATED:
+        file.seek(at)
+        stream, unpacked, stored = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
+        while not stream.eof and (data := stream.unconsumed_tail or file.read(_BLOCK)):
+            stored += 0 if stream.unconsumed_tail else len(data)
+            unpacked += len(stream.decompress(data, _BLOCK))
+            budget.check_packed(stored, 3.0 * unpacked, "unpacking a part of it")
+    file.seek(0)
+
+
+def frames_of(header: Any, source: Path | bytes) -> int:
+    """Return the number of frames that a header says. Raises `DamagedError` where the file has fewer bytes than that."""
+    with readable():
+        total = int(header.get("NumberOfFrames") or 1)
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if total > 8 * size:
+        raise DamagedError(f"damaged header: {total:,} frames in a file of {size:,} bytes")
+    return total
 
 
 def import_dicom(module: str) -> Any:

@@ -13,11 +13,19 @@ from numpy.typing import NDArray
 
 from medsass.data.formats.choice import pick_channels
 from medsass.data.formats.damage import DamagedError, UnreadableError, readable
-from medsass.data.formats.dicom.header import check_whole, import_dicom, opened, read_header, rescale_of, window_of
+from medsass.data.formats.dicom.header import (
+    check_whole,
+    frames_of,
+    import_dicom,
+    opened,
+    read_header,
+    rescale_of,
+    window_of,
+)
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level, chosen
 from medsass.data.formats.mask import BRIGHT_ZERO
-from medsass.data.formats.photos import jpeg
+from medsass.data.formats.photos import codestream, jpeg
 
 _INTEGERS = tuple(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"))
 _RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -69,7 +77,7 @@ class Dicom(ImageFile):
             self._bits = int(header.get("BitsStored") or header.get("BitsAllocated") or 0)
             self._signed = bool(header.get("PixelRepresentation", 0))
             self._modality = (header.get("ModalityLUTSequence") or [None])[0]
-            size, total = (int(header.Rows), int(header.Columns)), int(header.get("NumberOfFrames") or 1)
+            size, total = (int(header.Rows), int(header.Columns)), frames_of(header, source)
             syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
             decoded = (
                 syntax is not None and syntax.is_compressed and syntax != _RLE
@@ -93,7 +101,9 @@ class Dicom(ImageFile):
         # padding that becomes other values in each frame is NaN
         self._holes = len(set(self._rescale.values())) > 1 and not colour and bool(self._padding_ends())
         dtype = np.dtype(np.float32) if self._holes else dtype
-        super().__init__(*size, len(view.channels) == 3 if view.channels else colour, dtype, view)
+        self._samples = 3 if colour else 1
+        chosen_colour = len(view.channels) == 3 if view.channels else colour
+        super().__init__(*size, chosen_colour, dtype, view, samples=self._samples)
         left_out, self.span = self._select(view, total), span
         windows = {window_of(header, frame) for frame in frames} if not colour else set()
         own = windows.pop() if len(windows) == 1 else None
@@ -149,8 +159,11 @@ class Dicom(ImageFile):
         syntax = getattr(self.header, "file_meta", {}).get("TransferSyntaxUID")
         if syntax != _DEFLATED:
             self.once("length", self._check_length)
-        if syntax in _STREAMS:
-            jpeg.check_pixels(self._encoded(frame))
+        if syntax in _CODECS or syntax in _STREAMS:
+            data = self._encoded(frame)
+            codestream.check(data, self.height, self.width, self._samples)
+            if syntax in _STREAMS:
+                jpeg.check_pixels(data)
         if self._allocated == 1 and syntax in (None, _IMPLICIT, _EXPLICIT) and self.header.original_encoding[1]:
             return self._unpacked(frame)
         with readable():
@@ -167,7 +180,6 @@ class Dicom(ImageFile):
             except (RuntimeError, NotImplementedError):  # by none of the libraries that pydicom uses
                 if syntax not in _CODECS:
                     raise
-        data = self._encoded(frame)
         with readable():
             return np.asarray(getattr(imagecodecs, _CODECS[syntax])(data))
 

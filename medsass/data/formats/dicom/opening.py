@@ -8,12 +8,11 @@ import numpy as np
 from medsass.data.formats.arrays.grid import Grid
 from medsass.data.formats.damage import readable
 from medsass.data.formats.dicom import series
-from medsass.data.formats.dicom.header import functional_group, read_header
+from medsass.data.formats.dicom.header import frames_of, functional_group, read_header
 from medsass.data.formats.dicom.image import SEGMENTATIONS, Dicom
 from medsass.data.formats.dicom.slide import DicomSlide
 from medsass.data.formats.image import ImageFile, Selection
-
-_MOST_VALUES = 1 << 31  # of a stack that is read whole to be cut
+from medsass.data.formats.volumes.volume import check_voxels
 
 
 def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
@@ -24,8 +23,8 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
         ImportError: without pydicom.
     """
     header, _ = known = read_header(source)
+    total = frames_of(header, source)
     with readable():
-        total = int(header.get("NumberOfFrames") or 1)
         tiled = header.get("TotalPixelMatrixColumns") and header.get("TotalPixelMatrixRows") and "Rows" in header
         placed = header.get("ImagePositionPatient")
     if tiled:
@@ -52,11 +51,7 @@ def open_dicom(source: Path | bytes, view: Selection) -> ImageFile:
 def _cut(stack: Dicom, view: Selection) -> Grid:
     """Cut a stack along another axis than its own; it is decoded whole."""
     with stack:
-        if stack.total * stack.height * stack.width > _MOST_VALUES:
-            raise ValueError(
-                f"{stack.total} frames of {stack.width}x{stack.height} pixels are too many for --axis {view.axis}; "
-                "save it as an uncompressed .nii, which is read in parts"
-            )
+        check_voxels((stack.width, stack.height, stack.total), 2 * (3 if stack.colour else 1) * stack.dtype.itemsize)
         array = np.stack([stack.read(frame) for frame in range(stack.frames)])
     cut = Grid([array], "ZYXC" if stack.colour else "ZYX", replace(view, channels=()))
     cut.limits, cut.padding, cut.span, cut.common = stack.limits, stack.padding, stack.span, True

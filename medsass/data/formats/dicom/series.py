@@ -73,13 +73,13 @@ class Series(Volume):
         if any(one.colour for one in files):
             raise ValueError("slices in colour are no volume; save each as a picture, such as PNG")
         shape = files[0].width, files[0].height, len(slices), 1
-        check_voxels(shape)
         view = view if view.axis else replace(view, axis=taken)
         span = min(one.span[0] for one in files), max(one.span[1] for one in files)
         self._tops = sum(span)
         windows, padding = ({self._shifted(one, getattr(one, name)) for one in files} for name in ("limits", "padding"))
         self._holes = len(padding) > 1  # padding of other values in each slice becomes NaN
         kinds_of = [np.dtype(np.float32)] * self._holes + [one.dtype for one in files]
+        check_voxels(shape, np.result_type(*kinds_of).itemsize)
         Volume.__init__(self, view, shape, self._affine, np.result_type(*kinds_of))
         self.span, self.mirror = span, self._tops if files[0].inverted else None
         self.limits = windows.pop() if len(windows) == 1 else None

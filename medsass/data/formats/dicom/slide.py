@@ -18,7 +18,7 @@ from medsass.data.formats.dicom.header import import_dicom, opened
 from medsass.data.formats.dicom.image import Dicom
 from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
-from medsass.data.formats.photos import jpeg
+from medsass.data.formats.photos import codestream, jpeg
 
 _WHITE = 255  # of tiles that are not there
 
@@ -75,6 +75,7 @@ class DicomSlide(Dicom):
             for start, length in self._frames[frame]:
                 file.seek(start)
                 data += file.read(length)
+            codestream.check(data, *self._tile, 3)
             jpeg.check_pixels(data)
             one = pydicom.Dataset()
             one.file_meta = self.header.file_meta
@@ -92,6 +93,8 @@ def _layers(header: Any, tile: tuple[int, int], size: tuple[int, int]) -> list[d
     """Return for each focal plane and optical path the frame of the tile at each (row, column) of the slide."""
     total, groups = int(header.get("NumberOfFrames") or 1), header.get("PerFrameFunctionalGroupsSequence")
     if header.get("DimensionOrganizationType") == "TILED_FULL" or not groups:
+        if -(-size[0] // tile[0]) * -(-size[1] // tile[1]) > total:
+            raise DamagedError(f"truncated: {total} tiles of {tile[1]}x{tile[0]} for {size[1]}x{size[0]} pixels")
         places = [(y, x) for y in range(0, size[0], tile[0]) for x in range(0, size[1], tile[1])]
         count = max(1, total // len(places))
         return [{place: layer * len(places) + i for i, place in enumerate(places)} for layer in range(count)]

@@ -25,6 +25,7 @@ _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 """Adam7: first row, first column, and the distance to the next of each."""
+_SMALL = 1 << 16  # bytes that cost no time to inflate
 _FILTERS = 4  # the largest number of a row's filter
 
 
@@ -46,6 +47,12 @@ def check_png(data: bytes) -> bool:
     Raises `ValueError` where it breaks a rule that a decoder may rely on.
     """
     return inflate_png(data)[1]
+
+
+def check_surplus(data: bytes) -> None:
+    """Raise `ValueError` where a PNG file is far larger than its rows, and breaks a rule: libpng would inflate all that is behind them."""
+    if len(data) > _SMALL and len(data) > 2 * _sizes(data)[1]:
+        inflate_png(data)
 
 
 def inflate_png(data: bytes) -> tuple[bytes, bool]:
@@ -98,7 +105,7 @@ def _sizes(data: bytes) -> tuple[list[tuple[int, int]], int]:
     known = depth in _DEPTHS.get(colour, ()) and not packing and not filtering and interlaced < 2
     if data[8:12] != b"\0\0\0\x0d" or not known or not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
         raise DamagedError("broken PNG file: a header that means nothing")
-    check_size(height, width)
+    check_size(height, width, 2 * depth * _CHANNELS[colour] / 8)
     passes = []
     for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
         rows, columns = -(-(height - top) // down), -(-(width - left) // across)
@@ -117,9 +124,12 @@ def _rows(packed: bytes, passes: list[tuple[int, int]], size: int) -> tuple[byte
     except imagecodecs.DeflateError:
         flawless = False
         try:
-            raw = zlib.decompressobj().decompress(packed, size)  # forgives bytes behind the last row, as libpng does
+            stream = zlib.decompressobj()
+            raw = stream.decompress(packed, size)  # forgives bytes behind the last row, as libpng does
         except zlib.error as error:
             raise DamagedError(f"broken PNG file: {error}") from error
+        if len(stream.unconsumed_tail) > _SMALL:
+            raise DamagedError("broken PNG file: far more pixel data than its rows") from None
     if len(raw) < size:
         raise DamagedError("truncated PNG file: its rows are fewer than its header says")
     at = 0

@@ -23,7 +23,7 @@ from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import ImageFile, Selection, check_level, check_size
 from medsass.data.formats.kinds import PNG_MAGIC
 from medsass.data.formats.mask import BRIGHT_ZERO, zero_is_bright
-from medsass.data.formats.photos import jpeg, plain
+from medsass.data.formats.photos import codestream, jpeg, plain
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -78,7 +78,13 @@ class Photo(ImageFile):
         turn = orientation(image, data)
         self._turn = 1 if image.format == "TIFF" else turn  # which Pillow turns by itself
         size = (image.width, image.height) if geometry.swaps_axes(self._turn) else (image.height, image.width)
-        super().__init__(*size, len(view.channels) == 3 if view.channels else plan.count >= 3, plan.dtype, view)
+        super().__init__(
+            *size,
+            len(view.channels) == 3 if view.channels else plan.count >= 3,
+            plan.dtype,
+            view,
+            samples=max(plan.count, 4 if plan.count == 3 else 1),
+        )
         self.span, self.turn = plan.span or self.span, turn
         first = self._select(view, _frames(image), animated=True)
         turned = "turned upright" if turn != 1 else ""
@@ -110,7 +116,8 @@ def identify(data: bytes, formats: Sequence[str] = FORMATS) -> Image.Image:
     Raises:
         ValueError: for a damaged file, another format, or too many pixels to decode.
     """
-    _check_webp(data)
+    if data[:4] == b"RIFF" and (found := codestream.size(data)):  # its decoder takes memory as soon as it is opened
+        check_size(*found[:2], 8)  # of the canvas, twice
     Image.preinit()  # the usual plugins; `init` imports all
     for name in formats:
         if name not in Image.OPEN:
@@ -238,7 +245,12 @@ def _deep_png(data: bytes, view: Selection) -> _Plan | None:
             array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
         if array is None:
             raise DamagedError("damaged PNG file")
-        return np.asarray(array)[..., order]
+        pixels = np.asarray(array)
+        if order[0]:  # red and blue change places, without a copy of all
+            blue = pixels[..., 0].copy()
+            pixels[..., 0], pixels[..., 2] = pixels[..., 2], blue
+            return pixels
+        return pixels[..., order]
 
     return _opaque(_Plan(decode, len(order), np.dtype(np.uint16)), view)
 
@@ -284,17 +296,3 @@ def jpeg2000_depth(data: bytes) -> tuple[int, int, bool]:
     (count,) = struct.unpack_from(">H", data, at + 40)
     depth = data[at + 42]
     return (depth & 127) + 1, count, depth > 127
-
-
-def _check_webp(data: bytes) -> None:
-    """Raise `ValueError` where a WebP file is too large: its decoder takes memory for it as soon as it is opened."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
-        return
-    if data[12:16] == b"VP8X":
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    elif data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-    check_size(height, width)

@@ -37,7 +37,7 @@ class Png(ImageFile):
     """A plain PNG in `data`, the bytes of a file for which `plain_png` gave (height, width, channels)."""
 
     def __init__(self, data: bytes, view: Selection, height: int, width: int, channels: int) -> None:
-        super().__init__(height, width, channels > 1, np.dtype(np.uint8), view)
+        super().__init__(height, width, channels > 1, np.dtype(np.uint8), view, samples=channels)
         self.converted = "alpha dropped" if channels == 4 else ""
         self.data, self._channels = data, channels
         self.sure: bool | None = None  # what `integrity.check_png` returns, where it is known

@@ -4,10 +4,10 @@ import importlib
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,14 @@ class Itk(Volume):
     """A file, or its header, at `path`, that SimpleITK's reader `name` reads."""
 
     name = ""
+    fields: Callable[[IO[bytes]], dict[str, str]]
 
     def __init__(self, path: Path, view: Selection) -> None:
         sitk = importlib.import_module("SimpleITK")
         sitk.ProcessObject.GlobalWarningDisplayOff()
         self._path = path
+        with path.open("rb") as file:
+            self.fields(file)
         self._reader = reader = sitk.ImageFileReader()
         with _readable():
             reader.SetImageIO(self.name)
@@ -57,7 +60,7 @@ class Itk(Volume):
             kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
             raise ValueError(f"voxels of type {kind} in {len(size)} dimensions are not supported; save it as NIfTI")
         self._stored = np.dtype(stored)
-        check_voxels((*size, many))
+        check_voxels((*size, many), 2 * self._stored.itemsize)
         grid, times = (*size[:3], 1, 1)[:3], len(size) == 4 and size[3] > 1
         super().__init__(view, (*grid, size[3] if times else many), self._affine(), self._stored, times=times)
 
@@ -94,7 +97,7 @@ class Itk(Volume):
 class Nrrd(Itk):
     """An NRRD file, or its header (.nhdr), at `path`."""
 
-    name, suffix = "NrrdImageIO", ".nrrd"
+    name, suffix, fields = "NrrdImageIO", ".nrrd", staticmethod(packed.nrrd_fields)
 
     def _load(self) -> NDArray[Any]:
         with readable():
@@ -105,7 +108,7 @@ class Nrrd(Itk):
 class Meta(Itk):
     """A MetaImage file (.mha), or its header (.mhd), at `path`."""
 
-    name, suffix = "MetaImageIO", ".mha"
+    name, suffix, fields = "MetaImageIO", ".mha", staticmethod(packed.meta_fields)
 
     def _load(self) -> NDArray[Any]:
         with readable():

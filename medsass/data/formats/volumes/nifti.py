@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.image import Selection
 from medsass.data.formats.kinds import GZIP, NIFTI
-from medsass.data.formats.volumes.packed import read_on, unpacking
+from medsass.data.formats.volumes.packed import Gzip, read_on, unpacking
 from medsass.data.formats.volumes.volume import Volume, check_voxels
 
 _READERS = {  # by their magic
@@ -35,8 +36,9 @@ class Nifti(Volume):
             self._packed = [header] if packed else []
             with readable(), unpacking():
                 start = header.read(512)
+                magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
+                start += header.read(28) if b"2" in magic else b""  # its header has 540 bytes
                 header.seek(0)
-            magic = next((magic for magic, place in NIFTI.items() if start[place : place + 4] == magic), b"")
             if not magic and ".hdr" not in path.name.lower():
                 raise DamagedError("damaged: the header lacks the mark of a NIfTI file")
             held, kind = {"image": nibabel.FileHolder(fileobj=header)}, _READERS[magic]
@@ -44,13 +46,18 @@ class Nifti(Volume):
                 file, packed = _opened(_voxels_of(path), files)
                 self._packed += [file] if packed else []
                 held = {"header": held["image"], "image": nibabel.FileHolder(fileobj=file)}
+            with readable():
+                said = getattr(nibabel, kind).header_class(start if b"2" in magic else start[:348], check=False)
+                shape, stored, place = said.get_data_shape(), said.get_data_dtype(), said.get_data_offset()
+            if packed or stored.names:
+                check_voxels(shape, stored.itemsize * (2 if stored.names else 1))
+            if self._packed:  # what comes before the voxels is read whole, whatever it holds
+                budget.check(2 * place, "unpacking its header")
             with readable(), unpacking():
                 self._image = image = getattr(nibabel, kind).from_file_map(held)
                 stored, shape = image.get_data_dtype(), image.shape
                 rescale = float(image.dataobj.slope), float(image.dataobj.inter)
             self._colour = stored.names
-            if packed or self._colour:
-                check_voxels(shape)
             rest = [size for size in shape[3:] if size > 1]
             if len(rest) + bool(self._colour) > 1:
                 raise ValueError(f"a volume of {len(shape)} dimensions, {shape}; save its parts as files of their own")
@@ -111,4 +118,4 @@ def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:
     file: Any = files.enter_context(path.open("rb"))
     packed = file.read(2) == GZIP
     file.seek(0)
-    return (files.enter_context(gzip.GzipFile(fileobj=file)), True) if packed else (file, False)
+    return (files.enter_context(Gzip(fileobj=file)), True) if packed else (file, False)

@@ -1,4 +1,4 @@
-"""Packed voxels of NIfTI, NRRD and MetaImage files, with the checks that nibabel and SimpleITK leave out.
+"""Headers of NRRD and MetaImage files, and packed voxels of these and of NIfTI, with the checks that nibabel and SimpleITK leave out.
 
 These libraries stop at the last voxel, in front of the checksum, or pass over it: damage would be read as wrong voxels.
 """
@@ -9,16 +9,18 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats.damage import DamagedError, UnreadableError
 from medsass.data.formats.kinds import GZIP
 
 _BLOCK = 1 << 20  # bytes that are unpacked at once
+_LINE, _HEADER = 1 << 20, 1 << 24  # bytes of a line and of all lines of a header in text, at most
 _ANY = 32 + zlib.MAX_WBITS  # zlib or gzip, told by the first bytes
 _META_FIELD = re.compile(rb"\s*([^=:\s]+)\s*[=:]\s*(.*?)\s*")
 _NRRD_FIELD = re.compile(rb"([^:#]+):(?!=)\s*(.*)")
@@ -33,38 +35,97 @@ def unpacking() -> Iterator[None]:
         raise DamagedError(f"damaged gzip file: {error}") from error
 
 
+class Gzip(gzip.GzipFile):
+    """A gzip file of which no more is read at once than the budget allows, whatever a header within it says."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return `size` bytes, or fewer at the end. Raises as `budget.check`."""
+        budget.check(size or 0)
+        return super().read(size)
+
+
 def read_on(file: gzip.GzipFile) -> None:
     """Read a gzip file from where it is to its end, behind which lie the length and checksum of all that was read.
 
-    Bytes behind them that are no further gzip member are passed over, as gzip does.
+    Bytes behind them that are no further gzip member are passed over, as gzip does. Raises `DamagedError` where there are more than
+    the budget's.
     """
+    start = file.tell()
     try:
         while file.read(_BLOCK):
-            pass
+            if file.tell() - start > budget.limit():
+                raise DamagedError(f"damaged: more than {budget.limit():,} bytes are packed in it or behind its voxels")
     except gzip.BadGzipFile as error:
         if not str(error).startswith("Not a gzipped file"):
             raise
+
+
+def nrrd_fields(file: IO[bytes]) -> dict[str, str]:
+    """Return the fields of an NRRD header by their names in lower case without spaces. Raises `ValueError` as `meta_fields`."""
+    fields = dict[str, str]()
+    for line in _lines(file):
+        if not (line := line.strip()):
+            break
+        if match := _NRRD_FIELD.fullmatch(line):
+            fields[os.fsdecode(match[1]).lower().replace(" ", "")] = os.fsdecode(match[2])
+            if fields.get("datafile", "").split()[:1] == ["LIST"]:
+                break
+    _refuse_outside(fields.get("datafile", ""), file)
+    return fields
+
+
+def meta_fields(file: IO[bytes]) -> dict[str, str]:
+    """Return the fields of a MetaImage header by their names.
+
+    Raises:
+        ValueError: where it is too long, or names a file of voxels that does not lie in its folder or below.
+    """
+    fields = dict[str, str]()
+    for line in _lines(file):
+        if match := _META_FIELD.fullmatch(line):
+            fields[os.fsdecode(match[1])] = os.fsdecode(match[2])
+            if "ElementDataFile" in fields:
+                break
+    _refuse_outside(fields.get("ElementDataFile", ""), file)
+    return fields
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    while line := file.readline(_LINE):
+        if len(line) == _LINE or file.tell() > _HEADER:
+            raise DamagedError(
+                f"damaged: a header that does not end within {_HEADER >> 20} MB, or lines of {_LINE >> 20} MB"
+            )
+        yield line
+
+
+def _refuse_outside(name: str, file: IO[bytes]) -> None:
+    """Raise `UnreadableError` where a header names voxels elsewhere, in `name` or, where that is LIST, in the lines that follow."""
+    listed = [os.fsdecode(line).strip() for line in _lines(file)] if name.split()[:1] == ["LIST"] else [name]
+    for one in map(PurePath, listed):
+        if one.is_absolute() or ".." in one.parts:
+            raise UnreadableError(
+                f"its header names {one}, which does not lie beside it or below; put the voxels there"
+            )
 
 
 def check_nrrd(path: Path) -> None:
     """Raise `ValueError` where the voxels of the NRRD file, or its header, at `path` are packed by gzip, and damaged."""
     with ExitStack() as files:
         file = files.enter_context(path.open("rb"))
-        fields = dict[str, str]()
-        while line := file.readline().strip():
-            if match := _NRRD_FIELD.fullmatch(line):
-                fields[os.fsdecode(match[1]).lower().replace(" ", "")] = os.fsdecode(match[2])
+        fields = nrrd_fields(file)
         if fields.get("encoding", "").lower() not in ("gzip", "gz"):
             return
         packed = _beside(path, fields["datafile"], files) if "datafile" in fields else file
         for _ in range(int(fields.get("lineskip", 0))):
-            packed.readline()
+            if not packed.readline(_LINE):
+                break
         start = packed.tell()
         if packed.read(len(GZIP)) != GZIP:
             raise DamagedError("damaged gzip file: it does not begin as one")
         packed.seek(start)
         with unpacking():
-            read_on(gzip.GzipFile(fileobj=packed))
+            read_on(Gzip(fileobj=packed))
 
 
 def meta_voxels(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any] | None:
@@ -83,10 +144,7 @@ def meta_voxels(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any] | 
     """
     with ExitStack() as files:
         file = files.enter_context(path.open("rb"))
-        fields = dict[str, str]()
-        while "ElementDataFile" not in fields and (line := file.readline()):
-            if match := _META_FIELD.fullmatch(line):
-                fields[os.fsdecode(match[1])] = os.fsdecode(match[2])
+        fields = meta_fields(file)
         if not _said(fields, "CompressedData") or not _said(fields, "BinaryData", "True"):
             return None
         name, skipped = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))

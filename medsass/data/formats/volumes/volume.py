@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass import budget
 from medsass.data.formats.choice import option, pick_channels
 from medsass.data.formats.damage import DamagedError, readable
 from medsass.data.formats.geometry import Box, compose
 from medsass.data.formats.image import ImageFile, Selection, check_level
-
-MOST_VOXELS = 1 << 31  # of a volume that is read into memory
 
 _VIEWS = {  # axis -> where slices, rows and columns go: the axis of RAS (right, anterior, superior), along or against it
     "z": ((2, 1), (1, -1), (0, -1)),
@@ -208,13 +207,16 @@ def _matching(one: Cut, other: Cut) -> list[int]:
     return [other.axes[one.axes.index(axis)] for axis in range(3)]
 
 
-def check_voxels(shape: tuple[int, ...]) -> None:
-    """Raise `ValueError` with the remedy where a volume is too large to be read into memory."""
-    if math.prod(shape) > MOST_VOXELS:
-        raise ValueError(
-            f"{'x'.join(map(str, shape))} voxels are more than the {MOST_VOXELS:,} that medsass reads into memory; "
-            "save it as an uncompressed .nii, which is read in parts"
-        )
+def check_voxels(shape: tuple[int, ...], each: int) -> None:
+    """Refuse a volume that is read into memory, which takes `each` bytes for a voxel, where that is more than the budget.
+
+    Raises:
+        ExceededError, ScarceError: as `budget.check`.
+    """
+    budget.check(
+        math.prod(shape) * each,
+        f"{'x'.join(map(str, shape))} voxels, unless saved as an uncompressed .nii, which is read in parts,",
+    )
 
 
 def _type(stored: np.dtype[Any], rescale: tuple[float, float]) -> np.dtype[Any]:

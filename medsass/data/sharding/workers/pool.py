@@ -59,6 +59,7 @@ class Pool:
         self._count, self._told = count, [setup]
         self._workers: list[_Worker] = []
         self._queue: deque[Ticket] = deque()
+        self._paused = False
         for _ in range(min(count, _EARLY)):
             self._start()
 
@@ -84,6 +85,18 @@ class Pool:
             raise ticket.error
         return ticket.answer
 
+    def alone(self, task: Any, home: Hashable = None) -> Any:
+        """Return the answer to a task that runs while no other does. Raises as `result` does."""
+        self._paused = True
+        while any(worker.tickets for worker in self._workers):
+            self._listen(None)
+        waiting, self._queue, self._paused = self._queue, deque(), False
+        try:
+            return self.result(self.submit(task, home))
+        finally:
+            self._queue.extend(waiting)
+            self._hand_out()
+
     def close(self) -> None:
         """End all workers, whatever they do, and wait until those have ended that can have done something."""
         for worker in self._workers:
@@ -96,7 +109,7 @@ class Pool:
     def _hand_out(self) -> None:
         """Give waiting tasks to workers, in order: to the one at home, else to the one with the least to do."""
         kept: deque[Ticket] = deque()
-        while self._queue:
+        while self._queue and not self._paused:
             ticket = self._queue.popleft()
             homes = [worker for worker in self._workers if ticket.home is not None and ticket.home in worker.homes]
             worker = min(homes or self._workers, key=lambda worker: len(worker.tickets), default=None)
@@ -109,7 +122,7 @@ class Pool:
             worker.busy = True
             worker.homes |= {ticket.home} - {None}
             self._send(worker, ticket.task)
-        self._queue = kept
+        self._queue = kept + self._queue
 
     def _start(self) -> _Worker:
         worker = _Worker(forkserver.start())

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from medsass import foreign
+from medsass import budget, foreign
 from medsass.config import ShardConfig
 from medsass.data.formats import damage
 from medsass.data.sharding.catalog.entry import Entry
@@ -38,7 +38,9 @@ class Preparation:
     def __init__(self, config: ShardConfig, copies: Path) -> None:
         self._config, self._source = config, Source(config.source, copies)
         self._workers = config.workers or os.cpu_count() or 1
-        setup = Setup(config, copies, foreign.catching(), str(Path.cwd()), dict(os.environ))
+        environment = {**os.environ, budget.VARIABLE: str(budget.limit())}
+        share = budget.limit() // self._workers
+        setup = Setup(config, copies, foreign.catching(), str(Path.cwd()), environment, share)
         self._pool = Pool(self._workers, setup)
 
     def close(self) -> None:
@@ -104,9 +106,12 @@ class Preparation:
         if isinstance(ticket, Answer):
             return task, ticket
         try:
-            return task, self._answer(ticket)
+            return task, self._answer(self._pool.result(ticket))
         except WorkerDiedError:
             pass
+        except MemoryError:  # more than its share of the budget
+            if task.several and task.stop is None:
+                return task, self._alone(task)
         if not task.several:
             apart = [Task((item,)) for item in task.items]
         elif task.stop is None:
@@ -116,18 +121,23 @@ class Preparation:
         return task, Answer([made for one in apart for made in self._alone(one).made])
 
     def _alone(self, task: Task) -> Answer:
-        """Answer a task of one image or region, which is rejected where its worker dies."""
+        """Answer a task of one image or region, which is rejected where its worker dies, or memory does not suffice for it alone."""
+        (item,) = task.items
         try:
-            return self._answer(self._pool.submit(task, task.home, urgent=True))
+            try:
+                return self._answer(self._pool.result(self._pool.submit(task, task.home, urgent=True)))
+            except MemoryError:
+                return self._answer(self._pool.alone(replace(task, alone=True), task.home))
+        except MemoryError:
+            rejected = Rejected(item.entry.image, item.entry.split, budget.TOO_MUCH.format(budget.limit() / 1e9))
+            return Answer([Made(item.rank, task.start, rejected)])
         except WorkerDiedError as death:
-            (item,) = task.items
             if death.killed:
                 raise MemoryError(f"a worker process was killed while it read {item.entry.image}") from death
             rejected = Rejected(item.entry.image, item.entry.split, _why(death.code, task))
             return Answer([Made(item.rank, task.start, rejected)])
 
-    def _answer(self, ticket: Ticket) -> Answer:
-        answer: Answer = self._pool.result(ticket)
+    def _answer(self, answer: Answer) -> Answer:
         foreign.add(answer.messages)
         return answer
 

@@ -33,6 +33,7 @@ class Task:
         finished: images of a lower rank are done with, and their files can be closed.
         several: whether the file may hold several images.
         home: tasks of the same home go to the same worker, because it holds the decoded file.
+        alone: whether no other task runs meanwhile, so that it may take all of the memory's budget.
     """
 
     items: tuple[WorkItem, ...]
@@ -41,6 +42,7 @@ class Task:
     finished: int = 0
     several: bool = False
     home: int | None = None
+    alone: bool = False
 
     @property
     def seconds(self) -> float:
@@ -99,13 +101,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told first, before the catalog is made. `catch` says whether messages of other libraries are counted."""
+    """What a worker is told first, before the catalog is made. `catch` says whether messages of other libraries are counted, and
+    `share` how many bytes of memory a task may take that does not run alone.
+    """
 
     config: ShardConfig
     copies: Path
     catch: bool
     folder: str
     environment: dict[str, str]
+    share: int | None = None
 
 
 def by_region(recipe: Recipe, config: ShardConfig, entry: Entry) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import cv2
 import imagecodecs
 
-from medsass import foreign
+from medsass import budget, foreign
 from medsass.config import ShardConfig
 from medsass.data import dali
 from medsass.data.formats.mask import LevelsError
@@ -105,7 +105,12 @@ def _set_up(setup: Setup) -> Callable[[Recipe], Callable[[Task], Answer]]:
 
     def begin(recipe: Recipe) -> Callable[[Task], Answer]:
         maker = Maker(recipe, setup.config, setup.copies, check)
-        return lambda task: replace(maker(task), messages=heard())
+
+        def make(task: Task) -> Answer:
+            budget.share(None if task.alone else setup.share)
+            return replace(maker(task), messages=heard())
+
+        return make
 
     return begin
 
