@@ -8,7 +8,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from medsass import bundled
 from medsass.config import numbers, schema
+from medsass.data.sharding import patterns
 from medsass.data.shards.manifest import SPLIT
 
 FOREGROUND: tuple[Literal["binary", "nonzero", "half"], ...] = ("binary", "nonzero", "half")
@@ -134,14 +135,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.images or (self.name != FOLDER and not all(images.path for images in self.images)):
             raise ValueError("at least one [[images]] table with a 'path' is needed, and none without")
-        patterns = [*((pattern, "group") for pattern in self.groups.values()), (self.classes.pattern, "class")]
-        for pattern, name in patterns:
+        expressions = [*((pattern, "group") for pattern in self.groups.values()), (self.classes.pattern, "class")]
+        for pattern, name in expressions:
             try:
-                names = re.compile(pattern).groupindex
-            except re.error as error:
-                raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+                names = patterns.regex(pattern).groupindex
+            except ValueError as error:
+                raise ValueError(f"pattern {pattern!r} {error}") from error
             if pattern and name not in names:
                 raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
+        for path in (images.classes for images in self.images):
+            if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+                raise ValueError(
+                    f"classes = {path!r} leads out of SOURCE; put the file below it, and name it from there"
+                )
         for split in [*self.splits, *(images.split for images in self.images if images.split)]:
             if not re.fullmatch(SPLIT, split):
                 raise ValueError(f"a split's name is lower-case letters, digits and _; got '{split}'")

@@ -1,13 +1,16 @@
 """Class labels of images: from their paths, members of their tar files, or CSV files that a recipe names."""
 
 import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from medsass import budget
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog.listing import Listing
 from medsass.data.sharding.recipe import Recipe
+
+_COPIES = 8  # of a file of labels, as Python's objects
 
 
 def read(source: Path, recipe: Recipe) -> dict[str, str]:
@@ -17,6 +20,7 @@ def read(source: Path, recipe: Recipe) -> dict[str, str]:
     for path in (source / images.classes for images in recipe.images if images.classes):
         if not path.is_file():
             continue
+        budget.check(_COPIES * path.stat().st_size, f"{path}: reading its class labels")
         with path.open(newline="", encoding="utf-8-sig") as file:
             for row in _rows(path, file):
                 missing = [name for name in (rule.key, *rule.columns) if name not in row]
@@ -45,6 +49,6 @@ def label(image: str, name: str, recipe: Recipe, labels: dict[str, str], listing
     found, rule = labels.get(name) or None, recipe.classes
     if rule.extension:
         found = listing.label(f"{image.rpartition('/')[0]}/{name}.{rule.extension}")
-    if rule.pattern and (match := re.search(rule.pattern, image)):
+    if rule.pattern and (match := patterns.regex(rule.pattern).search(image)):
         found = match["class"] or found
     return found

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from unicodedata import normalize
 
-from braceexpand import braceexpand
-from fsspec.utils import glob_translate
-
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog.listing import MAGIC
 from medsass.data.sharding.catalog.names import stem
 
@@ -43,16 +41,18 @@ class Glob:
             "((?:[^/]+/)*)" if step == "**" else _translated(step) + "/" for step in folder.split("/") if step
         )
         try:
-            self._match = re.compile(above + ("(.*)" if name == "**" else _translated(name)), re.DOTALL).fullmatch
-            self.fits = self._match if self.keyed else re.compile(glob_translate(self.pattern), re.DOTALL).fullmatch
-        except re.error as error:
+            text = above + ("(.*)" if name == "**" else _translated(name))
+            self._match = patterns.compiled(pattern, text).fullmatch
+            self.fits = self._match if self.keyed else patterns.fits(self.pattern)
+        except ValueError as error:
             raise ValueError(
                 f"'{pattern}' is no glob ({error}); [ab] is one of some letters, and {{stem}} or {{key}} stands in it once"
             ) from error
 
     def _found(self, path: str) -> "re.Match[str] | None":
         folder, slash, name = path.rpartition("/")
-        return self._match(path if self.keyed else folder + slash + stem(name))
+        found: re.Match[str] | None = self._match(path if self.keyed else folder + slash + stem(name))
+        return found
 
     def wildcards(self, path: str) -> str | None:
         """Return what the wildcards stand for in a path, None where it does not match."""
@@ -111,7 +111,7 @@ def expand(pattern: str) -> tuple[str, ...]:
     if pattern.startswith("/"):
         raise ValueError(f"'{pattern}' begins with /, and globs are below SOURCE, as images/*.png is")
     try:
-        found = list(braceexpand(pattern)) if "{" in pattern else [pattern]
+        found = patterns.braces(pattern)
     except ValueError as error:
         raise ValueError(
             f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"

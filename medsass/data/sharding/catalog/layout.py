@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from fnmatch import filter as matching
 from unicodedata import normalize
 
-from fsspec.utils import glob_translate
-
 from medsass.data.formats import kinds
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.catalog.ends import Ends, ends_of
 from medsass.data.sharding.catalog.globs import common, escaped, spanning, tail
@@ -268,14 +267,14 @@ def _best(tables: Sequence[Images], tasks: Collection[str]) -> list[Images]:
 def _with_splits(tables: Sequence[Images], folders: Sequence[str], content: Content) -> tuple[Images, ...]:
     """Give tables the splits that their folders name, and add the folders of test images that have no masks."""
     named = {names.split_of(table.path) for table in tables}
-    read = "|".join(glob_translate(table.path.rpartition("/")[0]) for table in tables)
+    read = [patterns.fits(table.path.rpartition("/")[0]) for table in tables]
     if not named - {""}:
         return tuple(tables)
     name = tables[0].path.rpartition("/")[2]
     more = [
         Images(f"{escaped(folder)}/{name if matching(held, name) else '*'}", split="test")
         for folder in folders
-        if not any(map(re.compile(read).fullmatch, [folder]))
+        if not any(fits(folder) for fits in read)
         and names.split_of(folder) == "test"
         and names.holds_images(folder.rpartition("/")[2])
         if (held := content(folder))

@@ -11,10 +11,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from fsspec.utils import glob_translate
-
 from medsass import files
 from medsass.data.formats import folder, kinds
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog import tars
 
 MAGIC = re.compile(r"[*?\[]")
@@ -131,11 +130,7 @@ class Listing:
             found = list(_one_remote(source, sorted(exact)))
         else:
             deep = None if any("**" in one for one in globs) else max(one.count("/") for one in globs)
-            wild = [
-                re.compile(glob_translate(one)).fullmatch
-                for one, (_, whole) in zip(globs, literal, strict=True)
-                if not whole
-            ]
+            wild = [patterns.fits(one) for one, (_, whole) in zip(globs, literal, strict=True) if not whole]
             every = sorted(self._walk(source, deep))
             found = [row for row in every if row[0] in exact or any(matches(row[0]) for matches in wild)]
         for path in sorted(exact - {path for path, _, _ in found}):
@@ -193,7 +188,7 @@ class Listing:
             where, values = "folder = ? AND name >= ? AND name < ?", [above, begin, begin + _LAST]
         elif begin:
             where, values = "name >= ? AND name < ?", [begin, begin + _LAST]
-        matches = re.compile(glob_translate(pattern), re.DOTALL).fullmatch
+        matches = patterns.fits(pattern)
         rows = self._database.execute(f"SELECT path FROM files WHERE {where} ORDER BY path", values)
         yield from (path for (path,) in rows if matches(path))
 

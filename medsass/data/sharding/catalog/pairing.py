@@ -14,8 +14,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 
-from fsspec.utils import glob_translate
-
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog.globs import PLACEHOLDER, Glob, expand, fill, filling, forms
 from medsass.data.sharding.catalog.listing import MAGIC, Listing
 from medsass.data.sharding.catalog.names import stem
@@ -74,8 +73,8 @@ class Pairing:
         """Yield the files that match a pattern of masks that is filled in; images alone where it leaves the suffix open."""
         found = self._match(pattern.replace(_NUMBER, "*"))
         if _NUMBER in pattern:
-            text = glob_translate(pattern.replace(_NUMBER, _MARK)).replace(_MARK, r"\d+")
-            found = filter(re.compile(text, re.DOTALL).fullmatch, found)
+            text = patterns.translated(pattern.replace(_NUMBER, _MARK)).replace(_MARK, r"\d+")
+            found = filter(patterns.compiled(pattern.replace(_NUMBER, "*"), text).fullmatch, found)
         open_suffix = pattern.endswith("*")
         return (path for path in found if not open_suffix or (self._readable(path) and not self._detached(path)))
 

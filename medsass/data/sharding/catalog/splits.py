@@ -12,6 +12,7 @@ from itertools import islice
 from unicodedata import normalize
 
 from medsass.data.formats import kinds
+from medsass.data.sharding import patterns
 from medsass.data.sharding.catalog import names
 from medsass.data.sharding.recipe import UNGROUPED, Recipe
 
@@ -72,21 +73,21 @@ def rule(recipe: Recipe, group_by: str) -> Rule:
     Raises `ValueError` where `group_by` is no group of the recipe, none of `BUILT_IN` and no regular expression with
     `(?P<group>...)`.
     """
-    patterns: Mapping[str, str] = recipe.groups
-    if group_by in patterns or (patterns and not group_by):
-        return _searching(patterns[group_by or next(iter(patterns))])
+    groups: Mapping[str, str] = recipe.groups
+    if group_by in groups or (groups and not group_by):
+        return _searching(groups[group_by or next(iter(groups))])
     if "(?P<group>" in group_by:
         try:
             return _searching(group_by)
-        except re.error as error:
-            raise ValueError(f"--group-by {group_by!r} is not a regular expression: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"--group-by {group_by!r} {error}") from error
     if group_by in ("", "patient", "series"):
         return named
     if group_by == "folder":
         return lambda image: normalize("NFC", image.rpartition("/")[0]) or None
     if group_by == UNGROUPED:
         return lambda _: None
-    known = ", ".join(dict.fromkeys([*patterns, *BUILT_IN]))
+    known = ", ".join(dict.fromkeys([*groups, *BUILT_IN]))
     raise ValueError(
         f"--group-by must be one of {known} for recipe '{recipe.name}', or a regular expression with (?P<group>...) "
         f"that is searched in the image's path; got '{group_by}'"
@@ -94,7 +95,7 @@ def rule(recipe: Recipe, group_by: str) -> Rule:
 
 
 def _searching(pattern: str) -> Rule:
-    search = re.compile(pattern).search
+    search = patterns.regex(pattern).search
     return lambda image: found["group"] if (found := search(image)) else None
 
 
@@ -102,10 +103,10 @@ def _searching(pattern: str) -> Rule:
 def named(image: str) -> str | None:
     """Return the patient, case or slide that a path names, None where it names none."""
     image = normalize("NFC", image)
-    patterns = _KNOWN if _MAY_BE_KNOWN.search(image) else ()
-    if found := next(filter(None, (pattern.search(image) for pattern in patterns)), None):
+    known = _KNOWN if _MAY_BE_KNOWN.search(image) else ()
+    if found := next(filter(None, (pattern.search(image) for pattern in known)), None):
         return found[1]
-    if patterns and (part := next(filter(None, (pattern.search(image) for pattern in _PARTS)), None)):
+    if known and (part := next(filter(None, (pattern.search(image) for pattern in _PARTS)), None)):
         return _whole(part)
     place = _PLACE.search(image)
     tiled = place and any(int(place[2]) % stride == int(place[3]) % stride == 0 for stride in _STRIDES)
