@@ -6,6 +6,7 @@ checks that do without (`preflight`).
 """
 
 import functools
+import math
 import os
 import typing
 from collections.abc import Callable, Sequence
@@ -122,12 +123,25 @@ def _read_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         raise click.UsageError(f"--config {path}: {error.strerror}") from error
     except ValueError as error:
         raise click.UsageError(f"--config {path}: {error}") from error
-    known = {item.name for item in ctx.command.params if isinstance(item, click.Option) and item.expose_value}
+    known = {item.name: item for item in ctx.command.params if isinstance(item, click.Option) and item.expose_value}
     values = {key.replace("-", "_"): value for key, value in table.items()}
-    for name in sorted(set(values) - known):
+    for name in sorted(values.keys() - known):
         near = schema.nearest(name, sorted(known))
         raise click.UsageError(f"--config {path}: unknown option '{name}'; {near}known: {', '.join(sorted(known))}")
+    for name, value in values.items():
+        item = known[name]
+        several = value if item.multiple and isinstance(value, list) else [value]
+        if not all(isinstance(one, bool) if item.is_flag else _is_plain(one) for one in several):
+            wanted = "true or false" if item.is_flag else "a number or text"
+            raise click.UsageError(f"--config {path}: '{name}' must be {wanted}; got {value!r:.80}")
     ctx.default_map = values
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether click can read a value: text, or a number that fits a machine's."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 config_file = click.option(

@@ -15,6 +15,8 @@ _MEMORY = (
     "Cannot allocate memory",
 )
 
+_MOST = 4000  # characters of a line
+
 _LOWER = {
     "shard": "take fewer --workers and go on with --resume, or start again with --tile, which cuts large images",
     "tune": "take fewer --images or a smaller --size",
@@ -61,6 +63,7 @@ def is_memory(error: BaseException) -> bool:
 def line(error: BaseException, command: str) -> str | None:
     """Return what a user reads of an error that ended `command`, in one line; None where it is a bug."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"  # it may quote a file
     if is_memory(error) and not isinstance(error, TooLargeError):
         lower = _LOWER.get(command, "end other programs, or take a machine with more of it")
         return f"memory ran out ({text:.200}); {lower}"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from medsass.config import TrainConfig
 from medsass.runs import run_directory
 from tests.conftest import facts, tiny
@@ -40,3 +42,24 @@ def test_names_of_strangers_move_no_cursor(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "\x1b" not in result.stderr
     assert r"unknown option '\x1b[31m'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("flip = 3", "'flip' must be true or false; got 3"),
+        ("size = inf", "'size' must be a number or text; got inf"),
+        ("epochs = [1]", "'epochs' must be a number or text; got [1]"),
+        ("lr = {x = 1}", "'lr' must be a number or text; got {'x': 1}"),
+        (f"epochs = {10**30}", "'epochs' must be a number or text; got 10"),
+        ("lr = 2020-01-01", "'lr' must be a number or text; got datetime"),
+    ],
+)
+def test_values_of_a_table_have_the_type_of_their_option(
+    row: str, said: str, tmp_path: Path, seen: list[TrainConfig]
+) -> None:
+    (tmp_path / "a.toml").write_text(row)
+    result = _run("train", "s", "r", "--config", tmp_path / "a.toml")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert seen == []

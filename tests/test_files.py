@@ -1,11 +1,13 @@
 """Atomic writes, and addresses beside local paths."""
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from medsass import files
+from medsass import errors, files
 
 
 def test_bytes_are_written_as_they_are(tmp_path: Path) -> None:
@@ -147,3 +149,26 @@ def test_a_file_that_is_missing_and_local_errors_stay_what_they_are(tmp_path: Pa
         with pytest.raises(type(error), match=str(error)), files.reaching(place):
             raise error
     assert not files.is_file(files.location("memory://bucket/none"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "it is a named pipe, and no file; copy its content into a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, and no file; copy its content into a file"),
+        (lambda path: path.mkdir(), "it is a folder; name a file"),
+        (lambda path: path.write_bytes(bytes(1025)), "it has more than the 1024 bytes that such a file may have"),
+    ],
+)
+def test_what_is_no_small_file_is_not_read(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    make(path)
+    with pytest.raises(OSError, match=said) as error:
+        files.read(path, 1024)
+    assert errors.line(error.value, "train").startswith(f"{path}: it ")  # type: ignore[union-attr]
+
+
+def test_small_files_are_read_also_by_links(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1024))
+    (tmp_path / "b").symlink_to("a")
+    assert files.read(tmp_path / "b", 1024) == bytes(1024)

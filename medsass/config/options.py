@@ -7,7 +7,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, dataclass_transform, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import AfterValidator, ConfigDict, SkipValidation, ValidationError, WrapValidator
 from pydantic.dataclasses import dataclass
 
@@ -52,6 +52,8 @@ def unconverted(value: Any, check: Callable[[Any], Any]) -> Any:
 
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # what torch takes
+Threads = Annotated[int, Ge(0), Le(1024)]
 Number = Annotated[float, WrapValidator(unconverted)]
 Amount = Annotated[float, Ge(0), WrapValidator(unconverted)]
 Place = Annotated[Path, SkipValidation]  # an address is no `Path`

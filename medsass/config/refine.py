@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_LENGTH = 56.0
+_MOST_STEPS = 64
 
 STEPS = {
     "darkest": "darkest takes the lowest channel for gray, in which stains and pigments are dark",
@@ -37,7 +38,7 @@ _VALUES: dict[str, Rule] = {
     "open": _LENGTH,
     "close": _LENGTH,
     "min": ("a share above 0 and below 1", lambda value: 0 < value < 1, None),
-    "largest": ("a whole number from 1 on", lambda value: value >= 1 and value == int(value), 1.0),
+    "largest": ("a whole number from 1 to a million", lambda value: 1 <= value <= 1e6 and value == int(value), 1.0),
 }
 _EXAMPLES = {"blur": "3", "open": "2", "close": "2", "min": "0.001", "largest": "1"}
 
@@ -57,7 +58,7 @@ def parse(text: str) -> tuple[RefineStep, ...]:
     """
     if text.strip() in ("", "none"):
         return ()
-    steps = tuple(_parse_step(item.strip()) for item in text.split(","))
+    steps = tuple(_parse_step(item.strip()) for item in text.split(",", _MOST_STEPS))
     late = after(steps)
     for step in steps[steps.index(late[0]) :] if late else ():
         if step.name in EARLY:

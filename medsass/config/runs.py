@@ -16,6 +16,8 @@ from medsass.config.options import (
     Positive,
     Protocol,
     Reading,
+    Seed,
+    Threads,
     option,
     options_class,
 )
@@ -36,7 +38,7 @@ class EvaluateConfig:
     flips: bool = option(False, "average the network's probabilities over the four flips of each image")
     batch_size: Positive = option(16, "images a step; does not change the scores of network and paper")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
-    threads: Count = option(0, THREADS_HELP)
+    threads: Threads = option(0, THREADS_HELP)
     json: Place | None = option(None, "write the scores into this file")
     panel: Place | None = option(None, "draw best, median and worst images into this PNG file")
 
@@ -76,9 +78,9 @@ class ProbeConfig:
     patience: Count = option(5, "stop after this many epochs without a lower validation loss; 0 never stops")
     batch_size: Positive = option(16, "images a step")
     lr: Amount = option(1e-3, "peak learning rate of AdamW")
-    seed: Count = option(0, "seed of the head's weights, shuffling and augmentation")
+    seed: Seed = option(0, "seed of the head's weights, shuffling and augmentation")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
-    threads: Count = option(0, THREADS_HELP)
+    threads: Threads = option(0, THREADS_HELP)
     json: Place | None = option(None, "write the scores into this file")
 
 
@@ -105,7 +107,7 @@ class ExperimentConfig:
     data: Place | None = option(None, "folder that the grid's sources and shards are below; by default the grid's own")
     jobs: Count = option(0, "cells that run side by side; 0: one on a CPU, on GPUs as many as fit")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
-    threads: Count = option(0, THREADS_HELP)
+    threads: Threads = option(0, THREADS_HELP)
     dry_run: bool = option(False, "only list the cells, and which of them are finished")
 
 
@@ -114,6 +116,6 @@ class DemoConfig:
     """`medsass demo OUT`."""
 
     out: Place
-    seed: Count = option(0, "seed of the generated images and of the training")
+    seed: Seed = option(0, "seed of the generated images and of the training")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
     overwrite: bool = option(False, "replace what OUT holds")

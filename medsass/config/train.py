@@ -24,6 +24,8 @@ from medsass.config.options import (
     Positive,
     Precision,
     Reading,
+    Seed,
+    Threads,
     Threshold,
     check_ght,
     check_resume,
@@ -102,9 +104,9 @@ class TuneConfig:
         "reproduce the labels of the other; takes minutes on a CPU",
     )
     score: bool = option(False, "also report how well the ranking agrees with the shards' masks, which it does not use")
-    seed: Count = option(0, "seed of the choice of images, of their changed light and of the small networks")
+    seed: Seed = option(0, "seed of the choice of images, of their changed light and of the small networks")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
-    threads: Count = option(0, THREADS_HELP)
+    threads: Threads = option(0, THREADS_HELP)
 
 
 @options_class
@@ -158,9 +160,9 @@ class TrainConfig:
     offset: Number = option(0.0, _OFFSET_HELP)
     refine: _Refine = option("", _REFINE_HELP)
     chosen_on: str = option("", "what the labels were chosen on, as tune writes it; kept with the run")
-    seed: Count = option(0, "seed of weights, shuffling and augmentation")
+    seed: Seed = option(0, "seed of weights, shuffling and augmentation")
     device: Annotated[str, Device] = option("auto", DEVICE_HELP)
-    threads: Count = option(0, THREADS_HELP)
+    threads: Threads = option(0, THREADS_HELP)
     precision: Annotated[str, Precision] = option(
         "auto", "arithmetic of the network; auto: bf16 on a GPU that has it, fp16 on others, fp32 on a CPU"
     )

@@ -190,7 +190,7 @@ def check_resume(cfg: TrainConfig, facts: Facts | None = None) -> None:
     ]
     if differ:
         raise ValueError(
-            f"{cfg.run} cannot be resumed with another configuration: {', '.join(differ)}; drop these options or start a new run"
+            f"{cfg.run} cannot be resumed with another configuration: {', '.join(differ)}; drop these options or give the run's, or start a new run"
         )
 
 

@@ -77,7 +77,7 @@ def test_steps_come_back_from_their_text(
         ("open:inf", "open takes a length .*; got 'open:inf'"),
         ("close", "close takes a length .*, as in close:2; got 'close'"),
         ("min:1", "min takes a share above 0 and below 1, as in min:0.001; got 'min:1'"),
-        ("largest:0", "largest takes a whole number from 1 on, as in largest:1; got 'largest:0'"),
+        ("largest:0", "largest takes a whole number from 1 to a million, as in largest:1; got 'largest:0'"),
         ("largest:1.5", "got 'largest:1.5'"),
         ("border,blur:3", "blur works on the image, before the threshold, and must come before border; got 'border,blur:3'"),
     ],

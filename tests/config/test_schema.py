@@ -128,3 +128,34 @@ def test_what_is_not_toml_is_refused(data: bytes, message: str, tmp_path: Path) 
     path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
         schema.read_toml(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a = " + "[" * 100_000, "its lists or tables stand in one another too deep"),
+        ("a = " + "{b = " * 100_000, "its lists or tables stand in one another too deep"),
+        ("a" + ".a" * 100_000 + " = 1", "it holds a key of more than a hundred parts"),
+        ('x = {"a"' + ' . "a"' * 50_000 + " = 1}", "it holds a key of more than a hundred parts"),
+    ],
+)
+def test_toml_that_would_take_the_stack_or_hours_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        schema.read_toml(tmp_path / "a.toml")
+
+
+def test_long_toml_of_short_keys_is_read(tmp_path: Path) -> None:
+    names = [f"folder.{number}/image.{number}.v1.png" for number in range(20_000)]
+    (tmp_path / "a.toml").write_text(f'x = {names}\ny = "{"a." * 200}"\na.b."c.d".e = 1\n')
+    table = schema.read_toml(tmp_path / "a.toml")
+    assert table["x"] == names
+    assert table["a"] == {"b": {"c.d": {"e": 1}}}
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 300 + b"]" * 300])
+def test_json_that_is_nested_too_deep_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="recursion limit"):
+        schema.parse_json(data)
+    with pytest.raises(ValueError, match=r"not JSON: recursion limit"):
+        schema.check_json(Sheet, data)

@@ -218,3 +218,34 @@ def test_a_run_at_an_address_is_refused() -> None:
         run_directory.create(tiny(Path("shards"), run), FACTS)
     with pytest.raises(ValueError, match="memory://run: RUN must be on this machine"):
         run_directory.stored(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tile", "x"),
+        ("depth", 7),
+        ("regime", {"lr": {}}),
+        ("regime", []),
+        ("level", 0.5),
+        ("every", "2"),
+        ("init", {"x": 1}),
+    ],
+)
+def test_facts_of_another_type_are_one_line(name: str, value: object, tmp_path: Path) -> None:
+    run_directory.create(tiny(Path("shards"), tmp_path / "run"), FACTS)
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(ValueError, match=rf"^{path} is not the configuration of a run \(.*{name}.*\); train again$"):
+        run_directory.stored(tmp_path / "run")
+
+
+def test_a_run_that_began_from_another_and_has_no_checkpoint_needs_it_again(tmp_path: Path) -> None:
+    old = tiny(Path("shards"), tmp_path / "run", init=Path("first"))
+    run_directory.create(old, FACTS)
+    with pytest.raises(
+        ValueError, match=r"init \(first in the run, not given now\); drop these options or give the run's"
+    ):
+        run_directory.check_resume(tiny(Path("shards"), tmp_path / "run"))
+    (tmp_path / "run" / "last.pt").touch()  # it holds the weights
+    run_directory.check_resume(tiny(Path("shards"), tmp_path / "run"))

@@ -5,6 +5,7 @@ how a cell is scored. Unknown keys are refused, so that a misspelt one cannot pa
 """
 
 import itertools
+import math
 import re
 import types
 from collections.abc import Callable, Mapping, Set
@@ -23,6 +24,7 @@ SCORED = PROTOCOLS[1:]  # network, paper, linear: those that "auto" stands for a
 SET = {"shards", "run", "init", "device", "threads", "resume", "overwrite"}  # by the experiment, or cannot vary in one
 
 _COMPARED = ("method", "model", "seed")  # what tables compare or average over
+_MOST_CELLS = 20_000  # of one [[runs]] and one dataset
 _DEFAULT = TrainConfig(Path(), Path())
 # "split" is the one that is scored
 _SHARD_SET = {"source", "out", "recipe", "split", "workers", "strict", "dry_run", "resume", "overwrite"}
@@ -217,6 +219,8 @@ def _cells(
     for dataset in own.pop("dataset"):
         replaced = _given(datasets[dataset].train, TrainConfig, SET)
         axes = {**defaults, **{name: (value,) for name, value in replaced.items()}, **own}
+        if (count := math.prod(map(len, axes.values()))) > _MOST_CELLS:
+            raise ValueError(f"{where}: its lists make {count} cells, more than {_MOST_CELLS}; shorten them")
         for values in itertools.product(*axes.values()):
             try:
                 config = TrainConfig(Path(dataset), Path(), **dict(zip(axes, values, strict=True)))

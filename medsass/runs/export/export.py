@@ -14,7 +14,7 @@ from medsass.config import ExportConfig, schema
 from medsass.models import checkpoint
 from medsass.models.export import FORMS, file_name
 from medsass.models.parity import BATCHES, RunModel
-from medsass.runs import console, preflight, run_directory
+from medsass.runs import console, device, preflight, run_directory
 from medsass.runs.export import model_card
 from medsass.runs.preflight import Trained
 
@@ -51,6 +51,7 @@ def export(config: ExportConfig, found: Trained | None = None) -> list[Path]:
     trained, facts, folder = found.config, found.facts, config.out or config.run / run_directory.EXPORT
     path = config.run / run_directory.WEIGHTS
     load = checkpoint.load_model if facts.keeps == "network" else checkpoint.load_encoder
+    device.check_memory(trained.size, max(BATCHES), device.ENCODER, "cpu")
     kept = RunModel(trained.model, trained.size, load(path, trained.model), facts.keeps == "encoder")
     with path.open("rb") as held:
         weights = hashlib.file_digest(held, "sha256").hexdigest()

@@ -43,9 +43,12 @@ def predict(config: PredictConfig, found: Trained | None = None) -> list[tuple[P
     found = found or preflight.predict(config)
     trained, facts, inputs = found.config, found.facts, found.inputs
     where = device.resolve(config.device)
+    device.check_memory(trained.size, 1, device.NETWORK, where)
     model = checkpoint.load_model(config.run / run_directory.WEIGHTS, trained.model).to(where)
     network = partial(probabilities, averaged(model) if config.flips else model, size=trained.size, where=where)
     tile = config.tile or facts.tile or trained.size
+    if not config.tile and tile * tile > MOST_PIXELS:
+        raise ValueError(f"{config.run}: its tiles of {tile} x {tile} pixels are too large to predict; give a --tile")
     window = config.bounds() or facts.bounds()
     failed = []
     config.out.mkdir(parents=True, exist_ok=True)

@@ -97,6 +97,8 @@ def show(result: dict[str, Any]) -> None:
 def _prepare(config: EvaluateConfig, found: Trained, protocol: str) -> Examine:
     """Return what examines the split by a protocol, never "auto"."""
     trained, dataset, where = found.config, found.dataset, device.resolve(config.device)
+    images = min(config.batch_size, dataset.split(config.split).samples)
+    device.check_memory(trained.size, images, device.ENCODER if protocol == "linear" else device.NETWORK, where)
     plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
     plain = replace(plain, masks=True, info=True)
     loader, weights = Loader(plain, dataset), config.run / run_directory.WEIGHTS

@@ -41,6 +41,9 @@ def probe(config: ProbeConfig, found: Trained | None = None) -> dict[str, Any]:
     found = found or preflight.probe(config)
     trained, dataset, where = found.config, found.dataset, device.resolve(config.device)
     classes = sorted(dataset.split("train").classes)
+    device.check_memory(
+        trained.size, min(config.batch_size, dataset.split(config.split).samples), device.ENCODER, where
+    )
     device.seed(config.seed, where)
     frozen = checkpoint.load_encoder(config.run / run_directory.WEIGHTS, trained.model).to(where)
     frozen.eval().requires_grad_(False)  # for good: no gradient, no batch statistics

@@ -100,7 +100,10 @@ class _Run:
         self.saved_at, self.save_at = (self.trainer.epoch, self.trainer.done), monotonic() + 60 * config.save_every
 
     def _build(self) -> Trainer:
-        device.seed(self.config.seed, self.where)
+        config, most = self.config, self.dataset.split("train").samples
+        images = min(config.batch_size, most) // config.accumulate  # of all processes
+        device.check_memory(config.size, images, device.TRAINING, self.where)
+        device.seed(config.seed, self.where)
         # The weights of a checkpoint replace those of --init.
         chosen = method.make(replace(self.config, init=None) if self.saved else self.config, self.polarity)
         return Trainer(self.config, chosen, self.where, self.ranks, self.dataset)

@@ -92,11 +92,25 @@ def test_an_error_names_tar_key_and_remedy(whole: Path, found: Samples) -> None:
         (lambda text: text.replace("png ", "txt ").replace("jpg ", "txt "), "is no index of images"),
         (lambda text: text.replace("png 512 ", "png 12 ").replace("jpg 512 ", "jpg 12 "), "is no index of images"),
         (lambda text: text.replace("json ", "json x"), "is no index of images"),
+        (lambda text: text.replace("png 512 ", f"png {1 << 70} ").replace("jpg 512 ", f"jpg {1 << 70} "), "is no index of images"),
+        (lambda text: text.replace("v1.2 ", "v1.2 1"), r": its first line does not say that it has \d+ samples"),
         (lambda _: "", r"names 0 samples, but the manifest says \d+"),
     ],
 )  # fmt: skip
 def test_a_damaged_index_is_named(change: object, said: str, broken: Path) -> None:
     path = broken / damaged.FIRST.replace(".tar", ".idx")
     path.write_text(change(path.read_text()))  # type: ignore[operator]
-    with pytest.raises(ValueError, match=rf"^{path} {said}; run: medsass verify {broken}$"):
+    with pytest.raises(ValueError, match=rf"^{path} ?{said}; run: medsass verify {broken}$"):
+        samples.load(broken, shards(broken))
+
+
+@pytest.mark.parametrize("number", [1, 2])  # offset, size
+@pytest.mark.parametrize("value", [1 << 40, (1 << 63) - 1])
+def test_what_lies_beyond_the_end_of_its_tar_is_named(number: int, value: int, broken: Path) -> None:
+    path = broken / damaged.FIRST.replace(".tar", ".idx")
+    first, row, *rest = path.read_text().splitlines()
+    words = row.split(" ")
+    path.write_text("\n".join([first, " ".join([*words[:number], str(value), *words[number + 1 :]]), *rest]) + "\n")
+    said = "sample .*: lies beyond the end of the tar file, as its index says; run: medsass verify"
+    with pytest.raises(ValueError, match=f"^{path.with_suffix('.tar')}: {said} {broken}$"):
         samples.load(broken, shards(broken))

@@ -200,3 +200,13 @@ def test_a_folder_of_tar_files_without_a_manifest_is_answered_with_the_command(t
     (tmp_path / "train-000000.tar").touch()
     with pytest.raises(FileNotFoundError, match=rf"medsass shard '{tmp_path}/\*\.tar' OUT --recipe webdataset$"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"), [({}, "it names no split, and so no image"), ({"train": {}}, "split 'train' holds no sample")]
+)
+def test_a_manifest_without_images_is_refused(splits: dict[str, object], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    table = {"format": 2, "recipe": {"name": "x", "polarity": "dark"}, "splits": splits}
+    with pytest.raises(ValueError, match=rf"^{path}: not a medsass manifest \({said}\)"):
+        manifest.parse(json.dumps(table).encode(), path)

@@ -156,3 +156,11 @@ def test_the_grids_that_come_with_the_project_can_be_read(name: str, cells: int 
     assert {cell.config.model for cell in chosen.cells if cell.config.method in ("mae", "simmim")} <= {
         "unet-vit-small", "unet-vit-tiny"
     }  # fmt: skip
+
+
+def test_lists_that_make_millions_of_cells_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    many = f"seed = {list(range(1000))}\nepochs = {list(range(1, 1001))}\n"
+    with pytest.raises(
+        ValueError, match=r"\[\[runs\]\] 1: its lists make 1000000 cells, more than 20000; shorten them"
+    ):
+        _load(tmp_path, f'[datasets.a]\nshards = "a"\n[[runs]]\ndataset = "a"\n{many}')
