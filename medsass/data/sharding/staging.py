@@ -32,7 +32,7 @@ class MismatchError(ValueError):
 class Staging:
     """The staging `folder` of `out` with its `journal`.
 
-    `copies` is a folder in it for copies of remote files; `excluded` are the folders that do not belong to a source, even
+    `copies` is a folder in it for temporary files and copies of remote ones; `excluded` are the folders that do not belong to a source, even
     where they are inside it.
     """
 
@@ -41,6 +41,7 @@ class Staging:
         self.journal = Journal(folder / journal.NAME)
         self.copies = folder / "fetched"
         shutil.rmtree(self.copies, ignore_errors=True)  # of a run that was killed
+        self.copies.mkdir()
         self.excluded = apart(out)
 
     def finish(self, split: str, shard: Shard, position: tuple[int, int]) -> None:
@@ -49,15 +50,19 @@ class Staging:
             self._upload(*(Path(shard.file).with_suffix(suffix).name for suffix in (".tar", ".idx", ".crc")))
         self.journal.finish(split, shard, position)
 
+    def close(self) -> None:
+        """Close the journal, and remove temporary files."""
+        shutil.rmtree(self.copies, ignore_errors=True)
+        self.journal.close()
+
     def publish(self) -> None:
         """Put the complete folder in OUT's place."""
-        shutil.rmtree(self.copies, ignore_errors=True)
         if not files.is_local(self.out):
             self._upload(manifest.REJECTED, manifest.NAME)
-            self.journal.close()
+            self.close()
             remove(self.folder)
             return
-        self.journal.close()
+        self.close()
         (self.folder / journal.NAME).unlink()
         _swap(self.folder, self.out)
 
@@ -151,15 +156,15 @@ def _reporting(out: Path, folder: Path) -> Iterator[Staging]:
     try:
         yield staging
     except MismatchError:
-        staging.journal.close()
+        staging.close()
         raise
     except MasksError as error:  # what is written goes by a rule that the masks contradict
-        staging.journal.close()
+        staging.close()
         remove(folder)
         raise ValueError(str(error)) from error
     except BaseException as error:
         finished = len(staging.journal.shards())
-        staging.journal.close()
+        staging.close()
         if not finished:
             remove(folder)
         if isinstance(error, KeyboardInterrupt):

@@ -97,7 +97,6 @@ def _set_up(setup: Setup) -> Callable[[Recipe], Callable[[Task], Answer]]:
     os.chdir(setup.folder)
     os.environ.clear()
     os.environ.update(setup.environment)
-    setup.copies.mkdir(exist_ok=True)
     tempfile.tempdir = str(setup.copies)  # what a killed worker leaves goes with that folder
     cv2.setNumThreads(1)  # there is a worker for each core
     heard = foreign.listen() if setup.catch else dict

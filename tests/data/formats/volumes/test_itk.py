@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medsass.data.formats import kinds
+from medsass.data.formats import folder
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 from medsass.data.formats.volumes import volume
@@ -90,7 +90,7 @@ def test_a_metaimage_of_much_metadata_is_read(first: bytes, suffix: str, tmp_pat
     data = path.read_bytes()
     assert data.find(b"DimSize") > 4000
     path.write_bytes(first + data)
-    assert path in kinds.find(tmp_path)[0]
+    assert path in folder.images(tmp_path)[0]
     with open_image(path) as picture:
         np.testing.assert_array_equal(frames(picture), sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
         np.testing.assert_array_equal(frames(picture), array.T)
