@@ -223,12 +223,12 @@ def test_an_interrupted_sharding_says_what_is_kept(
     assert result.output.count("\n") == 1
 
 
-def test_an_image_that_does_not_fit_the_memory_ends_the_command_and_is_not_left_out(
+def test_images_that_do_not_fit_the_memory_alone_are_left_out_with_the_remedy(
     nuclei_folder: Path, tmp_path: Path
 ) -> None:
     with deadly.workers("fill()"):
         result = _run("shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png")
-    _assert_one_line(result, "memory ran out (", "nsufficient memory", "take fewer --workers and go on with --resume")
+    _assert_one_line(result, "none of its 60 images can be used", "memory that medsass allows", "set MEDSASS_MEMORY higher")
     assert not (tmp_path / "out").exists()
 
 

@@ -101,7 +101,7 @@ def explain(error: ValidationError, kind: Any, name: Callable[[str, str], str] |
         shown = (name(key, where) if name else f"'{key}' in {where}") if key else "it"
     if first["type"] in _UNKNOWN:
         hints = get_type_hints(owner, include_extras=True)
-        allowed = [each.name for each in fields(owner) if each.init]
+        allowed = [each.name for each in fields(owner) if each.init] if is_dataclass(owner) else list(hints)
         known = [key for key in allowed if _REFUSED not in getattr(hints[key], "__metadata__", ())]
         return f"{shown} is unknown: {nearest(str(keys[-1]), known)}known: {', '.join(known)}"
     if first["type"] in ("missing", "missing_argument"):

@@ -126,7 +126,7 @@ def test_words_of_a_recipe_are_text_in_the_card_and_its_header(tmp_path: Path) -
     assert header["license"] == "other"
     assert header["datasets"] == [evil]
     assert [line for line in text.splitlines() if line.startswith(("---", "license:", "# "))] == text.splitlines()[1:2]
-    assert text.count(r"\<script>a\</script> [go\](https://x) \`b\`") == text.count("script>a") == 6
+    assert text.count(r"\<script>a\</script> [go\](https://x) \`b\`") == text.count("script>a") == 7
     assert "\x1b" not in (run / "export" / "README.md").read_text()
 
 
