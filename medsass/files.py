@@ -10,6 +10,8 @@ from typing import BinaryIO, cast
 
 from medsass import temporary
 
+UNSAID = 1 << 40  # bytes of a file at an address at most, where its server does not say how many
+_PIECE = 1 << 22  # bytes of it that are read at a time
 FOLLOW = "MEDSASS_FOLLOW_LINKS"  # 1 in the environment allows links out of shard folders
 
 
@@ -24,7 +26,12 @@ def location(text: str | Path) -> Path:
     try:
         from upath import UPath
 
-        place = UPath(str(text))
+        more = {}
+        if str(text).startswith("http"):
+            from medsass import web  # aiohttp, which other schemes may lack
+
+            more = web.options(str(text).partition("://")[0])
+        place = UPath(str(text), **more)
         place.fs  # noqa: B018 - imports the package for the scheme
     except ImportError as error:
         raise ImportError(f"{text}: addresses need more packages ({error}): pip install 'medsass[cloud]'") from error
@@ -41,6 +48,8 @@ _REMEDIES = {
     "FSSPEC_S3_ANON=true",
     "PermissionError": "the server refuses: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and what they "
     "may do there",
+    "TimeoutError": "the server does not answer: try later, or download the files by other means",
+    "RedirectClientError": "the server leads to no web address: check the address",
     "ConnectionError": "check the address and the network and, where the bucket is not Amazon's, AWS_ENDPOINT_URL",
 }
 
@@ -57,11 +66,14 @@ def reaching(path: Path, what: str = "read") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_local(path) or isinstance(error, (FileNotFoundError, UnreachableError)):
-            raise
         chain: list[BaseException] = [error]
-        while cause := chain[-1].__cause__:  # fsspec wraps the connection's errors in its own
+        while cause := chain[-1].__cause__:  # fsspec wraps the connection's errors in its own, some as of missing files
             chain.append(cause)
+        missing = isinstance(error, FileNotFoundError) and not any(
+            isinstance(each, TimeoutError) or "Redirect" in type(each).__name__ for each in chain
+        )
+        if is_local(path) or missing or isinstance(error, UnreachableError):
+            raise
         reason = " ".join(str(chain[-1]).split()).rstrip(" .:") or type(chain[-1]).__name__
         names = [kind.__name__ for each in chain for kind in type(each).__mro__]
         found = (text for end, text in _REMEDIES.items() if any(name.endswith(end) for name in names))
@@ -78,6 +90,24 @@ def is_file(path: Path) -> bool:
             return path.fs.info(path.path)["type"] == "file"  # type: ignore[attr-defined, no-any-return]
         except FileNotFoundError:
             return False
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file at an address as its server says; `UNSAID` where it does not. Raises `UnreachableError`."""
+    with reaching(path):
+        return int(path.fs.info(path.path).get("size") or UNSAID)  # type: ignore[attr-defined]
+
+
+def pieces(path: Path, most: int) -> Iterator[bytes]:
+    """Yield the bytes of a file at an address, at most as many as were listed. Raises `UnreachableError` where more come."""
+    size = 0
+    with reaching(path), path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            if (size := size + len(piece)) > most:
+                raise UnreachableError(
+                    f"{path}: its server sends more than the {most:,} bytes that it or a manifest says; try later"
+                )
+            yield piece
 
 
 def is_local(path: Path) -> bool:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medsass"
 PILLARS = {"data", "labels", "models"}
 LAYERS = (
-    {"temporary", "text"},
+    {"temporary", "text", "web"},
     {"budget", "bundled", "doctor", "errors", "files", "foreign"},
     {"config", "parameters"},
     PILLARS,

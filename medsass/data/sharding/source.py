@@ -3,12 +3,11 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from medsass import files
+from medsass import budget, files
 from medsass.data.formats import kinds
 from medsass.data.sharding.catalog import tars
 from medsass.data.sharding.catalog.listing import UNREADABLE, Stat
@@ -51,15 +50,21 @@ class Source:
                 head = file.read(max(kinds.HEAD, min(stat.size + 1, _AT_ONCE)) if wanted else kinds.HEAD)
                 kind = kinds.kind(head[: kinds.HEAD], name)
                 if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
+                    budget.check(stat.size, "reading its bytes")
                     return name, head if len(head) == stat.size else head + file.read()
             return self._root / path, None
         copy = self._copy(path, owner)
         if not whole and copy.exists():
             return copy, None
-        pieces = tars.pieces(self._root / stat.tar, stat.place, stat.size) if stat.tar else _pieces(self._root / path)
+        pieces = (
+            tars.pieces(self._root / stat.tar, stat.place, stat.size)
+            if stat.tar
+            else files.pieces(self._root / path, stat.size or budget.limit())  # 0: the server did not say
+        )
         first = next(pieces, b"")
         kind = kinds.kind(first[: kinds.HEAD], PurePosixPath(path))
         if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
+            budget.check(stat.size, "reading its bytes")
             return Path(path), b"".join([first, *pieces])
         self._copies.mkdir(exist_ok=True)
         if not copy.exists():
@@ -92,13 +97,6 @@ class Source:
     def _copy(self, path: str, owner: str) -> Path:
         name = hashlib.sha256(f"{owner} {self._root}/{path}".encode()).hexdigest()[:16]
         return self._copies / (name + PurePosixPath(path).suffix)
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file at an address."""
-    with files.reaching(path), path.open("rb") as remote:
-        while piece := remote.read(1 << 22):
-            yield piece
 
 
 def reason(error: Exception) -> str:

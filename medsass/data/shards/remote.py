@@ -15,8 +15,6 @@ from medsass.data.shards import manifest
 from medsass.data.shards.manifest import Manifest
 from medsass.data.shards.tar import Shard
 
-_PIECE = 1 << 20  # bytes read at a time
-
 
 def load(folder: Path) -> Manifest:
     """Read and check a manifest as `manifest.load` does; an address that cannot be read is named with the reason.
@@ -66,8 +64,10 @@ def tars(folder: Path, shards: Sequence[Shard]) -> list[str]:
         # the name of a copy holds its hash, so that shards made anew at the same address are fetched anew
         source, path = folder / shard.file, cache / f"{Path(shard.file).stem}-{shard.sha256[:16]}.tar"
         if not path.is_file() or path.stat().st_size != shard.bytes:
-            _fetch(source.with_suffix(".idx"), path.with_suffix(".idx"))  # first, so that every tar file has one
-            _fetch(source, path, shard.sha256)
+            _fetch(
+                source.with_suffix(".idx"), path.with_suffix(".idx"), shard.bytes
+            )  # first, so that every tar file has one
+            _fetch(source, path, shard.bytes, shard.sha256)
         paths.append(str(path))
     return paths
 
@@ -88,15 +88,15 @@ def local(path: Path) -> Iterator[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     with temporary.scratch(cache) as folder:
         copy = folder / path.name
-        _fetch(path, copy)
+        _fetch(path, copy, files.size_of(path))
         yield copy
 
 
-def _fetch(source: Path, path: Path, sha256: str = "") -> None:
-    """Copy a file from an address. Raises `OSError` where it cannot be read or its SHA-256 is another."""
+def _fetch(source: Path, path: Path, most: int, sha256: str = "") -> None:
+    """Copy a file of at most `most` bytes from an address. Raises `OSError` where it cannot be read, is longer or has another SHA-256."""
     digest = hashlib.sha256()
     with files.atomic(path) as copy:
-        for piece in _pieces(source):
+        for piece in _pieces(source, most):
             digest.update(piece)
             copy.write(piece)
         if sha256 and digest.hexdigest() != sha256:
@@ -105,8 +105,7 @@ def _fetch(source: Path, path: Path, sha256: str = "") -> None:
             )
 
 
-def _pieces(source: Path) -> Iterator[bytes]:
+def _pieces(source: Path, most: int) -> Iterator[bytes]:
     """Yield the bytes of a file; only errors from reading are turned into one line, not those of who writes them."""
-    with one_line(source), source.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
+    with one_line(source):
+        yield from files.pieces(source, most)

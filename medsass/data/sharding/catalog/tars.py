@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from medsass import files
 from medsass.data.formats import kinds
@@ -21,6 +21,7 @@ _NAMED = re.compile(r".*\.(?:tar(?:\.\w+)?|tgz|tbz2?|txz)")
 _WILD = re.compile(r"[*?\[{]")
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 _PIECE = 1 << 22  # bytes that are read at a time
+_HEADER, _NAME = 1 << 20, 4096  # bytes of a header, and letters of a name, at most
 _TEXT = 256  # bytes of the longest class label
 
 
@@ -87,20 +88,44 @@ def members(tar: Path, label: str = "") -> Iterator[Member]:
         raise BrokenTarError(fault)
 
 
+class _Bounded:
+    """An open tar file of which no header, with all that belongs to it, is longer than `_HEADER` bytes: tarfile keeps it in memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._left = file, _HEADER
+        self.tell = file.tell
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Move to a place, from which a header may begin."""
+        self._left = _HEADER
+        return self._file.seek(place, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes. Raises `tarfile.ReadError` where a header is too long."""
+        if not 0 <= size <= self._left:
+            raise tarfile.ReadError(f"a header of more than {_HEADER:,} bytes")
+        self._left -= size
+        return self._file.read(size)
+
+
 def _read(file: IO[bytes], size: int, label: str) -> Generator[Member, None, str]:
     """Yield the members of an open tar file of `size` bytes, and return why there are no more, or ""."""
     end, last = 0, ""
     try:
-        with tarfile.open(fileobj=file, mode="r:") as opened:
+        with tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as opened:
             while info := opened.next():
                 opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all
                 if info.size < 0:
                     break
                 last = info.name.encode("utf-8", "backslashreplace").decode()
+                if len(last) > _NAME:
+                    return (
+                        f"damaged at byte {opened.offset}: a name of {len(last):,} letters; nothing beyond that is read"
+                    )
                 end = opened.offset
                 if (info.isreg() or info.islnk() or info.issym()) and (name := _name(last)):
                     yield _member(name, info, opened, size, label)
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         if not last:
             return f"not a tar file ({error})"
     after = f"after '{last}'" if last else "from the beginning"
