@@ -1,19 +1,20 @@
 """`medsass info`: the content of a shard folder, in words and as a contact sheet."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from medsass.config import InfoConfig
+from medsass import files
+from medsass.config import InfoConfig, schema
 from medsass.data.formats import opening
-from medsass.data.shards import manifest, remote, tar
+from medsass.data.shards import contents, manifest, remote, tar
 from medsass.data.shards.manifest import Manifest, Split
 from medsass.runs import console, figures
 
 _PAIRS = 24
 _COLUMNS = 8
+_LINE = 1 << 20  # bytes
 _DECODED = {
     "jpg": "which a GPU decodes",
     "jp2": "which a GPU decodes",
@@ -56,10 +57,16 @@ def show_rejected(folder: Path, dataset: Manifest, most: int = 5) -> None:
     """Print the first `most` files that were left out of the shards in `folder`, with the reason."""
     if not dataset.rejected:
         return
-    with (folder / manifest.REJECTED).open(encoding="utf-8") as lines:
-        for line in islice(lines, most):
-            item = json.loads(line)
-            console.out.print(f"left out: {item['file']}: {item['reason']}")
+    path = folder / manifest.REJECTED
+    if files.is_local(path):
+        files.check_regular(path)
+    try:
+        with path.open("rb") as lines:
+            for line in islice(iter(lambda: lines.readline(_LINE), b""), most):
+                item = schema.parse_json(line)
+                console.out.print(f"left out: {item['file']}: {item['reason']}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not what medsass shard writes; run: medsass verify {folder}") from error
     if dataset.rejected > most:
         console.out.print(f"and {dataset.rejected - most} more, listed in {folder / manifest.REJECTED}")
 
@@ -92,7 +99,7 @@ def info(config: InfoConfig) -> None:
     for name, split in dataset.splits.items():
         left = max(2, round(_PAIRS * split.samples / total))
         for key, content in islice(_samples(config, split), left):
-            encoded = next(data for extension, data in content.items() if extension in tar.IMAGES)
+            encoded = contents.image(config.shards, key, content)
             tiles.append((opening.from_bytes(encoded).array, f"{name}: {key}"))
             if "mask.png" in content:
                 tiles.append((opening.from_bytes(content["mask.png"]).array // 255, "mask"))

@@ -15,7 +15,7 @@ from medsass.config import LabelConfig, numbers, refine
 from medsass.data.formats import opening
 from medsass.data.formats.image import ImageFile, Selection
 from medsass.data.formats.volumes.volume import Volume
-from medsass.data.shards import remote, tar
+from medsass.data.shards import contents, remote, tar
 from medsass.data.shards.manifest import Manifest
 from medsass.labels import Labeler
 from medsass.labels.cuda import Labels
@@ -102,5 +102,5 @@ def _in_tars(config: LabelConfig, dataset: Manifest) -> Iterator[Item]:
         for shard in split.shards:
             with remote.local(config.source / shard.file) as path:
                 for key, content in tar.read(path):
-                    data = next(data for extension, data in content.items() if extension in tar.IMAGES)
+                    data = contents.image(path, key, content)
                     yield Item(f"{shard.file}/{key}", config.out / name / f"{key}.png", data=data)

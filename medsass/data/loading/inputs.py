@@ -1,12 +1,12 @@
 """The inputs of a pipeline for one batch: encoded or cached images, and the parameters of their random changes."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medsass.config import schema
 from medsass.data import dali
 from medsass.data.loading import augment, order
 from medsass.data.loading.cache import Cache
@@ -93,8 +93,8 @@ class InputBuilder:
     def _json(self, item: Encoded) -> dict[str, Any]:
         """Return a sample's JSON and keep its size if sizes are needed."""
         try:
-            table = dict(json.loads(item.files["json"].tobytes()))
-        except (KeyError, ValueError) as error:
+            table = dict(schema.parse_json(item.files["json"].tobytes()))
+        except (KeyError, ValueError, TypeError) as error:
             raise self._reader.samples.damaged(item.number, "its JSON cannot be read") from error
         if self._needs_sizes and self._cache is None:
             height, width = table.get("height"), table.get("width")

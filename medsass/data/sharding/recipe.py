@@ -141,7 +141,7 @@ class Recipe:
                 names = patterns.regex(pattern).groupindex
             except ValueError as error:
                 raise ValueError(f"pattern {pattern!r} {error}") from error
-            if pattern and name not in names:
+            if (pattern or name == "group") and name not in names:
                 raise ValueError(f"pattern {pattern!r} must contain (?P<{name}>...)")
         for path in (images.classes for images in self.images):
             if PurePath(path).is_absolute() or ".." in PurePath(path).parts:

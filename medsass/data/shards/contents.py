@@ -4,6 +4,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from pydantic_core import from_json
@@ -195,3 +196,11 @@ def _flaws(key: str, extensions: tuple[str, ...]) -> Iterator[str]:
         yield f"sample {key} has {images or 'no'} image{'s' * bool(images)}"
     if _JSON not in extensions:
         yield f"sample {key} has no .json"
+
+
+def image(path: Path, key: str, content: Mapping[str, bytes]) -> bytes:
+    """Return the image of a sample, its bytes by extension. Raises `ValueError` that names the tar file where it has none."""
+    for extension in IMAGES:
+        if extension in content:
+            return content[extension]
+    raise ValueError(f"{path}: sample {key} has no image; run: medsass verify {path if path.is_dir() else path.parent}")

@@ -2,13 +2,15 @@
 import, and after which slides could not be sharded by cuCIM.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from medsass import files
-from medsass.config import ExperimentConfig, ShardConfig, TrainConfig, plain
+from medsass.config import ExperimentConfig, ShardConfig, TrainConfig, plain, schema
 from medsass.data.sharding import shard
 from medsass.data.sharding.staging import MismatchError
 from medsass.data.shards import manifest, remote
@@ -18,6 +20,21 @@ from medsass.runs.experiment import grid, tables
 from medsass.runs.experiment.grid import Cell, Grid
 
 SHARDS, CELLS, LOGS = "shards", "cells", "logs"
+
+
+@with_config(ConfigDict(strict=True, extra="allow"))
+class _Held(TypedDict):
+    """What is read of the scores of an earlier start."""
+
+    dataset: str
+    model: str
+    method: str
+    seed: int
+    split: str
+    shards_sha256: str
+    keeps: str
+    train: dict[str, Any]
+    protocols: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Task:
     def held(self) -> dict[str, Any]:
         """Return the scores of an earlier start; empty where there are none, or those of other data or of another split."""
         try:
-            held: dict[str, Any] = json.loads(self.scores.read_text("utf-8"))
+            held = cast(dict[str, Any], schema.check_json(_Held, files.read(self.scores)))
         except (OSError, ValueError):
             return {}
         return held if self.sha256 in ("", held.get("shards_sha256")) and held.get("split") == self.split else {}
