@@ -229,6 +229,8 @@ def to_predict(config: PredictConfig) -> list[Outputs]:
     for path in config.images:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such image or folder")
+        if not path.is_dir():
+            files.check_regular(path)
     single = [path for path in config.images if path.is_file() or kinds.is_zarr(path)]
     alone = {path: one for one in _inputs(single, named=True) for path in one.slices or (one.path,)}
     found: list[tuple[Input, Path]] = []

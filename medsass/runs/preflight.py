@@ -216,7 +216,7 @@ def tune(config: TuneConfig) -> Manifest:
     for name, path in (("--out", config.out), ("--sheet", config.sheet)):
         if path:
             run_directory.check_file(path, name)
-    if config.out.exists() and CHOSEN_ON not in config.out.read_text("utf-8", errors="replace"):
+    if config.out.exists() and CHOSEN_ON not in files.read(config.out).decode(errors="replace"):
         raise FileExistsError(
             f"{config.out} was not written by medsass tune, which would replace it; give another --out"
         )

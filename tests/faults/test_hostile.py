@@ -1,5 +1,6 @@
 """Malformed runs, shard folders and tables: every command that reads them answers in lines, and soon."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,3 +143,20 @@ def test_each_line_of_recipes_and_grids(tmp_path: Path) -> None:
             line = (*words, path) if words else ("experiment", path, tmp_path / "out", "--dry-run", "--device", "cpu")
             wrong[name] = _answers(*line)
     assert {name: said for name, said in wrong.items() if said} == {}
+
+
+def test_pipes_are_named_and_not_waited_for(good: Path, run: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    said = f"{pipe}: it is a named pipe, and no file"
+    lines: list[tuple[object, ...]] = [
+        ("predict", run, pipe, "--device", "cpu"),
+        ("tune", good, "--out", pipe, "--device", "cpu"),
+        ("experiment", pipe, tmp_path / "out"),
+    ]
+    for line in lines:
+        result = CliRunner().invoke(main, [str(word) for word in line])
+        assert result.exit_code == 2
+        assert said in result.stderr
+    result = CliRunner().invoke(main, ["train", str(good), str(tmp_path / "run"), "--config", str(pipe)])
+    assert "it is a named pipe" in result.stderr

@@ -71,7 +71,7 @@ def evaluate(config: EvaluateConfig, found: Trained | None = None) -> dict[str, 
         guesses = (masks["prediction"], masks["label"], torch.ones_like(masks["truth"]))
         for part, guess in zip(parts.values(), guesses, strict=True):
             part.append(metrics.count(guess, masks["truth"]))
-        keys += [info["key"] for info in batch.info]
+        keys += batch.keys
     counts = {name: torch.cat(part, 1).cpu() for name, part in parts.items()}
     scores = {name: {**metrics.scores(item), "images": len(keys)} for name, item in counts.items()}
     result: dict[str, Any] = {**scores.pop("prediction"), "split": config.split, "protocol": protocol,
@@ -100,7 +100,7 @@ def _prepare(config: EvaluateConfig, found: Trained, protocol: str) -> Examine:
     images = min(config.batch_size, dataset.split(config.split).samples)
     device.check_memory(trained.size, images, device.ENCODER if protocol == "linear" else device.NETWORK, where)
     plain = LoaderConfig(config.shards, config.split, trained.size, config.batch_size, where, threads=config.threads)
-    plain = replace(plain, masks=True, info=True)
+    plain = replace(plain, masks=True)
     loader, weights = Loader(plain, dataset), config.run / run_directory.WEIGHTS
     segment: Segment
     if protocol == "network":
@@ -168,10 +168,10 @@ def _draw_panel(path: Path, examine: Examine, keys: list[str], ious: list[float]
     wanted = {keys[index]: (name, ious[index]) for name, indices in chosen.items() for index in indices}
     rows: dict[str, list[figures.Tile]] = {}
     for batch, masks in examine("panel"):
-        for i, info in enumerate(batch.info):
-            if info["key"] in wanted:
-                name, value = wanted[info["key"]]
+        for i, key in enumerate(batch.keys):
+            if key in wanted:
+                name, value = wanted[key]
                 images = [tensor[i].cpu().numpy() for tensor in (batch.images, *masks.values())]
-                captions = [info["key"], "", "", f"{name}: IoU {value:.3f}"]
-                rows[info["key"]] = list(zip(images, captions, strict=True))
+                captions = [key, "", "", f"{name}: IoU {value:.3f}"]
+                rows[key] = list(zip(images, captions, strict=True))
     figures.sheet([rows[key] for key in wanted], path, ["input", "truth", "label", "prediction"])

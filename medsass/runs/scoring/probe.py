@@ -50,7 +50,13 @@ def probe(config: ProbeConfig, found: Trained | None = None) -> dict[str, Any]:
 
     def see(batch: Batch) -> linear_head.Pair:
         labelled = [i for i, info in enumerate(batch.info) if info.get("class") is not None]
-        target = torch.tensor([classes.index(str(batch.info[i]["class"])) for i in labelled], dtype=torch.long)
+        named = [str(batch.info[i]["class"]) for i in labelled]
+        if unknown := next((name for name in named if name not in classes), None):
+            raise ValueError(
+                f"{config.shards}: a sample has the class {unknown!r:.80}, which the manifest does not name; run: medsass "
+                f"verify {config.shards}"
+            )
+        target = torch.tensor([classes.index(name) for name in named], dtype=torch.long)
         with torch.autocast(where, torch.bfloat16, enabled=where == "cuda"):
             return encoder.pooled(frozen, network.normalise(batch.images))[labelled], target.to(where)
 
