@@ -173,3 +173,13 @@ def test_shards_without_the_classes_to_learn_or_to_score_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         probe(_config(trained, _shards(tmp_path, counts) if counts else shards))
+
+
+def test_a_class_that_the_manifest_does_not_name_is_named(trained: Path, tmp_path: Path) -> None:
+    shards = _shards(tmp_path, {"train": {"dark": 3, "gray": 3}, "val": {"dark": 2, "gray": 2}, "test": {"dark": 2}})
+    path = shards / "manifest.json"
+    path.write_text(path.read_text().replace('"gray"', '"green"'))
+    with pytest.raises(
+        ValueError, match="a sample has the class 'gray', which the manifest does not name; run: medsass"
+    ):
+        probe(_config(trained, shards))
