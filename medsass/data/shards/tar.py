@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -35,7 +34,7 @@ INDEX, CHECKSUMS = ".idx", ".crc"  # suffixes of the files beside a tar
 BLOCK = 4096  # bytes that have one checksum
 
 _END = 2 * tarfile.BLOCKSIZE  # two zero blocks close a tar, which is then padded to whole records
-_ODD = re.compile(r"[/\x00-\x09\x0b-\x1f\x7f]|(?: |^)\.")  # in a name: folders, control characters, what hides a file
+_ODD = bytes({*range(32), ord("/"), 127} - {ord("\n")})  # in names: control characters, and what leads to folders
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # answers of file systems that cannot sync a folder
 
 
@@ -218,7 +217,12 @@ class _Tar:
 
 def is_key(text: str) -> bool:
     """Return whether a sample may have this key. It is part of file names, and holds no folders and no control characters."""
-    return bool(text) and "\n" not in text and not _ODD.search(text)
+    return bool(text) and "\n" not in text and not _is_odd(text)
+
+
+def _is_odd(text: str) -> bool:
+    data = text.encode(errors="surrogatepass")
+    return len(data.translate(None, _ODD)) < len(data) or text.startswith(".") or " ." in text
 
 
 def line(members: Mapping[str, tuple[str, int, int]]) -> str:
@@ -228,8 +232,8 @@ def line(members: Mapping[str, tuple[str, int, int]]) -> str:
 
 def read_index(text: str) -> Iterator[list[Member]]:
     """Yield the members of each sample from the text of an index. Raises `ValueError` for a line or a name that cannot be one."""
-    if odd := _ODD.search(text):
-        raise ValueError(f"a name holds {odd[0]!r}")
+    if _is_odd(text):
+        raise ValueError("a name holds a folder or control characters, or is hidden")
     for row in text.removesuffix("\n").split("\n")[1:]:
         words = row.split(" ")
         members = []
