@@ -202,7 +202,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "jpeg.tif": (lambda path: tiff(path, 7, jpeg(60_000)), "60000x60000 pixels of 1 channels are packed"),
     "jpeg2000.tif": (
-        lambda path: tiff(path, 34712, imagecodecs.jpeg2k_encode(np.zeros((2000, 2000), np.uint8))),
+        lambda path: tiff(path, 34712, bytes(imagecodecs.jpeg2k_encode(np.zeros((2000, 2000), np.uint8)))),
         "2000x2000 pixels of 1 channels are packed where its header says 8x8",
     ),
     "deflate.tif": (lambda path: tiff(path, 8, zlib.compress(bytes(MUCH))), "damaged"),
