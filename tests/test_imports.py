@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md on imports, folders and file lengths, checked against the files themselves."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
@@ -173,3 +174,9 @@ def test_kernels_and_shards_are_no_packages_of_their_own() -> None:
     for folder in ("kernels", "shards"):
         assert list((ROOT / folder).rglob("*.py")) == []
         assert not (PACKAGE / f"{folder}.py").exists()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_nothing_that_a_file_says_is_run(path: Path) -> None:
+    forbidden = r"(?<![.\w])(eval|exec|__import__)\(|pickle\.(load|Unpickler)|yaml|shell=True|os\.(system|popen)|weights_only=False"
+    assert re.findall(forbidden, path.read_text("utf-8")) == []

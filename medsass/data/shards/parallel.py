@@ -5,7 +5,6 @@ the user's script again in each.
 """
 
 import os
-import pickle
 import queue
 import subprocess
 import sys
@@ -13,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import IO, cast
+from typing import cast
 
 from medsass import files
 from medsass.data.shards import damage
@@ -49,7 +50,7 @@ def find(
     while rest:
         if done and not alone and _worth(perf_counter() - started, process_time() - used, done, rest):
             alone = True
-            with suppress(EOFError, OSError, pickle.UnpicklingError):  # one was killed, or none can be started
+            with suppress(EOFError, OSError):  # one was killed, or none can be started
                 yield from _find_apart(look, folder, rest, others, tick)
             continue
         done += rest[0].bytes
@@ -75,10 +76,8 @@ def _find_apart(
             try:
                 if process is None:
                     return look(folder, shard, others, _tell_nobody)
-                there, back = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-                pickle.dump((look, folder, shard, others), there)
-                there.flush()
-                return cast(_Found, pickle.load(back))
+                process.send((look, folder, shard, others))
+                return cast(_Found, process.recv())
             finally:
                 free.put(process)
 
@@ -91,33 +90,36 @@ def _find_apart(
 
 
 @contextmanager
-def _processes(count: int) -> Iterator["queue.SimpleQueue[subprocess.Popen[bytes] | None]"]:
+def _processes(count: int) -> Iterator["queue.SimpleQueue[Connection | None]"]:
     """Start processes that run `serve`, in sessions of their own: Ctrl-C reaches this one alone, which ends them."""
-    words, pipe, null = [sys.executable, "-P", "-c", _PROGRAM], subprocess.PIPE, subprocess.DEVNULL
+    words, null = [sys.executable, "-P", "-c", _PROGRAM], subprocess.DEVNULL
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    free, started = queue.SimpleQueue["subprocess.Popen[bytes] | None"](), []
+    free, started = queue.SimpleQueue["Connection | None"](), []
     try:
         for _ in range(count):
-            process = subprocess.Popen(
-                words, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True, env=environment
-            )
-            started.append(process)
-            free.put(process)
+            own, there = Pipe()
+            with there:
+                process = subprocess.Popen(
+                    [*words, str(there.fileno())], stdin=null, stdout=null, stderr=null, start_new_session=True,
+                    env=environment, pass_fds=[there.fileno()],
+                )  # fmt: skip
+            started.append((process, own))
+            free.put(own)
         yield free
     finally:
-        for process in started:
+        for process, own in started:
             process.kill()
-        for process in started:
-            process.communicate()
+            own.close()
+        for process, _ in started:
+            process.wait()
 
 
 def _tell_nobody(_bytes: int) -> None: ...
 
 
 def serve() -> None:
-    """Answer on stdout what `find` asks on stdin, until it ends."""
-    with suppress(EOFError, BrokenPipeError):
+    """Answer what `find` asks, until it ends."""
+    with suppress(EOFError, OSError), Connection(int(sys.argv[1])) as asked:
         while True:
-            look, folder, shard, others = pickle.load(sys.stdin.buffer)
-            pickle.dump(look(folder, shard, others, _tell_nobody), sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            look, folder, shard, others = asked.recv()
+            asked.send(look(folder, shard, others, _tell_nobody))
