@@ -159,7 +159,9 @@ def _words(data: bytes, rng: random.Random) -> bytes:
     words = data.split(separator)
     value = rng.choice([*hostile.VALUES, "(a+)+$", "{a,b}" * 30, "*a" * 40, "**/" * 30, "[" * 50, "x" * 10_000])
     text = str(value).encode("utf-8", "surrogatepass")
-    words[rng.randrange(len(words))] = text if rng.random() < 0.7 else rng.choice(words) * rng.choice((0, 2, 1000))
+    words[rng.randrange(len(words))] = (
+        text if rng.random() < 0.7 else rng.choice(words)[:1000] * rng.choice((0, 2, 1000))
+    )
     return separator.join(words)
 
 

@@ -82,6 +82,8 @@ class Contents:
         self._add()
 
     def _read(self, data: bytes, *, last: bool = False) -> None:
+        if self._ended:
+            return
         behind = self._at - self._start
         self._start += min(behind, len(self._window))
         self._window = self._window[behind:] + data

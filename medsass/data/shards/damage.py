@@ -26,6 +26,7 @@ COPY = f"copy it again from where it came, or {NEW}"
 TOGETHER = f"copy manifest.json and the tar files again, together, or {NEW}"
 SIDE = "copy it again from where it came; only medsass verify reads it, training does not"
 
+_SPARE = 1 << 30  # bytes: a file of four times those that it should have, and these, is no other one of its dataset
 _PIECE = 1 << 20  # bytes read at a time
 _AHEAD = 16 << 20  # bytes that the system reads on
 _MOST = 8  # samples or flaws of a tar file that are named; the others are counted
@@ -57,11 +58,13 @@ class _Read:
 
 
 def _read(path: Path, limit: int, tick: Callable[[int], None], *, look: bool) -> _Read:
-    """Read a file from start to end, and `look` into it. Its pieces are hashed in a thread, which leaves the interpreter to the rest."""
+    """Read a file to its end, unless that is far beyond where it should be, and `look` into it. Its pieces are hashed in a thread,
+    which leaves the interpreter to the rest.
+    """
     size, sha256, checksums, contents = 0, hashlib.sha256(), Checksums(), Contents()
     with path.open("rb") as file, ThreadPoolExecutor(1) as pool:
         data = file.read(_PIECE)
-        while data:
+        while data and size <= 4 * limit + _SPARE:
             hashed = pool.submit(sha256.update, data)
             _prefetch(file, size + _PIECE)
             ahead = file.read(_PIECE)  # while this thread waits, the other begins
@@ -73,6 +76,7 @@ def _read(path: Path, limit: int, tick: Callable[[int], None], *, look: bool) ->
             hashed.result()
             data = ahead
     contents.finish()
+    size = path.stat().st_size if data else size
     return _Read(size, sha256.hexdigest(), checksums.pack(), contents)
 
 

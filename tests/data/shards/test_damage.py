@@ -1,6 +1,7 @@
 """Damage of a tar file, its index and its checksums: which of them is accused, and in which words."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import wds2idx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medsass.data.shards import damage as problems_module
 from medsass.data.shards.verify import verify
 from tests.support.damaged import FIRST, SECOND, damage, edit, harmed, members, places
 from tests.support.effort import examples
@@ -200,3 +202,13 @@ def test_missing_files_are_all_named(suffix: str, broken: Path) -> None:
         (f"train-000000{suffix}", "is missing"),
         (f"val-000000{suffix}", "is missing"),
     ]
+
+
+def test_a_file_far_longer_than_it_should_be_is_not_read_to_its_end(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problems_module, "_SPARE", 1 << 20)
+    os.truncate(broken / FIRST, 1 << 40)
+    (problem,) = verify(broken)
+    assert problem.file == FIRST
+    assert f"is {1 << 40} bytes long" in problem.text
