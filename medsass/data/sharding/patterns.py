@@ -1,12 +1,13 @@
 r"""Regular expressions and globs that users and recipes give, searched in linear time whatever they and the names are.
 
-RE2 searches regular expressions. It lacks lookaround and references, and its \w and \d know ASCII alone, so they are spelled out
-here. Python's own `re` takes a tenth of RE2's time for a name: it searches globs with few wildcards, which cannot be slow.
+RE2 searches regular expressions. It lacks lookaround and references, and its classes such as \w know ASCII alone, so Python's `re`
+says here which letters they hold. Python's own `re` takes a tenth of RE2's time for a name: it searches globs with few wildcards, which cannot be slow.
 """
 
 import re
+import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import re2
@@ -16,12 +17,30 @@ from fsspec.utils import glob_translate
 _MOST, _DEEP = 100_000, 30  # globs that braces stand for, and braces within braces
 _STARS = 3  # wildcards of any length that `re` searches: time grows with the length of a name to their number
 _STAR = re.compile(r"\*+|\{(?:stem|key)\}")
-_TOKEN = re.compile(r"\\.|\[\^?\]?|\]|[^\\\[\]]+", re.DOTALL)
-_UNICODE = {r"\w": r"\pL\pN_", r"\d": r"\p{Nd}"}
+_CLASS = re.compile(r"\\(?:[wWdDsS]|u\w{4}|U\w{8}|N\{[^}]*\})|\[\^?\]?(?:\\.|[^\\\]])*\]", re.DOTALL)
+_TOKEN = re.compile(rf"{_CLASS.pattern}|\\.|\{{,(?=\d*\}})|[^\\\[{{]+|.", re.DOTALL)
+_SPELLED = {r"\Z": r"\z", "{,": "{0,"}  # what RE2 writes otherwise
+_OWN = re.compile(r"\\[wWdDsSuUN]|.\[", re.DOTALL)  # in a class of letters that RE2 takes for another
 _RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.-?\d+)?\}")
 _NO_LIST = re.compile(r"\{\w*\}")
 
 Pattern = Any  # of re or re2: both have fullmatch, search and groupindex
+
+
+class _Ascii:
+    """A pattern with a boundary of words, which RE2 sees between ASCII letters alone."""
+
+    def __init__(self, pattern: Pattern, text: str) -> None:
+        self._pattern, self._text, self.groupindex = pattern, text, pattern.groupindex
+
+    def search(self, name: str) -> Any:
+        """Search a name. Raises `ValueError` for letters or digits beside ASCII."""
+        if other := next((each for each in name if each.isalnum() and not each.isascii()), ""):
+            raise ValueError(
+                f"pattern {self._text!r}: \\b knows ASCII letters alone, and '{name}' has '{other}'; write (?:^|\\W) before "
+                "a word and (?:\\W|$) behind it"
+            )
+        return self._pattern.search(name)
 
 
 @lru_cache(64)  # asked for each image
@@ -29,34 +48,38 @@ def regex(text: str) -> Pattern:
     """Compile a regular expression in Python's words.
 
     Raises:
-        ValueError: where it is none, or needs what cannot be searched in linear time.
+        ValueError: where it is none, or needs what RE2 lacks.
     """
     options = re2.Options()
     options.log_errors = False
     try:
         re.compile(text)
-        return re2.compile(_spelled(text), options)
+        found = re2.compile("".join(map(_spelled, tokens := _TOKEN.findall(text))), options)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"is not a regular expression: {error}") from error
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
         raise ValueError(
-            f"is not searched, because it may never end ({reason}): lookaround, references and repetitions of more than 1,000 are refused"
+            f"is not searched, for RE2, which always ends, lacks something of it ({reason}): write it without lookaround, references, "
+            "repetitions of more than 1,000, ++, (?>), (?#) and flags but i, m and s"
         ) from error
+    return _Ascii(found, text) if {r"\b", r"\B"} & set(tokens) else found
 
 
-def _spelled(text: str) -> str:
-    r"""Return a regular expression of Python's as RE2 takes it: letters and digits of all scripts, \Z as \z."""
-    parts, inside = [], False
-    for part in _TOKEN.findall(text):
-        if part in _UNICODE:
-            part = _UNICODE[part] if inside else f"[{_UNICODE[part]}]"
-        elif part == r"\Z":
-            part = r"\z"
-        elif part[0] in "[]":
-            inside = part[0] == "[" or (inside and part == "[")
-        parts.append(part)
-    return "".join(parts)
+def _spelled(token: str) -> str:
+    return _ranges(token) if _CLASS.fullmatch(token) and _OWN.search(token) else _SPELLED.get(token, token)
+
+
+@lru_cache(64)
+def _ranges(letters: str) -> str:
+    r"""Return a class of letters, such as [^\W_], as the ranges of letters that Python takes it for."""
+    runs = [run[0] for run in re.finditer(f"{letters}+", _every())]
+    return "[" + "".join(rf"\x{{{ord(run[0]):x}}}-\x{{{ord(run[-1]):x}}}" for run in runs) + "]"
+
+
+@cache
+def _every() -> str:
+    return "".join(map(chr, range(sys.maxunicode + 1)))
 
 
 def translated(pattern: str) -> str:

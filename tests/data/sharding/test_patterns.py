@@ -23,8 +23,10 @@ NAMES = (
     "A" * 250,
 )
 WRITTEN = (r"(?P<group>\w+)", r"/(?P<group>[\w.-]+)$", r"(?P<group>\d+)", r"(?i:patient)[_ ](?P<group>[^/]*)", r"(?P<group>[^\d/]+)\Z",
-           r"(?P<group>[^/]*?)[-_ .]\d", r"\[(?P<group>[]a]*|\w)", r"(?P<group>a)|b")  # fmt: skip
-LINE = "lookaround, references and repetitions of more than 1,000"
+           r"(?P<group>[^/]*?)[-_ .]\d", r"\[(?P<group>[]a]*|\w)", r"(?P<group>a)|b", r"(?P<group>[^\W\d_]+)", r"(?P<group>\S+)\s",
+           r"(?P<group>\W+)\D", r"(?P<group>[\u56fe-\u75c5]+|\u00e9|\N{LATIN SMALL LETTER U WITH DIAERESIS})", r"(?P<group>[[:a]+)",
+           r"(?P<group>\w{,3})/")  # fmt: skip
+LINE = "lookaround, references, repetitions of more than 1,000"
 
 
 def bundled_expressions() -> list[str]:
@@ -59,7 +61,14 @@ def test_those_of_the_bundled_recipes_mean_the_same_on_real_names(real_data: Pat
         assert all(same(expression, name) for name in names), expression
 
 
-@given(st.text("ab1Ä٣ /_-.", max_size=20))
+def test_boundaries_of_words_are_ascii_or_refused() -> None:
+    expression = r"\b(?P<group>P\d+)\b"
+    assert same(expression, "a/P12-3.png")
+    with pytest.raises(ValueError, match=r"'病人P12.png' has '病'; write \(\?:\^"):
+        patterns.regex(expression).search("病人P12.png")
+
+
+@given(st.text("ab1Ä٣ /_-.\xa0", max_size=20))
 def test_they_mean_the_same_on_any_name(name: str) -> None:
     assert all(same(expression, name) for expression in WRITTEN)
 
