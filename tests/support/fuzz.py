@@ -233,6 +233,7 @@ def main(root: Path, seconds: float, inputs: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, _hung)
     warnings.simplefilter("ignore")
+    start = time.monotonic()
     ranges, tried = sum("-" in each for each in inputs), Counter[str]()
     with networks.light(), contextlib.redirect_stdout(io.StringIO()) as said:
         os.chdir(root)
@@ -249,7 +250,12 @@ def main(root: Path, seconds: float, inputs: Sequence[str]) -> None:
             tried[kind] += 1
             said.seek(0)
             said.truncate()
-    print(json.dumps({"tried": tried, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10}))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(
+        json.dumps(
+            {"inputs": list(inputs), "seconds": round(time.monotonic() - start), "tried": tried, "memory": memory}
+        )
+    )
 
 
 if __name__ == "__main__":
