@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import nn
@@ -19,18 +18,6 @@ from medsass import files
 from medsass.config import MODELS
 from medsass.models import network
 
-# What torch and safetensors raise for damaged files.
-_UNREADABLE: tuple[type[Exception], ...] = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    EOFError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
-_UNREADABLE += (pickle.UnpicklingError, zipfile.BadZipFile, NotImplementedError, SafetensorError)
 _MOST = 16 << 30, 64 << 20, 1 << 16  # bytes of a checkpoint, and of its part that holds no tensors; its members
 _ENCODER = "encoder."  # prefix of an encoder's weights, in a network's file and in an encoder's own
 
@@ -158,7 +145,9 @@ def _opened(path: Path, read: Callable[[Path], Any], what: str) -> Any:
         raise FileNotFoundError(f"{path} is missing: no epoch of this run was finished; start it with medsass train")
     try:
         return read(path)
-    except _UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader of pickles raises what a damaged one makes of it, AssertionError too
         line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(":. ")
         if isinstance(error, pickle.UnpicklingError):
             line = "it holds more than numbers and text"  # torch advises to run its code

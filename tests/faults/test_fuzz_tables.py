@@ -11,7 +11,7 @@ from tests.support.effort import counted
 
 SEED = 0
 # Inputs that were once answered by a traceback, a hang or worse.
-KEPT: tuple[str, ...] = ()
+KEPT = ("checkpoint:3:738",)
 SECONDS = 1800.0  # of `make test-all`
 
 
