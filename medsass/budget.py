@@ -75,14 +75,19 @@ def check_packed(stored: int, unpacked: float, what: str = "unpacking it") -> No
         check(unpacked, what)
 
 
-def share(size: int | None) -> None:
+def share(size: int | None, root: Path = Path("/")) -> None:
     """Let this worker process take `size` bytes at once, None for all of the budget.
 
-    What a decoder takes beyond that, whatever a header promised, is refused by the kernel, as a backstop.
+    What a decoder takes beyond that, whatever a header promised, is refused by the kernel, as a backstop, where proc below `root`
+    says what is taken already.
     """
     global _share
     _share = size
-    held = int(re.findall(r"VmData:\s*(\d+)", Path("/proc/self/status").read_text("utf-8"))[0]) << 10
+    try:
+        (taken,) = re.findall(r"VmData:\s*(\d+)", (root / "proc/self/status").read_text("utf-8"))
+    except (OSError, ValueError):
+        return
+    held = int(taken) << 10
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     wanted = held + (limit() if size is None else size) + _SLACK
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
@@ -93,8 +98,11 @@ def free(root: Path = Path("/")) -> int:
 
     `root` holds the kernel's files, in proc and sys.
     """
-    values = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
-    free = int(values["MemAvailable"].split()[0]) * 1024
+    try:
+        values = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+        free = int(values["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):  # where /proc is hidden; caches count as taken
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         lines = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
     except OSError:

@@ -1,8 +1,11 @@
 """The budget of memory: how it is set and checked, what a worker process may take, and what the kernel refuses beyond."""
 
+import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +81,14 @@ print(len(bytearray(10**9)))
         words, capture_output=True, text=True, env={budget.VARIABLE: "2G", "PYTHONPATH": ":".join(sys.path)}, check=True
     )
     assert done.stdout.splitlines() == ["scarce", "exceeded", "refused by the kernel", "1000000000"]
+
+
+def test_where_proc_is_hidden_the_budget_holds_without_the_backstop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert 0 < budget.free(tmp_path) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(budget, "_share", None)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    budget.share(10**8, tmp_path)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+    budget.check(10**8)
