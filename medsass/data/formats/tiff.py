@@ -81,7 +81,8 @@ class Tiff(ImageFile):
                 grain = int(page.tilelength), int(page.tilewidth)
             else:
                 grain = min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
-            budget.check(2 * math.prod(page.chunks) * part.dtype.itemsize, "a strip or tile")
+            if not mappable:  # else no strip is read whole
+                budget.check(2 * math.prod(page.chunks) * part.dtype.itemsize, "a strip or tile")
             planes = page.samplesperpixel if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE else 1
             divided = len(page.dataoffsets) > planes and grain[0] * grain[1] <= MOST_PIXELS // 4
             least = 0.5 if tiff.is_ome else 0.0  # of OME-TIFF, where smaller ones are labels and overviews

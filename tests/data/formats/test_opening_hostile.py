@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
 from medsass import budget
+from medsass.data.formats.geometry import Box
 from medsass.data.formats.image import Selection
 from medsass.data.formats.opening import open_image
 
@@ -271,3 +272,10 @@ def test_uncompressed_pages_that_were_written_one_by_one_are_read(
             assert picture.frames == len(pages)
             for frame, page in enumerate(pages):
                 assert np.array_equal(picture.read(frame), page)
+
+
+def test_an_uncompressed_strip_is_mapped_and_may_be_larger_than_the_budget(tmp_path: Path) -> None:
+    pixels = np.arange(4_000_000, dtype=np.uint32).astype(np.uint8).reshape(2000, 2000)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, rowsperstrip=2000)
+    with open_image(tmp_path / "a.tif") as image:
+        assert np.array_equal(image.read(box=Box(1000, 500, 30, 40)), pixels[1000:1030, 500:540])
