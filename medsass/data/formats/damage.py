@@ -39,6 +39,8 @@ def readable() -> Iterator[None]:
             raise MemoryError(" ".join(str(error).split())) from error
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to nowhere
             raise
+        if "set_int_max_str_digits" in str(error):  # it says how to take the limit away
+            error = ValueError("a number of thousands of digits")
         words = "".join(letter if letter.isprintable() else " " for letter in str(error))  # some name bytes of the file
         text = " ".join(words.split())[:_MOST].rstrip(" .:") or type(error).__name__
         if isinstance(error, LookupError | TypeError | AttributeError | AssertionError):  # texts that alone say little

@@ -6,6 +6,7 @@ name one.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from medsass.data.formats.image import Selection
 _MATLAB = b"MATLAB 7.3"  # at the start of its files
 _SIZES = ("ImageSizeZ", "ImageSizeY", "ImageSizeX")  # in Imaris, each an array of single characters
 _PACKED = 4096  # bytes that packing may add to a chunk, beside an eighth of it
+_DEEP, _DATASETS = 100, 100_000  # groups within one another, and datasets, of a file
 _NAMED = 8  # datasets in a message
 
 
@@ -36,9 +38,7 @@ class Hdf5(Grid):
         try:
             held: dict[str, Any] = {}
             with readable():
-                self._file.visititems(
-                    lambda name, item: held.update({name: _cropped(item)} if isinstance(item, h5py.Dataset) else {})
-                )
+                self._file.visititems(partial(_hold, held))
             dataset = held[name := _chosen(held, view)]
             with readable():
                 _refuse_elsewhere(self._file[name])
@@ -62,6 +62,16 @@ class _Part:
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> Any:
         return self._dataset[index]
+
+
+def _hold(held: dict[str, Any], name: str, item: Any) -> None:
+    """Put an object of a file, if it is a dataset, among those that are `held`. Raises `UnreadableError` where they are too many."""
+    if hasattr(item, "dtype"):
+        held[name] = _cropped(item)
+    if name.count("/") > _DEEP or len(held) > _DATASETS:  # paths of n groups take n * n steps
+        raise UnreadableError(
+            f"more than {_DATASETS:,} datasets, or groups {_DEEP} deep; save the image in a file of its own"
+        )
 
 
 def _refuse_elsewhere(dataset: Any) -> None:

@@ -20,6 +20,7 @@ from medsass.data.formats.damage import DamagedError, UnreadableError, readable
 from medsass.data.formats.image import Selection, check_level
 from medsass.data.formats.kinds import ZIP_MAGIC
 
+_PACKING = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADER = 1 << 16  # bytes of a header at most, of which NumPy takes 10,000
 
 
@@ -51,6 +52,10 @@ def _unpacked(path: Path, view: Selection) -> NDArray[Any]:
         with readable():
             archive = stack.enter_context(zipfile.ZipFile(path))
             members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+            if any(
+                one.compress_type not in _PACKING for one in archive.infolist()
+            ):  # others are unpacked without a bound
+                raise UnreadableError("it is packed otherwise than NumPy does; save it by numpy.savez_compressed")
         able = [asked] if asked else [name for name in members if _is_image(archive, members[name])]
         if len(able) != 1 or able[0] not in members:
             what = f"no array '{asked}'" if asked else f"{len(able) or 'no'} arrays that can be images"

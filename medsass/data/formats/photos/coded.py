@@ -169,7 +169,8 @@ def _turn(data: bytes) -> int:
 def _pnm(data: bytes, view: Selection) -> Coded | None:
     """Read PAM, and PGM and PPM of more than 8 bits, as stored; other depths below 8 bits become 0..255, but of masks."""
     if match := _PNM.match(data):
-        kind, width, height, top = (int(group) for group in match.groups())
+        with readable():
+            kind, width, height, top = (int(group) for group in match.groups())
         if top < 256:
             return None  # which Pillow reads
         count = 1 if kind in (2, 5) else 3

@@ -18,6 +18,7 @@ from medsass.data.formats.image import check_size
 
 EXIF = b"Exif\0\0"  # which begins the segment
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", 0xDA
+SCANS, _SCAN = 256, b"\xff\xda"  # in a file, as many as DALI takes; what begins one
 LOSSLESS, LS = 0xC3, 0xF7  # frames of lossless JPEG and of JPEG-LS
 WARNINGS = re.compile(rb"Corrupt JPEG data|Premature end of JPEG")
 """What libjpeg says of data that it cannot decode, in any program that uses it."""
@@ -100,6 +101,8 @@ def check_pixels(data: bytes, tables: bytes = b"") -> None:
     """
     if not data.startswith(SOI):
         return
+    if data.count(_SCAN) > SCANS and sum(each.marker == SOS for each in segments(data)) > SCANS:
+        raise DamagedError(f"damaged JPEG: more than {SCANS} scans, each of which is decoded over the whole image")
     stream = _bare(data, tables)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(stream)

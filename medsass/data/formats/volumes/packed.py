@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path, PurePath
 from typing import IO, Any
 
@@ -21,6 +22,11 @@ from medsass.data.formats.kinds import GZIP
 
 _BLOCK = 1 << 20  # bytes that are unpacked at once
 _LINE, _HEADER = 1 << 20, 1 << 24  # bytes of a line and of all lines of a header in text, at most
+_LINES, _WORD, _AXES = (
+    20_000,
+    256,
+    10,
+)  # lines, letters of a word and axes at most: ITK takes their square, crashes, or never ends
 _ANY = 32 + zlib.MAX_WBITS  # zlib or gzip, told by the first bytes
 _META_FIELD = re.compile(rb"\s*([^=:\s]+)\s*[=:]\s*(.*?)\s*")
 _NRRD_FIELD = re.compile(rb"([^:#]+):(?!=)\s*(.*)")
@@ -67,7 +73,10 @@ def nrrd_fields(file: IO[bytes]) -> dict[str, str]:
         if not (line := line.strip()):
             break
         if match := _NRRD_FIELD.fullmatch(line):
-            fields[os.fsdecode(match[1]).lower().replace(" ", "")] = os.fsdecode(match[2])
+            name = os.fsdecode(match[1]).lower().replace(" ", "")
+            if name != "content" and any(len(word) > _WORD for word in match[2].split()):
+                raise DamagedError(f"damaged: a word of more than {_WORD} letters in its header's {name:.80}")
+            fields[name] = os.fsdecode(match[2])
             if fields.get("datafile", "").split()[:1] == ["LIST"]:
                 break
     _refuse_outside(fields.get("datafile", ""), file)
@@ -83,18 +92,24 @@ def meta_fields(file: IO[bytes]) -> dict[str, str]:
     fields = dict[str, str]()
     for line in _lines(file):
         if match := _META_FIELD.fullmatch(line):
-            fields[os.fsdecode(match[1])] = os.fsdecode(match[2])
-            if "ElementDataFile" in fields:
+            fields[name := os.fsdecode(match[1])] = os.fsdecode(match[2])
+            if name == "NDims" and not (match[2].isdigit() and len(match[2]) < 3 and int(match[2]) <= _AXES):
+                raise DamagedError(
+                    f"damaged: NDims = {fields[name]:.80} in its header; at most {_AXES} axes can be read"
+                )
+            if name == "ElementDataFile":
                 break
     _refuse_outside(fields.get("ElementDataFile", ""), file)
     return fields
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    while line := file.readline(_LINE):
-        if len(line) == _LINE or file.tell() > _HEADER:
+    for number in count(1):
+        if not (line := file.readline(_LINE)):
+            return
+        if len(line) == _LINE or file.tell() > _HEADER or number > _LINES:
             raise DamagedError(
-                f"damaged: a header that does not end within {_HEADER >> 20} MB, or lines of {_LINE >> 20} MB"
+                f"damaged: a header that does not end within {_HEADER >> 20} MB and {_LINES:,} lines, or lines of {_LINE >> 20} MB"
             )
         yield line
 
