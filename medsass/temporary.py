@@ -4,6 +4,7 @@ A file that is being written, or a folder of temporary files, is `.medsass-<16 h
 process holds a lock on it, so that the next run there tells what a killed one left behind, and removes it.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -80,7 +81,8 @@ def scratch(folder: Path) -> Iterator[Path]:
         yield own
     finally:
         tempfile.tempdir = before
-        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):
+            remove(own)
         os.close(handle)
 
 
@@ -101,9 +103,18 @@ def _remove(path: Path) -> None:
     handle = os.open(path / LOCK if path.is_dir() else path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(path)
     finally:
         os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds. Raises `OSError`, also where folders lie too deep within one another."""
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except RecursionError as error:
+        text = "it holds folders too deep within one another; remove it by other means"
+        raise OSError(errno.ENAMETOOLONG, text, str(path)) from error
 
 
 def _name() -> str:

@@ -1,10 +1,9 @@
 """`medsass demo`: all steps on generated nuclei, in two to four minutes on two cores."""
 
-import shutil
 from time import monotonic
 from typing import Any
 
-from medsass import files
+from medsass import files, temporary
 from medsass.config import DemoConfig, EvaluateConfig, InfoConfig, PredictConfig, ShardConfig, TrainConfig
 from medsass.data import synthetic
 from medsass.data.sharding import shard
@@ -29,7 +28,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     if existing and not config.overwrite:
         raise FileExistsError(f"{out} is not empty; choose another folder, or replace an earlier demo with --overwrite")
     for path in existing:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        temporary.remove(path)
     out.mkdir(parents=True, exist_ok=True)
     source, shards, run = out / "images", out / "shards", out / "run"
     say(f"1  {IMAGES} images of nuclei, with masks, in {source}")

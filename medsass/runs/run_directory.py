@@ -1,7 +1,6 @@
 """A run directory, which `train` writes and other commands read. Only this module names its files."""
 
 import json
-import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
@@ -83,7 +82,7 @@ def create(cfg: TrainConfig, facts: Facts) -> None:
     With --overwrite the files of an old run are deleted, and no others. Raises as `check_new` does.
     """
     for path in sorted(check_new(cfg), key=lambda path: path.name != CONFIG):  # first: without it the rest is no run
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        temporary.remove(path)
     cfg.run.mkdir(parents=True, exist_ok=True)
     content = {"medsass": facts.medsass, "train": config.plain(cfg), **asdict(facts)}
     files.write(cfg.run / CONFIG, json.dumps(content, indent=1, default=str) + "\n")  # str: addresses

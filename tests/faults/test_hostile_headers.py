@@ -15,7 +15,7 @@ from medsass.data.formats.opening import open_image
 
 def nrrd(line: str) -> bytes:
     head = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 1\nencoding: raw\n"
-    return f"{head}{line}\n".encode() + bytes(16)
+    return f"{head}{line.strip()}\n\n".encode() + bytes(16)
 
 
 def meta(axes: str) -> bytes:

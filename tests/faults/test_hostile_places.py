@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from medsass import temporary
 from medsass.config import ExperimentConfig, ExportConfig, LabelConfig, ShardConfig
 from medsass.data.sharding import shard
 from medsass.data.sharding.staging import opened
@@ -225,3 +228,17 @@ def test_links_where_a_profile_or_an_export_is_written_are_refused(
     with pytest.raises(FileExistsError, match="run/export is a symbolic link"):
         preflight.export(ExportConfig(tmp_path / "run"))
     assert untouched(victim)
+
+
+def test_folders_too_deep_to_be_removed_are_one_line(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    below = os.open(deep, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=below)
+        above, below = below, os.open("a", os.O_RDONLY, dir_fd=below)
+        os.close(above)
+    os.close(below)
+    with pytest.raises(OSError, match="folders too deep within one another; remove it by other means"):
+        temporary.remove(deep)
+    subprocess.run(["rm", "-r", deep], check=True)

@@ -6,10 +6,9 @@ manifest is uploaded last.
 """
 
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medsass import files, temporary
@@ -40,7 +39,8 @@ class Staging:
         self.out, self.folder = out, folder
         self.journal = Journal(folder / journal.NAME)
         self.copies = folder / "fetched"
-        shutil.rmtree(self.copies, ignore_errors=True)  # of a run that was killed
+        with suppress(OSError):
+            temporary.remove(self.copies)  # of a run that was killed
         self.copies.mkdir()
         self.excluded = apart(out)
 
@@ -52,7 +52,8 @@ class Staging:
 
     def close(self) -> None:
         """Close the journal, and remove temporary files."""
-        shutil.rmtree(self.copies, ignore_errors=True)
+        with suppress(OSError):
+            temporary.remove(self.copies)
         self.journal.close()
 
     def publish(self) -> None:
@@ -212,7 +213,7 @@ def remove(folder: Path, keep: bool = False) -> None:
         return
     for path in folder.iterdir():
         if _is_ours(path.name) and not (keep and path.name == temporary.LOCK):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            temporary.remove(path)
     if not keep:
         folder.rmdir()
 

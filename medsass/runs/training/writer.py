@@ -3,7 +3,6 @@ that is asked for, Weights & Biases.
 """
 
 import hashlib
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsass import files
+from medsass import files, temporary
 from medsass.config import TrainConfig, plain
 from medsass.models import checkpoint
 from medsass.runs import console, figures, run_directory
@@ -35,7 +34,8 @@ class Log:
         self._wandb = _wandb(config) if config.wandb else None
         folder = run / run_directory.TENSORBOARD
         if not done:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                temporary.remove(folder)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch.utils.tensorboard import SummaryWriter
