@@ -41,6 +41,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError("not a TOML file: it is not UTF-8 text; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not a TOML file: {error}") from error
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # it says how to take the limit away
+            raise ValueError("it holds a number of thousands of digits; write a shorter one") from error
+        raise
     except RecursionError as error:
         raise ValueError("its lists or tables stand in one another too deep; write fewer levels") from error
 

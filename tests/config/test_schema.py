@@ -137,6 +137,7 @@ def test_what_is_not_toml_is_refused(data: bytes, message: str, tmp_path: Path) 
         ("a = " + "{b = " * 100_000, "its lists or tables stand in one another too deep"),
         ("a" + ".a" * 100_000 + " = 1", "it holds a key of more than a hundred parts"),
         ('x = {"a"' + ' . "a"' * 50_000 + " = 1}", "it holds a key of more than a hundred parts"),
+        ("a = " + "9" * 6000, "it holds a number of thousands of digits"),
     ],
 )
 def test_toml_that_would_take_the_stack_or_hours_is_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ import re2
 from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
-_MOST, _DEEP = 100_000, 30  # globs that braces stand for, and braces within braces
+_MOST, _DEEP = 20_000, 30  # globs that braces stand for, and braces within braces
+_LONG = 1 << 14  # letters of a glob, whose translation takes their square
 _STARS = 3  # wildcards of any length that `re` searches: time grows with the length of a name to their number
 _STAR = re.compile(r"\*+|\{(?:stem|key)\}")
 _CLASS = re.compile(r"\\(?:[wWdDsS]|u\w{4}|U\w{8}|N\{[^}]*\})|\[\^?\]?(?:\\.|[^\\\]])*\]", re.DOTALL)
 _TOKEN = re.compile(rf"{_CLASS.pattern}|\\.|\{{,(?=\d*\}})|[^\\\[{{]+|.", re.DOTALL)
 _SPELLED = {r"\Z": r"\z", "{,": "{0,"}  # what RE2 writes otherwise
 _OWN = re.compile(r"\\[wWdDsSuUN]|.\[", re.DOTALL)  # in a class of letters that RE2 takes for another
-_RANGE = re.compile(r"\{(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.-?\d+)?\}")
+_RANGE = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)|(\w)\.\.(\w))(?:\.\.-?\d+)?\}")
 _NO_LIST = re.compile(r"\{\w*\}")
 
 Pattern = Any  # of re or re2: both have fullmatch, search and groupindex
@@ -105,6 +106,8 @@ def fits(glob: str) -> Callable[[str], Any]:
 
 def braces(pattern: str) -> list[str]:
     """Return the globs that a pattern with braces stands for. Raises `ValueError` where it is malformed, or they are too many."""
+    if len(pattern) > _LONG:
+        raise ValueError(f"it has more than {_LONG:,} letters; use a wildcard")
     if "{" not in pattern:
         return [pattern]
     if _count(pattern) > _MOST:
@@ -115,8 +118,11 @@ def braces(pattern: str) -> list[str]:
 def _count(pattern: str) -> int:
     """Return how many globs braces stand for at most, without making them."""
     count = 1
-    for first, last in _RANGE.findall(pattern):
-        count *= abs(int(last) - int(first)) + 1
+    for first, last, *letters in _RANGE.findall(pattern):
+        if max(len(first), len(last)) > 18:
+            return _MOST + 1
+        low, high = (int(first), int(last)) if first else map(ord, letters)
+        count = min(count * (abs(high - low) + 1), _MOST + 1)
     sums, products = [0], [count]
     for letter in _NO_LIST.sub("", _RANGE.sub("", pattern)):
         if letter == "{":

@@ -114,7 +114,7 @@ def expand(pattern: str) -> tuple[str, ...]:
         found = patterns.braces(pattern)
     except ValueError as error:
         raise ValueError(
-            f"'{pattern}': {error}; a brace that is a part of a name is written as a wildcard, ?"
+            f"'{pattern:.200}': {error}; a brace that is a part of a name is written as a wildcard, ?"
         ) from error
     if unknown := next(filter(None, map(_UNKNOWN.search, found)), None):
         raise ValueError(
