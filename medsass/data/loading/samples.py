@@ -110,4 +110,7 @@ def load(folder: Path, shards: Sequence[Shard]) -> Samples:
     for span in spans.values():
         if (beyond := np.flatnonzero(span[:, 0] > ends - span[:, 1])).size:  # a sum could be too large for 64 bits
             raise samples.damaged(int(beyond[0]), "lies beyond the end of the tar file, as its index says")
+    starts, same = spans["image"][:, 0], samples.tar[1:] == samples.tar[:-1]
+    if (again := np.flatnonzero(same & (starts[1:] < starts[:-1] + spans["image"][:-1, 1]))).size:
+        raise samples.damaged(int(again[0]) + 1, "does not lie behind the one before it, as its index says")
     return samples

@@ -114,3 +114,11 @@ def test_what_lies_beyond_the_end_of_its_tar_is_named(number: int, value: int, b
     said = "sample .*: lies beyond the end of the tar file, as its index says; run: medsass verify"
     with pytest.raises(ValueError, match=f"^{path.with_suffix('.tar')}: {said} {broken}$"):
         samples.load(broken, shards(broken))
+
+
+def test_an_index_that_names_a_sample_twice_is_refused(broken: Path) -> None:
+    path = broken / damaged.FIRST.replace(".tar", ".idx")
+    first, row, _, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([first, row, row, *rest]) + "\n")
+    with pytest.raises(ValueError, match=r"sample .*: does not lie behind the one before it, as its index says; run: "):
+        samples.load(broken, shards(broken))
