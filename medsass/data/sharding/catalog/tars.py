@@ -92,19 +92,19 @@ class _Bounded:
     """An open tar file of which no header, with all that belongs to it, is longer than `_HEADER` bytes: tarfile keeps it in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._left = file, _HEADER
+        self._file, self.left = file, _HEADER
         self.tell = file.tell
 
     def seek(self, place: int, whence: int = 0) -> int:
         """Move to a place, from which a header may begin."""
-        self._left = _HEADER
+        self.left = _HEADER
         return self._file.seek(place, whence)
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes. Raises `tarfile.ReadError` where a header is too long."""
-        if not 0 <= size <= self._left:
+        if not 0 <= size <= self.left:
             raise tarfile.ReadError(f"a header of more than {_HEADER:,} bytes")
-        self._left -= size
+        self.left -= size
         return self._file.read(size)
 
 
@@ -112,8 +112,10 @@ def _read(file: IO[bytes], size: int, label: str) -> Generator[Member, None, str
     """Yield the members of an open tar file of `size` bytes, and return why there are no more, or ""."""
     end, last = 0, ""
     try:
-        with tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as opened:
+        bounded = _Bounded(file)
+        with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as opened:
             while info := opened.next():
+                bounded.left = _HEADER  # behind an empty member it does not seek
                 opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all
                 if info.size < 0:
                     break

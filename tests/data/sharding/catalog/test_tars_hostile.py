@@ -1,5 +1,6 @@
 """Tar files whose headers would fill the memory, or never end."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,10 @@ def test_a_chain_of_headers_a_long_name_and_sparse_maps_come_to_an_end(tmp_path:
     )
     with pytest.raises(tars.BrokenTarError, match=r"a header of more than 1,048,576 bytes|not a tar file"):
         list(tars.members(path))
+
+
+def test_many_members_without_content_are_no_long_header(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as packed:
+        for number in range(5000):
+            packed.addfile(tarfile.TarInfo(f"{number}.txt"))
+    assert len(list(tars.members(tmp_path / "a.tar"))) == 5000
