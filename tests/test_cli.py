@@ -228,7 +228,9 @@ def test_images_that_do_not_fit_the_memory_alone_are_left_out_with_the_remedy(
 ) -> None:
     with deadly.workers("fill()"):
         result = _run("shard", nuclei_folder, tmp_path / "out", "--images", "images/*.png")
-    _assert_one_line(result, "none of its 60 images can be used", "memory that medsass allows", "set MEDSASS_MEMORY higher")
+    _assert_one_line(
+        result, "none of its 60 images can be used", "memory that medsass allows", "set MEDSASS_MEMORY higher"
+    )
     assert not (tmp_path / "out").exists()
 
 
