@@ -84,10 +84,9 @@ def share(size: int | None, root: Path = Path("/")) -> None:
     global _share
     _share = size
     try:
-        (taken,) = re.findall(r"VmData:\s*(\d+)", (root / "proc/self/status").read_text("utf-8"))
-    except (OSError, ValueError):
+        held = int((root / "proc/self/statm").read_bytes().split()[5]) * resource.getpagesize()  # of data and stack
+    except (OSError, IndexError):
         return
-    held = int(taken) << 10
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     wanted = held + (limit() if size is None else size) + _SLACK
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))

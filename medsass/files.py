@@ -12,7 +12,8 @@ from medsass import temporary
 
 UNSAID = 1 << 40  # bytes of a file at an address at most, where its server does not say how many
 _PIECE = 1 << 22  # bytes of it that are read at a time
-FOLLOW = "MEDSASS_FOLLOW_LINKS"  # 1 in the environment allows links out of shard folders
+FOLLOW = "MEDSASS_FOLLOW_LINKS"  # 1 in the environment allows links out of shard folders, and of images that are several files
+SOURCE = "MEDSASS_SOURCE"  # in the environment of shard's workers: links within this folder are followed
 
 
 def location(text: str | Path) -> Path:

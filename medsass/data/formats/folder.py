@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from medsass import files
 from medsass.data.formats import kinds
+from medsass.data.formats.damage import UnreadableError
 
 OUTSIDE = "a symbolic link that leads out of the folder; put a copy in its place, or take --follow-links"
 
@@ -84,6 +85,15 @@ def walk(
             yield Found(above.rstrip("/"), None, f"{error.strerror}; move it further up", folder=True)
         below += sorted(folders, reverse=True)
         links += sorted(own_links)
+
+
+def refuse_part(path: Path, folder: Path) -> None:
+    """Raise `UnreadableError` where a part of an image, such as its voxels, leads by a link out of `folder` and out of the source."""
+    real, roots = os.path.realpath(path), [str(folder), *filter(None, [os.environ.get(files.SOURCE)])]
+    if os.environ.get(files.FOLLOW) != "1" and not any(files.is_below(real, os.path.realpath(root)) for root in roots):
+        raise UnreadableError(
+            f"{path.name}, a part of it, is a link that leads out of its folder; put a copy in its place (cp -rL), or set {files.FOLLOW}=1"
+        )
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:

@@ -214,7 +214,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "virtual.h5": (virtual, "another file, .*secret.h5, which is not read"),
     "a.zarr": (lambda path: zarr(path, (3000, 10_000), zlib.compress(bytes(MUCH))), f"a chunk .* {ALLOWED}"),
     "packed.zarr": (lambda path: zarr(path, (8, 8), zlib.compress(bytes(3 * MUCH))), "bytes in 0.0, more than the 65,608"),
-    "link.zarr": (lambda path: zarr(path, (8, 8), None), "0.0 in it is a link that leads out of it"),
+    "link.zarr": (lambda path: zarr(path, (8, 8), None), "0.0, a part of it, is a link that leads out of its folder"),
     "rgba16.png": (lambda path: path.write_bytes(png(2000, 2000, 16, 6, bytes(2000 * 16_001))), f"2000x2000 pixels .* {ALLOWED}"),
     "idat.png": (
         lambda path: path.write_bytes(png(8, 8, 8, 0, bytes(MUCH * 4))),

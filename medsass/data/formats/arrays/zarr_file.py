@@ -12,6 +12,7 @@ from medsass import budget
 from medsass.data.formats import kinds
 from medsass.data.formats.arrays.grid import Grid, axes_of
 from medsass.data.formats.damage import DamagedError, UnreadableError, readable
+from medsass.data.formats.folder import refuse_part
 from medsass.data.formats.image import Selection
 
 _METADATA, _PACKED = 1 << 24, 1 << 16  # bytes of a file of metadata, and that packing or an index may add to a chunk's
@@ -72,10 +73,7 @@ def _store(path: Path) -> Any:
 
         async def get(self, key: str, *further: Any, **options: Any) -> Any:
             place = os.path.realpath(self.root / key)
-            if not place.startswith(f"{os.path.realpath(self.root)}/"):
-                raise UnreadableError(
-                    f"{key} in it is a link that leads out of it; copy the folder with its links resolved (cp -rL)"
-                )
+            refuse_part(self.root / key, self.root)
             most = _METADATA if key.rpartition("/")[2] in (*kinds.ZARR, ".zmetadata") else self.most
             size = Path(place).stat().st_size if Path(place).exists() else 0
             if size > most:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medsass import budget
 from medsass.data.formats.damage import DamagedError, readable
+from medsass.data.formats.folder import refuse_part
 from medsass.data.formats.image import Selection
 from medsass.data.formats.kinds import GZIP, NIFTI
 from medsass.data.formats.volumes.packed import Gzip, read_on, unpacking
@@ -109,6 +110,7 @@ def _voxels_of(header: Path) -> Path:
     stem = header.with_suffix("") if header.suffix.lower() == ".gz" else header
     for suffix in (".img", ".IMG", ".img.gz"):
         if (path := stem.with_suffix(suffix)).is_file():
+            refuse_part(path, header.parent)
             return path
     raise ValueError(f"its voxels are missing: {stem.with_suffix('.img').name} must be beside it")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medsass import budget
 from medsass.data.formats.damage import DamagedError, UnreadableError
+from medsass.data.formats.folder import refuse_part
 from medsass.data.formats.kinds import GZIP
 
 _BLOCK = 1 << 20  # bytes that are unpacked at once
@@ -117,11 +118,13 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
 def _refuse_outside(name: str, file: IO[bytes]) -> None:
     """Raise `UnreadableError` where a header names voxels elsewhere, in `name` or, where that is LIST, in the lines that follow."""
     listed = [os.fsdecode(line).strip() for line in _lines(file)] if name.split()[:1] == ["LIST"] else [name]
+    folder = Path(file.name).parent
     for one in map(PurePath, listed):
         if one.is_absolute() or ".." in one.parts:
             raise UnreadableError(
                 f"its header names {one}, which does not lie beside it or below; put the voxels there"
             )
+        refuse_part(folder / one, folder)
 
 
 def check_nrrd(path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from medsass import budget, foreign
+from medsass import budget, files, foreign
 from medsass.config import ShardConfig
 from medsass.data.formats import damage
 from medsass.data.sharding.catalog.entry import Entry
@@ -38,7 +38,8 @@ class Preparation:
     def __init__(self, config: ShardConfig, copies: Path) -> None:
         self._config, self._source = config, Source(config.source, copies)
         self._workers = config.workers or os.cpu_count() or 1
-        environment = {**os.environ, budget.VARIABLE: str(budget.limit())}
+        environment = {**os.environ, budget.VARIABLE: str(budget.limit()), files.SOURCE: str(config.source)}
+        environment |= {files.FOLLOW: "1"} if config.follow_links else {}
         share = budget.limit() // self._workers
         setup = Setup(config, copies, foreign.catching(), str(Path.cwd()), environment, share)
         self._pool = Pool(self._workers, setup)
