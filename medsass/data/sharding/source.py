@@ -30,11 +30,11 @@ class Source:
 
     Args:
         root: the source, a local folder or an address.
-        copies: local folder for copies of files that are remote or in a tar file.
+        copies: local folder for copies of files that are remote or in a tar file, in a folder that is made for the first.
     """
 
     def __init__(self, root: Path, copies: Path) -> None:
-        self._root, self._copies = root, copies
+        self._root, self._copies = root, copies / "copies"
         self._local = f"{root}/" if files.is_local(root) else ""
 
     def fetch(self, path: str, stat: Stat, owner: str, *, whole: bool) -> Fetched:
@@ -66,7 +66,7 @@ class Source:
         if kind == "photo" or (whole and kind not in kinds.IN_PARTS):
             budget.check(stat.size, "reading its bytes")
             return Path(path), b"".join([first, *pieces])
-        self._copies.mkdir(exist_ok=True)
+        self._copies.mkdir(parents=True, exist_ok=True)
         if not copy.exists():
             own = copy.with_name(f"{os.getpid()}-{copy.name}")  # other processes may read parts of the same file
             with files.atomic(own) as part:

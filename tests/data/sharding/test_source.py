@@ -47,10 +47,10 @@ def test_remote_file_that_is_read_by_region_is_copied_until_it_is_released(sourc
     reader = Source(remote, tmp_path / "copies")
     assert reader.fetch("x/a.png", HERE, "a", whole=True) == (Path("x/a.png"), b"pixels")
     copy, data = reader.fetch("b.svs", HERE, "a", whole=True)
-    assert (copy.parent, copy.suffix, copy.read_bytes(), data) == (tmp_path / "copies", ".svs", b"slide", None)
+    assert (copy.parent, copy.suffix, copy.read_bytes(), data) == (tmp_path / "copies/copies", ".svs", b"slide", None)
     assert reader.fetch("b.svs", HERE, "a", whole=True)[0] == copy
     reader.release("a", "x/a.png", "b.svs")
-    assert list((tmp_path / "copies").iterdir()) == []
+    assert list((tmp_path / "copies/copies").iterdir()) == []
 
 
 def test_a_file_that_is_not_what_was_listed_is_refused(source: Path, tmp_path: Path) -> None:
@@ -96,3 +96,10 @@ def test_a_photograph_comes_as_bytes_wherever_it_is(tmp_path: Path) -> None:
     own = stat(tmp_path / "a")
     for place in (tmp_path, remote):
         assert Source(place, tmp_path / "copies").fetch("a", own, "a", whole=False)[1] == (tmp_path / "a").read_bytes()
+
+
+def test_no_name_of_a_copy_is_computed_where_none_was_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    reader = Source(tmp_path, tmp_path)  # the folder of copies holds other temporary files, and exists
+    monkeypatch.setattr(Source, "_copy", lambda *_: pytest.fail("a hash for each file"))
+    reader.release("a", "a.png")
