@@ -2,9 +2,11 @@
 
 import gzip
 import importlib
+import io
+import math
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,10 @@ class Nifti(Volume):
             with readable():
                 said = getattr(nibabel, kind).header_class(start if b"2" in magic else start[:348], check=False)
                 shape, stored, place = said.get_data_shape(), said.get_data_dtype(), said.get_data_offset()
+            if not packed and place + math.prod(shape) * stored.itemsize > _length(held["image"].fileobj):
+                raise DamagedError(
+                    f"damaged: shorter than the {'x'.join(map(str, shape))} voxels that its header promises"
+                )
             if packed or stored.names:
                 check_voxels(shape, stored.itemsize * (2 if stored.names else 1))
             if self._packed:  # what comes before the voxels is read whole, whatever it holds
@@ -121,3 +127,10 @@ def _opened(path: Path, files: ExitStack) -> tuple[Any, bool]:
     packed = file.read(2) == GZIP
     file.seek(0)
     return (files.enter_context(Gzip(fileobj=file)), True) if packed else (file, False)
+
+
+def _length(file: IO[bytes]) -> int:
+    """Return the bytes of an open file, which stays where it is."""
+    at, end = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(at)
+    return end
