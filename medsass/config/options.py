@@ -38,6 +38,7 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 FRAMES = ("auto", "first", "middle", "all")
 RANGES: tuple[str, ...] = get_args(Range)
 FOLLOW_HELP = "read what symbolic links lead to that leave the folder; by default such links are passed over"
+SPLIT = "[a-z][a-z0-9_]*"  # names of splits
 WEIGHTS = "model.safetensors"  # in a run directory
 
 DEVICE_HELP = "where to run; auto takes the GPU where there is one"

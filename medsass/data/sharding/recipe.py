@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from medsass import bundled
 from medsass.config import numbers, schema
+from medsass.config.options import SPLIT
 from medsass.data.sharding import patterns
-from medsass.data.shards.manifest import SPLIT
 
 FOREGROUND: tuple[Literal["binary", "nonzero", "half"], ...] = ("binary", "nonzero", "half")
 _COLOUR = "#[0-9a-fA-F]{6}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medsass import files, temporary
+from medsass.config.options import SPLIT
 from medsass.data.sharding import journal
 from medsass.data.sharding.journal import Journal
 from medsass.data.sharding.levels import MasksError
@@ -20,7 +21,7 @@ from medsass.data.shards.tar import Shard
 
 _OURS = re.compile(
     rf"({re.escape(manifest.NAME)}|{re.escape(manifest.REJECTED)}|{re.escape(journal.NAME)}(-journal)?|fetched"
-    rf"|{manifest.SPLIT}-\d{{6}}\.(tar|idx|crc))(\.part)?"
+    rf"|{SPLIT}-\d{{6}}\.(tar|idx|crc))(\.part)?"
 )
 
 

@@ -19,14 +19,13 @@ from typing_extensions import TypedDict
 
 from medsass import files
 from medsass.config import schema
-from medsass.config.options import Amount, Encoding, Polarity, Range, Reading, unconverted
+from medsass.config.options import SPLIT, Amount, Encoding, Polarity, Range, Reading, unconverted
 from medsass.data.shards import tar
 from medsass.data.shards.tar import Extension, Shard
 
 NAME = "manifest.json"
 REJECTED = "rejected.jsonl"  # beside it: one {"file", "split", "reason"} a line
 FORMAT = 2
-SPLIT = "[a-z][a-z0-9_]*"  # names of splits
 
 Share = Annotated[float, Ge(0), Le(1)]
 
