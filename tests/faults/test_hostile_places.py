@@ -183,6 +183,15 @@ def test_links_out_of_a_source_are_named_and_left_out(victim: Path, tmp_path: Pa
     assert len(image_files.in_folder(source, follow=True)) == 5
 
 
+def test_where_masks_are_a_link_out_of_the_source_the_line_names_it(victim: Path, tmp_path: Path) -> None:
+    (tmp_path / "source/images").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "source/images/a.png"), np.zeros((8, 8), np.uint8))
+    (tmp_path / "source/masks").symlink_to(victim)
+    config = ShardConfig(tmp_path / "source", tmp_path / "out", images="images/*.png", masks="masks/*.png")
+    with pytest.raises(ValueError, match=r"no image has a mask: .*; masks: a symbolic link .* --follow-links"):
+        shard.write(config)
+
+
 def test_links_out_of_a_shard_folder_are_refused(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (shards / "train-000000.tar").rename(tmp_path / "elsewhere.tar")
     (shards / "train-000000.tar").symlink_to(tmp_path / "elsewhere.tar")

@@ -187,6 +187,7 @@ class Catalog:
             there = self._pairing.there(looked_for, table)
             if alone == hit and not guessed and (there or recipe.name == FOLDER):
                 shown = " and ".join(f"'{path}'" for path in there) or "no such files"
+                shown += "".join(f"; {path}: {fault}" for path, fault in list(self.listing.damaged.items())[:1])
                 raise ValueError(
                     f"no image has a mask: for '{first[0]}' '{looked_for}' was looked for; there are {shown}"
                 )
